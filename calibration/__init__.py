@@ -1,0 +1,1 @@
+"""Tokens and statistics that passes calibrate with; knows numpy and torch, never `compress`."""

@@ -1,0 +1,106 @@
+"""Compare two candidates for drift, or several for speed: what `compress verify` and `compress bench` do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.candidate import Candidate, open_candidate
+from compress.measure import Measurement
+from compress.measure.fidelity import Fidelity, fidelity
+from compress.measure.speed import SpeedRow, paired
+from compress.settings import InputError, setting
+from compress.tokens import open_source
+from compress.verdict import Gate, Verdict, judge
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate's drift from a reference, and the verdict of the gates."""
+
+    reference: str = setting(doc="what the candidate was compared with")
+    candidate: str = setting(doc="what was judged")
+    fidelity: Fidelity = setting(doc="the drift")
+    stepwise_max_abs_difference: float = setting(doc="candidate: largest logit difference, one call against cached loop")
+    verdict: Verdict = setting(doc="whether every gate was kept")
+
+
+STEPWISE_PICTURES = 8
+
+
+def compare(
+    reference: str, candidate: str, gate: Gate | None, source: str, held_out: int | None, threads: int
+) -> Comparison:
+    """Score both on the held-out pictures of a token source and judge the drift.
+
+    Raises:
+        InputError: one of them cannot be opened, or the tokens do not fit.
+    """
+    own, other = open_candidate(candidate, threads), open_candidate(reference, threads)
+    tokens = open_source(source, "--tokens")
+    try:
+        pictures = tokens.part("held_out", held_out)
+    except ValueError as error:
+        raise InputError(f"--held-out: {error}") from error
+    shapes = [(each.vocabulary, each.classes, each.length) for each in (other, own)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"{candidate}: vocabulary, classes and tokens of a picture are {shapes[1]}; those of {reference} are {shapes[0]}"
+        )
+    vocabulary, classes, length = shapes[0]
+    if pictures.tokens.shape[1] != length or pictures.tokens.max() >= vocabulary or pictures.labels.max() > classes:
+        raise InputError(
+            f"--tokens {source}: {pictures.tokens.shape[1]} tokens up to {pictures.tokens.max()}, classes up to "
+            f"{pictures.labels.max()}; the models read {length} tokens below {vocabulary} and classes to {classes}"
+        )
+    inputs = pictures.inputs(vocabulary)
+    logits = own.score(inputs)
+    drift = fidelity(other.score(inputs), logits, pictures.tokens)
+    few = slice(STEPWISE_PICTURES)
+    difference = float(np.abs(own.score_stepwise(inputs[few]) - logits[few]).max())
+    measurement = Measurement(candidate, "engine", parameters=0, size_bytes=0, fidelity=drift)
+    breaches = judge(gate, measurement, candidate) if gate else []
+    return Comparison(reference, candidate, drift, difference, Verdict.of(breaches))
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One engine at one batch size."""
+
+    engine: str = setting(doc="the engine's folder or name")
+    speed: SpeedRow = setting(doc="its time; the reference is the first engine")
+
+
+def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: int) -> list[BenchRow]:
+    """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
+
+    Raises:
+        InputError: one of them cannot be opened.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    drawers = {name: open_candidate(name, threads) for name in dict.fromkeys(names)}
+    rows = []
+    for batch in batches:
+        timings = paired({name: drawing(drawer, batch) for name, drawer in drawers.items()}, repeats)
+        for name, drawer in drawers.items():
+            first = next(iter(drawers))
+            runtime = "onnxruntime" if hasattr(drawer, "manifest") else "torch eager"
+            row = timings.row(
+                name,
+                runtime=runtime,
+                batch=batch,
+                length=drawer.length,
+                reference=None if name == first else first,
+            )
+            rows.append(BenchRow(name, row))
+    return rows
+
+
+def drawing(drawer: Candidate, batch: int):  # noqa: ANN201 - a closure over one engine
+    """A call that draws `batch` pictures, one of each class in turn."""
+    labels = np.arange(batch, dtype=np.int64) % drawer.classes
+    return lambda: drawer.decode_images(drawer.draw_tokens(labels))

@@ -1,0 +1,44 @@
+"""A measurement is everything that was measured of one step's model; each file here measures one thing.
+
+Measuring returns numbers and never judges: that is `compress.verdict`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from compress.measure.classify import ClassAccuracy
+from compress.measure.fidelity import Fidelity
+from compress.measure.speed import SpeedRow
+from compress.settings import setting
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One row of a report: the model after a step, or the untouched reference."""
+
+    name: str = setting(doc="the step's name, as in the recipe")
+    form: Literal["torch", "onnx", "engine"] = setting(doc="what the step's result is made of")
+    parameters: int = setting(doc="weights, whatever their precision; scales do not count", low=0)
+    size_bytes: int = setting(doc="bytes on disk of the weights or the engine's files", low=0)
+    size_share: float | None = setting(None, doc="size_bytes divided by the reference's")
+    fidelity: Fidelity | None = setting(None, doc="drift from the reference; null for the reference itself")
+    fidelity_vs_previous: Fidelity | None = setting(None, doc="drift from the previous step")
+    speed: tuple[SpeedRow, ...] = setting((), doc="one entry for each runtime and batch that was timed")
+    class_accuracy: ClassAccuracy | None = setting(None, doc="how well a classifier recognises what it draws")
+    low_precision_share: float | None = setting(
+        None, doc="share of matrix-product time that ran in low precision, by the runtime's profile", low=0, high=1
+    )
+    exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")
+    notes: dict[str, Any] = field(default_factory=dict, metadata={"doc": "what the pass has to say of its work"})
+    pays: str = setting("", doc="in words, why the step does not pay, or what it wins instead of speed; else empty")
+
+
+@dataclass(frozen=True)
+class EngineMeasurement(Measurement):
+    """One engine of a report: a measurement, and where the engine lies."""
+
+    folder: str = setting("", doc="the engine's folder, relative to the report where it can be")
+    target: str = setting("", doc="what it was exported for: onnxruntime, standard or tensorrt")
+    not_built: str = setting("", doc="why a runtime's own files were not built on this machine; empty if they were")

@@ -1,0 +1,1 @@
+"""The one transformer, the tokenizers, and the families that read checkpoints into them."""

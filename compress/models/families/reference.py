@@ -1,0 +1,107 @@
+"""The project's own checkpoint format: a folder with config.json and model.safetensors (or a plain .pt state dict).
+
+It is also how a model in TORCH form rests in the store: pruned widths are part of the config, quantized layers are listed
+by name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from compress.models.checkpoint import PICKLES, check_state, read_state
+from compress.models.image_model import ImageModel
+from compress.models.quantized import LinearQuantization, install, quantizations
+from compress.models.tokenizer import PixelTokenizer
+from compress.models.transformer import TokenTransformer, TransformerConfig
+from compress.settings import InputError, parse, plain
+from export.sampling import Sampler
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save(model: ImageModel, folder: Path, *, half: bool = False) -> None:
+    """Write the model into an existing folder, its floating weights as fp16 if `half`, else as they are."""
+    state = model.transformer.state_dict()
+    save_file(
+        {
+            name: (value.half() if half and value.dtype == torch.float32 else value).contiguous()
+            for name, value in state.items()
+        },
+        folder / WEIGHTS,
+    )
+    config = {
+        "format": FORMAT,
+        "family": "reference",
+        "name": model.name,
+        "transformer": plain(model.transformer.config),
+        "quantized": {name: plain(spec) for name, spec in quantizations(model.transformer).items()},
+        "tokenizer": {"kind": "pixels", "levels": model.tokenizer.levels},
+        "sampler": plain(model.sampler),
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def load(folder: Path) -> ImageModel:
+    """Read such a folder; weights become fp32, integer and FP8 weights stay as they are.
+
+    Raises:
+        InputError: a file is missing or damaged, or does not hold what the config says.
+    """
+    config = read_config(folder / CONFIG)
+    where = str(folder / CONFIG)
+    transformer_config = parse(TransformerConfig, config["transformer"], f"{where}: transformer")
+    with torch.device("meta"):
+        wanted = TokenTransformer(transformer_config)
+    transformer = TokenTransformer(transformer_config)
+    specs = {
+        name: parse(LinearQuantization, spec, f"{where}: quantized.{name}")
+        for name, spec in config.get("quantized", {}).items()
+    }
+    for module in (wanted, transformer):
+        install(module, specs)
+    weights = next((path for path in candidates(folder) if path.exists()), folder / WEIGHTS)
+    state = read_state(weights)
+    check_state(state, wanted.state_dict(), weights)
+    transformer.load_state_dict({name: to_compute(value) for name, value in state.items()})
+    transformer.eval()
+    return ImageModel(
+        name=str(config.get("name", folder.name)),
+        family="reference",
+        transformer=transformer,
+        tokenizer=PixelTokenizer(config["tokenizer"]["levels"], transformer_config.grid),
+        sampler=parse(Sampler, config["sampler"], f"{where}: sampler"),
+    )
+
+
+def candidates(folder: Path) -> list[Path]:
+    """The weight files a folder may have, in order of preference."""
+    return [folder / WEIGHTS, *(folder / f"model{suffix}" for suffix in PICKLES)]
+
+
+def to_compute(value: torch.Tensor) -> torch.Tensor:
+    """fp16 and bf16 weights as the fp32 that PyTorch computes in."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json, checked for its format and the keys that are needed."""
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; a checkpoint folder holds {CONFIG} and {WEIGHTS}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else config
+        raise InputError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
+    for key in ("transformer", "tokenizer", "sampler"):
+        if key not in config:
+            raise InputError(f"{path}: '{key}' is missing")
+    return config

@@ -1,0 +1,412 @@
+"""Find or make each artifact of a recipe, measure it as deployed, judge it, and write the run's folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.tokens import TokenSet
+from compress import artifact, plan as plans
+from compress.artifact import Form
+from compress.candidate import Candidate, open_engine
+from compress.listener import Listener
+from compress.measure import EngineMeasurement, Measurement
+from compress.measure.classify import ClassAccuracy, DigitClassifier
+from compress.measure.environment import environment
+from compress.measure.fidelity import Fidelity, fidelity
+from compress.measure.images import save_pair
+from compress.measure.memory import peak_mib
+from compress.measure.speed import SpeedRow, paired
+from compress.models import families
+from compress.models.image_model import ImageModel
+from compress.passes import Context
+from compress.plan import Node, Plan
+from compress.preflight import rehearse
+from compress.recipe import Recipe, Step
+from compress import report as reports
+from compress.report import Report
+from compress.report.markdown import markdown
+from compress.report.pays import pays
+from compress.settings import InputError, digest, parse, plain
+from compress.store import Entry, Store, disk_error
+from compress.tokens import check_fits
+from compress.verdict import Breach, Verdict, judge
+
+# An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
+# may round a tie the other way, so for quantized models the distribution is held to, not the logit.
+EXACT_LOGIT = 1e-3
+EXACT_KL = 1e-4
+STEPWISE_PICTURES = 8
+PAIRED_PICTURES = 20
+EAGER_REPEATS = 8
+MEASURED_BY = 1  # goes up when a measurement changes its meaning, so stored ones are not reused
+
+
+def load_reference(recipe: Recipe, tokens: TokenSet) -> ImageModel:
+    """The untouched model, checked against the tokens."""
+    model = families.load(recipe.model.family, recipe.model.checkpoint, f"{recipe.path}: model")
+    check_fits(tokens, model, f"{recipe.path}: tokens")
+    return model
+
+
+def run(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool = True) -> Report:
+    """Drive a recipe from its checkpoint to judged engines in `output`.
+
+    Raises:
+        InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
+    """
+    tokens = plans.load_tokens(recipe)
+    reference = load_reference(recipe, tokens)
+    plan = plans.make_plan(recipe, tokens)
+    prepare_output(output)
+    if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
+        listener.say(rehearse(recipe, plan, reference, tokens, listener).words())
+    return Run(recipe, store, output, listener, tokens, reference, plan).report()
+
+
+def prepare_output(output: Path) -> None:
+    """Make the run's folder before anything long begins, so that a missing permission is found now."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.json").touch()
+    except OSError as error:
+        raise InputError(f"output {output}: cannot be written ({error.strerror}); choose another with -o") from error
+
+
+class Run:
+    """One run of a recipe: what was made and opened so far, so that nothing is done twice."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: Store,
+        output: Path,
+        listener: Listener,
+        tokens: TokenSet,
+        reference: ImageModel,
+        plan: Plan,
+    ) -> None:
+        self.recipe, self.store, self.output, self.listener = recipe, store, output, listener
+        self.tokens, self.reference, self.plan = tokens, reference, plan
+        self.held_out = tokens.part("held_out", recipe.tokens.held_out)
+        self.inputs = self.held_out.inputs(reference.transformer.config.vocabulary)
+        self.tokens_key = digest(tokens.fingerprint(), recipe.tokens.calibration)
+        self.entries: dict[str, Entry] = {}
+        self.scores: dict[str, NDArray[np.float32]] = {}
+        self.candidates: dict[str, Candidate] = {}
+        self.parameters = {plan.reference.key: reference.parameters()}
+        self.measured: dict[str, Measurement] = {}
+        self.pictures: dict[str, str] = {}
+
+    # Making
+
+    def make(self, node: Node) -> Entry:
+        """The node's artifact, from the store or made now."""
+        if node.key in self.entries:
+            return self.entries[node.key]
+        assert node.source is not None
+        assert node.setting is not None
+        source, setting = node.source, node.setting
+
+        def write(folder: Path) -> dict[str, Any]:
+            with self.listener.work(node.name) as progress:
+                context = Context(
+                    reference=self.reference,
+                    tokens=self.tokens,
+                    calibration=self.recipe.tokens.calibration,
+                    seed=self.recipe.seed,
+                    workspace=self.store.workspace(node.key),
+                    report=progress,
+                )
+                try:
+                    outcome = setting.run(self.model(source), context)
+                except InputError as error:
+                    raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
+            artifact.save(outcome.model, folder)
+            return outcome.notes
+
+        entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)
+        self.listener.say(f"{node.name}: {'reused' if reused else 'made'} {node.key[:12]}")
+        self.entries[node.key] = entry
+        return entry
+
+    def model(self, node: Node) -> artifact.Model:
+        """The node's model, read from the store (the reference: from its checkpoint)."""
+        return self.reference if node.source is None else artifact.load(self.make(node).folder, node.form)
+
+    def deployed(self, node: Node) -> Node:
+        """The node whose engine stands for this one's speed: a TORCH node is lowered through the plain export first."""
+        if node.form is not Form.TORCH:
+            return node
+        from compress.passes.export import Export
+
+        step = Step("export", Export(target="onnxruntime"), None)
+        return plans.next_node(node, f"{node.name} lowered", step, self.recipe.seed, self.tokens_key)
+
+    def engine(self, node: Node) -> Candidate:
+        """The engine that stands for a node, loaded."""
+        lowered = self.deployed(node)
+        if lowered.key not in self.candidates:
+            self.candidates[lowered.key] = open_engine(self.make(lowered).folder, self.recipe.bench.threads)
+        return self.candidates[lowered.key]
+
+    def eager(self) -> ImageModel:
+        """The reference in PyTorch, on as many threads as the engines get."""
+        import torch
+
+        torch.set_num_threads(self.recipe.bench.threads)
+        return self.reference
+
+    # Measuring
+
+    def score(self, node: Node) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, V) of the held-out pictures, in the node's own form."""
+        if node.key not in self.scores:
+            candidate = self.model(node) if node.form is Form.TORCH else self.engine(node)
+            self.scores[node.key] = candidate.score(self.inputs)  # type: ignore[union-attr]
+        return self.scores[node.key]
+
+    def fidelity(self, node: Node, other: Node) -> Fidelity:
+        """Drift of a node from another one."""
+        key = digest("fidelity", MEASURED_BY, node.key, other.key, self.held_out.fingerprint())
+        value = self.store.measurement(
+            key, lambda: plain(fidelity(self.score(other), self.score(node), self.held_out.tokens, self.recipe.seed))
+        )
+        return parse(Fidelity, value, "stored fidelity")
+
+    def cache_difference(self, node: Node) -> float:
+        """Largest difference of a logit between one call for all tokens and the cached loop: cache bugs show only there."""
+        def measure() -> dict[str, Any]:
+            inputs = self.inputs[:STEPWISE_PICTURES]
+            engine = self.engine(node)
+            return {"value": float(np.abs(engine.score(inputs) - engine.score_stepwise(inputs)).max())}
+
+        return self.store.measurement(digest("cache", MEASURED_BY, node.key), measure)["value"]
+
+    def speed(self, node: Node, previous: Node | None, *, eager: bool = False) -> tuple[SpeedRow, ...]:
+        """Rows of a node's engine, interleaved with the reference's and the previous node's (and eager PyTorch)."""
+        return tuple(
+            row for batch in self.recipe.bench.batch for row in self.speed_at(node, previous, batch, eager=eager)
+        )
+
+    def speed_at(self, node: Node, previous: Node | None, batch: int, *, eager: bool) -> list[SpeedRow]:
+        """The rows of one batch size."""
+        bench = self.recipe.bench
+        engines = {"own": self.deployed(node), "reference": self.deployed(self.plan.reference)}
+        if previous is not None:
+            engines["previous"] = self.deployed(previous)
+        distinct = {node.key: node for node in engines.values()}
+        names = {role: engine.key for role, engine in engines.items()}
+        labels = np.arange(batch, dtype=np.int64) % self.reference.transformer.config.classes
+        length = self.reference.transformer.config.length
+
+        def measure() -> dict[str, Any]:
+            runners: dict[str, Any] = {
+                key: (lambda engine: lambda: engine.decode_images(engine.draw_tokens(labels)))(self.engine(each))
+                for key, each in distinct.items()
+            }
+            repeats = bench.repeats
+            if eager:
+                runners["eager"] = lambda: self.eager().generate(labels)
+                repeats = min(repeats, EAGER_REPEATS)
+            with self.listener.work(f"time {node.name}, batch {batch}") as progress:
+                timings = paired(
+                    runners, repeats, seed=self.recipe.seed, report=lambda done, rounds: progress(done, rounds, {})
+                )
+            own = timings.row(
+                names["own"],
+                runtime="onnxruntime",
+                batch=batch,
+                length=length,
+                reference=names["reference"],
+                previous=names.get("previous"),
+                baseline="eager" if eager else None,
+                peak_mib=peak_mib(self.make(engines["own"]).folder, batch, bench.threads),
+            )
+            rows = [own]
+            if eager and node is self.plan.reference:
+                rows.append(timings.row("eager", runtime="torch eager", batch=batch, length=length, reference=names["reference"]))
+            return {"rows": plain(rows)}
+
+        key = digest("speed", MEASURED_BY, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
+        return [parse(SpeedRow, row, "stored speed") for row in self.store.measurement(key, measure)["rows"]]
+
+    def class_accuracy(self, node: Node) -> ClassAccuracy | None:
+        """How well a classifier recognises what the engine and the reference draw; only of digits."""
+        if self.recipe.tokens.source != "digits":
+            return None
+        samples, classes = self.recipe.bench.samples, self.reference.transformer.config.classes
+        labels = np.arange(samples, dtype=np.int64) % classes
+
+        def measure() -> dict[str, Any]:
+            with self.listener.work(f"draw {samples} pictures with {node.name}") as progress:
+                progress(0, 2, {})
+                theirs = self.eager().draw_tokens(labels, seed=self.recipe.seed)
+                progress(1, 2, {})
+                own = self.engine(node).draw_tokens(labels, seed=self.recipe.seed)
+            return plain(self.classifier.compare(theirs, own, labels))
+
+        key = digest("accuracy", MEASURED_BY, node.key, self.plan.reference.key, samples, self.recipe.seed)
+        return parse(ClassAccuracy, self.store.measurement(key, measure), "stored accuracy")
+
+    @cached_property
+    def classifier(self) -> DigitClassifier:
+        """Trained once a run."""
+        return DigitClassifier.train(self.tokens)
+
+    def measure(self, node: Node, measured_on: Node | None = None) -> Measurement:
+        """Everything that is measured of one step."""
+        if node.key in self.measured:
+            return replace(self.measured[node.key], name=node.name)
+        previous = node.source
+        entry = self.make(self.deployed(node))
+        if node.form is Form.TORCH and node.key not in self.parameters:
+            model = self.model(node)
+            assert isinstance(model, ImageModel)
+            self.parameters[node.key] = model.parameters()
+        elif previous is not None:
+            self.parameters.setdefault(node.key, self.parameters[previous.key])
+        reference_size = self.make(self.deployed(self.plan.reference)).size_bytes
+        notes = dict(self.make(node).notes) if previous is not None else {}
+        runs_here = not notes.get("not_built")
+        measurement = Measurement(
+            name=node.name,
+            form=node.form.value,
+            parameters=self.parameters[node.key],
+            size_bytes=entry.size_bytes,
+            size_share=entry.size_bytes / reference_size,
+            fidelity=self.fidelity(node, self.plan.reference) if previous else None,
+            fidelity_vs_previous=self.fidelity(node, previous) if previous else None,
+            speed=self.speed(node, previous, eager=previous is None) if runs_here else (),
+            exact=node.setting.exact if node.setting else True,
+            notes=notes,
+        )
+        if previous is not None:
+            measurement = replace(measurement, pays=pays(measurement, self.measure(previous)))
+        self.measured[node.key] = measurement
+        return measurement
+
+    # Reporting
+
+    def report(self) -> Report:
+        """Make, measure and judge everything, publish the engines, and write the report."""
+        reference, *nodes = self.plan.nodes
+        own = self.measure(reference)
+        steps, breaches = [], []
+        for node in nodes:
+            steps.append(self.measure(node))
+            breaches += judge_step(node, steps[-1])
+        engines = [self.publish(name, chain) for name, chain in self.plan.engines.items()]
+        if self.recipe.gate is not None:
+            breaches += [
+                breach for engine in engines if not engine.not_built for breach in judge(self.recipe.gate, engine, engine.name)
+            ]
+        self.store.note_user(self.recipe.path, [*self.entries])
+        report = Report(
+            verdict=Verdict.of(breaches),
+            environment=environment(),
+            recipe=self.recipe.described(),
+            reference=own,
+            steps=tuple(steps),
+            engines=tuple(engines),
+            pictures=self.pictures,
+        )
+        try:
+            reports.write(report, self.output)
+            (self.output / "report.md").write_text(markdown(report), encoding="utf-8")
+        except OSError as error:
+            raise disk_error(error, self.output) from error
+        return report
+
+    def publish(self, name: str, chain: tuple[Node, ...]) -> EngineMeasurement:
+        """Copy the chain's last artifact into the run's folder as an engine, with its provenance and measurements."""
+        last = chain[-1]
+        measurement = self.measure(last)
+        folder = self.output / "engines" / name
+        not_built = str(measurement.notes.get("not_built", ""))
+        accuracy = None if not_built else self.class_accuracy(last)
+        engine = EngineMeasurement(
+            **{**vars(measurement), "name": name},
+            folder=f"engines/{name}",
+            target=self.engine(last).manifest.target,
+            not_built=not_built,
+        )
+        engine = replace(
+            engine,
+            class_accuracy=accuracy,
+            low_precision_share=None if not_built else self.low_precision_share(last),
+            speed=() if not_built else self.speed(last, last.source, eager=True),
+        )
+        copy_engine(self.make(last).folder, folder, engine, self.provenance(chain))
+        if not not_built:
+            self.save_pictures(last, self.output / f"pictures-{name}.png")
+            self.pictures[f"reference and {name}, same classes and seeds"] = f"pictures-{name}.png"
+        return engine
+
+    def low_precision_share(self, node: Node) -> float:
+        """Share of the matrix products' time that ran in low precision, from the runtime's own profile."""
+        from export.engine import low_precision_share
+
+        labels = np.arange(1, dtype=np.int64)
+        key = digest("low precision", MEASURED_BY, node.key, plain(environment()))
+        return self.store.measurement(
+            key, lambda: {"value": low_precision_share(self.engine(node).profile(labels))}  # type: ignore[attr-defined]
+        )["value"]
+
+    def provenance(self, chain: tuple[Node, ...]) -> dict[str, Any]:
+        """Everything that made an engine, step by step."""
+        nodes = [self.plan.reference, *self.plan.trunk, *chain]
+        return {"recipe": self.recipe.described(), "steps": [{"key": node.key, **node.made_by} for node in nodes]}
+
+    def save_pictures(self, node: Node, path: Path) -> None:
+        """Pictures of the reference and the engine side by side, drawn for the same classes with the same seeds."""
+        labels = np.arange(PAIRED_PICTURES, dtype=np.int64) % self.reference.transformer.config.classes
+        theirs = self.eager().generate(labels, seed=self.recipe.seed)
+        own = self.engine(node)
+        save_pair(theirs, own.decode_images(own.draw_tokens(labels, seed=self.recipe.seed)), labels, path)
+
+
+def judge_step(node: Node, measurement: Measurement) -> list[Breach]:
+    """Breaches of the step's own gate, and of an exact pass's promise."""
+    breaches = judge(node.gate, measurement, node.name) if node.gate else []
+    nearer = measurement.fidelity_vs_previous
+    if measurement.exact and nearer and nearer.max_abs_difference > EXACT_LOGIT and nearer.kl > EXACT_KL:
+        text = (
+            f"{node.name}: promises the same numbers, but logits moved by up to {nearer.max_abs_difference:.3g} "
+            f"(KL {nearer.kl:.2g} nats) from the step before; that is a bug"
+        )
+        breaches.append(Breach(node.name, "exact", nearer.max_abs_difference, EXACT_LOGIT, text))
+    return breaches
+
+
+def copy_engine(source: Path, folder: Path, engine: EngineMeasurement, provenance: dict[str, Any]) -> None:
+    """Copy an engine folder and write where it comes from and what was measured into its manifest."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(source, draft, ignore=shutil.ignore_patterns("entry.json"))
+        path = draft / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest |= {"provenance": provenance, "measured": plain(engine)}
+        path.write_text(json.dumps(manifest, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+def closing_lines(report: Report, folder: Path) -> list[str]:
+    """Where everything lies, and what was breached."""
+    lines = [f"breach: {breach.text}" for breach in report.verdict.breaches]
+    for engine in report.engines:
+        note = f"  (not built: {engine.not_built})" if engine.not_built else ""
+        lines.append(f"engine {engine.name}: {folder / engine.folder}{note}")
+    lines += [f"pictures: {folder / file}  ({what})" for what, file in report.pictures.items()]
+    return [*lines, f"report: {folder / 'report.md'} and {reports.FILE}"]

@@ -1,0 +1,141 @@
+"""What a recipe would do: every artifact with its key, what the store already holds, and why the rest is not reused."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.tokens import TokenSet
+from compress.artifact import Form
+from compress.models import families
+from compress.passes import Pass
+from compress.recipe import Recipe, Step
+from compress.settings import InputError, digest, plain
+from compress.store import Store, file_hash
+from compress.verdict import Gate
+
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact to be: its name in the report, the pass that makes it, its key, and the node it is made from.
+
+    The reference is the node without a pass and without a source.
+    """
+
+    name: str
+    key: str
+    form: Form
+    made_by: dict[str, Any]
+    setting: Pass | None = None
+    source: Node | None = None
+    gate: Gate | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The reference, the trunk behind it, and the chain of each engine behind the trunk."""
+
+    reference: Node
+    trunk: tuple[Node, ...]
+    engines: dict[str, tuple[Node, ...]]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every node once, in the order in which they are made."""
+        chains = [node for chain in self.engines.values() for node in chain]
+        return [self.reference, *self.trunk, *chains]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a pass computes."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def reference_node(folder: Path, family: str) -> Node:
+    """The node of the untouched model, named by the content of its folder."""
+    files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".pt", ".pth", ".bin") and path.name != "training.json"}
+    made_by = {"pass": "reference", "family": family, "files": files}
+    return Node("reference", digest(made_by), Form.TORCH, made_by)
+
+
+def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> Node:
+    """The node that a step makes of another; its key names everything that decides the result."""
+    made_by: dict[str, Any] = {
+        "pass": step.name,
+        "version": step.setting.version,
+        "settings": plain(step.setting),
+        "input": source.key,
+        "libraries": versions(),
+    }
+    if step.setting.uses_tokens:
+        made_by |= {"seed": seed, "tokens": tokens}
+    return Node(name, digest(made_by), step.setting.returns, made_by, step.setting, source, step.gate)
+
+
+def make_plan(recipe: Recipe, tokens: TokenSet) -> Plan:
+    """Name every artifact of a recipe, without making any."""
+    folder = families.locate(recipe.model.checkpoint, f"{recipe.path}: model.checkpoint")
+    fingerprint = digest(tokens.fingerprint(), recipe.tokens.calibration)
+    reference = reference_node(folder, recipe.model.family)
+
+    def chain(source: Node, steps: Sequence[Step], prefix: str) -> tuple[Node, ...]:
+        nodes: list[Node] = []
+        for step in steps:
+            taken = sum(node.name.split("#")[0] == prefix + step.name for node in nodes)
+            name = prefix + step.name + (f"#{taken + 1}" if taken else "")
+            source = next_node(source, name, step, recipe.seed, fingerprint)
+            nodes.append(source)
+        return tuple(nodes)
+
+    trunk = chain(reference, recipe.steps, "")
+    last = trunk[-1] if trunk else reference
+    return Plan(reference, trunk, {engine.name: chain(last, engine.steps, f"{engine.name}.") for engine in recipe.engines})
+
+
+def explain(node: Node, store: Store, made: Sequence[dict[str, Any]]) -> str:
+    """'reused', or why this artifact has to be made."""
+    if node.source is None:
+        return "the checkpoint itself"
+    if store.contains(node.key):
+        return "reused"
+    if node.source.source is not None and not store.contains(node.source.key):
+        return "its input is made first"
+    for other in made:
+        if other.get("pass") != node.made_by["pass"] or other.get("input") != node.made_by["input"]:
+            continue
+        for what in ("settings", "version", "seed", "tokens", "libraries"):
+            before, now = other.get(what), node.made_by.get(what)
+            if before != now:
+                return f"{what} changed: {difference(before, now)}"
+    return "not made yet"
+
+
+def difference(before: Any, now: Any) -> str:
+    """What changed between two values, key by key where they are mappings."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in keys)
+    return f"{str(before)[:12]} -> {str(now)[:12]}"
+
+
+def load_tokens(recipe: Recipe) -> TokenSet:
+    """The recipe's TokenSet with its held-out part cut to what is asked for.
+
+    Raises:
+        InputError: the source is unreadable, or holds fewer pictures than the recipe asks for.
+    """
+    from compress.tokens import open_source
+
+    where = f"{recipe.path}: tokens"
+    tokens = open_source(recipe.tokens.source, where)
+    for part, count in (("train", recipe.tokens.calibration), ("held_out", recipe.tokens.held_out)):
+        try:
+            tokens.part(part, count)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from error
+    return tokens

@@ -1,0 +1,213 @@
+"""A recipe: YAML in, a fully checked chain of passes and engines out, before a weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compress.artifact import Form
+from compress.models import families
+from compress.passes import Pass, find
+from compress.settings import InputError, parse, plain, setting
+from compress.verdict import Gate
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which checkpoint, and in which format."""
+
+    checkpoint: str = setting(doc="a shipped model's name, or a folder")
+    family: str = setting("reference", doc="the checkpoint's format")
+
+
+@dataclass(frozen=True)
+class TokenSource:
+    """Which pictures to calibrate, train and measure on."""
+
+    source: str = setting("digits", doc="'digits', or a TokenSet (.npz) that `compress tokens` wrote")
+    calibration: int = setting(256, doc="training pictures that passes calibrate on", low=1)
+    held_out: int = setting(297, doc="held-out pictures that everything is measured on", low=2)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How speed is measured."""
+
+    batch: tuple[int, ...] = setting((1, 8), doc="pictures drawn at once, one row of results each", low=1)
+    threads: int = setting(2, doc="threads of the runtime", low=1)
+    repeats: int = setting(20, doc="interleaved rounds", low=5)
+    samples: int = setting(300, doc="pictures drawn for class accuracy", low=10)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of a chain, with the gate that judges what it made."""
+
+    name: str
+    setting: Pass
+    gate: Gate | None
+
+
+@dataclass(frozen=True)
+class EngineChain:
+    """The passes that turn the trunk's last model into one engine."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run: where from, through which passes, into which engines, judged by which gate."""
+
+    path: Path
+    model: ModelSource
+    tokens: TokenSource
+    bench: Bench
+    seed: int
+    steps: tuple[Step, ...]
+    engines: tuple[EngineChain, ...]
+    gate: Gate | None
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    def described(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as JSON knows it."""
+        return {
+            "name": self.name,
+            "model": plain(self.model),
+            "tokens": plain(self.tokens),
+            "bench": plain(self.bench),
+            "seed": self.seed,
+            "passes": [describe(step) for step in self.steps],
+            "engines": {engine.name: [describe(step) for step in engine.steps] for engine in self.engines},
+            "gate": plain(self.gate),
+        }
+
+
+def describe(step: Step) -> dict[str, Any]:
+    """One step as JSON knows it."""
+    return {step.name: plain(step.setting), **({"gate": plain(step.gate)} if step.gate else {})}
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key written twice (the first one would silently be lost)."""
+
+
+def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+        seen.add(key.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path) -> object:
+    """The content of a YAML file.
+
+    Raises:
+        InputError: the file is missing, unreadable or not YAML; line and column are named.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)  # noqa: S506 - a SafeLoader
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise InputError(f"{path}{place}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The top level of a recipe, before its chains are read."""
+
+    model: ModelSource = setting(doc="the checkpoint")
+    tokens: TokenSource = setting(TokenSource(), doc="the pictures")
+    bench: Bench = setting(Bench(), doc="how speed is measured")
+    seed: int = setting(0, doc="seed of everything random", low=0, high=2**31 - 1)
+    passes: tuple[Any, ...] = setting((), doc="the trunk: passes from torch to torch")
+    engines: dict = setting(None, doc="named chains that end in an engine")
+    gate: Gate | None = setting(None, doc="judges every engine")
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe and check all of it: keys, types, ranges, names of passes, and that the forms of each chain fit.
+
+    Raises:
+        InputError: anything is wrong; file, place, value, and what would be right.
+    """
+    value = read_yaml(path)
+    layout = parse(_Layout, value, str(path))
+    if layout.model.family not in families.names():
+        families.load(layout.model.family, layout.model.checkpoint, f"{path}: model")
+    families.locate(layout.model.checkpoint, f"{path}: model.checkpoint")
+    if not layout.engines:
+        raise InputError(f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}")
+    trunk = read_chain(layout.passes, f"{path}: passes")
+    check_forms(trunk, Form.TORCH, f"{path}: passes", ends=(Form.TORCH,))
+    engines = []
+    for name, items in layout.engines.items():
+        where = f"{path}: engines.{name}"
+        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+            raise InputError(f"{path}: engines: {name!r} cannot name a folder; use letters, digits, '-' and '_'")
+        if not isinstance(items, list) or not items:
+            raise InputError(f"{where}: {items!r} is not a list of passes")
+        chain = read_chain(items, where)
+        check_forms(chain, Form.TORCH, where, ends=(Form.ONNX, Form.ENGINE))
+        engines.append(EngineChain(name, chain))
+    return Recipe(
+        path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate
+    )
+
+
+def read_chain(items: Any, where: str) -> tuple[Step, ...]:
+    """The steps of one chain."""
+    return tuple(read_step(item, f"{where}[{index}]") for index, item in enumerate(items))
+
+
+def read_step(item: Any, where: str) -> Step:
+    """One step: ``pass-name`` or ``{pass-name: settings}``, optionally with a ``gate`` beside the name."""
+    if isinstance(item, str):
+        item = {item: None}
+    if not isinstance(item, Mapping):
+        raise InputError(f"{where}: {item!r} is not a pass; write  - name: {{settings}}")
+    passes = [key for key in item if key != "gate"]
+    if len(passes) != 1:
+        raise InputError(f"{where}: one pass and its gate make a step, but here stand {', '.join(map(str, item)) or 'none'}")
+    name = str(passes[0])
+    made = parse(find(name, where), item[passes[0]], f"{where} {name}")
+    gate = parse(Gate, item["gate"], f"{where} gate") if "gate" in item else None
+    return Step(name, made, gate)
+
+
+def check_forms(chain: tuple[Step, ...], form: Form, where: str, ends: tuple[Form, ...]) -> None:
+    """Every pass must take the form that the one before it returns, and the chain must end in one of `ends`."""
+    for index, step in enumerate(chain):
+        if step.setting.accepts is not form:
+            raise InputError(
+                f"{where}[{index}]: {step.name} takes {step.setting.accepts.value}, but what reaches it is {form.value}; "
+                + ("put an export before it" if form is Form.TORCH else "move it before the export")
+            )
+        form = step.setting.returns
+    if form not in ends:
+        if Form.TORCH in ends:
+            raise InputError(f"{where}: ends in {form.value}; passes that export belong under engines")
+        raise InputError(f"{where}: ends in {form.value}; an engine needs an export, for example  export: {{target: onnxruntime}}")

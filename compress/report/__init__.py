@@ -1,0 +1,61 @@
+"""A report: what a run made, measured and judged. It is kept as report.json; each file here shows it in one way."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress.measure import EngineMeasurement, Measurement
+from compress.measure.environment import Environment
+from compress.settings import InputError, parse, plain, setting
+from compress.verdict import Verdict
+
+FORMAT = 1
+FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run. The fields are the keys of report.json, in that order; docs/measuring.md documents every one."""
+
+    verdict: Verdict = setting(doc="whether every gate of the recipe was kept")
+    environment: Environment = setting(doc="machine and libraries that the measurements hold for")
+    recipe: dict[str, Any] = setting(doc="the recipe as it was run, defaults filled in")
+    reference: Measurement = setting(doc="the untouched model, which everything is compared with")
+    steps: tuple[Measurement, ...] = setting(doc="the model after each pass, in order")
+    engines: tuple[EngineMeasurement, ...] = setting(doc="the engines that the passes end in")
+    pictures: dict[str, str] = field(
+        default_factory=dict, metadata={"doc": "what a picture shows, and its file relative to the report"}
+    )
+    format: int = setting(FORMAT, doc="version of this layout; keys may be added within one", low=FORMAT, high=FORMAT)
+
+
+def write(report: Report, folder: Path) -> Path:
+    """Write report.json into the folder, whole or not at all; its path.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot hold.
+    """
+    path = folder / FILE
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(plain(report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+    return path
+
+
+def load(path: Path) -> Report:
+    """Read a report.json.
+
+    Raises:
+        InputError: there is none, or it is not a report; the message says where.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no report here; `compress run` writes one into its run folder") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable report ({error})") from error
+    return parse(Report, value, str(path))

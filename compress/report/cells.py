@@ -1,0 +1,83 @@
+"""The overview of a report as text cells, one row a model; the console table and the Markdown page both show it."""
+
+from __future__ import annotations
+
+from compress.measure import EngineMeasurement, Measurement
+from compress.measure.speed import SpeedRow, words
+from compress.report import Report
+from compress.report.pays import DOES_NOT_PAY
+
+ABSENT = "–"
+DRIFT, SPEED = ("NLL drift %", "KL", "agree %"), ("ms/token", "vs previous", "vs reference")
+HEADERS = ("step", "weights", "size", *DRIFT, *SPEED, "flags")
+
+
+def overview(report: Report) -> list[tuple[str, ...]]:
+    """A row for the reference, each step and each engine; speed is that of the smallest batch."""
+    return [row(model, report) for model in (report.reference, *report.steps, *report.engines)]
+
+
+def row(model: Measurement, report: Report) -> tuple[str, ...]:
+    """The cells of one model, as HEADERS names them."""
+    fidelity, speed = model.fidelity, smallest_batch(model)
+    return (
+        model.name,
+        count(model.parameters),
+        size(model.size_bytes),
+        signed_percent(fidelity.nll_drift, fidelity.nll_drift_ci95) if fidelity else ABSENT,
+        f"{fidelity.kl:.2g}" if fidelity else ABSENT,
+        f"{100 * fidelity.agreement:.1f}" if fidelity else ABSENT,
+        f"{speed.ms_per_token:.3f}" if speed else ABSENT,
+        words(speed.speedup_vs_previous, speed.speedup_vs_previous_ci95) if speed else ABSENT,
+        words(speed.speedup_vs_reference, speed.speedup_vs_reference_ci95) if speed else ABSENT,
+        ", ".join(marks(model, report)) or "ok",
+    )
+
+
+def marks(model: Measurement, report: Report) -> list[str]:
+    """The flags of a model in a word or two each."""
+    found = ["breach"] if any(breach.step == model.name for breach in report.verdict.breaches) else []
+    if model.pays:
+        found.append(DOES_NOT_PAY if model.pays.startswith(DOES_NOT_PAY) else "see below")
+    if isinstance(model, EngineMeasurement) and model.not_built:
+        found.append("not built")
+    return found
+
+
+def flagged(report: Report) -> list[str]:
+    """A line for each model of which something must be known."""
+    models = (report.reference, *report.steps, *report.engines)
+    return [f"{model.name}: {'; '.join(said)}" for model in models if (said := flags(model))]
+
+
+def flags(model: Measurement) -> list[str]:
+    """What a reader must know of a model, in sentences: passes that do not pay, low precision, engines not built."""
+    said = [model.pays] if model.pays else []
+    if model.low_precision_share is not None:
+        said.append(f"{100 * model.low_precision_share:.0f} % of matrix products in low precision")
+    if isinstance(model, EngineMeasurement) and model.not_built:
+        said.append(f"not built: {model.not_built}")
+    return said
+
+
+def smallest_batch(model: Measurement) -> SpeedRow | None:
+    """The row of speed that the overview shows."""
+    return min(model.speed, key=lambda row: row.batch, default=None)
+
+
+def count(number: int) -> str:
+    """A number of weights, e.g. 6.51 M."""
+    for unit, size_of in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size_of:
+            return f"{number / size_of:.3g} {unit}"
+    return str(number)
+
+
+def size(size_bytes: int) -> str:
+    """Bytes, e.g. 26.1 MB (decimal units)."""
+    return count(size_bytes) + ("B" if size_bytes >= 1000 else " B")
+
+
+def signed_percent(value: float, ci95: tuple[float, float]) -> str:
+    """A share and its interval in percent, with signs."""
+    return f"{100 * value:+.2f} ({100 * ci95[0]:+.2f} to {100 * ci95[1]:+.2f})"

@@ -1,0 +1,89 @@
+"""TokenSets from where users have them: the shipped digits, a file, or a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from calibration.tokens import TokenSet, digits, split
+from compress.models.image_model import ImageModel
+from compress.settings import InputError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+def open_source(source: str, where: str) -> TokenSet:
+    """The TokenSet called 'digits', or the one in a file.
+
+    Raises:
+        InputError: it is neither, or the file is not a TokenSet.
+    """
+    if source == "digits":
+        return digits()
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"{where}.source: {source!r} is neither a file nor 'digits'")
+    try:
+        return TokenSet.load(path)
+    except ValueError as error:
+        raise InputError(f"{where}.source: {error}") from error
+
+
+def check_fits(tokens: TokenSet, model: ImageModel, where: str) -> None:
+    """Refuse tokens that the model cannot read.
+
+    Raises:
+        InputError: another number of tokens per picture, a token or a class the model does not know.
+    """
+    config = model.transformer.config
+    if tokens.tokens.shape[1] != config.length:
+        raise InputError(
+            f"{where}: pictures have {tokens.tokens.shape[1]} tokens; {model.name} reads {config.length} "
+            f"({config.grid[0]}x{config.grid[1]})"
+        )
+    for name, values, limit in (("token", tokens.tokens, config.vocabulary), ("class", tokens.labels, config.classes + 1)):
+        if values.min() < 0 or values.max() >= limit:
+            raise InputError(f"{where}: {name} {values.max()} is out of range; {model.name} knows 0 to {limit - 1}")
+
+
+def from_folder(folder: Path, model: ImageModel, validation: float, held_out: float, seed: int) -> TokenSet:
+    """Tokens of every picture in a folder; the pictures of a subfolder whose name is a class number get that class.
+
+    Pictures right in the folder get the null class. Each is turned grey, cropped to the grid's aspect around its centre
+    and scaled to the grid. Shares of `validation` and `held_out` are set apart.
+
+    Raises:
+        InputError: no pictures, an unreadable picture, or a subfolder that is not a class.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder of pictures")
+    config = model.transformer.config
+    rows, columns = config.grid
+    arrays, labels = [], []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES):
+        label = class_of(path.relative_to(folder), config.null_class, folder)
+        try:
+            with Image.open(path) as image:
+                fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("L"), (columns, rows), Image.Resampling.BOX)
+        except (UnidentifiedImageError, OSError) as error:
+            raise InputError(f"{path}: not a readable picture ({error})") from error
+        arrays.append(np.asarray(fitted, dtype=np.uint8))
+        labels.append(label)
+    if not arrays:
+        raise InputError(f"{folder}: holds no pictures ({', '.join(PICTURES)})")
+    classes = np.array(labels, dtype=np.int64)
+    parts = split(classes, round(validation * len(arrays)), round(held_out * len(arrays)), seed)
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(arrays))
+    return TokenSet(model.tokenizer.encode(np.stack(arrays)), classes, parts).take(order)
+
+
+def class_of(path: Path, null_class: int, folder: Path) -> int:
+    """The class that a picture's subfolder names, or the null class."""
+    if len(path.parts) == 1:
+        return null_class
+    if not path.parts[0].isdecimal() or int(path.parts[0]) > null_class:
+        raise InputError(f"{folder / path.parts[0]}: a subfolder is named for its class, 0 to {null_class - 1}")
+    return int(path.parts[0])

@@ -1,0 +1,185 @@
+"""Train a reference model from a recipe: what `compress train` does.
+
+Letters: B batch, T tokens of a picture, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from calibration.augment import Augment, augmented
+from calibration.tokens import TokenSet
+from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+from compress.settings import InputError, parse, plain, setting
+from compress.tokens import open_source
+from compress.training import Report, Schedule, fit
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The architecture to train."""
+
+    grid: tuple[int, int] = setting(doc="rows and columns of tokens", low=1)
+    vocabulary: int = setting(doc="image tokens", low=2)
+    classes: int = setting(doc="classes, without the null class", low=1)
+    width: int = setting(doc="width of the residual stream", low=8)
+    layers: int = setting(doc="layers", low=1)
+    heads: int = setting(doc="attention heads of a layer", low=1)
+    head_width: int = setting(doc="width of a head", low=4)
+    ffn: int = setting(doc="feed-forward units of a layer", low=1)
+    rotary_base: float = setting(100.0, doc="base of the 2-D rotary positions; small grids want a small one", low=1)
+
+    def config(self) -> TransformerConfig:
+        """The transformer's config."""
+        return TransformerConfig(
+            vocabulary=self.vocabulary,
+            classes=self.classes,
+            grid=self.grid,
+            width=self.width,
+            head_width=self.head_width,
+            layers=(LayerConfig(self.heads, self.heads, self.ffn),) * self.layers,
+            rotary_base=self.rotary_base,
+        )
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How pictures are varied."""
+
+    shift: float = setting(0.0, doc="largest shift, pixels", low=0)
+    turn: float = setting(0.0, doc="largest turn, degrees", low=0, high=180)
+    scale: float = setting(0.0, doc="largest change of size, as a share", low=0, high=0.9)
+    untouched: float = setting(0.0, doc="share of pictures left as they are", low=0, high=1)
+    until: float = setting(1.0, doc="share of the steps that augment; the rest see real pictures only", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how fast."""
+
+    steps: int = setting(doc="optimizer steps", low=1)
+    batch: int = setting(32, doc="pictures of a step", low=1)
+    learning_rate: float = setting(1e-3, doc="peak of the cosine schedule", low=0)
+    warmup: int = setting(100, doc="steps of linear warm-up", low=0)
+    weight_decay: float = setting(0.05, doc="AdamW weight decay of the matrices", low=0)
+    dropout: float = setting(0.1, doc="dropout of attention weights and residual branches", low=0, high=0.9)
+    null_share: float = setting(0.1, doc="share of labels replaced by the null class", low=0, high=1)
+    ema: float = setting(0.998, doc="decay of the weight average that is kept; 0 keeps the last weights", low=0, high=1)
+    validate_every: int = setting(100, doc="steps between validations", low=1)
+    threads: int = setting(2, doc="torch threads; results are reproducible for an equal number", low=1)
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """A whole training run."""
+
+    name: str = setting(doc="the model's name")
+    model: ModelSettings = setting(doc="the architecture")
+    train: TrainSettings = setting(doc="the schedule")
+    augment: AugmentSettings = setting(AugmentSettings(), doc="the augmentation")
+    tokens: str = setting("digits", doc="'digits', or a TokenSet (.npz) that `compress tokens` wrote")
+    seed: int = setting(0, doc="seed of everything random", low=0)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainRecipe:
+        """Read and check a YAML file."""
+        from compress.recipe import read_yaml
+
+        return parse(cls, read_yaml(path), str(path))
+
+
+def nll(model: nn.Module, tokens: TokenSet, vocabulary: int, batch: int = 128) -> float:
+    """Teacher-forced negative log-likelihood, nats per token."""
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(tokens), batch):
+            chunk = tokens.take(np.arange(start, min(start + batch, len(tokens))))
+            logits = model(torch.from_numpy(chunk.inputs(vocabulary)))  # (B, T, V)
+            total += functional.cross_entropy(
+                logits.flatten(0, 1), torch.from_numpy(chunk.tokens).flatten(), reduction="sum"
+            ).item()
+    return total / tokens.tokens.size
+
+
+def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> dict[str, float]:
+    """Train, resuming from `output/checkpoint.pt` if it is there, and write a checkpoint of the family `reference`.
+
+    Writes model.safetensors (fp16), config.json and training.json (recipe, log, held-out NLL) into `output`.
+
+    Returns:
+        The final validation and held-out NLL, nats per token, of the fp16 weights as shipped.
+    """
+    from compress.models.families import reference
+
+    output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(recipe.train.threads)
+    settings, config = recipe.train, recipe.model.config()
+    data = open_source(recipe.tokens, recipe.name)
+    if data.tokens.shape[1] != config.length or data.tokens.max() >= config.vocabulary:
+        raise InputError(
+            f"tokens {recipe.tokens}: pictures of {data.tokens.shape[1]} tokens up to {data.tokens.max()}; "
+            f"the model has grid {config.grid} and vocabulary {config.vocabulary}"
+        )
+    training, validation, held_out = data.part("train"), data.part("validation"), data.part("held_out")
+    model = TokenTransformer(config)
+    model.initialise(torch.Generator().manual_seed(recipe.seed))
+    model.set_dropout(settings.dropout)
+    change = Augment(recipe.augment.shift, recipe.augment.turn, recipe.augment.scale, recipe.augment.untouched)
+
+    def loss(step: int) -> Tensor:
+        generator = np.random.Generator(np.random.Philox(key=recipe.seed, counter=[0, 0, 0, step]))
+        batch = training.take(generator.choice(len(training), size=settings.batch, replace=False))
+        if step < recipe.augment.until * settings.steps:
+            moved = augmented(batch.tokens, config.grid, config.vocabulary, change, generator)
+            batch = TokenSet(moved, batch.labels, batch.parts)
+        labels = np.where(generator.random(len(batch)) < settings.null_share, config.null_class, batch.labels)
+        inputs = torch.from_numpy(TokenSet(batch.tokens, labels, batch.parts).inputs(config.vocabulary))
+        return functional.cross_entropy(model(inputs).flatten(0, 1), torch.from_numpy(batch.tokens).flatten())
+
+    started = time.monotonic()
+    schedule = Schedule(
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        ema=settings.ema,
+        validate_every=settings.validate_every,
+    )
+    log = fit(
+        model,
+        loss,
+        schedule,
+        seed=recipe.seed,
+        validate=lambda trained: nll(trained, validation, config.vocabulary),
+        checkpoint=output / "checkpoint.pt",
+        report=report,
+    )
+    model.half().float()  # what is shipped is what is measured
+    result = {
+        "validation_nll": nll(model, validation, config.vocabulary),
+        "held_out_nll": nll(model, held_out, config.vocabulary),
+    }
+    if not all(map(math.isfinite, result.values())):
+        raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
+    reference.save(model, output, name=recipe.name)
+    record = {
+        "recipe": plain(recipe),
+        "tokens_sha256": data.fingerprint(),
+        "weights_sha256": hashlib.sha256((output / reference.WEIGHTS).read_bytes()).hexdigest(),
+        "seconds_of_last_run": round(time.monotonic() - started, 1),
+        **result,
+        "log": log,
+    }
+    (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    (output / "checkpoint.pt").unlink(missing_ok=True)
+    return result

@@ -1,0 +1,67 @@
+"""Settings: strict parsing with places, values and suggestions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from compress.settings import InputError, digest, nearest, parse, plain, setting
+
+
+@dataclass(frozen=True)
+class Inner:
+    depth: int = setting(1, doc="levels", low=1, high=3)
+
+
+@dataclass(frozen=True)
+class Outer:
+    ratio: float = setting(doc="share", low=0, high=1)
+    kind: Literal["a", "b"] = setting("a", doc="kind")
+    sizes: tuple[int, ...] = setting((1,), doc="sizes", low=1)
+    inner: Inner = setting(Inner(), doc="inner")
+    flag: bool = setting(False, doc="flag")
+    limit: float | None = setting(None, doc="limit")
+    pair: tuple[int, int] = setting((1, 2), doc="pair")
+
+
+def test_a_full_mapping_becomes_the_dataclass() -> None:
+    made = parse(Outer, {"ratio": "25%", "kind": "b", "sizes": [1, 8], "inner": {"depth": 2}, "limit": 3}, "r.yaml")
+    assert made == Outer(ratio=0.25, kind="b", sizes=(1, 8), inner=Inner(2), limit=3.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"ratio": 0.1, "rate": 1}, "r.yaml: unknown key 'rate'; did you mean 'ratio'?"),
+        ({}, "r.yaml: 'ratio' is missing; it is needed (share)"),
+        ({"ratio": 1.5}, "r.yaml.ratio: 1.5 is out of range; it must be between 0 and 1"),
+        ({"ratio": "much"}, "r.yaml.ratio: 'much' is not a number"),
+        ({"ratio": "1e-3"}, "r.yaml.ratio: '1e-3' is not a number; write 0.001"),
+        ({"ratio": float("nan")}, "r.yaml.ratio: nan is not a number"),
+        ({"ratio": True}, "r.yaml.ratio: True is not a number"),
+        ({"ratio": 0.1, "kind": "c"}, "r.yaml.kind: 'c' is not one of 'a', 'b'"),
+        ({"ratio": 0.1, "sizes": 3}, "r.yaml.sizes: 3 is not a list"),
+        ({"ratio": 0.1, "sizes": [0]}, "r.yaml.sizes: 0 is out of range; it must be at least 1"),
+        ({"ratio": 0.1, "sizes": ["x"]}, "r.yaml.sizes[0]: 'x' is not a whole number"),
+        ({"ratio": 0.1, "pair": [1]}, "r.yaml.pair: [1] has 1 items; 2 are needed"),
+        ({"ratio": 0.1, "inner": {"depth": 4}}, "r.yaml.inner.depth: 4 is out of range; it must be between 1 and 3"),
+        ({"ratio": 0.1, "flag": 1}, "r.yaml.flag: 1 is not true or false"),
+        ([1], "r.yaml: [1] is not a mapping of settings"),
+    ],
+)
+def test_every_complaint_says_where_what_and_what_would_be_right(value: object, text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(Outer, value, "r.yaml")
+    assert str(caught.value) == text
+
+
+def test_a_word_far_from_all_is_answered_with_the_list() -> None:
+    assert nearest("zzz", ["run", "plan"]) == "known: plan, run"
+
+
+def test_equal_values_have_equal_digests_whatever_their_order_and_kind() -> None:
+    assert digest({"a": 1, "b": (1, 2)}) == digest({"b": [1, 2], "a": 1})
+    assert digest(Outer(0.1)) != digest(Outer(0.2))
+    assert plain(Outer(0.1))["inner"] == {"depth": 1}

@@ -1,0 +1,98 @@
+"""The training loop: schedule, resume, early stop and the weight average."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.training import Schedule, fit
+
+
+def fresh() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+def loss_of(model: nn.Module):  # noqa: ANN201
+    def loss(step: int) -> Tensor:
+        x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
+        return (model(x).squeeze(1) - x.sum(1)).square().mean()
+
+    return loss
+
+
+def validation(model: nn.Module) -> float:
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(10_000))
+    return (model(x).squeeze(1) - x.sum(1)).square().mean().item()
+
+
+SCHEDULE = Schedule(steps=40, learning_rate=0.05, warmup=5, weight_decay=0.01, ema=0.9, validate_every=10)
+
+
+def test_the_rate_warms_up_linearly_then_follows_a_cosine() -> None:
+    schedule = Schedule(steps=12, learning_rate=1.0, warmup=2, final_share=0.0)
+    assert [schedule.rate(step) for step in (0, 1, 2, 7)] == pytest.approx([0.5, 1.0, 1.0, 0.5])
+    assert schedule.rate(12) == pytest.approx(0.0)
+    assert schedule.rate(4) == pytest.approx((1 + math.cos(math.pi * 0.2)) / 2)
+
+
+def test_training_lowers_the_validation_loss_and_logs_it() -> None:
+    model = fresh()
+    before = validation(model.eval())
+    log = fit(model, loss_of(model), SCHEDULE, seed=1, validate=validation)
+    assert [row["step"] for row in log] == [10, 20, 30, 40]
+    assert log[-1]["validation"] < before / 3
+    assert validation(model) == pytest.approx(log[-1]["validation"])
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole, cut = fresh(), fresh()
+    fit(whole, loss_of(whole), SCHEDULE, seed=1, validate=validation)
+    checkpoint = tmp_path / "checkpoint.pt"
+
+    def interrupted(step: int) -> Tensor:
+        if step == 23:
+            raise KeyboardInterrupt
+        return loss_of(cut)(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, interrupted, SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint)
+    again = fresh()
+    steps: list[int] = []
+    report = lambda done, total, values: steps.append(done)  # noqa: E731
+    fit(again, loss_of(again), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, report=report)
+    assert steps[0] == 24, "it went on where it was"
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_another_schedule_is_not_resumed(tmp_path: Path) -> None:
+    checkpoint, model = tmp_path / "checkpoint.pt", fresh()
+    fit(model, loss_of(model), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, checkpoint_seconds=0)
+    assert checkpoint.exists()
+    steps: list[int] = []
+    other = fresh()
+    fit(
+        other, loss_of(other), SCHEDULE, seed=2, validate=validation, checkpoint=checkpoint,
+        report=lambda done, total, values: steps.append(done),
+    )  # fmt: skip
+    assert steps[0] == 1
+
+
+def test_early_stop_keeps_the_best_weights() -> None:
+    model = fresh()
+    values = iter([3.0, 1.0, 2.0, 2.0, 2.0])
+    kept: list[Tensor] = []
+
+    def validate(model: nn.Module) -> float:
+        kept.append(next(model.parameters()).detach().clone())
+        return next(values)
+
+    schedule = Schedule(steps=100, learning_rate=0.01, validate_every=5, patience=2)
+    log = fit(model, loss_of(model), schedule, seed=1, validate=validate)
+    assert [row["step"] for row in log] == [5, 10, 15, 20]
+    assert torch.equal(next(model.parameters()), kept[1])
