@@ -2,8 +2,8 @@
 
 Letters: B batch, T tokens, K inputs, N outputs, G groups of inputs that share a weight scale.
 
-Everything is symmetric: zero points are 0. Integers are used on both sides alike (int8 weights -127..127, int4 -7..7), FP8
-is E4M3 (largest value 448). Sums are in float32; an engine's integer sums differ from them by rounding only.
+Everything is symmetric: zero points are 0, int8 weights lie in -127..127, int4 in -7..7, and FP8 is E4M3 (largest value
+448). Sums are in float32; an engine's integer sums differ from them by rounding only.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Weights = Literal["int8", "int4", "fp8"]
 Activations = Literal["none", "int8", "fp8"]
 
 LARGEST: dict[str, float] = {"int8": 127.0, "int4": 7.0, "fp8": 448.0}
-# ONNX Runtime on x86 without VNNI adds pairs of products in 16 bits that saturate (vpmaddubsw), with activations shifted
-# to 0..255: 2 * 255 * 64 = 32640 still fits, 2 * 255 * 127 does not.
+# ONNX Runtime on x86 without VNNI adds pairs of products in 16 bits that saturate (vpmaddubsw), activations shifted to
+# 0..255: 2 * 255 * 64 = 32640 still fits, 2 * 255 * 127 does not.
 LARGEST_REDUCED = 64.0
 # ONNX Runtime's dynamic kernels cut the inputs into blocks of a power of two; 128 where the weights have no groups.
 DEFAULT_BLOCK = 128
@@ -58,7 +58,9 @@ class LinearQuantization:
             raise ValueError(f"dynamic with activations {self.activations}: only int8 activations can be dynamic")
         static = self.activations == "int8" and not self.dynamic
         if static and self.weights == "int4":
-            raise ValueError(f"{formats}: no engine has a static kernel for these; use dynamic: true or activations none")
+            raise ValueError(
+                f"{formats}: no engine has a static kernel for these; use dynamic: true or activations none"
+            )
         if self.group and (self.weights == "fp8" or static):
             raise ValueError(
                 f"group {self.group} with weights {self.weights} and {'static' if static else 'these'} activations "
@@ -145,7 +147,12 @@ class QuantizedLinear(nn.Module):
     bias: Tensor | None
 
     def __init__(
-        self, inputs: int, outputs: int, spec: LinearQuantization, bias: bool = False, device: torch.device | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        spec: LinearQuantization,
+        bias: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features, self.spec = inputs, outputs, spec

@@ -224,7 +224,7 @@ class TokenTransformer(nn.Module):
         x = self.embedding(tokens)
         if self.config.positions == "learned":
             return x + self.position(positions), None
-        return x, (self.cosine[positions], self.sine[positions])
+        return x, (self.cosine.index_select(0, positions), self.sine.index_select(0, positions))
 
     def layer_outputs(self, tokens: Tensor) -> Iterator[Tensor]:
         """Residual stream (B, T, D) after the embedding and after every block."""
@@ -254,7 +254,7 @@ class TokenTransformer(nn.Module):
         x, rotary = self.embed(tokens, before)
         keys = torch.arange(before + length, device=tokens.device)
         queries = torch.arange(length, device=tokens.device) + before
-        mask = keys[None, :] <= queries[:, None]  # (T, P + T)
+        mask = keys.unsqueeze(0) <= queries.unsqueeze(1)  # (T, P + T)
         present = []
         for block, layer_past in zip(self.blocks, past, strict=True):
             x, layer_present = block(x, mask, rotary, layer_past)

@@ -54,7 +54,7 @@ def flags(model: Measurement) -> list[str]:
     """What a reader must know of a model, in sentences: passes that do not pay, low precision, engines not built."""
     said = [model.pays] if model.pays else []
     if model.low_precision_share is not None:
-        said.append(f"{100 * model.low_precision_share:.0f} % of matrix products in low precision")
+        said.append(f"{100 * model.low_precision_share:.0f} % of matrix-product time in low precision")
     if isinstance(model, EngineMeasurement) and model.not_built:
         said.append(f"not built: {model.not_built}")
     return said

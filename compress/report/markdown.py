@@ -77,9 +77,8 @@ def accuracy(report: Report) -> list[str]:
     return [
         f"- {model.name}: {100 * found.accuracy:.1f} % of {found.pictures} pictures are recognised as the class "
         f"asked for (95 % interval {100 * found.accuracy_ci95[0]:.1f} to {100 * found.accuracy_ci95[1]:.1f}), the "
-        f"reference's {100 * found.reference_accuracy:.1f} %; drop {signed_percent(found.drop, found.drop_ci95)} points. "
-        f"The classifier itself is right on "
-        f"{100 * found.classifier_accuracy:.1f} % of held-out pictures."
+        f"reference's {100 * found.reference_accuracy:.1f} %; drop {signed_percent(found.drop, found.drop_ci95)} "
+        f"points. The classifier itself is right on {100 * found.classifier_accuracy:.1f} % of held-out pictures."
         for model in (*report.steps, *report.engines)
         if (found := model.class_accuracy) is not None
     ]

@@ -55,6 +55,6 @@ def test_files_that_are_no_token_sets_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(ValueError, match="not a readable TokenSet"):
         TokenSet.load(tmp_path / "text.npz")
-    np.savez(tmp_path / "pickle.npz", tokens=np.array([object()], dtype=object))
+    np.savez(tmp_path / "pickle.npz", tokens=np.array([object()], dtype=object), labels=np.zeros(1), parts=np.zeros(1))
     with pytest.raises(ValueError, match="not a readable TokenSet"):
         TokenSet.load(tmp_path / "pickle.npz")

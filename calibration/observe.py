@@ -1,0 +1,94 @@
+"""What activations look like: a histogram of magnitudes, of bounded memory, for every observed input.
+
+The histogram covers 0 to a power of two; when a larger value comes, pairs of bins merge until it fits, so counts stay
+exact whatever the order of the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BINS = 4096  # even, so that pairs can merge
+
+
+class Magnitudes:
+    """Histogram of |x| over all values seen, and the largest of them."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(BINS, dtype=torch.int64)
+        self.top = 0.0  # upper edge of the last bin: 0 (nothing but zeros yet) or a power of two
+        self.largest = 0.0
+
+    def add(self, x: Tensor) -> None:
+        """Count the values of a tensor of any shape.
+
+        Raises:
+            ValueError: it holds NaN or Inf.
+        """
+        magnitudes = x.detach().abs().flatten().float()
+        largest = magnitudes.max().item() if len(magnitudes) else 0.0
+        if not math.isfinite(largest):
+            raise ValueError("activations hold NaN or Inf")
+        self.largest = max(self.largest, largest)
+        self.widen(largest)
+        if self.top == 0:
+            self.counts[0] += len(magnitudes)
+            return
+        bins = (magnitudes * (BINS / self.top)).to(torch.int64).clamp_(max=BINS - 1)
+        self.counts += bins.bincount(minlength=BINS)
+
+    def widen(self, largest: float) -> None:
+        """Make the histogram reach this value."""
+        if self.top == 0 and largest > 0:
+            self.top = 2.0 ** math.ceil(math.log2(largest))
+        while self.top < largest:
+            merged = self.counts.view(-1, 2).sum(dim=1)
+            self.counts = torch.cat([merged, torch.zeros(BINS // 2, dtype=torch.int64)])
+            self.top *= 2
+
+    @property
+    def centres(self) -> Tensor:
+        """The middle of each bin (BINS,)."""
+        return (torch.arange(BINS, dtype=torch.float64) + 0.5) * (self.top / BINS)
+
+    def percentile(self, share: float) -> float:
+        """The value that this share (0 to 1) of the magnitudes does not exceed, to a bin's width; 1 is the largest."""
+        total = int(self.counts.sum())
+        needed = min(total, math.ceil(share * total))
+        bin_index = int((self.counts.cumsum(0) >= needed).nonzero()[0])
+        return min(self.largest, (bin_index + 1) * self.top / BINS)
+
+
+def observe_inputs(root: nn.Module, names: Iterable[str], run: Callable[[], None]) -> dict[str, Magnitudes]:
+    """Magnitudes of the first input of each named module while `run` drives the model.
+
+    Raises:
+        ValueError: a named module saw NaN or Inf, or nothing at all.
+    """
+    seen = {name: Magnitudes() for name in names}
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def add(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            try:
+                seen[name].add(arguments[0])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+
+        return add
+
+    hooks = [root.get_submodule(name).register_forward_pre_hook(hook(name)) for name in seen]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in hooks:
+            handle.remove()
+    for name, magnitudes in seen.items():
+        if not int(magnitudes.counts.sum()):
+            raise ValueError(f"{name}: saw no activations")
+    return seen

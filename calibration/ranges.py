@@ -1,0 +1,83 @@
+"""Scales from ranges: the value that the largest code stands for, by absmax, percentile or least squared error.
+
+Letters: N outputs, K inputs, G groups of inputs that share a scale.
+
+A number format is given by its largest code and by a function that rounds scaled values to codes (saturating).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from calibration.observe import Magnitudes
+
+Method = Literal["absmax", "percentile", "mse"]
+Rounded = Callable[[Tensor], Tensor]
+
+# Clips tried by `mse`, as shares of the absmax. Below 0.3 even 4-bit Gaussian or Laplace data loses by clipping.
+CLIPS = torch.linspace(1.0, 0.3, 71)
+EMPTY_SCALE = 1.0  # of a group that is all zeros: any positive number does, and engines refuse 0
+
+
+def weight_scales(
+    weight: Tensor, group: int, largest: float, rounded: Rounded, method: Method, percentile: float
+) -> Tensor:
+    """Scales (N, G) of weights (N, K), one for each row (group 0) or for each `group` inputs of a row."""
+    grouped = in_groups(weight, group)  # (N, G, group)
+    absmax = grouped.abs().amax(dim=-1)
+    if method == "percentile":
+        top = torch.stack([within_percentile(row, percentile, weight.shape[1], group) for row in grouped.abs()])
+    elif method == "mse":
+        top = least_error(grouped, absmax, largest, rounded)
+    else:
+        top = absmax
+    top = torch.where(top > 0, top, absmax)  # a percentile of sparse weights may be 0
+    return torch.where(top > 0, top / largest, EMPTY_SCALE)
+
+
+def in_groups(weight: Tensor, group: int) -> Tensor:
+    """Weights (N, K) as (N, G, group), the last group filled with zeros."""
+    if not group:
+        return weight[:, None]
+    return functional.pad(weight, (0, -weight.shape[1] % group)).unflatten(1, (-1, group))
+
+
+def within_percentile(magnitudes: Tensor, percentile: float, inputs: int, group: int) -> Tensor:
+    """The percentile of each group (G, group) of one row, without the zeros that fill the last group."""
+    short = inputs % group if group else 0
+    tops = torch.quantile(magnitudes, percentile / 100, dim=1)
+    if short:
+        tops[-1] = torch.quantile(magnitudes[-1, :short], percentile / 100)
+    return tops
+
+
+def least_error(grouped: Tensor, absmax: Tensor, largest: float, rounded: Rounded) -> Tensor:
+    """The clip (N, G) of CLIPS whose rounding has the least squared error, the widest of equals."""
+    best, least = absmax, torch.full_like(absmax, torch.inf)
+    for share in CLIPS.tolist():
+        scale = torch.where(absmax > 0, absmax * share / largest, EMPTY_SCALE)[..., None]
+        error = (rounded(grouped / scale) * scale - grouped).square().sum(dim=-1)
+        best = torch.where(error < least, absmax * share, best)
+        least = torch.minimum(error, least)
+    return best
+
+
+def activation_scale(seen: Magnitudes, largest: float, rounded: Rounded, method: Method, percentile: float) -> float:
+    """One scale for all observed activations."""
+    if seen.largest == 0:
+        return EMPTY_SCALE
+    if method == "percentile":
+        top = seen.percentile(percentile / 100)
+    elif method == "mse":
+        counts, centres = seen.counts.double(), seen.centres
+        scales = seen.largest * CLIPS.double() / largest
+        errors = [float((counts * (rounded(centres / scale) * scale - centres).square()).sum()) for scale in scales]
+        top = float(scales[int(torch.tensor(errors).argmin())]) * largest
+    else:
+        top = seen.largest
+    return top / largest

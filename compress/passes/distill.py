@@ -1,0 +1,138 @@
+"""The reference teaches the model: its softened predictions and hidden states, on training pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from calibration.tokens import TokenSet
+from compress.artifact import Form
+from compress.importance import inputs_of
+from compress.models.image_model import ImageModel
+from compress.models.straight_through import settled, trainable
+from compress.models.transformer import TokenTransformer
+from compress.passes import Context, Outcome, Pass, PassError
+from compress.settings import setting
+from compress.teaching import BATCH, Draws, Teacher, answer, hidden_loss, kl, matched_layers
+from compress.training import Schedule, fit
+
+REHEARSED_STEPS = 2
+CHECKPOINT = "distill.pt"
+
+
+@dataclass(frozen=True)
+class Distill(Pass):
+    """The reference teaches the model its predictions and hidden states.
+
+    Loss: temperature^2 KL(reference || model) of the softened logits, plus `hidden` times the squared error of hidden
+    states relative to their mean square, up to four layers compared at equal depth. Trains on the training pictures;
+    stops early on the KL of the validation pictures, which no gradient sees. A quantized model is trained through its
+    rounding (straight-through) and stays on its number grid.
+    """
+
+    steps: int = setting(doc="optimizer steps at most", low=1)
+    batch: int = setting(32, doc="pictures of a step", low=1)
+    temperature: float = setting(2.0, doc="softens both distributions", low=0.1, high=100)
+    hidden: float = setting(1.0, doc="weight of the hidden-state loss; 0 turns it off", low=0)
+    learning_rate: float = setting(5e-4, doc="peak of the cosine schedule", low=0)
+    warmup: int = setting(20, doc="steps of linear warm-up", low=0)
+    null_share: float = setting(0.1, doc="share of pictures taught without their class, for guidance", low=0, high=1)
+    validate_every: int = setting(25, doc="steps between validations", low=1)
+    patience: int = setting(4, doc="validations without a better one before it stops; 0: never", low=0)
+
+    accepts: ClassVar[Form] = Form.TORCH
+    returns: ClassVar[Form] = Form.TORCH
+
+    def run(self, model: ImageModel, context: Context) -> Outcome:
+        """The taught model; the input itself where teaching did not bring it nearer to the reference.
+
+        Raises:
+            PassError: no pictures to train on or to stop by, a reference of another shape, or training diverged.
+        """
+        reference, student = context.reference.transformer, trainable(model.transformer)
+        check_same_task(reference, student)
+        training, validation = context.tokens.part("train"), context.tokens.part("validation")
+        for part, name in ((training, "train"), (validation, "validation")):
+            if not len(part):
+                raise PassError(f"distill: the tokens have no {name} pictures; split them with a share for {name}")
+        config = student.config
+        pairs = matched_layers(len(config.layers), len(reference.config.layers)) if self.hidden else []
+        draws = Draws(training, config.vocabulary, config.null_class, self.batch, self.null_share, context.seed)
+        teacher = Teacher(reference, draws, [theirs for _, theirs in pairs])
+        teacher.prepare(self.steps, context.report)
+        distance = Distance(reference, validation)
+
+        def loss(step: int) -> Tensor:
+            examples = draws.step(step)
+            wanted, own = teacher(examples), answer(student, draws.inputs(examples), [layer for layer, _ in pairs])
+            total = kl(wanted.logits, own.logits, self.temperature)
+            return total + self.hidden * hidden_loss(wanted, own) if pairs else total
+
+        before = distance(student)
+        log = fit(
+            student,
+            loss,
+            Schedule(
+                steps=self.steps,
+                learning_rate=self.learning_rate,
+                warmup=min(self.warmup, self.steps),
+                validate_every=self.validate_every,
+                patience=self.patience,
+            ),
+            seed=context.seed,
+            validate=distance,
+            checkpoint=context.workspace / CHECKPOINT,
+            report=context.report,
+        )
+        after = distance(student)
+        if not after < float("inf"):
+            raise PassError(
+                f"distill: training diverged (KL {after}); use a learning_rate below {self.learning_rate:g}"
+            )
+        notes = {
+            "steps": int(log[-1]["step"]),
+            "validation_kl_before": round(before, 5),
+            "validation_kl_after": round(after, 5),
+            "compared_layers": [list(pair) for pair in pairs],
+        }
+        if after >= before:
+            return Outcome(model, {**notes, "kept": "the input; teaching did not bring it nearer"})
+        return Outcome(model.with_transformer(settled(student)), notes)
+
+    def rehearsal(self) -> tuple[Pass, float]:
+        """Two steps."""
+        steps = min(self.steps, REHEARSED_STEPS)
+        return replace(self, steps=steps), self.steps / steps
+
+
+class Distance:
+    """KL(reference || model) on pictures, nats per token; the reference is asked once."""
+
+    def __init__(self, reference: TokenTransformer, pictures: TokenSet) -> None:
+        self.inputs = inputs_of(reference, pictures).split(BATCH)
+        with torch.no_grad():
+            self.wanted = [reference(inputs) for inputs in self.inputs]
+
+    def __call__(self, model: nn.Module) -> float:
+        """The distance of a model."""
+        with torch.no_grad():
+            parts = [
+                kl(wanted, model(inputs)).item() * len(inputs)
+                for wanted, inputs in zip(self.wanted, self.inputs, strict=True)
+            ]
+        return sum(parts) / sum(map(len, self.inputs))
+
+
+def check_same_task(reference: TokenTransformer, student: TokenTransformer) -> None:
+    """Refuse a reference that does not speak of the same tokens in the same width.
+
+    Raises:
+        PassError: names the numbers that differ.
+    """
+    for name in ("vocabulary", "classes", "grid", "width"):
+        theirs, own = getattr(reference.config, name), getattr(student.config, name)
+        if theirs != own:
+            raise PassError(f"distill: the reference has {name} {theirs}, the model {own}; they must be equal")

@@ -1,0 +1,48 @@
+"""The pass `export`: PyTorch to ONNX for one target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compress.artifact import Form
+from compress.models.image_model import ImageModel
+from compress.passes import Context, Outcome, Pass, PassError
+from compress.settings import setting
+from export.conformance import check
+from export.lowering import LoweringError
+from export.manifest import Target
+from export.onnx_model import export_model
+
+
+@dataclass(frozen=True)
+class Export(Pass):
+    """Export the decode step with its KV cache, and the image decoder, to ONNX for one target."""
+
+    accepts: ClassVar[Form] = Form.TORCH
+    returns: ClassVar[Form] = Form.ONNX
+    exact: ClassVar[bool] = True
+    uses_tokens: ClassVar[bool] = False
+
+    target: Target = setting(doc="what will run it: onnxruntime (fastest here), standard (ai.onnx only), tensorrt")
+    fixed_batch: int = setting(0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0)
+
+    def run(self, model: ImageModel, context: Context) -> Outcome:
+        """The ONNX model, checked for its target's rules."""
+        try:
+            made = export_model(
+                model.transformer,
+                model.tokenizer.palette(),
+                self.target,
+                name=model.name,
+                family=model.family,
+                sampler=model.sampler,
+                parameters=model.parameters(),
+                fixed_batch=self.fixed_batch,
+            )
+        except LoweringError as error:
+            raise PassError(f"export: {error}") from error
+        findings = check(made)
+        if findings:
+            raise PassError(f"export: the graph breaks a rule of {self.target}: {findings[0]}")
+        return Outcome(made, {"nodes": len(list(made.decode.graph))})

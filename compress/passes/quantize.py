@@ -1,0 +1,134 @@
+"""Keep the weights in int8, int4 or FP8, and round activations where asked; linear layers become quantized ones."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from calibration.observe import Magnitudes, observe_inputs
+from calibration.ranges import activation_scale, weight_scales
+from compress.artifact import Form
+from compress.importance import chunks, inputs_of
+from compress.models.image_model import ImageModel
+from compress.models.quantized import (
+    LARGEST,
+    LinearQuantization,
+    QuantizedLinear,
+    parameter_count,
+    quantizations,
+    replace_module,
+    to_fp8,
+)
+from compress.models.transformer import TokenTransformer
+from compress.passes import Context, Outcome, Pass, PassError
+from compress.settings import setting
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Keep the weights of the linear layers in int8, int4 or FP8, and round their inputs where asked.
+
+    Weights have a scale for each output channel, or for each `group` inputs of it. Static activations have one scale
+    for each layer, from calibration tokens; dynamic ones a scale for every token and block of inputs. `ranges` says
+    what the largest code stands for: the absmax, a percentile of the magnitudes, or the clip of least squared error.
+    """
+
+    weights: Literal["int8", "int4", "fp8"] = setting("int8", doc="format of the weights")
+    activations: Literal["none", "int8", "fp8"] = setting("none", doc="format of the inputs of the products")
+    dynamic: bool = setting(False, doc="scale int8 activations as they come, instead of once by calibration")
+    group: int = setting(0, doc="inputs that share a weight scale; 0: all of an output channel", low=0)
+    ranges: Literal["absmax", "percentile", "mse"] = setting("mse", doc="how ranges are chosen")
+    percentile: float = setting(
+        99.9, doc="share of magnitudes inside the range, for ranges: percentile", low=50, high=100
+    )
+    reduce_range: bool = setting(False, doc="int8 weights within -64..64, for x86 processors without VNNI")
+    head: bool = setting(False, doc="quantize the head that makes the logits too")
+
+    accepts: ClassVar[Form] = Form.TORCH
+    returns: ClassVar[Form] = Form.TORCH
+
+    def __post_init__(self) -> None:
+        """Refuse formats that do not go together.
+
+        Raises:
+            ValueError: which, and what would.
+        """
+        self.spec()
+
+    def spec(self) -> LinearQuantization:
+        """The formats of every layer."""
+        return LinearQuantization(self.weights, self.activations, self.dynamic, self.group, self.reduce_range)
+
+    def run(self, model: ImageModel, context: Context) -> Outcome:
+        """The model with quantized layers.
+
+        Raises:
+            PassError: it is quantized already, has no head to quantize, or its activations hold NaN or Inf.
+        """
+        transformer, spec = copy.deepcopy(model.transformer), self.spec()
+        if quantizations(transformer):
+            raise PassError(
+                f"quantize: the model has {len(quantizations(transformer))} quantized layers already; quantize once"
+            )
+        linears = dict(transformer.linears())
+        if self.head:
+            if transformer.config.tied_head:
+                raise PassError("quantize: head: true, but the head is tied to the embedding; use head: false")
+            linears["head"] = transformer.head
+        seen = self.observe(transformer, linears, context) if spec.static else {}
+        ratios = {}
+        for index, (name, linear) in enumerate(linears.items()):
+            weight = linear.weight.detach()
+            scales = weight_scales(weight, self.group, spec.largest, self.rounded_weight, self.ranges, self.percentile)
+            quantized = QuantizedLinear.of(linear, spec, scales, self.input_scale(seen[name]) if spec.static else None)
+            ratios[name] = sqnr_db(weight, quantized.dequantized())
+            replace_module(transformer, name, quantized)
+            context.report(index + 1, len(linears), {})
+        worst = min(ratios, key=lambda name: ratios[name])
+        quantized_weights = sum(linear.weight.numel() for linear in linears.values())
+        notes = {
+            "layers": len(linears),
+            "share_of_weights": round(quantized_weights / parameter_count(transformer), 4),
+            "sqnr_db_median": round(statistics.median(ratios.values()), 2),
+            "sqnr_db_worst": round(ratios[worst], 2),
+            "worst_layer": worst,
+        }
+        return Outcome(model.with_transformer(transformer), notes)
+
+    def observe(
+        self, transformer: TokenTransformer, linears: dict[str, nn.Linear], context: Context
+    ) -> dict[str, Magnitudes]:
+        """Magnitudes of each layer's input on the calibration tokens."""
+
+        def drive() -> None:
+            for chunk in chunks(context.calibration_tokens(), context.report):
+                transformer(inputs_of(transformer, chunk))
+
+        try:
+            return observe_inputs(transformer, linears, drive)
+        except ValueError as error:
+            raise PassError(f"quantize: {error}") from error
+
+    def input_scale(self, seen: Magnitudes) -> float:
+        """The static scale of a layer's input."""
+        return activation_scale(seen, LARGEST[self.activations], self.rounded_input, self.ranges, self.percentile)
+
+    def rounded_weight(self, scaled: Tensor) -> Tensor:
+        """Scaled weights as the format holds them."""
+        largest = self.spec().largest
+        return to_fp8(scaled).float() if self.weights == "fp8" else scaled.round().clamp(-largest, largest)
+
+    def rounded_input(self, scaled: Tensor) -> Tensor:
+        """Scaled activations as the format holds them."""
+        return to_fp8(scaled).to(scaled.dtype) if self.activations == "fp8" else scaled.round().clamp(-128, 127)
+
+
+def sqnr_db(exact: Tensor, rounded: Tensor) -> float:
+    """Signal to quantization noise, decibels; of an exact copy 200."""
+    signal, noise = exact.double().square().sum(), (exact - rounded).double().square().sum()
+    return float(torch.clamp(10 * torch.log10(signal / noise), max=200)) if noise > 0 else 200.0

@@ -1,0 +1,3 @@
+"""stub until the real one"""
+def check(model):  # type: ignore
+    return []

@@ -1,0 +1,242 @@
+"""Lower each quantized layer of a source graph to what a target computes fastest, or at all.
+
+The source graph holds one node per quantized layer, with everything symmetric (zero points 0):
+
+    y = compress::QuantizedLinear(x, weight, weight_scale[, activation_scale])
+
+Letters: K inputs, N outputs, G groups. x (..., K) float32; weight (N, K) int8 (int4 values too) or float8e4m3fn;
+weight_scale (N, G) float32; activation_scale () float32 where activations are static.
+
+| weights | activations | onnxruntime | standard | tensorrt |
+|---|---|---|---|---|
+| int8, int4 | int8 dynamic | MatMulNBits, accuracy level 4 | blocks in ordinary operators, DQ + MatMul | refused |
+| int4 | none | MatMulNBits, fp32 arithmetic | DQ + MatMul | DQ + MatMul |
+| int8 | none | DQ + MatMul (the runtime dequantizes at load) | DQ + MatMul | DQ + MatMul |
+| int8, fp8 | the same, static | Q/DQ + MatMul | Q/DQ + MatMul | Q/DQ + MatMul |
+| fp8 | none | DQ + MatMul | DQ + MatMul | DQ + MatMul |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from export.manifest import Target
+
+DOMAIN, OP = "compress", "QuantizedLinear"
+MICROSOFT = "com.microsoft"
+DEFAULT_BLOCK = 128  # inputs that share a dynamic scale where the weights have no groups
+INT8_ARITHMETIC, FLOAT_ARITHMETIC = 4, 1  # MatMulNBits accuracy levels
+INT8_OPSET_GROUPS = 21  # the first with block_size and with INT4
+
+
+class LoweringError(ValueError):
+    """A quantized layer has no form on a target; the message names the layer and what would be right."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One quantized layer as its node says it."""
+
+    name: str
+    weights: str
+    activations: str
+    dynamic: bool
+    group: int
+    weight: NDArray  # (N, K)
+    scale: NDArray[np.float32]  # (N, G)
+    activation_scale: ir.Value | None
+
+    @classmethod
+    def of(cls, node: ir.Node) -> Layer:
+        """Read a node."""
+        scale_value = node.inputs[2]
+        weight, scale = constant(node.inputs[1]), constant(scale_value)
+        attributes = node.attributes
+        return cls(
+            name=(node.inputs[1].name or "").removesuffix(".weight"),  # type: ignore[union-attr]
+            weights=attributes["weights"].as_string(),
+            activations=attributes["activations"].as_string(),
+            dynamic=bool(attributes["dynamic"].as_int()),
+            group=attributes["group"].as_int(),
+            weight=weight,
+            scale=scale,
+            activation_scale=node.inputs[3] if len(node.inputs) > 3 else None,
+        )
+
+    @property
+    def block(self) -> int:
+        """Inputs that share a dynamic activation scale."""
+        return self.group or DEFAULT_BLOCK
+
+
+def constant(value: ir.Value | None) -> NDArray:
+    """The array behind an initializer."""
+    assert value is not None
+    assert value.const_value is not None, value.name
+    return value.const_value.numpy()
+
+
+def lower(model: ir.Model, target: Target) -> None:
+    """Replace every quantized layer in place.
+
+    Raises:
+        LoweringError: the target has no form for a layer.
+    """
+    graph = model.graph
+    for node in list(graph):
+        if node.domain != DOMAIN or node.op_type != OP:
+            continue
+        layer = Layer.of(node)
+        x = node.inputs[0]
+        assert x is not None
+        builder = Builder(graph, node, layer.name)
+        if target == "tensorrt" and layer.dynamic:
+            raise LoweringError(
+                f"{layer.name}: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
+            )
+        if target == "onnxruntime" and (layer.dynamic or (layer.weights == "int4" and layer.activations == "none")):
+            y = n_bits(builder, layer, x)
+        else:
+            y = dequantized_product(builder, layer, quantized_input(builder, layer, x))
+        output = node.outputs[0]
+        y.name, y.shape, y.type = output.name, output.shape, output.type
+        ir.convenience.replace_all_uses_with(output, y, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+    for value in list(graph.initializers.values()):
+        if not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(value.name)
+    model.opset_imports.pop(DOMAIN, None)
+    if any(node.domain == MICROSOFT for node in graph):
+        model.opset_imports[MICROSOFT] = 1
+
+
+class Builder:
+    """Adds nodes before one node, with names below the layer's."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node, name: str) -> None:
+        self.graph, self.before, self.name = graph, before, name
+
+    def node(
+        self, op: str, inputs: list[ir.Value | None], suffix: str = "", domain: str = "", **attributes: int | float | list[int]
+    ) -> ir.Value:
+        """The output of a new node."""
+        path = f"/{self.name.replace('.', '/')}/{suffix or op}"
+        made = ir.Node(domain, op, inputs, ir.convenience.convert_attributes(attributes), name=path)
+        made.outputs[0].name = f"{path}_output"
+        self.graph.insert_before(self.before, made)
+        return made.outputs[0]
+
+    def initializer(self, suffix: str, array: NDArray | ir.TensorProtocol) -> ir.Value:
+        """A weight of the layer."""
+        name = f"{self.name}.{suffix}"
+        tensor = ir.tensor(array, name=name) if isinstance(array, np.ndarray) else array
+        value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+        self.graph.initializers.pop(name, None)
+        self.graph.register_initializer(value)
+        return value
+
+
+def quantized_input(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """x as the product sees it: rounded with a calibrated scale, with scales of its own, or not at all."""
+    if layer.activations == "none":
+        return x
+    if layer.dynamic:
+        return blockwise(builder, layer.block, layer.weight.shape[1], x)
+    kind = ml_dtypes.float8_e4m3fn if layer.activations == "fp8" else np.int8
+    scale = builder.initializer("activation_scale", constant(layer.activation_scale).astype(np.float32).reshape(()))
+    zero = builder.initializer("activation_zero_point", np.zeros((), dtype=kind))
+    rounded = builder.node("QuantizeLinear", [x, scale, zero])
+    return builder.node("DequantizeLinear", [rounded, scale, zero], "DequantizeInput")
+
+
+def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Value:
+    """Dynamic int8 rounding of each token and block of inputs, in ordinary operators: what MatMulNBits does inside."""
+    short = -inputs % block
+    if short:
+        pads = builder.initializer("pads", np.array([0, 0, 0, 0, 0, short], dtype=np.int64))
+        x = builder.node("Pad", [x, pads])
+    blocks = builder.node(
+        "Reshape", [x, builder.initializer("blocks", np.array([0, 0, -1, block], dtype=np.int64))], "Blocks"
+    )
+    axes = builder.initializer("block_axis", np.array([-1], dtype=np.int64))
+    largest = builder.node("ReduceMax", [builder.node("Abs", [blocks]), axes], keepdims=1)
+    # An all-zero block has nothing to round; its scale only must not be zero.
+    tiny = builder.initializer("tiny", np.array(np.finfo(np.float32).tiny, dtype=np.float32))
+    top = builder.initializer("int8_largest", np.array(127, dtype=np.float32))
+    safe = builder.node("Max", [largest, tiny])
+    rounded = builder.node("Round", [builder.node("Mul", [blocks, builder.node("Div", [top, safe], "Inverse")], "Scaled")])
+    restored = builder.node("Mul", [rounded, builder.node("Div", [largest, top], "Scale")], "Restored")
+    flat = builder.initializer("flat", np.array([0, 0, -1], dtype=np.int64))
+    result = builder.node("Reshape", [restored, flat], "Flat")
+    if short:
+        ends = [builder.initializer(f"slice_{name}", np.array([number], dtype=np.int64))
+                for name, number in (("start", 0), ("end", inputs), ("axis", 2))]  # fmt: skip
+        result = builder.node("Slice", [result, *ends])
+    return result
+
+
+def dequantized_product(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """MatMul with DequantizeLinear of the weights (K, N), as every target reads it."""
+    weight = np.ascontiguousarray(layer.weight.T)  # (K, N)
+    scale = np.ascontiguousarray(layer.scale.T.astype(np.float32))  # (G, N)
+    if layer.weights == "int4":
+        packed: NDArray | ir.TensorProtocol = ir.tensor(weight.astype(ml_dtypes.int4), dtype=ir.DataType.INT4)
+        zeros: NDArray | ir.TensorProtocol = ir.tensor(np.zeros(scale.shape, ml_dtypes.int4), dtype=ir.DataType.INT4)
+    else:
+        packed, zeros = weight, np.zeros(scale.shape, dtype=weight.dtype)
+    if not layer.group:
+        scale = scale[0]
+        zeros = zeros.numpy()[0] if isinstance(zeros, ir.TensorProtocol) else zeros[0]  # type: ignore[index]
+        if layer.weights == "int4":
+            zeros = ir.tensor(np.asarray(zeros), dtype=ir.DataType.INT4)
+    extra = {"axis": 0, "block_size": layer.group} if layer.group else {"axis": 1}
+    restored = builder.node(
+        "DequantizeLinear",
+        [
+            named(builder, "weight", packed),
+            builder.initializer("weight_scale", scale),
+            named(builder, "weight_zero_point", zeros),
+        ],
+        "DequantizeWeight",
+        **extra,
+    )
+    return builder.node("MatMul", [x, restored])
+
+
+def named(builder: Builder, suffix: str, array: NDArray | ir.TensorProtocol) -> ir.Value:
+    """An initializer of an array or of a tensor with a type NumPy does not know."""
+    if isinstance(array, np.ndarray):
+        return builder.initializer(suffix, array)
+    return builder.initializer(suffix, ir.Tensor(array.numpy(), dtype=array.dtype, name=f"{builder.name}.{suffix}"))
+
+
+def n_bits(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """com.microsoft MatMulNBits: weights packed by blocks of inputs, with a scale each and the middle as zero point."""
+    outputs, inputs = layer.weight.shape
+    bits, block = (4 if layer.weights == "int4" else 8), layer.block
+    blocks = -(-inputs // block)
+    padded = np.zeros((outputs, blocks * block), dtype=np.int16)
+    padded[:, :inputs] = layer.weight
+    stored = (padded + 2 ** (bits - 1)).astype(np.uint8).reshape(outputs, blocks, block)  # the default zero point
+    if bits == 4:
+        stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
+    scale = layer.scale if layer.group else np.repeat(layer.scale, blocks, axis=1)  # (N, blocks)
+    return builder.node(
+        "MatMulNBits",
+        [
+            x,
+            builder.initializer("weight", np.ascontiguousarray(stored)),
+            builder.initializer("weight_scale", np.ascontiguousarray(scale.astype(np.float32))),
+        ],
+        domain=MICROSOFT,
+        K=inputs,
+        N=outputs,
+        bits=bits,
+        block_size=block,
+        accuracy_level=INT8_ARITHMETIC if layer.dynamic else FLOAT_ARITHMETIC,
+    )

@@ -1,0 +1,100 @@
+"""The manifest of an engine folder: what its graphs are, and the hashes that prove they are whole.
+
+Standard library only, because the runtime reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from export.sampling import Sampler
+
+FORMAT = 1
+FILE = "manifest.json"
+DECODE = "decode.onnx"
+IMAGE_DECODER = "image_decoder.onnx"
+
+Target = Literal["onnxruntime", "standard", "tensorrt"]
+Cache = Literal["growing", "shared", "static"]
+
+
+class EngineError(Exception):
+    """An engine folder that cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an engine folder holds.
+
+    `cache` says how keys and values are kept: ``growing`` (past in, longer present out), ``shared`` (one buffer of full
+    length, updated in place, GroupQueryAttention), ``static`` (buffers of full length in and out, TensorScatter).
+    """
+
+    name: str
+    family: str
+    target: Target
+    cache: Cache
+    vocabulary: int
+    classes: int
+    grid: tuple[int, int]
+    head_width: int
+    kv_heads: tuple[int, ...]
+    sampler: Sampler
+    parameters: int
+    files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
+    provenance: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Tokens of one picture."""
+        return self.grid[0] * self.grid[1]
+
+    def save(self, folder: Path) -> None:
+        """Write the manifest with the hash of every file it names."""
+        hashes = {name: file_hash(folder / name) for name in self.files.values()}
+        value = {"format": FORMAT, **asdict(self), "sha256": hashes}
+        (folder / FILE).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read a folder's manifest and check that every file is what was written.
+
+        Raises:
+            EngineError: no manifest, an unreadable one, one of another format, or a file that is missing or damaged.
+        """
+        path = folder / FILE
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise EngineError(f"{path}: there is no such file; an engine folder holds {FILE}") from None
+        except (OSError, ValueError) as error:
+            raise EngineError(f"{path}: not readable JSON ({error})") from error
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            found = value.get("format") if isinstance(value, dict) else value
+            raise EngineError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
+        try:
+            for name, sha256 in value["sha256"].items():
+                if file_hash(folder / name) != sha256:
+                    raise EngineError(f"{folder / name}: damaged (its content is not what was exported); export it again")
+            known = {each.name: value[each.name] for each in fields(cls)}
+            known |= {
+                "grid": tuple(value["grid"]),
+                "kv_heads": tuple(value["kv_heads"]),
+                "sampler": Sampler(**value["sampler"]),
+            }
+            return cls(**known)
+        except FileNotFoundError as error:
+            raise EngineError(f"{error.filename}: missing from the engine folder") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineError(f"{path}: incomplete or wrong ({type(error).__name__}: {error})") from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr, softmax
+from torch.nn import functional
+
+from compress.measure.fidelity import fidelity
+
+
+def example(pictures=12, tokens=5, vocabulary=7, noise=0.3, seed=0):
+    generator = np.random.default_rng(seed)
+    reference = generator.normal(size=(pictures, tokens, vocabulary)).astype(np.float32)
+    candidate = reference + noise * generator.normal(size=reference.shape).astype(np.float32)
+    return reference, candidate, generator.integers(0, vocabulary, size=(pictures, tokens))
+
+
+def test_nll_kl_agreement_and_difference_are_torchs_and_scipys():
+    reference, candidate, targets = example()
+    found = fidelity(reference, candidate, targets)
+    nll, reference_nll = (
+        functional.cross_entropy(torch.from_numpy(logits).double().flatten(0, 1), torch.from_numpy(targets).flatten())
+        for logits in (candidate, reference)
+    )
+    p, q = (softmax(logits.astype(np.float64), axis=-1) for logits in (reference, candidate))
+    kl = rel_entr(p, q).sum(axis=-1)
+    assert found.nll == pytest.approx(nll.item())
+    assert found.reference_nll == pytest.approx(reference_nll.item())
+    assert found.nll_drift_nats == pytest.approx((nll - reference_nll).item())
+    assert found.nll_drift == pytest.approx(((nll - reference_nll) / reference_nll).item())
+    assert found.kl == pytest.approx(kl.mean())
+    assert found.kl_p99 == pytest.approx(np.percentile(kl, 99))
+    assert found.agreement == pytest.approx((p.argmax(-1) == q.argmax(-1)).mean())
+    assert found.max_abs_difference == np.abs(reference.astype(np.float64) - candidate).max()
+    assert (found.pictures, found.tokens) == (12, 60)
+
+
+def test_a_candidate_equal_to_the_reference_drifts_by_exactly_nothing():
+    reference, _, targets = example()
+    found = fidelity(reference, reference, targets)
+    assert (found.nll_drift, found.nll_drift_ci95, found.nll_drift_nats_ci95) == (0, (0, 0), (0, 0))
+    assert (found.kl, found.kl_ci95, found.kl_p99, found.max_abs_difference) == (0, (0, 0), 0, 0)
+    assert (found.agreement, found.agreement_ci95) == (1, (1, 1))
+
+
+def test_a_case_worked_by_hand():
+    reference = np.log([[[0.5, 0.5]], [[0.8, 0.2]]])
+    candidate = np.log([[[0.25, 0.75]], [[0.8, 0.2]]])
+    found = fidelity(reference, candidate, np.array([[0], [0]]))
+    assert found.reference_nll == pytest.approx(-(np.log(0.5) + np.log(0.8)) / 2)
+    assert found.nll_drift_nats == pytest.approx(np.log(2) / 2)
+    assert found.kl == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(2 / 3)) / 2)
+    assert found.agreement == 0.5  # the tie of the first picture goes to token 0, the candidate says 1
+    assert found.nll_drift_nats_ci95 == pytest.approx((0, np.log(2)))
+
+
+def test_intervals_hold_their_values_and_are_paired():
+    reference, candidate, targets = example(pictures=60, noise=0.05)
+    found = fidelity(reference, candidate, targets)
+    for name in ("nll", "reference_nll", "nll_drift", "nll_drift_nats", "kl", "agreement"):
+        low, high = getattr(found, f"{name}_ci95")
+        assert low <= getattr(found, name) <= high
+    assert np.ptp(found.nll_drift_nats_ci95) < np.ptp(found.nll_ci95) / 4  # pictures differ more than the two models
+
+
+def test_tokens_of_a_picture_are_not_counted_as_independent():
+    reference, candidate, targets = example(pictures=30, tokens=1)
+    once = fidelity(reference, candidate, targets)
+    copies = (np.repeat(array, 50, axis=1) for array in (reference, candidate, targets))
+    assert np.ptp(fidelity(*copies).kl_ci95) == pytest.approx(np.ptp(once.kl_ci95))
+
+
+def test_logits_are_worked_through_in_chunks(monkeypatch):
+    reference, candidate, targets = example()
+    whole = fidelity(reference, candidate, targets)
+    monkeypatch.setattr("compress.measure.fidelity.CHUNK_LOGITS", 1)
+    assert fidelity(reference, candidate, targets) == whole
+
+
+def test_large_logits_do_not_overflow():
+    reference, candidate, targets = example()
+    assert fidelity(reference + 1e4, candidate + 1e4, targets).kl == pytest.approx(
+        fidelity(reference, candidate, targets).kl, rel=1e-2
+    )
+
+
+def test_shapes_that_do_not_belong_together_are_refused():
+    reference, candidate, targets = example()
+    with pytest.raises(ValueError, match=r"targets \(12, 4\): need \(N, T, V\), \(N, T, V\) and \(N, T\)"):
+        fidelity(reference, candidate, targets[:, :4])
+    with pytest.raises(ValueError, match=r"reference logits \(12, 5, 7\), candidate logits \(11, 5, 7\)"):
+        fidelity(reference, candidate[:11], targets)
+
+
+def test_a_logit_that_is_not_a_number_is_named(monkeypatch):
+    monkeypatch.setattr("compress.measure.fidelity.CHUNK_LOGITS", 1)
+    reference, candidate, targets = example()
+    candidate[3, 2, 1] = np.nan
+    with pytest.raises(ValueError, match="candidate logits: nan at picture 3, token 2, entry 1; every logit must be"):
+        fidelity(reference, candidate, targets)

@@ -1,0 +1,48 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from compress.report import load, write
+from compress.settings import InputError
+
+
+def test_a_report_survives_the_disk(report, tmp_path):
+    assert load(write(report, tmp_path)) == report
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_promised_keys_are_where_they_were_promised(report, tmp_path):
+    value = json.loads(write(report, tmp_path).read_text())
+    assert {"verdict", "environment", "recipe", "steps", "engines"} <= set(value)
+    assert set(value["verdict"]) == {"passed", "breaches"}
+    assert {"name", "form", "parameters", "size_bytes", "fidelity", "speed"} <= set(value["steps"][0])
+    assert {"nll", "nll_drift", "kl", "agreement"} <= set(value["steps"][0]["fidelity"])
+    row = value["steps"][0]["speed"][0]
+    assert {"runtime", "batch", "median_ms", "ci95", "speedup_vs_reference", "speedup_vs_previous"} <= set(row)
+    assert {"folder", *value["steps"][0]} <= set(value["engines"][0])
+
+
+def test_a_number_that_json_cannot_hold_is_refused_and_nothing_is_left(report, tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(replace(report, reference=replace(report.reference, size_share=math.nan)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_report_says_what_writes_one(tmp_path):
+    with pytest.raises(InputError, match="there is no report here; `compress run` writes one into its run folder"):
+        load(tmp_path / "report.json")
+
+
+def test_a_damaged_report_is_named(tmp_path):
+    (tmp_path / "report.json").write_text('{"verdict": ')
+    with pytest.raises(InputError, match=r"report.json: not a readable report \(Expecting value"):
+        load(tmp_path / "report.json")
+
+
+def test_a_report_of_another_format_is_refused_with_the_place(report, tmp_path):
+    path = write(report, tmp_path)
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(InputError, match=r"report.json.format: 2 is out of range; it must be between 1 and 1"):
+        load(path)
