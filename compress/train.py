@@ -19,10 +19,13 @@ from torch.nn import functional
 
 from calibration.augment import Augment, augmented
 from calibration.tokens import TokenSet
+from compress.models.image_model import ImageModel
+from compress.models.tokenizer import PixelTokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
 from compress.settings import InputError, parse, plain, setting
 from compress.tokens import open_source
 from compress.training import Report, Schedule, fit
+from export.sampling import Sampler
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class TrainRecipe:
     model: ModelSettings = setting(doc="the architecture")
     train: TrainSettings = setting(doc="the schedule")
     augment: AugmentSettings = setting(AugmentSettings(), doc="the augmentation")
+    sampler: Sampler = setting(Sampler(), doc="how the model is sampled unless told otherwise")
     tokens: str = setting("digits", doc="'digits', or a TokenSet (.npz) that `compress tokens` wrote")
     seed: int = setting(0, doc="seed of everything random", low=0)
 
@@ -171,9 +175,12 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     }
     if not all(map(math.isfinite, result.values())):
         raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
-    reference.save(model, output, name=recipe.name)
+    tokenizer = PixelTokenizer(config.vocabulary, config.grid)
+    trained = ImageModel(recipe.name, "reference", model, tokenizer, recipe.sampler)
+    reference.save(trained, output, half=True)
     record = {
         "recipe": plain(recipe),
+        "parameters": trained.parameters(),
         "tokens_sha256": data.fingerprint(),
         "weights_sha256": hashlib.sha256((output / reference.WEIGHTS).read_bytes()).hexdigest(),
         "seconds_of_last_run": round(time.monotonic() - started, 1),
