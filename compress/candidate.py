@@ -15,6 +15,7 @@ from compress.models import families, zoo
 from compress.settings import InputError, nearest
 
 if TYPE_CHECKING:
+    from export.engine import Engine
     from export.sampling import Sampler
 
 MANIFEST = "manifest.json"
@@ -23,7 +24,9 @@ MANIFEST = "manifest.json"
 class Candidate(Protocol):
     """What ImageModel and Engine have in common."""
 
-    sampler: Sampler
+    @property
+    def sampler(self) -> Sampler:
+        """How it draws unless told otherwise."""
 
     @property
     def vocabulary(self) -> int:
@@ -43,14 +46,16 @@ class Candidate(Protocol):
     def score_stepwise(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """The same logits through the KV cache, token by token."""
 
-    def draw_tokens(self, labels: NDArray[np.int64], seed: int = 0, sampler: Sampler | None = None) -> NDArray[np.int64]:
+    def draw_tokens(
+        self, labels: NDArray[np.int64], seed: int = 0, sampler: Sampler | None = None
+    ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,)."""
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, h, w, C) of tokens (N, T)."""
 
 
-def open_engine(folder: Path, threads: int) -> Candidate:
+def open_engine(folder: Path, threads: int) -> Engine:
     """The engine in a folder.
 
     Raises:

@@ -79,11 +79,15 @@ def models() -> dict[str, list[dict[str, Any]]]:
                 "parameters": training["parameters"],
                 "size_bytes": sum(path.stat().st_size for path in folder.iterdir()),
                 "held_out_nll": training["held_out_nll"],
-                "doc": f"{config['grid'][0]}x{config['grid'][1]} tokens of {config['vocabulary']}, {config['classes']} classes",
+                "doc": "{}x{} tokens".format(*config["grid"])
+                + f" of {config['vocabulary']}, {config['classes']} classes",
             }
         )
     read = [
-        {"name": name, "doc": first_line(importlib.import_module(f"{families.__name__}.{name.replace('-', '_')}").__doc__)}
+        {
+            "name": name,
+            "doc": first_line(importlib.import_module(f"{families.__name__}.{name.replace('-', '_')}").__doc__),
+        }
         for name in families.names()
     ]
     return {"models": shipped, "families": read}

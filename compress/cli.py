@@ -7,7 +7,6 @@ Heavy packages are imported inside the verbs, so `compress --help` is quick.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +34,9 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             from compress.settings import nearest
 
@@ -79,7 +80,9 @@ store_option = click.option(
     "--store", "store_path", type=click.Path(path_type=Path), default=Path(".compress"), show_default=True,
     help="Where artifacts and measurements are kept.",
 )  # fmt: skip
-threads_option = click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Runtime threads.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Runtime threads."
+)
 
 
 def console(stderr: bool = False) -> Console:
@@ -174,7 +177,8 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
     Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
     Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.
     """
-    from compress import pipeline, recipe as recipes
+    from compress import pipeline
+    from compress import recipe as recipes
     from compress.report.table import table
     from compress.store import Store
 
@@ -199,7 +203,8 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
 @json_option
 def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None:
     """Show the chain of forms, what the store would reuse, and why the rest would be made. Costs nothing."""
-    from compress import plan as plans, recipe as recipes
+    from compress import plan as plans
+    from compress import recipe as recipes
     from compress.store import Store
 
     loaded = recipes.load(recipe)
@@ -266,7 +271,7 @@ def tokens(images: Path, output: Path, model_name: str, validation: float, held_
     model = families.load("reference", model_name, "--model")
     made = from_folder(images, model, validation, held_out, seed)
     made.save(output)
-    parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}  # type: ignore[arg-type]
+    parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
     counts = ", ".join(f"{count} {part.replace('_', '-')}" for part, count in parts.items())
     click.echo(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts})")
 
@@ -287,8 +292,6 @@ def generate(
     top_k: int | None, top_p: float | None, threads: int,
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch)."""
-    import dataclasses
-
     import numpy as np
 
     from compress.candidate import open_candidate
@@ -300,12 +303,11 @@ def generate(
     except ValueError:
         raise InputError(f"--labels: {labels!r} is not a list of whole numbers like 3,1,4") from None
     drawer = open_candidate(str(engine), threads)
-    given = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    sampler = dataclasses.replace(drawer.sampler, **{key: value for key, value in given.items() if value is not None})
     try:
+        sampler = drawer.sampler.changed(cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p)
         pictures = drawer.decode_images(drawer.draw_tokens(classes, seed, sampler))
     except ValueError as error:
-        raise InputError(f"--labels: {error}") from error
+        raise InputError(str(error)) from error
     save_grid(pictures, output)
     click.echo(f"{output}: {len(classes)} pictures")
 
@@ -366,7 +368,7 @@ def drift_rows(result: Comparison) -> list[list[str]]:
 @threads_option
 @json_option
 def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_json: bool) -> None:
-    """Time engines (or checkpoints, in PyTorch) side by side: interleaved in one process, the first is the reference."""
+    """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
     from compress.comparison import bench as run_bench
     from compress.settings import InputError
 
@@ -400,7 +402,8 @@ def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_j
 @json_option
 def report(run_folder: Path, as_json: bool) -> None:
     """Show a finished run's report again."""
-    from compress import pipeline, report as reports
+    from compress import pipeline
+    from compress import report as reports
     from compress.report.table import table
 
     result = reports.load(run_folder / reports.FILE)
@@ -425,7 +428,9 @@ def passes(name: str | None, as_json: bool) -> None:
         print_json(rows)
         return
     if name is None:
-        listed = [[r["name"], f"{r['accepts']} -> {r['returns']}", "exact" if r["exact"] else "lossy", r["doc"]] for r in rows]
+        listed = [
+            [r["name"], f"{r['accepts']} -> {r['returns']}", "exact" if r["exact"] else "lossy", r["doc"]] for r in rows
+        ]
         print_rows("passes", ["pass", "forms", "", "what it does"], listed)
         return
     settings = [[s["name"], s["type"], s["default"], s["doc"]] for s in rows[0]["settings"]]
@@ -444,7 +449,8 @@ def models(as_json: bool) -> None:
         print_json(found)
         return
     print_rows("shipped models", ["model", "parameters", "size", "held-out NLL", "what it draws"], [
-        [m["name"], f"{m['parameters'] / 1e6:.2f} M", f"{m['size_bytes'] / 1e6:.1f} MB", f"{m['held_out_nll']:.4f}", m["doc"]]
+        [m["name"], f"{m['parameters'] / 1e6:.2f} M", f"{m['size_bytes'] / 1e6:.1f} MB",
+         f"{m['held_out_nll']:.4f}", m["doc"]]
         for m in found["models"]
     ])  # fmt: skip
     print_rows("families", ["family", "what it reads"], [[f["name"], f["doc"]] for f in found["families"]])
@@ -521,6 +527,9 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json(health)
         return
-    machine = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in plain(health.machine).items()}
+    machine = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for key, value in plain(health.machine).items()
+    }
     print_rows("this machine", ["", ""], [[key, str(value)] for key, value in machine.items()])
     print_rows("what can run", ["", "", ""], [[c.name, "yes" if c.works else "no", c.detail] for c in health.checks])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,9 @@ class Comparison:
     reference: str = setting(doc="what the candidate was compared with")
     candidate: str = setting(doc="what was judged")
     fidelity: Fidelity = setting(doc="the drift")
-    stepwise_max_abs_difference: float = setting(doc="candidate: largest logit difference, one call against cached loop")
+    stepwise_max_abs_difference: float = setting(
+        doc="candidate: largest logit difference, one call against cached loop"
+    )
     verdict: Verdict = setting(doc="whether every gate was kept")
 
 
@@ -47,7 +49,8 @@ def compare(
     shapes = [(each.vocabulary, each.classes, each.length) for each in (other, own)]
     if shapes[0] != shapes[1]:
         raise InputError(
-            f"{candidate}: vocabulary, classes and tokens of a picture are {shapes[1]}; those of {reference} are {shapes[0]}"
+            f"{candidate}: vocabulary, classes and tokens of a picture are {shapes[1]}; "
+            f"those of {reference} are {shapes[0]}"
         )
     vocabulary, classes, length = shapes[0]
     if pictures.tokens.shape[1] != length or pictures.tokens.max() >= vocabulary or pictures.labels.max() > classes:
@@ -100,7 +103,7 @@ def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: i
     return rows
 
 
-def drawing(drawer: Candidate, batch: int):  # noqa: ANN201 - a closure over one engine
+def drawing(drawer: Candidate, batch: int) -> Callable[[], object]:
     """A call that draws `batch` pictures, one of each class in turn."""
     labels = np.arange(batch, dtype=np.int64) % drawer.classes
     return lambda: drawer.decode_images(drawer.draw_tokens(labels))

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
-from compress import artifact, plan as plans
+from compress import artifact
+from compress import plan as plans
+from compress import report as reports
 from compress.artifact import Form
-from compress.candidate import Candidate, open_engine
+from compress.candidate import open_engine
 from compress.listener import Listener
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.classify import ClassAccuracy, DigitClassifier
@@ -30,7 +32,6 @@ from compress.passes import Context
 from compress.plan import Node, Plan
 from compress.preflight import rehearse
 from compress.recipe import Recipe, Step
-from compress import report as reports
 from compress.report import Report
 from compress.report.markdown import markdown
 from compress.report.pays import pays
@@ -38,6 +39,7 @@ from compress.settings import InputError, digest, parse, plain
 from compress.store import Entry, Store, disk_error
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge
+from export.engine import Engine, low_precision_share
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
@@ -100,7 +102,7 @@ class Run:
         self.tokens_key = digest(tokens.fingerprint(), recipe.tokens.calibration)
         self.entries: dict[str, Entry] = {}
         self.scores: dict[str, NDArray[np.float32]] = {}
-        self.candidates: dict[str, Candidate] = {}
+        self.engines: dict[str, Engine] = {}
         self.parameters = {plan.reference.key: reference.parameters()}
         self.measured: dict[str, Measurement] = {}
         self.pictures: dict[str, str] = {}
@@ -150,12 +152,12 @@ class Run:
         step = Step("export", Export(target="onnxruntime"), None)
         return plans.next_node(node, f"{node.name} lowered", step, self.recipe.seed, self.tokens_key)
 
-    def engine(self, node: Node) -> Candidate:
+    def engine(self, node: Node) -> Engine:
         """The engine that stands for a node, loaded."""
         lowered = self.deployed(node)
-        if lowered.key not in self.candidates:
-            self.candidates[lowered.key] = open_engine(self.make(lowered).folder, self.recipe.bench.threads)
-        return self.candidates[lowered.key]
+        if lowered.key not in self.engines:
+            self.engines[lowered.key] = open_engine(self.make(lowered).folder, self.recipe.bench.threads)
+        return self.engines[lowered.key]
 
     def eager(self) -> ImageModel:
         """The reference in PyTorch, on as many threads as the engines get."""
@@ -182,7 +184,8 @@ class Run:
         return parse(Fidelity, value, "stored fidelity")
 
     def cache_difference(self, node: Node) -> float:
-        """Largest difference of a logit between one call for all tokens and the cached loop: cache bugs show only there."""
+        """Largest difference of a logit between one call and the cached loop: cache bugs show only there."""
+
         def measure() -> dict[str, Any]:
             inputs = self.inputs[:STEPWISE_PICTURES]
             engine = self.engine(node)
@@ -232,7 +235,11 @@ class Run:
             )
             rows = [own]
             if eager and node is self.plan.reference:
-                rows.append(timings.row("eager", runtime="torch eager", batch=batch, length=length, reference=names["reference"]))
+                rows.append(
+                    timings.row(
+                        "eager", runtime="torch eager", batch=batch, length=length, reference=names["reference"]
+                    )
+                )
             return {"rows": plain(rows)}
 
         key = digest("speed", MEASURED_BY, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
@@ -306,7 +313,10 @@ class Run:
         engines = [self.publish(name, chain) for name, chain in self.plan.engines.items()]
         if self.recipe.gate is not None:
             breaches += [
-                breach for engine in engines if not engine.not_built for breach in judge(self.recipe.gate, engine, engine.name)
+                breach
+                for engine in engines
+                if not engine.not_built
+                for breach in judge(self.recipe.gate, engine, engine.name)
             ]
         self.store.note_user(self.recipe.path, [*self.entries])
         report = Report(
@@ -352,12 +362,11 @@ class Run:
 
     def low_precision_share(self, node: Node) -> float:
         """Share of the matrix products' time that ran in low precision, from the runtime's own profile."""
-        from export.engine import low_precision_share
-
         labels = np.arange(1, dtype=np.int64)
         key = digest("low precision", MEASURED_BY, node.key, plain(environment()))
         return self.store.measurement(
-            key, lambda: {"value": low_precision_share(self.engine(node).profile(labels))}  # type: ignore[attr-defined]
+            key,
+            lambda: {"value": low_precision_share(self.engine(node).profile(labels))},
         )["value"]
 
     def provenance(self, chain: tuple[Node, ...]) -> dict[str, Any]:

@@ -58,7 +58,11 @@ def versions() -> dict[str, str]:
 
 def reference_node(folder: Path, family: str) -> Node:
     """The node of the untouched model, named by the content of its folder."""
-    files = {path.name: file_hash(path) for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".pt", ".pth", ".bin") and path.name != "training.json"}
+    files = {
+        path.name: file_hash(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".json", ".safetensors", ".pt", ".pth", ".bin") and path.name != "training.json"
+    }
     made_by = {"pass": "reference", "family": family, "files": files}
     return Node("reference", digest(made_by), Form.TORCH, made_by)
 
@@ -94,7 +98,9 @@ def make_plan(recipe: Recipe, tokens: TokenSet) -> Plan:
 
     trunk = chain(reference, recipe.steps, "")
     last = trunk[-1] if trunk else reference
-    return Plan(reference, trunk, {engine.name: chain(last, engine.steps, f"{engine.name}.") for engine in recipe.engines})
+    return Plan(
+        reference, trunk, {engine.name: chain(last, engine.steps, f"{engine.name}.") for engine in recipe.engines}
+    )
 
 
 def explain(node: Node, store: Store, made: Sequence[dict[str, Any]]) -> str:

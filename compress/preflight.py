@@ -47,8 +47,8 @@ class Estimate:
     def words(self) -> str:
         """The estimate in one line."""
         return (
-            f"preflight: the whole chain works on a {LAYERS}-layer copy ({self.rehearsal_seconds:.1f} s); the run needs about "
-            f"{self.seconds:.0f} s, {self.memory_mib:.0f} MiB of memory, {self.disk_mib:.0f} MiB of disk"
+            f"preflight: the whole chain works on a {LAYERS}-layer copy ({self.rehearsal_seconds:.1f} s); the run needs"
+            f" about {self.seconds:.0f} s, {self.memory_mib:.0f} MiB of memory, {self.disk_mib:.0f} MiB of disk"
         )
 
 

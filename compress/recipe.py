@@ -120,7 +120,7 @@ def read_yaml(path: Path) -> object:
         InputError: the file is missing, unreadable or not YAML; line and column are named.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
@@ -160,7 +160,9 @@ def load(path: Path) -> Recipe:
         families.load(layout.model.family, layout.model.checkpoint, f"{path}: model")
     families.locate(layout.model.checkpoint, f"{path}: model.checkpoint")
     if not layout.engines:
-        raise InputError(f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}")
+        raise InputError(
+            f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}"
+        )
     trunk = read_chain(layout.passes, f"{path}: passes")
     check_forms(trunk, Form.TORCH, f"{path}: passes", ends=(Form.TORCH,))
     engines = []
@@ -173,9 +175,7 @@ def load(path: Path) -> Recipe:
         chain = read_chain(items, where)
         check_forms(chain, Form.TORCH, where, ends=(Form.ONNX, Form.ENGINE))
         engines.append(EngineChain(name, chain))
-    return Recipe(
-        path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate
-    )
+    return Recipe(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate)
 
 
 def read_chain(items: Any, where: str) -> tuple[Step, ...]:
@@ -191,7 +191,9 @@ def read_step(item: Any, where: str) -> Step:
         raise InputError(f"{where}: {item!r} is not a pass; write  - name: {{settings}}")
     passes = [key for key in item if key != "gate"]
     if len(passes) != 1:
-        raise InputError(f"{where}: one pass and its gate make a step, but here stand {', '.join(map(str, item)) or 'none'}")
+        raise InputError(
+            f"{where}: one pass and its gate make a step, but here stand {', '.join(map(str, item)) or 'none'}"
+        )
     name = str(passes[0])
     made = parse(find(name, where), item[passes[0]], f"{where} {name}")
     gate = parse(Gate, item["gate"], f"{where} gate") if "gate" in item else None
@@ -203,11 +205,14 @@ def check_forms(chain: tuple[Step, ...], form: Form, where: str, ends: tuple[For
     for index, step in enumerate(chain):
         if step.setting.accepts is not form:
             raise InputError(
-                f"{where}[{index}]: {step.name} takes {step.setting.accepts.value}, but what reaches it is {form.value}; "
+                f"{where}[{index}]: {step.name} takes {step.setting.accepts.value}, "
+                f"but what reaches it is {form.value}; "
                 + ("put an export before it" if form is Form.TORCH else "move it before the export")
             )
         form = step.setting.returns
     if form not in ends:
         if Form.TORCH in ends:
             raise InputError(f"{where}: ends in {form.value}; passes that export belong under engines")
-        raise InputError(f"{where}: ends in {form.value}; an engine needs an export, for example  export: {{target: onnxruntime}}")
+        raise InputError(
+            f"{where}: ends in {form.value}; an engine needs an export, for example  export: {{target: onnxruntime}}"
+        )

@@ -1,12 +1,13 @@
 """Turn a mapping into a frozen dataclass, strictly, and give every value a canonical hash.
 
-Settings classes are frozen dataclasses whose fields are made with `setting`, which carries the one-line documentation
-and the allowed range. `parse` accepts exactly the fields that exist, of exactly their types; every complaint says where,
-what the value was, and what would be right.
+Settings classes are frozen dataclasses whose fields are made with `setting`, which carries the one-line
+documentation and the allowed range. `parse` accepts exactly the fields that exist, of exactly their types; every
+complaint says where, what the value was, and what would be right.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -23,7 +24,9 @@ class InputError(Exception):
     """What the user gave is wrong: one line that says where, what, and what would be right. Exit code 2."""
 
 
-def setting(default: Any = dataclasses.MISSING, *, doc: str, low: float | None = None, high: float | None = None) -> Any:
+def setting(
+    default: Any = dataclasses.MISSING, *, doc: str, low: float | None = None, high: float | None = None
+) -> Any:
     """A field of a settings class: its default, one line of documentation, and the closed range of a number."""
     return dataclasses.field(default=default, metadata={"doc": doc, "low": low, "high": high})
 
@@ -81,7 +84,9 @@ def convert(kind: Any, value: Any, where: str) -> Any:
             kinds = (kinds[0],) * len(value)
         if len(kinds) != len(value):
             raise InputError(f"{where}: {list(value)!r} has {len(value)} items; {len(kinds)} are needed")
-        return tuple(convert(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True)))
+        return tuple(
+            convert(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
+        )
     if dataclasses.is_dataclass(kind):
         return parse(typing.cast("type[Any]", kind), value, where)
     if kind is float:
@@ -102,14 +107,17 @@ def to_float(value: object, where: str) -> float:
             return float(value.strip()[:-1]) / 100
         except ValueError:
             pass
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) != float("inf") and value == value:
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) != float("inf")
+        and value == value
+    ):
         return float(value)
     hint = ""
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             hint = f"; write {float(value)!r}" if abs(float(value)) != float("inf") else ""  # YAML reads 1e-3 as text
-        except ValueError:
-            pass
     raise InputError(f"{where}: {value!r} is not a number{hint}")
 
 

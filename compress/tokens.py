@@ -42,7 +42,10 @@ def check_fits(tokens: TokenSet, model: ImageModel, where: str) -> None:
             f"{where}: pictures have {tokens.tokens.shape[1]} tokens; {model.name} reads {config.length} "
             f"({config.grid[0]}x{config.grid[1]})"
         )
-    for name, values, limit in (("token", tokens.tokens, config.vocabulary), ("class", tokens.labels, config.classes + 1)):
+    for name, values, limit in (
+        ("token", tokens.tokens, config.vocabulary),
+        ("class", tokens.labels, config.classes + 1),
+    ):
         if values.min() < 0 or values.max() >= limit:
             raise InputError(f"{where}: {name} {values.max()} is out of range; {model.name} knows 0 to {limit - 1}")
 
@@ -67,7 +70,9 @@ def from_folder(folder: Path, model: ImageModel, validation: float, held_out: fl
         label = class_of(path.relative_to(folder), config.null_class, folder)
         try:
             with Image.open(path) as image:
-                fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("L"), (columns, rows), Image.Resampling.BOX)
+                fitted = ImageOps.fit(
+                    ImageOps.exif_transpose(image).convert("L"), (columns, rows), Image.Resampling.BOX
+                )
         except (UnidentifiedImageError, OSError) as error:
             raise InputError(f"{path}: not a readable picture ({error})") from error
         arrays.append(np.asarray(fitted, dtype=np.uint8))

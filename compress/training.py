@@ -135,7 +135,9 @@ def fit(
             if state["step"] % schedule.validate_every == 0 or state["step"] == schedule.steps:
                 judge()
             if report is not None:
-                report(state["step"], schedule.steps, {**(state["log"][-1] if state["log"] else {}), "loss": state["loss"]})
+                report(
+                    state["step"], schedule.steps, {**(state["log"][-1] if state["log"] else {}), "loss": state["loss"]}
+                )
             if time.monotonic() - saved_at > checkpoint_seconds:
                 save()
                 saved_at = time.monotonic()

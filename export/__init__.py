@@ -1,1 +1,1 @@
-"""ONNX graphs and engines; `export.engine` and `export.sampling` are the runtime and need NumPy and ONNX Runtime only."""
+"""ONNX graphs and engines; `export.engine` and `export.sampling` are the runtime: NumPy and ONNX Runtime only."""

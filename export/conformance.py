@@ -1,3 +1,5 @@
 """stub until the real one"""
+
+
 def check(model):  # type: ignore
     return []

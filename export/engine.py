@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,24 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.manifest import FILE, Cache, EngineError, Manifest
+from export.manifest import Cache, EngineError, Manifest
 from export.sampling import Sampler, draw
 
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
 CPU = ["CPUExecutionProvider"]
 SCORE_ROWS = 128  # rows scored at once; bounds the memory of a prefill
-LOW_PRECISION = frozenset(
-    "MatMulNBits MatMulInteger MatMulInteger16 MatMulIntegerToFloat DynamicQuantizeMatMul QLinearMatMul QGemm MatMulBnb4".split()
-)
-FULL_PRECISION = frozenset("MatMul Gemm FusedMatMul FusedGemm TransposeMatMul".split())
+LOW_PRECISION = {
+    "DynamicQuantizeMatMul",
+    "MatMulBnb4",
+    "MatMulInteger",
+    "MatMulInteger16",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QGemm",
+    "QLinearMatMul",
+}
+FULL_PRECISION = {"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul"}
 
 
 class Engine:
@@ -93,8 +100,7 @@ class Engine:
         Raises:
             ValueError: a label is not a class, or a setting is out of range.
         """
-        given = {"cfg_scale": cfg_scale, "top_k": top_k, "temperature": temperature, "top_p": top_p}
-        sampler = replace(self.sampler, **{name: value for name, value in given.items() if value is not None})
+        sampler = self.sampler.changed(cfg_scale=cfg_scale, top_k=top_k, temperature=temperature, top_p=top_p)
         return self.decode_images(self.draw_tokens(np.asarray(labels, dtype=np.int64), seed, sampler))
 
     def draw_tokens(
@@ -136,7 +142,12 @@ class Engine:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(room) / "profile")
             watched = Engine.__new__(Engine)
-            watched.folder, watched.manifest, watched.threads, watched.loops = self.folder, self.manifest, self.threads, {}
+            watched.folder, watched.manifest, watched.threads, watched.loops = (
+                self.folder,
+                self.manifest,
+                self.threads,
+                {},
+            )
             watched.session, watched.image_decoder = self._open("decode", options), self.image_decoder
             watched.draw_tokens(np.asarray(labels, dtype=np.int64))
             records = json.loads(Path(watched.session.end_profiling()).read_text())
@@ -284,8 +295,8 @@ class Event:
 def low_precision_share(events: Sequence[Event]) -> float:
     """Share of the matrix products' time that ran in kernels for low-precision weights or activations.
 
-    The operators are those that ONNX Runtime really ran, after its own optimisation: a Q/DQ pair that it did not fuse, or
-    weights that it dequantized at load, count as full precision.
+    The operators are those that ONNX Runtime really ran, after its own optimisation: a Q/DQ pair that it did not
+    fuse, or weights that it dequantized at load, count as full precision.
     """
     low = sum(event.microseconds for event in events if event.op in LOW_PRECISION)
     full = sum(event.microseconds for event in events if event.op in FULL_PRECISION)

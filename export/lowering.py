@@ -25,10 +25,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from export.builder import MICROSOFT, Builder, constant, drop_unused_initializers
 from export.manifest import Target
 
 DOMAIN, OP = "compress", "QuantizedLinear"
-MICROSOFT = "com.microsoft"
 DEFAULT_BLOCK = 128  # inputs that share a dynamic scale where the weights have no groups
 INT8_ARITHMETIC, FLOAT_ARITHMETIC = 4, 1  # MatMulNBits accuracy levels
 INT8_OPSET_GROUPS = 21  # the first with block_size and with INT4
@@ -74,13 +74,6 @@ class Layer:
         return self.group or DEFAULT_BLOCK
 
 
-def constant(value: ir.Value | None) -> NDArray:
-    """The array behind an initializer."""
-    assert value is not None
-    assert value.const_value is not None, value.name
-    return value.const_value.numpy()
-
-
 def lower(model: ir.Model, target: Target) -> None:
     """Replace every quantized layer in place.
 
@@ -107,38 +100,8 @@ def lower(model: ir.Model, target: Target) -> None:
         y.name, y.shape, y.type = output.name, output.shape, output.type
         ir.convenience.replace_all_uses_with(output, y, replace_graph_outputs=True)
         graph.remove(node, safe=True)
-    for value in list(graph.initializers.values()):
-        if not value.uses() and not value.is_graph_output():
-            graph.initializers.pop(value.name)
+    drop_unused_initializers(graph)
     model.opset_imports.pop(DOMAIN, None)
-    if any(node.domain == MICROSOFT for node in graph):
-        model.opset_imports[MICROSOFT] = 1
-
-
-class Builder:
-    """Adds nodes before one node, with names below the layer's."""
-
-    def __init__(self, graph: ir.Graph, before: ir.Node, name: str) -> None:
-        self.graph, self.before, self.name = graph, before, name
-
-    def node(
-        self, op: str, inputs: list[ir.Value | None], suffix: str = "", domain: str = "", **attributes: int | float | list[int]
-    ) -> ir.Value:
-        """The output of a new node."""
-        path = f"/{self.name.replace('.', '/')}/{suffix or op}"
-        made = ir.Node(domain, op, inputs, ir.convenience.convert_attributes(attributes), name=path)
-        made.outputs[0].name = f"{path}_output"
-        self.graph.insert_before(self.before, made)
-        return made.outputs[0]
-
-    def initializer(self, suffix: str, array: NDArray | ir.TensorProtocol) -> ir.Value:
-        """A weight of the layer."""
-        name = f"{self.name}.{suffix}"
-        tensor = ir.tensor(array, name=name) if isinstance(array, np.ndarray) else array
-        value = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
-        self.graph.initializers.pop(name, None)
-        self.graph.register_initializer(value)
-        return value
 
 
 def quantized_input(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
@@ -150,8 +113,8 @@ def quantized_input(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     kind = ml_dtypes.float8_e4m3fn if layer.activations == "fp8" else np.int8
     scale = builder.initializer("activation_scale", constant(layer.activation_scale).astype(np.float32).reshape(()))
     zero = builder.initializer("activation_zero_point", np.zeros((), dtype=kind))
-    rounded = builder.node("QuantizeLinear", [x, scale, zero])
-    return builder.node("DequantizeLinear", [rounded, scale, zero], "DequantizeInput")
+    rounded = builder.add("QuantizeLinear", [x, scale, zero])
+    return builder.add("DequantizeLinear", [rounded, scale, zero], "DequantizeInput")
 
 
 def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Value:
@@ -159,60 +122,42 @@ def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Valu
     short = -inputs % block
     if short:
         pads = builder.initializer("pads", np.array([0, 0, 0, 0, 0, short], dtype=np.int64))
-        x = builder.node("Pad", [x, pads])
-    blocks = builder.node(
+        x = builder.add("Pad", [x, pads])
+    blocks = builder.add(
         "Reshape", [x, builder.initializer("blocks", np.array([0, 0, -1, block], dtype=np.int64))], "Blocks"
     )
     axes = builder.initializer("block_axis", np.array([-1], dtype=np.int64))
-    largest = builder.node("ReduceMax", [builder.node("Abs", [blocks]), axes], keepdims=1)
+    largest = builder.add("ReduceMax", [builder.add("Abs", [blocks]), axes], keepdims=1)
     # An all-zero block has nothing to round; its scale only must not be zero.
     tiny = builder.initializer("tiny", np.array(np.finfo(np.float32).tiny, dtype=np.float32))
     top = builder.initializer("int8_largest", np.array(127, dtype=np.float32))
-    safe = builder.node("Max", [largest, tiny])
-    rounded = builder.node("Round", [builder.node("Mul", [blocks, builder.node("Div", [top, safe], "Inverse")], "Scaled")])
-    restored = builder.node("Mul", [rounded, builder.node("Div", [largest, top], "Scale")], "Restored")
+    safe = builder.add("Max", [largest, tiny])
+    rounded = builder.add("Round", [builder.add("Mul", [blocks, builder.add("Div", [top, safe], "Inverse")], "Scaled")])
+    restored = builder.add("Mul", [rounded, builder.add("Div", [largest, top], "Scale")], "Restored")
     flat = builder.initializer("flat", np.array([0, 0, -1], dtype=np.int64))
-    result = builder.node("Reshape", [restored, flat], "Flat")
+    result = builder.add("Reshape", [restored, flat], "Flat")
     if short:
         ends = [builder.initializer(f"slice_{name}", np.array([number], dtype=np.int64))
                 for name, number in (("start", 0), ("end", inputs), ("axis", 2))]  # fmt: skip
-        result = builder.node("Slice", [result, *ends])
+        result = builder.add("Slice", [result, *ends])
     return result
 
 
 def dequantized_product(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """MatMul with DequantizeLinear of the weights (K, N), as every target reads it."""
-    weight = np.ascontiguousarray(layer.weight.T)  # (K, N)
-    scale = np.ascontiguousarray(layer.scale.T.astype(np.float32))  # (G, N)
-    if layer.weights == "int4":
-        packed: NDArray | ir.TensorProtocol = ir.tensor(weight.astype(ml_dtypes.int4), dtype=ir.DataType.INT4)
-        zeros: NDArray | ir.TensorProtocol = ir.tensor(np.zeros(scale.shape, ml_dtypes.int4), dtype=ir.DataType.INT4)
-    else:
-        packed, zeros = weight, np.zeros(scale.shape, dtype=weight.dtype)
-    if not layer.group:
-        scale = scale[0]
-        zeros = zeros.numpy()[0] if isinstance(zeros, ir.TensorProtocol) else zeros[0]  # type: ignore[index]
-        if layer.weights == "int4":
-            zeros = ir.tensor(np.asarray(zeros), dtype=ir.DataType.INT4)
-    extra = {"axis": 0, "block_size": layer.group} if layer.group else {"axis": 1}
-    restored = builder.node(
+    kind = ml_dtypes.int4 if layer.weights == "int4" else layer.weight.dtype
+    scale = layer.scale.T if layer.group else layer.scale[:, 0]  # (G, N) or (N,)
+    restored, *_ = builder.node(
         "DequantizeLinear",
         [
-            named(builder, "weight", packed),
-            builder.initializer("weight_scale", scale),
-            named(builder, "weight_zero_point", zeros),
+            builder.initializer("weight", layer.weight.T.astype(kind)),  # (K, N)
+            builder.initializer("weight_scale", scale.astype(np.float32)),
+            builder.initializer("weight_zero_point", np.zeros(scale.shape, dtype=kind)),
         ],
         "DequantizeWeight",
-        **extra,
+        attributes={"axis": 0, "block_size": layer.group} if layer.group else {"axis": 1},
     )
-    return builder.node("MatMul", [x, restored])
-
-
-def named(builder: Builder, suffix: str, array: NDArray | ir.TensorProtocol) -> ir.Value:
-    """An initializer of an array or of a tensor with a type NumPy does not know."""
-    if isinstance(array, np.ndarray):
-        return builder.initializer(suffix, array)
-    return builder.initializer(suffix, ir.Tensor(array.numpy(), dtype=array.dtype, name=f"{builder.name}.{suffix}"))
+    return builder.add("MatMul", [x, restored])
 
 
 def n_bits(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
@@ -226,7 +171,7 @@ def n_bits(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     if bits == 4:
         stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
     scale = layer.scale if layer.group else np.repeat(layer.scale, blocks, axis=1)  # (N, blocks)
-    return builder.node(
+    return builder.add(
         "MatMulNBits",
         [
             x,

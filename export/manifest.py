@@ -80,7 +80,9 @@ class Manifest:
         try:
             for name, sha256 in value["sha256"].items():
                 if file_hash(folder / name) != sha256:
-                    raise EngineError(f"{folder / name}: damaged (its content is not what was exported); export it again")
+                    raise EngineError(
+                        f"{folder / name}: damaged (its content is not what was exported); export it again"
+                    )
             known = {each.name: value[each.name] for each in fields(cls)}
             known |= {
                 "grid": tuple(value["grid"]),

@@ -78,7 +78,7 @@ class DecodeStep(nn.Module):
         self.transformer = transformer
 
     def forward(self, tokens: Tensor, past: list[list[Tensor]]) -> tuple[Tensor, list[list[Tensor]]]:
-        """Logits (B, T, V) and the longer cache of tokens (B, T) behind a cache of [key, value] (B, K, P, d) a layer."""
+        """Logits (B, T, V) and the longer cache of tokens (B, T) behind a [key, value] (B, K, P, d) for each layer."""
         cache_type = type(self.transformer.empty_cache(1)[0])
         logits, present = self.transformer.step(tokens, [cache_type(*layer) for layer in past])
         return logits, [list(layer) for layer in present]
@@ -219,7 +219,9 @@ def fix_batch(model: ir.Model, batch: int) -> None:
 
 def palette_decoder(palette: NDArray[np.uint8], grid: tuple[int, int]) -> ir.Model:
     """The image decoder of pixel tokens: tokens (B, T) to pictures (B, H, W, 1), a look-up of each grey level."""
-    tokens = ir.Value(name="tokens", shape=ir.Shape(["batch", grid[0] * grid[1]]), type=ir.TensorType(ir.DataType.INT64))
+    tokens = ir.Value(
+        name="tokens", shape=ir.Shape(["batch", grid[0] * grid[1]]), type=ir.TensorType(ir.DataType.INT64)
+    )
     levels = ir.Value(name="palette", const_value=ir.tensor(palette, name="palette"))
     shape = ir.Value(name="shape", const_value=ir.tensor(np.array([0, *grid, 1], dtype=np.int64), name="shape"))
     looked_up = ir.Node("", "Gather", [levels, tokens], name="/palette")

@@ -2,9 +2,9 @@
 
 Letters: B pictures, R rows of a step (B, or 2B under guidance), T tokens of a picture, V vocabulary.
 
-Tokens are drawn with the Gumbel-max trick from one counter-based generator (Philox; Salmon et al., SC 2011): the noise of a
-picture depends on the seed, its index in the call and the position alone, so equal logits give equal tokens whatever runs
-the model and however many pictures are drawn at once.
+Tokens are drawn with the Gumbel-max trick from one counter-based generator (Philox; Salmon et al., SC 2011): the noise
+of a picture depends on the seed, its index in the call and the position alone, so equal logits give equal tokens
+whatever runs the model and however many pictures are drawn at once.
 """
 
 from __future__ import annotations
@@ -39,6 +39,26 @@ class Sampler:
                 "need numbers of at least 0, and top_p above 0 and at most 1"
             )
 
+    def changed(
+        self,
+        *,
+        cfg_scale: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Sampler:
+        """The same sampler with what is given.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        return Sampler(
+            self.cfg_scale if cfg_scale is None else cfg_scale,
+            self.temperature if temperature is None else temperature,
+            self.top_k if top_k is None else top_k,
+            self.top_p if top_p is None else top_p,
+        )
+
     @property
     def guided(self) -> bool:
         """Whether each picture needs a second row for the null class."""
@@ -50,8 +70,8 @@ def draw(
 ) -> NDArray[np.int64]:
     """Tokens (B, T) of new pictures of these classes (B,), by `length` calls of `step`.
 
-    `step` takes the tokens (R, 1) of one position, the class tokens first, and returns logits (R, V). Under guidance rows
-    B to 2B are the null class.
+    `step` takes the tokens (R, 1) of one position, the class tokens first, and returns logits (R, V). Under guidance
+    rows B to 2B are the null class.
 
     Raises:
         ValueError: a label that is no class (the null class is allowed), or labels that are not (B,) with B > 0.

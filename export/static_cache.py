@@ -2,15 +2,18 @@
 
 Letters: B batch, T tokens of a call, K key/value heads, L length of the buffer, d head width.
 
-TensorRT keeps such a buffer at one address when the network's input and output share it; its Attention takes an explicit
-mask and no past.
+TensorRT keeps such a buffer at one address when the network's input and output share it; its Attention takes an
+explicit mask and no past.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
+
+from export.builder import Builder
 
 OPSET = 24  # TensorScatter
 POSITION = "position"
@@ -19,39 +22,32 @@ POSITION = "position"
 def make_static(model: ir.Model, length: int) -> None:
     """Turn a growing cache into a static one, in place.
 
-    Inputs `past.*` become (B, K, L, d), `position` () int64 says where the call's first token goes; outputs `present.*` are
-    (B, K, L, d). The mask is true where a written key is not after the query.
+    Inputs `past.*` become (B, K, L, d), `position` () int64 says where the call's first token goes; outputs `present.*`
+    are (B, K, L, d). The mask is true where a written key is not after the query.
     """
     graph = model.graph
     model.opset_imports[""] = OPSET
     position = ir.Value(name=POSITION, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.INT64))
-    first = graph[0]
+    builder = Builder(graph, graph[0], "cache")
 
-    def add(op: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
-        node = ir.Node("", op, inputs, ir.convenience.convert_attributes(attributes), name=f"/cache/{name}")
-        node.outputs[0].name = f"/cache/{name}_output"
-        graph.insert_before(first, node)
-        return node.outputs[0]
-
-    def number(name: str, value: int | list[int] | np.ndarray) -> ir.Value:
-        tensor = ir.tensor(np.asarray(value, dtype=np.int64), name=f"cache.{name}")
-        made = ir.Value(name=tensor.name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
-        graph.register_initializer(made)
-        return made
+    def number(suffix: str, value: int | list[int] | NDArray) -> ir.Value:
+        return builder.initializer(suffix, np.asarray(value, dtype=np.int64))
 
     # Everything that asked for the number of cached tokens now gets the position.
     asked = past_length(graph)
     ir.convenience.replace_all_uses_with(asked, position)
 
     tokens = graph.inputs[0]
-    count = add("Squeeze", [add("Shape", [tokens], "tokens", start=1, end=2)], "count")
-    queries = add("Add", [add("Range", [number("zero", 0), count, number("one", 1)], "steps"), position], "queries")
-    column = add("Unsqueeze", [queries, number("last", [1])], "column")
+    count = builder.add("Squeeze", [builder.add("Shape", [tokens], "tokens", start=1, end=2)], "count")
+    queries = builder.add(
+        "Add", [builder.add("Range", [number("zero", 0), count, number("one", 1)], "steps"), position], "queries"
+    )
+    column = builder.add("Unsqueeze", [queries, number("last", [1])], "column")
     keys = number("keys", np.arange(length)[None, :])
-    mask = add("LessOrEqual", [keys, column], "mask")  # (T, L)
-    mask4 = add("Unsqueeze", [mask, number("front", [0, 1])], "mask4")  # (1, 1, T, L)
-    batch = add("Shape", [tokens], "batch", start=0, end=1)
-    writes = add("Expand", [position, batch], "writes")  # (B,)
+    mask = builder.add("LessOrEqual", [keys, column], "mask")  # (T, L)
+    mask4 = builder.add("Unsqueeze", [mask, number("front", [0, 1])], "mask4")  # (1, 1, T, L)
+    batch = builder.add("Shape", [tokens], "batch", start=0, end=1)
+    writes = builder.add("Expand", [position, batch], "writes")  # (B,)
 
     for node in list(graph):
         if node.op_type == "Attention":

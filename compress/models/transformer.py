@@ -81,7 +81,7 @@ class KeyValue(NamedTuple):
 
 
 def rotary_table(config: TransformerConfig) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of 2-D rotary positions, each (length, d / 2): first half of the pairs by row, second by column.
+    """Cosines and sines of 2-D rotary positions, each (length, d / 2): half of the pairs by row, half by column.
 
     Row 0 belongs to the class token and does not rotate. Axial RoPE as LlamaGen (arXiv 2406.06525) lays it out, with
     interleaved pairs.
@@ -186,6 +186,10 @@ class Block(nn.Module):
 class TokenTransformer(nn.Module):
     """The transformer itself; eager PyTorch is the reference that everything else is compared with."""
 
+    position: nn.Embedding
+    cosine: Tensor
+    sine: Tensor
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -243,10 +247,8 @@ class TokenTransformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, V) of inputs (B, T): row t predicts the t-th token of the picture."""
-        x = tokens
-        for x in self.layer_outputs(tokens):
-            pass
-        return self.logits(x)
+        *_, last = self.layer_outputs(tokens)
+        return self.logits(last)
 
     def step(self, tokens: Tensor, past: Sequence[KeyValue]) -> tuple[Tensor, list[KeyValue]]:
         """Logits (B, T, V) of further tokens (B, T) behind a cache, and the longer cache."""

@@ -1,7 +1,7 @@
 """A pass turns one model into another; each file here is one, and the file's name is its name in recipes.
 
-`prune_heads.py` defines exactly one subclass of `Pass` and is called `prune-heads`. Third parties add theirs through the
-entry-point group `compress.passes`, whose entries name a subclass of `Pass`.
+`prune_heads.py` defines exactly one subclass of `Pass` and is called `prune-heads`. Third parties add theirs through
+the entry-point group `compress.passes`, whose entries name a subclass of `Pass`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Pass(ABC):
         """The model of form `returns` made from one of form `accepts`, which is left as it was."""
 
     def rehearsal(self) -> tuple[Pass, float]:
-        """A pass that does a little of the same work, for the preflight, and how many times its work the real one is."""
+        """A pass that does a little of the same work, for the preflight, and how many times that the real work is."""
         return self, 1.0
 
 

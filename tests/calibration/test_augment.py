@@ -34,6 +34,7 @@ def test_moved_pictures_keep_their_mass_and_their_levels() -> None:
 def test_a_quarter_turn_turns_the_picture() -> None:
     tokens = np.zeros((1, 8, 8), dtype=np.int64)
     tokens[0, 0, :] = 10
+
     class Quarter:
         """A generator that always draws the end of the range: no picture is left alone, every turn is the largest."""
 

@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_finished(tmp_path: Path) -> 
 
 def test_a_store_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be used .*choose another with --store"):
+    with pytest.raises(InputError, match=r"cannot be used .*choose another with --store"):
         Store(tmp_path / "file" / "store")
 
 

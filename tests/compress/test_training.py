@@ -17,7 +17,7 @@ def fresh() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def loss_of(model: nn.Module):  # noqa: ANN201
+def loss_of(model: nn.Module):
     def loss(step: int) -> Tensor:
         x = torch.randn(16, 3, generator=torch.Generator().manual_seed(step))
         return (model(x).squeeze(1) - x.sum(1)).square().mean()

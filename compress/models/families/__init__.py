@@ -32,7 +32,9 @@ def locate(checkpoint: str, where: str) -> Path:
         return zoo.ROOT / checkpoint
     folder = Path(checkpoint).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{where}: {checkpoint!r} is neither a folder nor a shipped model; {nearest(checkpoint, zoo.names())}")
+        raise InputError(
+            f"{where}: {checkpoint!r} is neither a folder nor a shipped model; {nearest(checkpoint, zoo.names())}"
+        )
     return folder
 
 

@@ -1,7 +1,7 @@
 """The project's own checkpoint format: a folder with config.json and model.safetensors (or a plain .pt state dict).
 
-It is also how a model in TORCH form rests in the store: pruned widths are part of the config, quantized layers are listed
-by name.
+It is also how a model in TORCH form rests in the store: pruned widths are part of the config, quantized layers are
+listed by name.
 """
 
 from __future__ import annotations

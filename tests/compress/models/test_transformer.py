@@ -121,6 +121,13 @@ def test_a_tied_head_reads_the_embedding_of_the_image_tokens() -> None:
     ],
 )
 def test_impossible_widths_are_refused(change: dict, text: str) -> None:
-    base = {"vocabulary": 5, "classes": 3, "grid": (3, 4), "width": 16, "head_width": 8, "layers": (LayerConfig(2, 2, 8),)}
+    base = {
+        "vocabulary": 5,
+        "classes": 3,
+        "grid": (3, 4),
+        "width": 16,
+        "head_width": 8,
+        "layers": (LayerConfig(2, 2, 8),),
+    }
     with pytest.raises(ValueError, match=text):
         TransformerConfig(**{**base, **change})
