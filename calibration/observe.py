@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 BINS = 4096  # even, so that pairs can merge
+LEAST_TOP = 2.0**-100  # a histogram of smaller values would divide by numbers that float32 does not have
 
 
 class Magnitudes:
@@ -45,7 +46,7 @@ class Magnitudes:
     def widen(self, largest: float) -> None:
         """Make the histogram reach this value."""
         if self.top == 0 and largest > 0:
-            self.top = 2.0 ** math.ceil(math.log2(largest))
+            self.top = max(LEAST_TOP, 2.0 ** math.ceil(math.log2(largest)))
         while self.top < largest:
             merged = self.counts.view(-1, 2).sum(dim=1)
             self.counts = torch.cat([merged, torch.zeros(BINS // 2, dtype=torch.int64)])
@@ -59,7 +60,7 @@ class Magnitudes:
     def percentile(self, share: float) -> float:
         """The value that this share (0 to 1) of the magnitudes does not exceed, to a bin's width; 1 is the largest."""
         total = int(self.counts.sum())
-        needed = min(total, math.ceil(share * total))
+        needed = min(total, math.ceil(round(share * total, 6)))  # 0.999 * 1000 is 999, not a little more
         bin_index = int((self.counts.cumsum(0) >= needed).nonzero()[0])
         return min(self.largest, (bin_index + 1) * self.top / BINS)
 

@@ -21,7 +21,10 @@ Rounded = Callable[[Tensor], Tensor]
 
 # Clips tried by `mse`, as shares of the absmax. Below 0.3 even 4-bit Gaussian or Laplace data loses by clipping.
 CLIPS = torch.linspace(1.0, 0.3, 71)
-EMPTY_SCALE = 1.0  # of a group that is all zeros: any positive number does, and engines refuse 0
+# Of a group that is all zeros: any positive number does, and engines refuse 0. Likewise of one whose scale would be
+# below the smallest normal float32, which engines may flush to 0.
+EMPTY_SCALE = 1.0
+SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def weight_scales(
@@ -37,7 +40,7 @@ def weight_scales(
     else:
         top = absmax
     top = torch.where(top > 0, top, absmax)  # a percentile of sparse weights may be 0
-    return torch.where(top > 0, top / largest, EMPTY_SCALE)
+    return torch.where(top / largest >= SMALLEST_SCALE, top / largest, EMPTY_SCALE)
 
 
 def in_groups(weight: Tensor, group: int) -> Tensor:
@@ -69,7 +72,7 @@ def least_error(grouped: Tensor, absmax: Tensor, largest: float, rounded: Rounde
 
 def activation_scale(seen: Magnitudes, largest: float, rounded: Rounded, method: Method, percentile: float) -> float:
     """One scale for all observed activations."""
-    if seen.largest == 0:
+    if seen.largest / largest < SMALLEST_SCALE:
         return EMPTY_SCALE
     if method == "percentile":
         top = seen.percentile(percentile / 100)

@@ -124,8 +124,8 @@ def at_most(share: float) -> str:
 
 
 def to_multiple(kept: int, multiple: int, most: int) -> int:
-    """The multiple nearest to `kept`, at least one of it and never more groups than there are."""
-    return min(most, max(multiple, multiple * round(kept / multiple)))
+    """The multiple nearest to `kept`, at least one of it and never more groups than there are; all stay all."""
+    return most if kept == most else min(most, max(multiple, multiple * round(kept / multiple)))
 
 
 def best(scores: Sequence[Tensor], kept: Sequence[int]) -> list[Tensor]:

@@ -60,8 +60,8 @@ def fit(
     """Train the model in place and return the log, one row per validation.
 
     Every step draws its randomness from (seed, step) alone, so a run that resumes from `checkpoint` (written every
-    `checkpoint_seconds` and at an interruption) ends with the same weights as one that was never stopped.
-    `loss(step)` must do likewise.
+    `checkpoint_seconds` and at an interruption, unless that tears a step in two) ends with the same weights as one that
+    was never stopped. `loss(step)` must do likewise.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -96,25 +96,35 @@ def fit(
         )
         os.replace(draft, checkpoint)
 
+    def due() -> bool:
+        """Whether the weights of this step are still to be validated."""
+        at, log = state["step"], state["log"]
+        return at > (log[-1]["step"] if log else 0) and (at % schedule.validate_every == 0 or at == schedule.steps)
+
     def judge() -> None:
         """Validate the weights that would be kept, and remember the best where early stop is on."""
         current = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        if average:
-            model.load_state_dict(average)
-        model.eval()
-        with torch.no_grad():
-            value = validate(model)
-        state["log"].append({"step": state["step"], "loss": state["loss"], "validation": value})
-        if schedule.patience:
-            if value < state["best"]:
+        try:
+            if average:
+                model.load_state_dict(average)
+            model.eval()
+            with torch.no_grad():
+                value = validate(model)
+            row = {"step": state["step"], "loss": state["loss"], "validation": value}
+            changes: dict[str, Any] = {"log": [*state["log"], row]}
+            if schedule.patience and value < state["best"]:
                 kept = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-                state.update(best=value, best_weights=kept, stale=0)
-            else:
-                state["stale"] += 1
-        model.load_state_dict(current)
+                changes |= {"best": value, "best_weights": kept, "stale": 0}
+            elif schedule.patience:
+                changes["stale"] = state["stale"] + 1
+            state.update(changes)  # all at once: an interruption leaves the validation done or still due
+        finally:
+            model.load_state_dict(current)
 
-    saved_at = time.monotonic()
+    saved_at, whole = time.monotonic(), True
     try:
+        if due():  # the interruption that is resumed fell into a validation
+            judge()
         while state["step"] < schedule.steps and not (schedule.patience and state["stale"] >= schedule.patience):
             step = state["step"]
             torch.manual_seed((seed << 32) + step)
@@ -125,6 +135,7 @@ def fit(
             value = loss(step)
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            whole = False
             optimizer.step()
             before = value.item() if math.isnan(state["loss"]) else state["loss"]
             state["loss"] = 0.98 * before + 0.02 * value.item()
@@ -132,7 +143,8 @@ def fit(
                 # The decay grows with the step, so the average forgets the random start (as in TensorFlow's EMA).
                 average[name].lerp_(weight, 1 - min(schedule.ema, (1 + step) / (10 + step)))
             state["step"] = step + 1
-            if state["step"] % schedule.validate_every == 0 or state["step"] == schedule.steps:
+            whole = True
+            if due():
                 judge()
             if report is not None:
                 report(
@@ -142,7 +154,8 @@ def fit(
                 save()
                 saved_at = time.monotonic()
     except KeyboardInterrupt:
-        save()
+        if whole:
+            save()
         raise
     kept = state["best_weights"] or average
     if kept:

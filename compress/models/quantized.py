@@ -63,7 +63,7 @@ class LinearQuantization:
             )
         if self.group and (self.weights == "fp8" or static):
             raise ValueError(
-                f"group {self.group} with weights {self.weights} and {'static' if static else 'these'} activations "
+                f"group {self.group} with weights {self.weights} and {'static ' if static else ''}activations "
                 f"{self.activations}: groups are for int8 and int4 weights with dynamic or no activations; use group 0"
             )
         if self.group and (self.group < SMALLEST_GROUP or self.group & (self.group - 1)):
@@ -224,7 +224,7 @@ def quantizations(transformer: nn.Module) -> dict[str, LinearQuantization]:
     return {name: module.spec for name, module in transformer.named_modules() if isinstance(module, QuantizedLinear)}
 
 
-def install(transformer: nn.Module, specs: Mapping[str, LinearQuantization]) -> None:
+def install(transformer: nn.Module, specs: Mapping[str, LinearQuantization], where: str) -> None:
     """Put empty quantized layers in place of float ones, so that a quantized state dict can be loaded.
 
     Raises:
@@ -233,7 +233,7 @@ def install(transformer: nn.Module, specs: Mapping[str, LinearQuantization]) -> 
     for name, spec in specs.items():
         linear = dict(transformer.named_modules()).get(name)
         if not isinstance(linear, nn.Linear):
-            raise InputError(f"quantized.{name}: is not a linear layer of this model")
+            raise InputError(f"{where}.{name}: is not a linear layer of this model")
         replace_module(
             transformer,
             name,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,14 +35,14 @@ class StraightThroughLinear(nn.Module):
         quantized, spec = self.quantized, self.quantized.spec
         scale = quantized.weight_scale
         reach = spread(scale, spec.group, self.weight.shape[1]) * spec.largest
-        inside = torch.minimum(torch.maximum(self.weight, -reach), reach)
         rounded = dequantize_weight(quantize_weight(self.weight.detach(), scale, spec), scale, spec)
+        weight = straight_through(rounded, self.weight.clamp(-reach, reach))
         if quantized.activation_scale is not None:
             top = float(quantized.activation_scale) * LARGEST[spec.activations]
-            x = x.clamp(-top, top) + (quantized.quantized_input(x) - x.clamp(-top, top)).detach()
+            x = straight_through(quantized.quantized_input(x), x.clamp(-top, top))
         elif spec.dynamic:
-            x = x + (quantized.quantized_input(x) - x).detach()
-        return functional.linear(x, inside + (rounded - inside).detach(), self.bias)
+            x = straight_through(quantized.quantized_input(x), x)
+        return functional.linear(x, weight, self.bias)
 
     def rounded(self) -> QuantizedLinear:
         """The quantized layer of the weights as they are now."""
@@ -52,6 +51,11 @@ class StraightThroughLinear(nn.Module):
         if layer.bias is not None and self.bias is not None:
             layer.bias.copy_(self.bias.detach())
         return layer
+
+
+def straight_through(rounded: Tensor, exact: Tensor) -> Tensor:
+    """Exactly the rounded values, with the gradient of the exact ones."""
+    return rounded.detach() + (exact - exact.detach())  # the difference is 0, so nothing is rounded again
 
 
 def trainable(transformer: TokenTransformer) -> TokenTransformer:

@@ -49,6 +49,16 @@ class TransformerConfig:
     tied_head: bool = False
 
     def __post_init__(self) -> None:
+        """Refuse numbers that no model has.
+
+        Raises:
+            ValueError: says which.
+        """
+        for name, least in {"vocabulary": 1, "classes": 0, "width": 1, "head_width": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
+        if min(self.grid) < 1 or not self.layers:
+            raise ValueError(f"grid {self.grid} and {len(self.layers)} layers: need at least one token and one layer")
         for index, layer in enumerate(self.layers):
             if min(layer.heads, layer.kv_heads, layer.ffn) < 1 or layer.heads % layer.kv_heads:
                 raise ValueError(

@@ -27,15 +27,14 @@ CONFIG = "config.json"
 
 
 def save(model: ImageModel, folder: Path, *, half: bool = False) -> None:
-    """Write the model into an existing folder, its floating weights as fp16 if `half`, else as they are."""
+    """Write the model into an existing folder, its floating weights as fp16 if `half`, else as they are.
+
+    Scales of quantized layers stay fp32: fp16 would round small ones to nothing.
+    """
     state = model.transformer.state_dict()
-    save_file(
-        {
-            name: (value.half() if half and value.dtype == torch.float32 else value).contiguous()
-            for name, value in state.items()
-        },
-        folder / WEIGHTS,
-    )
+    if half:
+        state = {name: to_half(value) if not name.endswith("_scale") else value for name, value in state.items()}
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
     config = {
         "format": FORMAT,
         "family": "reference",
@@ -65,7 +64,7 @@ def load(folder: Path) -> ImageModel:
         for name, spec in config.get("quantized", {}).items()
     }
     for module in (wanted, transformer):
-        install(module, specs)
+        install(module, specs, f"{where}: quantized")
     weights = next((path for path in candidates(folder) if path.exists()), folder / WEIGHTS)
     state = read_state(weights)
     check_state(state, wanted.state_dict(), weights)
@@ -75,7 +74,7 @@ def load(folder: Path) -> ImageModel:
         name=str(config.get("name", folder.name)),
         family="reference",
         transformer=transformer,
-        tokenizer=PixelTokenizer(config["tokenizer"]["levels"], transformer_config.grid),
+        tokenizer=read_tokenizer(config["tokenizer"], transformer_config, f"{where}: tokenizer"),
         sampler=parse(Sampler, config["sampler"], f"{where}: sampler"),
     )
 
@@ -83,6 +82,22 @@ def load(folder: Path) -> ImageModel:
 def candidates(folder: Path) -> list[Path]:
     """The weight files a folder may have, in order of preference."""
     return [folder / WEIGHTS, *(folder / f"model{suffix}" for suffix in PICKLES)]
+
+
+def read_tokenizer(value: dict[str, Any], config: TransformerConfig, where: str) -> PixelTokenizer:
+    """The tokenizer of the transformer's tokens."""
+    if value.get("kind") != "pixels":
+        raise InputError(f"{where}.kind: {value.get('kind')!r} is not a tokenizer; known: 'pixels'")
+    if value.get("levels") != config.vocabulary:
+        raise InputError(
+            f"{where}.levels: {value.get('levels')!r} is not the transformer's vocabulary; write {config.vocabulary}"
+        )
+    return PixelTokenizer(config.vocabulary, config.grid)
+
+
+def to_half(value: torch.Tensor) -> torch.Tensor:
+    """fp32 weights as fp16."""
+    return value.half() if value.dtype == torch.float32 else value
 
 
 def to_compute(value: torch.Tensor) -> torch.Tensor:
@@ -104,4 +119,7 @@ def read_config(path: Path) -> dict[str, Any]:
     for key in ("transformer", "tokenizer", "sampler"):
         if key not in config:
             raise InputError(f"{path}: '{key}' is missing")
+    for key in ("transformer", "tokenizer", "sampler", "quantized"):
+        if not isinstance(config.setdefault(key, {}), dict):
+            raise InputError(f"{path}: {key}: {config[key]!r} is not a mapping")
     return config

@@ -1,0 +1,88 @@
+"""prune-layers: the layers that cost least go."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compress.importance import nll
+from compress.passes import PassError
+from compress.passes.prune_layers import PruneLayers
+from compress.passes.quantize import Quantize
+from compress.pruning import keep_layers
+
+
+def weakened(model, index, factor):
+    """The model with one layer's branches scaled."""
+    with torch.no_grad():
+        for linear in (model.transformer.blocks[index].attention.output, model.transformer.blocks[index].ffn.down):
+            linear.weight *= factor
+    return model
+
+
+@pytest.mark.parametrize("score", ["magnitude", "taylor"])
+def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_tokens, context, score):
+    model = weakened(tiny_model(layers=4), 2, 0.0)
+    outcome = PruneLayers(count=1, score=score).run(model, context())
+    assert outcome.notes == {"removed_layers": [2], "of": 4}
+    assert model.parameters() - outcome.model.parameters() == 4 * 32 * 32 + 3 * 32 * 40 + 2 * 32
+    inputs = tiny_tokens.part("held_out", 4).inputs(17)
+    torch.testing.assert_close(
+        torch.from_numpy(outcome.model.score(inputs)), torch.from_numpy(model.score(inputs)), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_magnitude_removes_the_smallest_updates(tiny_model, context):
+    model = weakened(weakened(tiny_model(layers=4), 1, 0.05), 3, 0.02)
+    assert PruneLayers(ratio=0.5, score="magnitude").run(model, context()).notes["removed_layers"] == [1, 3]
+
+
+def test_removal_looks_again_after_each_removal(tiny_model, context):
+    model, steps = tiny_model(layers=4, seed=5), []
+    tokens = context().calibration_tokens()
+    kept = [0, 1, 2, 3]
+    with torch.no_grad():
+        for _ in range(2):
+            losses = {
+                index: float(
+                    nll(keep_layers(model.transformer, [other for other in kept if other != index]), tokens).mean()
+                )
+                for index in kept
+            }
+            kept.remove(min(losses, key=losses.get))
+    wanted = [index for index in range(4) if index not in kept]
+    run = context(report=lambda step, count, values: steps.append((step, count)))
+    assert PruneLayers(count=2, score="removal").run(model, run).notes["removed_layers"] == wanted
+    assert steps[-1] == (7, 7), "four scorings, then three"
+
+
+@pytest.mark.parametrize("settings", [{}, {"count": 1, "ratio": 0.5}])
+def test_exactly_one_of_count_and_ratio_is_given(settings):
+    with pytest.raises(ValueError, match="give exactly one of them, above 0"):
+        PruneLayers(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"count": 2}, "prune-layers: the model has 2 layers; count 2 would leave none; use at most 1"),
+        ({"ratio": 0.9}, "prune-layers: the model has 2 layers; ratio 0.9 would leave none; use at most 0.5"),
+    ],
+)
+def test_leaving_no_layer_is_refused(tiny_model, context, settings, text):
+    with pytest.raises(PassError) as caught:
+        PruneLayers(**settings).run(tiny_model(), context())
+    assert str(caught.value) == text
+
+
+def test_a_quantized_model_is_refused(tiny_model, context):
+    quantized = Quantize().run(tiny_model(), context()).model
+    with pytest.raises(PassError, match="prune-layers: the model has 14 quantized layers"):
+        PruneLayers(count=1).run(quantized, context())
+
+
+def test_the_rehearsal_fits_a_two_layer_copy(tiny_model, context):
+    lighter, ratio = PruneLayers(count=6, score="removal").rehearsal()
+    assert ratio == 6
+    assert lighter.run(tiny_model(layers=2), context()).notes["of"] == 2
+    assert lighter.run(tiny_model(layers=1), context()).notes["removed_layers"] == []
