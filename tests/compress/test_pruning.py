@@ -123,7 +123,7 @@ def test_a_ratio_that_leaves_a_layer_no_head_is_refused_with_one_that_works() ->
         kept_per_layer("prune-heads", "heads", [8, 4], 0.9)
     assert str(caught.value) == "prune-heads: layer 1 has 4 heads; ratio 0.9 would leave none; use at most 0.75"
     assert kept_per_layer("prune-heads", "heads", [8, 4], 0.75) == [2, 1]
-    with pytest.raises(PassError, match="layer 0 has 3 heads; ratio 1 would leave none; use at most 0.66"):
+    with pytest.raises(PassError, match=r"layer 0 has 3 heads; ratio 1 would leave none; use at most 0\.66"):
         kept_per_layer("prune-heads", "heads", [3], 1.0)
 
 

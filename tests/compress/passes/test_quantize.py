@@ -1,0 +1,195 @@
+"""quantize: every format that an engine computes, and words for every one that none does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from compress.importance import inputs_of
+from compress.models.quantized import LARGEST, quantizations
+from compress.passes import PassError
+from compress.passes.quantize import Quantize, sqnr_db
+from compress.settings import InputError, parse
+
+FORMATS = [
+    ({"weights": "int8"}, 40.0),
+    ({"weights": "int8", "group": 16}, 40.0),
+    ({"weights": "int8", "reduce_range": True}, 33.0),
+    ({"weights": "int8", "activations": "int8"}, 40.0),
+    ({"weights": "int8", "activations": "int8", "dynamic": True}, 40.0),
+    ({"weights": "int8", "activations": "int8", "dynamic": True, "group": 32}, 40.0),
+    ({"weights": "int4"}, 15.0),
+    ({"weights": "int4", "group": 16}, 17.0),
+    ({"weights": "int4", "activations": "int8", "dynamic": True}, 15.0),
+    ({"weights": "int4", "activations": "int8", "dynamic": True, "group": 16}, 17.0),
+    ({"weights": "fp8"}, 29.0),
+    ({"weights": "fp8", "activations": "fp8"}, 29.0),
+]
+RANGES = ["absmax", "percentile", "mse"]
+
+
+def ident(value):
+    return "-".join(map(str, value.values())) if isinstance(value, dict) else None
+
+
+@pytest.fixture
+def inputs(tiny_model, tiny_tokens):
+    return inputs_of(tiny_model().transformer, tiny_tokens.part("held_out", 8)).numpy()
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+@pytest.mark.parametrize(("settings", "least_db"), FORMATS, ids=ident)
+def test_every_layer_is_quantized_and_the_model_keeps_its_opinions(
+    tiny_model, context, inputs, settings, least_db, ranges
+):
+    model = tiny_model()
+    outcome = Quantize(**settings, ranges=ranges, percentile=99.99).run(model, context())
+    layers = quantizations(outcome.model.transformer)
+    assert sorted(layers) == sorted(name for name, _ in model.transformer.linears())
+    notes = outcome.notes
+    assert notes["layers"] == len(layers) == 14
+    # 2 x (4 x 32 x 32 + 3 x 32 x 40) of 17472 weights
+    assert notes["share_of_weights"] == round(15_872 / 17_472, 4)
+    assert notes["sqnr_db_median"] >= notes["sqnr_db_worst"] > least_db - 3
+    assert notes["sqnr_db_median"] > least_db
+    assert notes["worst_layer"] in layers
+    exact, rounded = model.score(inputs), outcome.model.score(inputs)
+    drift = np.sqrt(((exact - rounded) ** 2).mean() / (exact**2).mean())
+    assert 0 < drift < {"int8": 0.06, "fp8": 0.16, "int4": 0.4}[settings["weights"]]
+    assert quantizations(model.transformer) == {}, "the input is left as it was"
+
+
+@pytest.mark.parametrize("settings", [formats for formats, _ in FORMATS], ids=ident)
+def test_weights_have_the_scales_of_their_range(tiny_model, context, settings):
+    model = tiny_model()
+    quantized = Quantize(**settings, ranges="absmax").run(model, context()).model
+    largest = 64 if settings.get("reduce_range") else {"int8": 127, "int4": 7, "fp8": 448}[settings["weights"]]
+    weight = model.transformer.blocks[1].ffn.down.weight.detach()  # 40 inputs: the last group is short
+    layer = quantized.transformer.blocks[1].ffn.down
+    width = settings.get("group") or 40
+    wanted = torch.stack([part.abs().amax(1) for part in weight.split(width, dim=1)], dim=1) / largest
+    torch.testing.assert_close(layer.weight_scale, wanted)
+    assert float(layer.weight.float().abs().max()) == largest
+
+
+@pytest.mark.parametrize(
+    ("settings", "top"),
+    [({"weights": "int8", "activations": "int8"}, 127), ({"weights": "fp8", "activations": "fp8"}, 448)],
+)
+def test_static_scales_come_from_the_calibration_tokens_alone(tiny_model, tiny_tokens, context, settings, top):
+    model, ours = tiny_model(), context(calibration=8)
+    layer = Quantize(**settings, ranges="absmax").run(model, ours).model.transformer.blocks[0].attention.query
+    transformer = model.transformer
+    x = transformer.blocks[0].attention_norm(
+        transformer.embedding(inputs_of(transformer, tiny_tokens.part("train", 8)))
+    )
+    assert float(layer.activation_scale) == pytest.approx(float(x.detach().abs().max()) / top)
+
+
+def test_a_percentile_clips_more_than_the_absmax(tiny_model, context):
+    formats = {"weights": "int8", "activations": "int8"}
+    scales = {}
+    for ranges in RANGES:
+        layer = Quantize(**formats, ranges=ranges, percentile=90.0).run(tiny_model(), context()).model.transformer
+        scales[ranges] = layer.blocks[0].ffn.down
+    for name in ("weight_scale", "activation_scale"):
+        assert (getattr(scales["percentile"], name) < getattr(scales["absmax"], name)).all()
+        assert (getattr(scales["mse"], name) <= getattr(scales["absmax"], name)).all()
+
+
+def test_mse_ranges_have_the_least_error(tiny_model, context):
+    def noise(ranges):
+        return (
+            Quantize(weights="int4", ranges=ranges, percentile=97.0).run(tiny_model(), context()).notes["sqnr_db_worst"]
+        )
+
+    assert noise("mse") > max(noise("absmax"), noise("percentile"))
+
+
+def test_the_head_is_quantized_on_request(tiny_model, context):
+    outcome = Quantize(head=True, activations="int8").run(tiny_model(), context())
+    assert "head" in quantizations(outcome.model.transformer)
+    assert outcome.notes["layers"] == 15
+    assert outcome.notes["share_of_weights"] == round((15_872 + 544) / 17_472, 4)
+
+
+def test_biases_are_kept_as_they_are(tiny_model, context):
+    model = tiny_model(bias=True)
+    layer = Quantize(weights="int4").run(model, context()).model.transformer.blocks[0].ffn.up
+    assert torch.equal(layer.bias, model.transformer.blocks[0].ffn.up.bias)
+
+
+def test_parameters_are_counted_alike_before_and_after(tiny_model, context):
+    model = tiny_model(bias=True)
+    assert Quantize(weights="int4", group=16).run(model, context()).model.parameters() == model.parameters()
+
+
+def test_progress_is_reported_by_layer(tiny_model, context):
+    steps = []
+    Quantize().run(tiny_model(), context(report=lambda step, count, values: steps.append((step, count))))
+    assert steps == [(index, 14) for index in range(1, 15)]
+
+
+def test_a_tied_head_cannot_be_quantized(tiny_model, context):
+    with pytest.raises(PassError) as caught:
+        Quantize(head=True).run(tiny_model(tied_head=True), context())
+    assert str(caught.value) == "quantize: head: true, but the head is tied to the embedding; use head: false"
+
+
+def test_a_model_is_quantized_once(tiny_model, context):
+    once = Quantize().run(tiny_model(), context()).model
+    with pytest.raises(PassError) as caught:
+        Quantize(weights="int4").run(once, context())
+    assert str(caught.value) == "quantize: the model has 14 quantized layers already; quantize once"
+
+
+def test_activations_that_are_no_numbers_are_refused_by_name(tiny_model, context):
+    model = tiny_model()
+    with torch.no_grad():
+        model.transformer.blocks[0].attention.output.weight[0, 0] = float("nan")
+    with pytest.raises(PassError) as caught:
+        Quantize(activations="int8").run(model, context())
+    assert str(caught.value) == "quantize: blocks.0.ffn.gate: activations hold NaN or Inf"
+
+
+def test_more_calibration_pictures_than_exist_are_refused(tiny_model, context):
+    with pytest.raises(PassError, match="quantize: 500 train pictures are asked for, but only 96 exist"):
+        Quantize(activations="int8").run(tiny_model(), context(calibration=500))
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"weights": "fp8", "activations": "int8"}, "q: weights fp8 with activations int8: no engine multiplies these"),
+        ({"weights": "int4", "activations": "int8"}, "q: weights int4 with activations int8: no engine has a static"),
+        ({"dynamic": True}, "q: dynamic with activations none: only int8 activations can be dynamic"),
+        ({"weights": "fp8", "group": 32}, "q: group 32 with weights fp8"),
+        ({"group": 24}, "q: group 24: must be 0 or a power of two of at least 16"),
+        ({"weights": "fp8", "reduce_range": True}, "q: reduce_range with weights fp8"),
+        ({"weights": "fp4"}, "q.weights: 'fp4' is not one of 'fp8', 'int4', 'int8'"),
+        ({"percentile": 10}, "q.percentile: 10.0 is out of range; it must be between 50 and 100"),
+    ],
+)
+def test_settings_that_no_engine_computes_are_refused_while_the_recipe_is_read(settings, text):
+    with pytest.raises(InputError) as caught:
+        parse(Quantize, settings, "q")
+    assert str(caught.value).startswith(text)
+
+
+def test_signal_to_noise_is_worked_in_decibels() -> None:
+    exact = torch.tensor([3.0, 4.0])
+    assert sqnr_db(exact, torch.tensor([3.0, 3.5])) == pytest.approx(20.0)  # 25 to 0.25
+    assert sqnr_db(exact, exact) == 200.0
+    assert sqnr_db(exact, torch.zeros(2)) == pytest.approx(0.0)
+    assert math.isfinite(sqnr_db(torch.zeros(2), torch.zeros(2)))
+
+
+def test_the_format_named_is_the_format_of_the_layers(tiny_model, context):
+    settings = Quantize(weights="int4", activations="int8", dynamic=True, group=32)
+    specs = set(quantizations(settings.run(tiny_model(), context()).model.transformer).values())
+    assert specs == {settings.spec()}
+    assert replace(settings, group=0).spec().largest == LARGEST["int4"] == 7
