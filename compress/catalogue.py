@@ -63,7 +63,9 @@ def range_words(field: dataclasses.Field[Any]) -> str:
     low, high = field.metadata.get("low"), field.metadata.get("high")
     if low is None and high is None:
         return ""
-    return f" [{'' if low is None else f'{low:g}'} to {'' if high is None else f'{high:g}'}]"
+    if low is None or high is None:
+        return f" [at least {low:g}]" if high is None else f" [at most {high:g}]"
+    return f" [{low:g} to {high:g}]"
 
 
 def models() -> dict[str, list[dict[str, Any]]]:

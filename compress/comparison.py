@@ -53,6 +53,8 @@ def compare(
             f"those of {reference} are {shapes[0]}"
         )
     vocabulary, classes, length = shapes[0]
+    if len(pictures) < 2:
+        raise InputError(f"--tokens {source}: holds {len(pictures)} held-out pictures; at least 2 are needed")
     if pictures.tokens.shape[1] != length or pictures.tokens.max() >= vocabulary or pictures.labels.max() > classes:
         raise InputError(
             f"--tokens {source}: {pictures.tokens.shape[1]} tokens up to {pictures.tokens.max()}, classes up to "

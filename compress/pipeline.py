@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,7 @@ from compress.report import Report
 from compress.report.markdown import markdown
 from compress.report.pays import pays
 from compress.settings import InputError, digest, parse, plain
-from compress.store import Entry, Store, disk_error
+from compress.store import ENTRY, Entry, Store, disk_error
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge
 from export.engine import Engine, low_precision_share
@@ -45,6 +46,7 @@ from export.engine import Engine, low_precision_share
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
 EXACT_LOGIT = 1e-3
 EXACT_KL = 1e-4
+CACHED_LOOP = "cached_loop"  # what the notes call the drift of the cached loop
 STEPWISE_PICTURES = 8
 PAIRED_PICTURES = 20
 EAGER_REPEATS = 8
@@ -67,6 +69,7 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
     tokens = plans.load_tokens(recipe)
     reference = load_reference(recipe, tokens)
     plan = plans.make_plan(recipe, tokens)
+    store.prepare()
     prepare_output(output)
     if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
         listener.say(rehearse(recipe, plan, reference, tokens, listener).words())
@@ -75,9 +78,11 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
 
 def prepare_output(output: Path) -> None:
     """Make the run's folder before anything long begins, so that a missing permission is found now."""
+    probe = output / ".probe"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "report.json").touch()
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise InputError(f"output {output}: cannot be written ({error.strerror}); choose another with -o") from error
 
@@ -172,26 +177,33 @@ class Run:
         """Teacher-forced logits (N, T, V) of the held-out pictures, in the node's own form."""
         if node.key not in self.scores:
             candidate = self.model(node) if node.form is Form.TORCH else self.engine(node)
-            self.scores[node.key] = candidate.score(self.inputs)  # type: ignore[union-attr]
+            scores = candidate.score(self.inputs)  # type: ignore[union-attr]
+            if not np.isfinite(scores).all():
+                raise InputError(f"{self.recipe.path}: {node.name}: its logits hold NaN or Inf, so it cannot be judged")
+            self.scores[node.key] = scores
         return self.scores[node.key]
 
     def fidelity(self, node: Node, other: Node) -> Fidelity:
         """Drift of a node from another one."""
         key = digest("fidelity", MEASURED_BY, node.key, other.key, self.held_out.fingerprint())
-        value = self.store.measurement(
+        value = self.remembered(
             key, lambda: plain(fidelity(self.score(other), self.score(node), self.held_out.tokens, self.recipe.seed))
         )
         return parse(Fidelity, value, "stored fidelity")
 
-    def cache_difference(self, node: Node) -> float:
-        """Largest difference of a logit between one call and the cached loop: cache bugs show only there."""
+    def remembered(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The store's measurement of this key, or a new one."""
+        return self.store.measurement(key, measure, self.listener.say)
+
+    def cached_loop(self, node: Node) -> dict[str, float]:
+        """Drift of the cached loop from one call for all tokens: bugs of the KV cache show only there."""
 
         def measure() -> dict[str, Any]:
-            inputs = self.inputs[:STEPWISE_PICTURES]
-            engine = self.engine(node)
-            return {"value": float(np.abs(engine.score(inputs) - engine.score_stepwise(inputs)).max())}
+            few, engine = slice(STEPWISE_PICTURES), self.engine(node)
+            drift = fidelity(self.score(node)[few], engine.score_stepwise(self.inputs[few]), self.held_out.tokens[few])
+            return {"kl": drift.kl, "max_abs_difference": drift.max_abs_difference}
 
-        return self.store.measurement(digest("cache", MEASURED_BY, node.key), measure)["value"]
+        return self.remembered(digest("cached loop", MEASURED_BY, node.key, self.held_out.fingerprint()), measure)
 
     def speed(self, node: Node, previous: Node | None, *, eager: bool = False) -> tuple[SpeedRow, ...]:
         """Rows of a node's engine, interleaved with the reference's and the previous node's (and eager PyTorch)."""
@@ -231,7 +243,7 @@ class Run:
                 reference=names["reference"],
                 previous=names.get("previous"),
                 baseline="eager" if eager else None,
-                peak_mib=peak_mib(self.make(engines["own"]).folder, batch, bench.threads),
+                peak_mib=self.peak_mib(engines["own"], batch),
             )
             rows = [own]
             if eager and node is self.plan.reference:
@@ -243,7 +255,14 @@ class Run:
             return {"rows": plain(rows)}
 
         key = digest("speed", MEASURED_BY, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
-        return [parse(SpeedRow, row, "stored speed") for row in self.store.measurement(key, measure)["rows"]]
+        return [parse(SpeedRow, row, "stored speed") for row in self.remembered(key, measure)["rows"]]
+
+    def peak_mib(self, node: Node, batch: int) -> float:
+        """Peak memory of a process that draws one batch."""
+        try:
+            return peak_mib(self.make(node).folder, batch, self.recipe.bench.threads)
+        except RuntimeError as error:
+            raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
 
     def class_accuracy(self, node: Node) -> ClassAccuracy | None:
         """How well a classifier recognises what the engine and the reference draw; only of digits."""
@@ -261,14 +280,14 @@ class Run:
             return plain(self.classifier.compare(theirs, own, labels))
 
         key = digest("accuracy", MEASURED_BY, node.key, self.plan.reference.key, samples, self.recipe.seed)
-        return parse(ClassAccuracy, self.store.measurement(key, measure), "stored accuracy")
+        return parse(ClassAccuracy, self.remembered(key, measure), "stored accuracy")
 
     @cached_property
     def classifier(self) -> DigitClassifier:
         """Trained once a run."""
         return DigitClassifier.train(self.tokens)
 
-    def measure(self, node: Node, measured_on: Node | None = None) -> Measurement:
+    def measure(self, node: Node) -> Measurement:
         """Everything that is measured of one step."""
         if node.key in self.measured:
             return replace(self.measured[node.key], name=node.name)
@@ -283,6 +302,8 @@ class Run:
         reference_size = self.make(self.deployed(self.plan.reference)).size_bytes
         notes = dict(self.make(node).notes) if previous is not None else {}
         runs_here = not notes.get("not_built")
+        if node.form is not Form.TORCH:
+            notes[CACHED_LOOP] = self.cached_loop(node)
         measurement = Measurement(
             name=node.name,
             form=node.form.value,
@@ -310,6 +331,14 @@ class Run:
         for node in nodes:
             steps.append(self.measure(node))
             breaches += judge_step(node, steps[-1])
+        with self.store.locked(digest("output", str(self.output.resolve())), self.listener.say):
+            try:
+                return self.finish(own, steps, breaches)
+            except OSError as error:
+                raise disk_error(error, self.output) from error
+
+    def finish(self, own: Measurement, steps: list[Measurement], breaches: list[Breach]) -> Report:
+        """Publish the engines and write the report; one run at a time for one folder."""
         engines = [self.publish(name, chain) for name, chain in self.plan.engines.items()]
         if self.recipe.gate is not None:
             breaches += [
@@ -328,11 +357,8 @@ class Run:
             engines=tuple(engines),
             pictures=self.pictures,
         )
-        try:
-            reports.write(report, self.output)
-            (self.output / "report.md").write_text(markdown(report), encoding="utf-8")
-        except OSError as error:
-            raise disk_error(error, self.output) from error
+        reports.write(report, self.output)
+        (self.output / "report.md").write_text(markdown(report), encoding="utf-8")
         return report
 
     def publish(self, name: str, chain: tuple[Node, ...]) -> EngineMeasurement:
@@ -364,7 +390,7 @@ class Run:
         """Share of the matrix products' time that ran in low precision, from the runtime's own profile."""
         labels = np.arange(1, dtype=np.int64)
         key = digest("low precision", MEASURED_BY, node.key, plain(environment()))
-        return self.store.measurement(
+        return self.remembered(
             key,
             lambda: {"value": low_precision_share(self.engine(node).profile(labels))},
         )["value"]
@@ -383,32 +409,33 @@ class Run:
 
 
 def judge_step(node: Node, measurement: Measurement) -> list[Breach]:
-    """Breaches of the step's own gate, and of an exact pass's promise."""
+    """Breaches of the step's own gate, of an exact pass's promise, and of the KV cache's."""
     breaches = judge(node.gate, measurement, node.name) if node.gate else []
-    nearer = measurement.fidelity_vs_previous
-    if measurement.exact and nearer and nearer.max_abs_difference > EXACT_LOGIT and nearer.kl > EXACT_KL:
-        text = (
-            f"{node.name}: promises the same numbers, but logits moved by up to {nearer.max_abs_difference:.3g} "
-            f"(KL {nearer.kl:.2g} nats) from the step before; that is a bug"
-        )
-        breaches.append(Breach(node.name, "exact", nearer.max_abs_difference, EXACT_LOGIT, text))
+    nearer, cached = measurement.fidelity_vs_previous, measurement.notes.get(CACHED_LOOP)
+    promises = []
+    if measurement.exact and nearer:
+        promises.append(("exact", nearer.max_abs_difference, nearer.kl, "logits moved from the step before"))
+    if cached:
+        moved = "logits of the cached loop differ from those of one call"
+        promises.append((CACHED_LOOP, cached["max_abs_difference"], cached["kl"], moved))
+    for name, difference, kl, moved in promises:
+        if difference > EXACT_LOGIT and kl > EXACT_KL:
+            text = f"{node.name}: {moved} by up to {difference:.3g} (KL {kl:.2g} nats); they shall not: this is a bug"
+            breaches.append(Breach(node.name, name, difference, EXACT_LOGIT, text))
     return breaches
 
 
 def copy_engine(source: Path, folder: Path, engine: EngineMeasurement, provenance: dict[str, Any]) -> None:
     """Copy an engine folder and write where it comes from and what was measured into its manifest."""
     draft = folder.with_name(f"{folder.name}.draft")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(source, draft, ignore=shutil.ignore_patterns("entry.json"))
-        path = draft / "manifest.json"
-        manifest = json.loads(path.read_text())
-        manifest |= {"provenance": provenance, "measured": plain(engine)}
-        path.write_text(json.dumps(manifest, indent=1) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
-    except OSError as error:
-        raise disk_error(error, folder) from error
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, ignore=shutil.ignore_patterns(ENTRY))
+    path = draft / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest |= {"provenance": provenance, "measured": plain(engine)}
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
 
 
 def closing_lines(report: Report, folder: Path) -> list[str]:

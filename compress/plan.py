@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration.tokens import TokenSet
+from calibration.tokens import Part, TokenSet
 from compress.artifact import Form
 from compress.models import families
 from compress.passes import Pass
 from compress.recipe import Recipe, Step
 from compress.settings import InputError, digest, plain
 from compress.store import Store, file_hash
+from compress.tokens import open_source
 from compress.verdict import Gate
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -130,18 +131,17 @@ def difference(before: Any, now: Any) -> str:
 
 
 def load_tokens(recipe: Recipe) -> TokenSet:
-    """The recipe's TokenSet with its held-out part cut to what is asked for.
+    """The recipe's TokenSet.
 
     Raises:
         InputError: the source is unreadable, or holds fewer pictures than the recipe asks for.
     """
-    from compress.tokens import open_source
-
     where = f"{recipe.path}: tokens"
-    tokens = open_source(recipe.tokens.source, where)
-    for part, count in (("train", recipe.tokens.calibration), ("held_out", recipe.tokens.held_out)):
+    tokens = open_source(recipe.tokens.source, f"{where}.source")
+    wanted: dict[Part, int] = {"train": recipe.tokens.calibration, "held_out": recipe.tokens.held_out}
+    for part, count in wanted.items():
         try:
-            tokens.part(part, count)  # type: ignore[arg-type]
+            tokens.part(part, count)
         except ValueError as error:
             raise InputError(f"{where}: {error}") from error
     return tokens

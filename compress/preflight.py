@@ -9,7 +9,7 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from compress.passes import Context
 from compress.plan import Node, Plan
 from compress.recipe import Recipe
 from compress.settings import InputError
+from compress.store import disk_error, is_full
 
 LAYERS = 2
 PICTURES = 8
@@ -62,20 +63,27 @@ def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet
     copy = two_layers(reference)
     few = pick_few(tokens)
     times: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as room, listener.work("preflight") as progress:
-        folders = {plan.reference.key: Path(room) / "reference"}
-        folders[plan.reference.key].mkdir()
-        artifact.save(copy, folders[plan.reference.key])
+    with tempfile.TemporaryDirectory() as name, listener.work("preflight") as progress:
+        room = Path(name)
+        folders = {plan.reference.key: room / "reference"}
         steps = [node for node in plan.nodes if node.source is not None]
-        for index, node in enumerate(steps):
-            if node.key in folders:
-                continue
-            progress(index, len(steps), {})
-            folders[node.key] = Path(room) / str(index)
-            folders[node.key].mkdir()
-            times[node.key] = rehearse_step(node, folders, copy, few, recipe.seed, Path(room) / f"work{index}")
-            if node.form is not Form.TORCH:
-                try_engine(node, folders[node.key], few, copy)
+        try:
+            folders[plan.reference.key].mkdir()
+            artifact.save(copy, folders[plan.reference.key])
+            for index, node in enumerate(steps):
+                progress(index, len(steps), {})
+                if node.key in folders:
+                    continue
+                folders[node.key] = room / str(index)
+                folders[node.key].mkdir()
+                times[node.key] = rehearse_step(node, folders, copy, few, recipe.seed, room / f"work{index}")
+                if node.form is not Form.TORCH:
+                    try_engine(node, folders[node.key], few, copy)
+            progress(len(steps), len(steps), {})
+        except Exception as error:
+            if is_full(error):
+                raise disk_error(error, room) from error
+            raise
     elapsed = time.monotonic() - started
     depth = len(reference.transformer.config.layers) / LAYERS
     real = sum(seconds * depth for seconds in times.values()) + ROUND_SHARE * recipe.bench.repeats * len(times) / 6
@@ -127,4 +135,4 @@ def two_layers(reference: ImageModel) -> ImageModel:
 def pick_few(tokens: TokenSet) -> TokenSet:
     """A handful of pictures of each part."""
     chosen = [np.flatnonzero(tokens.parts == part)[:PICTURES] for part in np.unique(tokens.parts)]
-    return replace(tokens.take(np.concatenate(chosen)))
+    return tokens.take(np.concatenate(chosen))

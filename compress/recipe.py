@@ -10,10 +10,13 @@ from typing import Any
 import yaml
 
 from compress.artifact import Form
+from compress.measure.statistics import FEWEST_VALUES
 from compress.models import families
 from compress.passes import Pass, find
-from compress.settings import InputError, parse, plain, setting
+from compress.settings import InputError, nearest, parse, plain, setting
 from compress.verdict import Gate
+
+OF_ENGINES = ("class_accuracy_drop", "low_precision_share")  # what is measured of engines, not of every step
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Bench:
 
     batch: tuple[int, ...] = setting((1, 8), doc="pictures drawn at once, one row of results each", low=1)
     threads: int = setting(2, doc="threads of the runtime", low=1)
-    repeats: int = setting(20, doc="interleaved rounds", low=5)
+    repeats: int = setting(20, doc="interleaved rounds", low=FEWEST_VALUES)
     samples: int = setting(300, doc="pictures drawn for class accuracy", low=10)
 
 
@@ -104,6 +107,8 @@ class StrictLoader(yaml.SafeLoader):
 def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
         if key.value in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
         seen.add(key.value)
@@ -155,9 +160,10 @@ def load(path: Path) -> Recipe:
         InputError: anything is wrong; file, place, value, and what would be right.
     """
     value = read_yaml(path)
-    layout = parse(_Layout, value, str(path))
-    if layout.model.family not in families.names():
-        families.load(layout.model.family, layout.model.checkpoint, f"{path}: model")
+    layout = parse(_Layout, value, f"{path}:")
+    family = layout.model.family
+    if family not in families.names():
+        raise InputError(f"{path}: model.family: {family!r} is not a family; {nearest(family, families.names())}")
     families.locate(layout.model.checkpoint, f"{path}: model.checkpoint")
     if not layout.engines:
         raise InputError(
@@ -175,7 +181,9 @@ def load(path: Path) -> Recipe:
         chain = read_chain(items, where)
         check_forms(chain, Form.TORCH, where, ends=(Form.ONNX, Form.ENGINE))
         engines.append(EngineChain(name, chain))
-    return Recipe(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate)
+    recipe = Recipe(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate)
+    check_gates(recipe)
+    return recipe
 
 
 def read_chain(items: Any, where: str) -> tuple[Step, ...]:
@@ -196,7 +204,7 @@ def read_step(item: Any, where: str) -> Step:
         )
     name = str(passes[0])
     made = parse(find(name, where), item[passes[0]], f"{where} {name}")
-    gate = parse(Gate, item["gate"], f"{where} gate") if "gate" in item else None
+    gate = parse(Gate, item["gate"], f"{where} {name}.gate") if "gate" in item else None
     return Step(name, made, gate)
 
 
@@ -216,3 +224,27 @@ def check_forms(chain: tuple[Step, ...], form: Form, where: str, ends: tuple[For
         raise InputError(
             f"{where}: ends in {form.value}; an engine needs an export, for example  export: {{target: onnxruntime}}"
         )
+
+
+def check_gates(recipe: Recipe) -> None:
+    """Refuse limits on what the run is not going to measure: they would be breached after all the work."""
+    gates = [(f"passes[{index}] {step.name}.gate", step.gate) for index, step in enumerate(recipe.steps)]
+    gates += [
+        (f"engines.{engine.name}[{index}] {step.name}.gate", step.gate)
+        for engine in recipe.engines
+        for index, step in enumerate(engine.steps)
+    ]
+    for where, gate in gates:
+        for key in OF_ENGINES:
+            if gate is not None and getattr(gate, key) is not None:
+                raise InputError(
+                    f"{recipe.path}: {where}.{key}: measured of engines only; put it into the recipe's gate"
+                )
+    for where, gate in [*gates, ("gate", recipe.gate)]:
+        if gate is not None and gate.speedup_batch not in (None, *recipe.bench.batch):
+            batches = ", ".join(map(str, recipe.bench.batch))
+            raise InputError(
+                f"{recipe.path}: {where}.speedup_batch: {gate.speedup_batch} is not timed; bench.batch has {batches}"
+            )
+    if recipe.gate and recipe.gate.class_accuracy_drop is not None and recipe.tokens.source != "digits":
+        raise InputError(f"{recipe.path}: gate.class_accuracy_drop: only measured where tokens.source is 'digits'")

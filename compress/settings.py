@@ -34,32 +34,44 @@ def setting(
 def nearest(word: str, words: Iterable[str]) -> str:
     """A did-you-mean clause for a word that is none of the known words."""
     known = sorted(words)
+    if not known:
+        return "there is none to choose from"
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 
+def inside(where: str, name: str) -> str:
+    """The place of a key in another place; a place that ends in a colon is a file or a step."""
+    return f"{where} {name}" if where.endswith(":") else f"{where}.{name}"
+
+
 def parse(cls: type[T], value: object, where: str) -> T:
-    """Make `cls` from a mapping; `where` names the place in every message."""
+    """Make `cls` from a mapping; `where` names the place in every message: ``r.yaml:`` becomes ``r.yaml: bench.batch``.
+
+    Raises:
+        InputError: an unknown key, a missing one, another type, a number out of range.
+    """
+    place = where.removesuffix(":")
     if value is None:
         value = {}
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {value!r} is not a mapping of settings")
+        raise InputError(f"{place}: {value!r} is not a mapping of settings")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
-            raise InputError(f"{where}: unknown key {key!r}; {nearest(str(key), fields)}")
+            raise InputError(f"{place}: unknown key {key!r}; {nearest(str(key), fields)}")
     arguments: dict[str, Any] = {}
     for name, field in fields.items():
         if name in value:
-            arguments[name] = convert(hints[name], value[name], f"{where}.{name}")
-            check_range(field, arguments[name], f"{where}.{name}")
+            arguments[name] = convert(hints[name], value[name], inside(where, name))
+            check_range(field, arguments[name], inside(where, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise InputError(f"{where}: '{name}' is missing; it is needed ({field.metadata.get('doc', name)})")
+            raise InputError(f"{place}: '{name}' is missing; it is needed ({field.metadata.get('doc', name)})")
     try:
         return cls(**arguments)
     except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{place}: {error}") from error
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:

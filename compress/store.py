@@ -25,9 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.settings import InputError
+from compress.settings import InputError, digest, plain
 
 ENTRY = "entry.json"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FOLDERS = ("artifacts", "drafts", "work", "measurements", "users", "locks")
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ class Entry:
     size_bytes: int
 
 
-@dataclass(frozen=True)
 class Damage(Exception):  # noqa: N818 - a finding, not a failure: the artifact is made again
     """A stored artifact that is not what was written."""
 
-    folder: Path
-    reason: str
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.folder, self.reason = folder, reason
 
 
 class Store:
@@ -54,11 +56,22 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def prepare(self) -> Store:
+        """Make the folders that writing needs, so that a missing permission is found before anything long begins.
+
+        Raises:
+            InputError: they cannot be made or written into.
+        """
         try:
-            for name in ("artifacts", "drafts", "work", "measurements", "users", "locks"):
-                (root / name).mkdir(parents=True, exist_ok=True)
+            for name in FOLDERS:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+                if not os.access(self.root / name, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
-            raise InputError(f"store {root}: cannot be used ({error.strerror}); choose another with --store") from error
+            reason = f"cannot be written ({error.strerror})"
+            raise InputError(f"store {self.root}: {reason}; choose another with --store") from error
+        return self
 
     def find(self, key: str) -> Entry | None:
         """The artifact of this key, every file re-hashed, or None if it is not there.
@@ -74,12 +87,13 @@ class Store:
             for name, (sha256, size) in entry["files"].items():
                 if (folder / name).stat().st_size != size or file_hash(folder / name) != sha256:
                     raise Damage(folder, f"{name} is not what was written")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            size = sum(size for _, size in entry["files"].values())
+            found = Entry(key, folder, entry["made_by"], entry["notes"], size)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damage(folder, f"{ENTRY} or a file it lists is unreadable ({type(error).__name__})") from error
         with contextlib.suppress(OSError):
             os.utime(folder)  # least recently used goes first in gc
-        size = sum(size for _, size in entry["files"].values())
-        return Entry(key, folder, entry["made_by"], entry["notes"], size)
+        return found
 
     def contains(self, key: str) -> bool:
         """Whether an artifact of this key is there, without reading it."""
@@ -114,8 +128,10 @@ class Store:
                 entry = {"key": key, "made_by": made_by, "notes": notes, "files": files}
                 (draft / ENTRY).write_text(json.dumps(entry, indent=1))
                 draft.rename(self.root / "artifacts" / key)
-            except OSError as error:
-                raise disk_error(error, self.root) from error
+            except Exception as error:
+                if isinstance(error, OSError) or is_full(error):
+                    raise disk_error(error, self.root) from error
+                raise
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
             shutil.rmtree(self.root / "work" / key, ignore_errors=True)
@@ -136,31 +152,50 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"store: another run is making {key[:12]}; waiting for it")
+                say(f"store: another run is at {key[:12]}; waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def measurement(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The stored measurement of this key, or a new one."""
+    def measurement(
+        self, key: str, measure: Callable[[], dict[str, Any]], say: Callable[[str], None] = lambda text: None
+    ) -> dict[str, Any]:
+        """The stored measurement of this key, or a new one; a damaged one is said and measured again.
+
+        While another process measures it, this one waits: two would only disturb each other's times.
+        """
         path = self.root / "measurements" / f"{key}.json"
+        with self.locked(key, say):
+            try:
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                if stored["sha256"] == digest(stored["value"]):
+                    return stored["value"]
+                raise ValueError
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError, KeyError, TypeError):
+                say(f"store: measurement {key[:12]} is damaged; measured again")
+            value = plain(measure())
+            self.write(path, {"sha256": digest(value), "value": value})
+        return value
+
+    def write(self, path: Path, value: Any) -> None:
+        """Write JSON, whole or not at all.
+
+        Raises:
+            InputError: the disk is full, or the file cannot be written.
+        """
+        draft = self.root / "drafts" / f"{path.stem}-{os.getpid()}"
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError):
-            pass
-        value = measure()
-        draft = path.with_suffix(f".{os.getpid()}")
-        try:
-            draft.write_text(json.dumps(value))
+            draft.write_text(json.dumps(value), encoding="utf-8")
             draft.replace(path)
         except OSError as error:
+            draft.unlink(missing_ok=True)
             raise disk_error(error, self.root) from error
-        return value
 
     def note_user(self, recipe: Path, keys: list[str]) -> None:
         """Remember that this recipe needs these artifacts."""
         name = hashlib.sha256(str(recipe.resolve()).encode()).hexdigest()[:16]
-        text = json.dumps({"recipe": str(recipe.resolve()), "keys": keys})
-        (self.root / "users" / f"{name}.json").write_text(text)
+        self.write(self.root / "users" / f"{name}.json", {"recipe": str(recipe.resolve()), "keys": keys})
 
     def users(self) -> dict[str, list[str]]:
         """The recipes that need each key; recipes whose file is gone need nothing."""
@@ -186,7 +221,7 @@ class Store:
     def rows(self) -> list[dict[str, Any]]:
         """What the store holds, most recently used first: key, pass, size, seconds since use, recipes that need it."""
         users, rows = self.users(), []
-        for folder in (self.root / "artifacts").iterdir():
+        for folder in (self.root / "artifacts").glob("*"):
             try:
                 entry = json.loads((folder / ENTRY).read_text())
                 name, size = entry["made_by"]["pass"], sum(size for _, size in entry["files"].values())
@@ -206,24 +241,42 @@ class Store:
     def collect(self, max_bytes: int) -> list[dict[str, Any]]:
         """Delete artifacts until at most `max_bytes` are left: those no recipe needs first, then least recently used.
 
-        An artifact that a running process is making or holds is left alone. Returns the rows that were deleted.
+        An artifact that a running process is making is left alone. Drafts that killed processes left behind go too.
+        Returns the rows that were deleted.
         """
+        self.clear_drafts()
         rows = self.rows()
         total, deleted = sum(row["size_bytes"] for row in rows), []
         for row in sorted(rows, key=lambda row: (bool(row["needed_by"]), -row["unused_seconds"])):
             if total <= max_bytes:
                 break
-            with (self.root / "locks" / row["key"]).open("w") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+            with self.free(row["key"]) as free:
+                if not free:
                     continue
-                doomed = self.root / "drafts" / f"{row['key']}-deleted-{os.getpid()}"
+                doomed = self.root / "drafts" / f"{row['key']}-{os.getpid()}"
                 (self.root / "artifacts" / row["key"]).rename(doomed)
                 shutil.rmtree(doomed)
             total -= row["size_bytes"]
             deleted.append(row)
         return deleted
+
+    def clear_drafts(self) -> None:
+        """Remove the drafts whose key no running process holds."""
+        for draft in (self.root / "drafts").glob("*"):
+            with self.free(draft.name.rsplit("-", 1)[0]) as free:
+                if free:
+                    shutil.rmtree(draft) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def free(self, key: str) -> Iterator[bool]:
+        """Hold the lock of a key if no other process does; whether it is held now."""
+        with (self.root / "locks" / key).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
 
 def file_hash(path: Path) -> str:
@@ -232,8 +285,17 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def disk_error(error: OSError, root: Path) -> InputError:
+def is_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space, whichever library tried it."""
+    if isinstance(error, OSError):
+        return error.errno in NO_SPACE
+    rust = any(f"os error {code})" in str(error) for code in NO_SPACE)  # safetensors
+    return rust or ("inline_container.cc" in str(error) and "unexpected pos" in str(error))  # torch.save says no more
+
+
+def disk_error(error: BaseException, root: Path) -> InputError:
     """A full disk or a missing permission, in one line."""
-    if error.errno == errno.ENOSPC:
-        return InputError(f"store {root}: the disk is full; what was finished is kept, free space and run again")
-    return InputError(f"store {root}: cannot write ({error.strerror}); what was finished is kept")
+    if is_full(error):
+        return InputError(f"{root}: the disk is full; what was finished is kept, free space and run again")
+    place = getattr(error, "filename", None) or root
+    return InputError(f"{place}: cannot be written ({getattr(error, 'strerror', error)}); what was finished is kept")

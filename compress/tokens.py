@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,14 @@ def open_source(source: str, where: str) -> TokenSet:
         return digits()
     path = Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"{where}.source: {source!r} is neither a file nor 'digits'")
+        raise InputError(f"{where}: {source!r} is neither a file nor 'digits'")
     try:
-        return TokenSet.load(path)
-    except ValueError as error:
-        raise InputError(f"{where}.source: {error}") from error
+        tokens = TokenSet.load(path)
+    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{where}: {error}") from error
+    if not len(tokens):
+        raise InputError(f"{where}: {source} holds no pictures")
+    return tokens
 
 
 def check_fits(tokens: TokenSet, model: ImageModel, where: str) -> None:
@@ -46,8 +50,9 @@ def check_fits(tokens: TokenSet, model: ImageModel, where: str) -> None:
         ("token", tokens.tokens, config.vocabulary),
         ("class", tokens.labels, config.classes + 1),
     ):
-        if values.min() < 0 or values.max() >= limit:
-            raise InputError(f"{where}: {name} {values.max()} is out of range; {model.name} knows 0 to {limit - 1}")
+        wrong = values[(values < 0) | (values >= limit)]
+        if len(wrong):
+            raise InputError(f"{where}: {name} {wrong[0]} is out of range; {model.name} knows 0 to {limit - 1}")
 
 
 def from_folder(folder: Path, model: ImageModel, validation: float, held_out: float, seed: int) -> TokenSet:
@@ -57,12 +62,14 @@ def from_folder(folder: Path, model: ImageModel, validation: float, held_out: fl
     and scaled to the grid. Shares of `validation` and `held_out` are set apart.
 
     Raises:
-        InputError: no pictures, an unreadable picture, or a subfolder that is not a class.
+        InputError: no pictures, an unreadable picture, a subfolder that is not a class, or shares that leave nothing.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder of pictures")
+    if validation + held_out >= 1:
+        raise InputError(f"validation {validation:g} and held-out {held_out:g} leave nothing to train on; stay below 1")
     config = model.transformer.config
     rows, columns = config.grid
     arrays, labels = [], []
@@ -89,6 +96,6 @@ def class_of(path: Path, null_class: int, folder: Path) -> int:
     """The class that a picture's subfolder names, or the null class."""
     if len(path.parts) == 1:
         return null_class
-    if not path.parts[0].isdecimal() or int(path.parts[0]) > null_class:
+    if not path.parts[0].isdecimal() or int(path.parts[0]) >= null_class:
         raise InputError(f"{folder / path.parts[0]}: a subfolder is named for its class, 0 to {null_class - 1}")
     return int(path.parts[0])

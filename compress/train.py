@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.augment import Augment, augmented
-from calibration.tokens import TokenSet
+from calibration.tokens import Part, TokenSet
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+from compress.recipe import read_yaml
 from compress.settings import InputError, parse, plain, setting
 from compress.tokens import open_source
 from compress.training import Report, Schedule, fit
@@ -97,9 +98,28 @@ class TrainRecipe:
     @classmethod
     def load(cls, path: Path) -> TrainRecipe:
         """Read and check a YAML file."""
-        from compress.recipe import read_yaml
+        return parse(cls, read_yaml(path), f"{path}:")
 
-        return parse(cls, read_yaml(path), str(path))
+
+def check_tokens(data: TokenSet, config: TransformerConfig, recipe: TrainRecipe) -> None:
+    """Refuse tokens that the model cannot read, or that are too few.
+
+    Raises:
+        InputError: which, and what the model reads.
+    """
+    where = f"{recipe.name}: tokens {recipe.tokens}"
+    length, token, label = data.tokens.shape[1], data.tokens.max(), data.labels.max()
+    if length != config.length or token >= config.vocabulary or label > config.classes:
+        raise InputError(
+            f"{where}: pictures of {length} tokens up to {token}, classes up to {label}; the model reads "
+            f"{config.length} tokens below {config.vocabulary}, and classes up to {config.classes}"
+        )
+    needed: dict[Part, int] = {"train": recipe.train.batch, "validation": 1, "held_out": 1}
+    for part, count in needed.items():
+        try:
+            data.part(part, count)
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from error
 
 
 def nll(model: nn.Module, tokens: TokenSet, vocabulary: int, batch: int = 128) -> float:
@@ -125,15 +145,18 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     """
     from compress.models.families import reference
 
-    output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(recipe.train.threads)
-    settings, config = recipe.train, recipe.model.config()
-    data = open_source(recipe.tokens, recipe.name)
-    if data.tokens.shape[1] != config.length or data.tokens.max() >= config.vocabulary:
-        raise InputError(
-            f"tokens {recipe.tokens}: pictures of {data.tokens.shape[1]} tokens up to {data.tokens.max()}; "
-            f"the model has grid {config.grid} and vocabulary {config.vocabulary}"
-        )
+    settings = recipe.train
+    try:
+        config = recipe.model.config()
+    except ValueError as error:
+        raise InputError(f"{recipe.name}: model: {error}") from error
+    data = open_source(recipe.tokens, f"{recipe.name}: tokens")
+    check_tokens(data, config, recipe)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {output}: cannot be written ({error.strerror}); choose another with -o") from error
     training, validation, held_out = data.part("train"), data.part("validation"), data.part("held_out")
     model = TokenTransformer(config)
     model.initialise(torch.Generator().manual_seed(recipe.seed))

@@ -21,7 +21,7 @@ def write_seven(folder: Path) -> dict[str, int]:
 
 
 def test_an_artifact_is_made_once_and_then_reused(tmp_path: Path) -> None:
-    store, said = Store(tmp_path), []
+    store, said = Store(tmp_path).prepare(), []
     first, reused_first = store.make("k", MADE_BY, write_seven, said.append)
     second, reused_second = store.make("k", MADE_BY, lambda folder: pytest.fail("made twice"), said.append)
     assert (reused_first, reused_second) == (False, True)
@@ -32,7 +32,7 @@ def test_an_artifact_is_made_once_and_then_reused(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
 
     def broken(folder: Path) -> dict[str, int]:
         (folder / "data").write_text("half")
@@ -46,7 +46,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["change", "truncate", "remove", "entry"])
 def test_a_damaged_artifact_is_found_said_and_made_again(tmp_path: Path, harm: str) -> None:
-    store, said = Store(tmp_path), []
+    store, said = Store(tmp_path).prepare(), []
     store.make("k", MADE_BY, write_seven, said.append)
     data = tmp_path / "artifacts" / "k" / "data"
     if harm == "change":
@@ -67,7 +67,7 @@ def test_a_damaged_artifact_is_found_said_and_made_again(tmp_path: Path, harm: s
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_finished(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
     store.make("done", MADE_BY, write_seven, print)
 
     def full(folder: Path) -> dict[str, int]:
@@ -80,8 +80,8 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_finished(tmp_path: Path) -> 
 
 def test_a_store_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be used .*choose another with --store"):
-        Store(tmp_path / "file" / "store")
+    with pytest.raises(InputError, match=r"cannot be written .*choose another with --store"):
+        Store(tmp_path / "file" / "store").prepare()
 
 
 def _make_slowly(root: Path, queue: multiprocessing.Queue) -> None:
@@ -89,7 +89,7 @@ def _make_slowly(root: Path, queue: multiprocessing.Queue) -> None:
         time.sleep(0.5)
         return write_seven(folder)
 
-    queue.put(Store(root).make("k", MADE_BY, slow, lambda text: None)[1])
+    queue.put(Store(root).prepare().make("k", MADE_BY, slow, lambda text: None)[1])
 
 
 def test_two_runs_at_once_make_an_artifact_once(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_two_runs_at_once_make_an_artifact_once(tmp_path: Path) -> None:
 
 
 def test_collection_takes_what_no_recipe_needs_first_then_the_least_recently_used(tmp_path: Path) -> None:
-    store, recipe = Store(tmp_path / "store"), tmp_path / "r.yaml"
+    store, recipe = Store(tmp_path / "store").prepare(), tmp_path / "r.yaml"
     recipe.write_text("")
     for age, key in enumerate(["needed", "old", "new"]):
         store.make(key, MADE_BY, write_seven, print)
@@ -116,6 +116,6 @@ def test_collection_takes_what_no_recipe_needs_first_then_the_least_recently_use
 
 
 def test_measurements_are_kept_apart_and_made_once(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
     assert store.measurement("m", lambda: {"value": 1}) == {"value": 1}
     assert store.measurement("m", lambda: {"value": 2}) == {"value": 1}

@@ -1,0 +1,29 @@
+"""The command line: the only place that prints and exits.
+
+Exit codes: 0 all well; 1 a gate was breached (or a comparison failed); 2 bad usage or bad input; 130 interrupted.
+Heavy packages are imported inside the verbs, so `compress --help` is quick.
+"""
+
+from __future__ import annotations
+
+import click
+
+from compress.cli.engines import bench, generate, report, tokens, verify
+from compress.cli.group import Group
+from compress.cli.listings import doctor, models, passes, store
+from compress.cli.recipes import plan, run, train
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="compress")
+def main() -> None:
+    """Make a trained image-token transformer small and fast, and prove what was lost and won at every step.
+
+    \b
+    Start with:          compress run recipes/quickstart.yaml
+    Shell completion:    eval "$(_COMPRESS_COMPLETE=bash_source compress)"   (or zsh_source, fish_source)
+    """
+
+
+for verb in (run, plan, train, tokens, generate, verify, bench, report, passes, models, store, doctor):
+    main.add_command(verb)

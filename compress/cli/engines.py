@@ -1,0 +1,171 @@
+"""The verbs that use a finished model: tokens, generate, verify, bench, report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from compress.cli.group import BREACH, example, json_option, threads_option, whole_numbers
+from compress.cli.terminal import console, print_json, print_rows
+
+if TYPE_CHECKING:
+    from compress.comparison import Comparison
+
+
+@click.command()
+@example("compress tokens photos/ -o tokens.npz --model digits")
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The TokenSet to write (.npz).")
+@click.option("--model", "model_name", default="digits", show_default=True, help="A shipped model or a checkpoint.")
+@click.option("--validation", type=click.FloatRange(0, 0.9), default=0.05, show_default=True, help="Share set apart.")
+@click.option("--held-out", type=click.FloatRange(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split.")
+def tokens(images: Path, output: Path, model_name: str, validation: float, held_out: float, seed: int) -> None:
+    """Turn a folder of pictures into a TokenSet with the model's tokenizer.
+
+    Pictures in a subfolder named 0, 1, 2 ... get that class; pictures right in the folder get no class.
+    """
+    from compress.models import families
+    from compress.settings import InputError
+    from compress.tokens import from_folder
+
+    if output.suffix != ".npz":
+        raise InputError(f"--output: '{output}' must end in .npz")
+    model = families.load("reference", model_name, "--model")
+    made = from_folder(images, model, validation, held_out, seed)
+    made.save(output)
+    parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
+    counts = ", ".join(f"{count} {part.replace('_', '-')}" for part, count in parts.items())
+    click.echo(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts})")
+
+
+@click.command()
+@example("compress generate runs/quickstart/engines/cpu --labels 3,1,4 -o out.png")
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--labels", required=True, help="Classes, separated by commas.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the pictures.")
+@click.option("--cfg-scale", type=click.FloatRange(0), help="Guidance; 1 is none.  [default: the engine's]")
+@click.option("--temperature", type=click.FloatRange(0), help="0 always takes the likeliest.  [default: the engine's]")
+@click.option("--top-k", type=click.IntRange(0), help="Keep the k likeliest; 0 keeps all.  [default: the engine's]")
+@click.option("--top-p", type=click.FloatRange(0, 1), help="Keep this much probability.  [default: the engine's]")
+@threads_option
+def generate(
+    engine: Path, labels: str, output: Path, seed: int, cfg_scale: float | None, temperature: float | None,
+    top_k: int | None, top_p: float | None, threads: int,
+) -> None:  # fmt: skip
+    """Draw pictures with an engine (or a checkpoint, in PyTorch)."""
+    import numpy as np
+
+    from compress.candidate import open_candidate
+    from compress.measure.images import save_grid
+    from compress.settings import InputError
+
+    classes = np.array(whole_numbers(labels, "--labels", "3,1,4"), dtype=np.int64)
+    drawer = open_candidate(str(engine), threads)
+    try:
+        sampler = drawer.sampler.changed(cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p)
+        pictures = drawer.decode_images(drawer.draw_tokens(classes, seed, sampler))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    save_grid(pictures, output)
+    click.echo(f"{output}: {len(classes)} pictures")
+
+
+@click.command()
+@example("compress verify digits runs/quickstart/engines/cpu --gates gates.yaml --json")
+@click.argument("reference")
+@click.argument("candidate")
+@click.option("--gates", type=click.Path(path_type=Path), help="YAML mapping of gates, for example  nll_drift: 2%")
+@click.option("--tokens", "source", default="digits", show_default=True, help="'digits' or a TokenSet (.npz).")
+@click.option("--held-out", type=click.IntRange(2), default=None, help="Held-out pictures.  [default: all]")
+@threads_option
+@json_option
+def verify(
+    reference: str, candidate: str, gates: Path | None, source: str, held_out: int | None, threads: int, as_json: bool
+) -> None:
+    """Measure how far a candidate's outputs drift from a reference's, on held-out tokens.
+
+    Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached.
+    """
+    from compress.comparison import compare
+    from compress.recipe import read_yaml
+    from compress.settings import parse
+    from compress.verdict import Gate
+
+    gate = parse(Gate, read_yaml(gates), f"{gates}:") if gates else None
+    result = compare(reference, candidate, gate, source, held_out, threads)
+    if as_json:
+        print_json(result)
+    else:
+        print_rows(f"{candidate} against {reference}", ["measurement", "value", "95 % interval"], drift_rows(result))
+        for breach in result.verdict.breaches:
+            click.echo(f"breach: {breach.text}")
+        if gate is not None and result.verdict.passed:
+            click.echo("every gate holds")
+    sys.exit(0 if result.verdict.passed else BREACH)
+
+
+def drift_rows(result: Comparison) -> list[list[str]]:
+    """A comparison as rows of a table."""
+    drift = result.fidelity
+    intervals = ("nll", "reference_nll", "nll_drift", "nll_drift_nats", "kl", "agreement")
+    rows = []
+    for name in intervals:
+        low, high = getattr(drift, f"{name}_ci95")
+        rows.append([name, f"{getattr(drift, name):.5g}", f"{low:.5g} to {high:.5g}"])
+    rows.append(["kl_p99", f"{drift.kl_p99:.5g}", ""])
+    rows.append(["max_abs_difference", f"{drift.max_abs_difference:.5g}", ""])
+    rows.append(["stepwise_max_abs_difference", f"{result.stepwise_max_abs_difference:.5g}", ""])
+    return rows
+
+
+@click.command()
+@example("compress bench runs/quickstart/engines/cpu digits --batch 1,8")
+@click.argument("engines", nargs=-1, required=True)
+@click.option("--batch", default="1,8", show_default=True, help="Pictures drawn at once, separated by commas.")
+@click.option("--repeats", type=click.IntRange(6), default=20, show_default=True, help="Interleaved rounds.")
+@threads_option
+@json_option
+def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_json: bool) -> None:
+    """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
+    from compress.comparison import bench as run_bench
+
+    rows = run_bench(engines, whole_numbers(batch, "--batch", "1,8", low=1), repeats, threads)
+    if as_json:
+        print_json(rows)
+        return
+    from compress.measure.speed import words
+
+    print_rows(
+        f"{threads} threads, {repeats} interleaved rounds; the first engine is the reference",
+        ["engine", "runtime", "batch", "ms per token", "images/s", "speedup"],
+        [
+            [row.engine, row.speed.runtime, str(row.speed.batch), f"{row.speed.ms_per_token:.3f}",
+             f"{row.speed.images_per_second:.2f}",
+             words(row.speed.speedup_vs_reference, row.speed.speedup_vs_reference_ci95)]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+@click.command()
+@example("compress report runs/quickstart")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@json_option
+def report(run_folder: Path, as_json: bool) -> None:
+    """Show a finished run's report again."""
+    from compress import pipeline
+    from compress import report as reports
+    from compress.report.table import table
+
+    result = reports.load(run_folder / reports.FILE)
+    if as_json:
+        print_json(result)
+        return
+    console().print(table(result))
+    for line in pipeline.closing_lines(result, run_folder):
+        click.echo(line)

@@ -1,0 +1,135 @@
+"""The verbs that say what there is: passes, models, store, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compress.cli.group import Group, example, json_option, store_option
+from compress.cli.terminal import print_json, print_rows
+
+
+@click.command()
+@example("compress passes prune-heads")
+@click.argument("name", required=False)
+@json_option
+def passes(name: str | None, as_json: bool) -> None:
+    """List the passes, or one pass's settings with defaults."""
+    from compress import catalogue
+
+    rows = catalogue.passes(name)
+    if as_json:
+        print_json(rows)
+        return
+    if name is None:
+        listed = [
+            [r["name"], f"{r['accepts']} -> {r['returns']}", "exact" if r["exact"] else "lossy", r["doc"]] for r in rows
+        ]
+        print_rows("passes", ["pass", "forms", "", "what it does"], listed)
+        return
+    settings = [[s["name"], s["type"], s["default"], s["doc"]] for s in rows[0]["settings"]]
+    print_rows(f"{name}: {rows[0]['doc']}", ["setting", "type", "default", "what it is"], settings)
+
+
+@click.command()
+@example("compress models --json")
+@json_option
+def models(as_json: bool) -> None:
+    """List the shipped models and the families of checkpoints that can be read."""
+    from compress import catalogue
+
+    found = catalogue.models()
+    if as_json:
+        print_json(found)
+        return
+    shipped = [
+        [m["name"], f"{m['parameters'] / 1e6:.2f} M", f"{m['size_bytes'] / 1e6:.1f} MB", f"{m['held_out_nll']:.4f}",
+         m["doc"]]
+        for m in found["models"]
+    ]  # fmt: skip
+    if shipped:
+        print_rows("shipped models", ["model", "parameters", "size", "held-out NLL", "what it draws"], shipped)
+    else:
+        click.echo("no shipped model is here; `compress train recipes/train-digits.yaml -o FOLDER` makes one")
+    print_rows("families", ["family", "what it reads"], [[f["name"], f["doc"]] for f in found["families"]])
+
+
+@click.group(cls=Group)
+def store() -> None:
+    """See and tidy the store of artifacts."""
+
+
+@store.command("list")
+@example("compress store list")
+@store_option
+@json_option
+def store_list(store_path: Path, as_json: bool) -> None:
+    """What the store holds, and which recipes need it."""
+    from compress.store import Store
+
+    rows = Store(store_path).rows()
+    if as_json:
+        print_json(rows)
+        return
+    print_store_rows(f"{store_path}: {len(rows)} artifacts", rows)
+    click.echo(f"{sum(row['size_bytes'] for row in rows) / 1e6:.1f} MB in all")
+
+
+@store.command("gc")
+@example("compress store gc --max-size 2GiB")
+@click.option("--max-size", required=True, help="What may stay: bytes, or with MB, GB, MiB, GiB.")
+@store_option
+@json_option
+def store_gc(max_size: str, store_path: Path, as_json: bool) -> None:
+    """Delete artifacts until the store is small enough: those no recipe needs first, then least recently used."""
+    from compress.store import Store
+
+    rows = Store(store_path).prepare().collect(parse_size(max_size))
+    if as_json:
+        print_json(rows)
+        return
+    print_store_rows(f"{store_path}: deleted {len(rows)} artifacts", rows)
+
+
+def print_store_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    """Artifacts of the store as a table."""
+    print_rows(title, ["key", "pass", "size", "unused", "needed by"], [
+        [row["key"][:12], row["pass"], f"{row['size_bytes'] / 1e6:.2f} MB", f"{row['unused_seconds'] / 3600:.1f} h",
+         ", ".join(Path(user).name for user in row["needed_by"]) or "-"]
+        for row in rows
+    ])  # fmt: skip
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size like 500MB or 2GiB."""
+    from compress.settings import InputError
+
+    units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1, "": 1}
+    upper = text.strip().upper()
+    for unit, size in units.items():
+        number = upper.removesuffix(unit) if unit else upper
+        if upper.endswith(unit) and number.strip().replace(".", "", 1).isdigit():
+            return int(float(number) * size)
+    raise InputError(f"--max-size: {text!r} is not a size like 500MB or 2GiB")
+
+
+@click.command()
+@example("compress doctor")
+@json_option
+def doctor(as_json: bool) -> None:
+    """What this machine can run: CPU features, ONNX Runtime providers, TensorRT, CUDA."""
+    from compress.doctor import examine
+    from compress.settings import plain
+
+    health = examine()
+    if as_json:
+        print_json(health)
+        return
+    machine = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for key, value in plain(health.machine).items()
+    }
+    print_rows("this machine", ["", ""], [[key, str(value)] for key, value in machine.items()])
+    print_rows("what can run", ["", "", ""], [[c.name, "yes" if c.works else "no", c.detail] for c in health.checks])

@@ -1,0 +1,100 @@
+"""The verbs that drive a recipe: run, plan, train."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from compress.cli.group import BREACH, example, json_option, store_option
+from compress.cli.terminal import Terminal, console, print_json, print_rows
+
+
+@click.command()
+@example("compress run recipes/quickstart.yaml")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<recipe>]")
+@store_option
+@click.option("--skip-preflight", is_flag=True, help="Do not rehearse the chain on a two-layer copy first.")
+@json_option
+def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: bool, as_json: bool) -> None:
+    """Compress, export, measure and judge: the whole recipe.
+
+    Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
+    Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.
+    """
+    from compress import pipeline
+    from compress import recipe as recipes
+    from compress.report.table import table
+    from compress.store import Store
+
+    loaded = recipes.load(recipe)
+    folder = output or Path("runs") / loaded.name
+    result = pipeline.run(loaded, Store(store_path), folder, Terminal(), preflight=not skip_preflight)
+    if as_json:
+        print_json(result)
+    else:
+        console().print(table(result))
+        for line in pipeline.closing_lines(result, folder):
+            click.echo(line)
+    sys.exit(0 if result.verdict.passed else BREACH)
+
+
+@click.command()
+@example("compress plan recipes/quickstart.yaml --preflight")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--preflight", is_flag=True, help="Also drive the whole chain once on a two-layer copy of the model.")
+@store_option
+@json_option
+def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None:
+    """Show the chain of forms, what the store would reuse, and why the rest would be made. Makes nothing."""
+    from compress import plan as plans
+    from compress import recipe as recipes
+    from compress.store import Store
+
+    loaded = recipes.load(recipe)
+    store = Store(store_path)
+    tokens = plans.load_tokens(loaded)
+    planned = plans.make_plan(loaded, tokens)
+    made = store.makers()
+    rows = [
+        {"name": node.name, "form": node.form.value, "key": node.key, "reason": plans.explain(node, store, made)}
+        for node in planned.nodes
+    ]
+    if not as_json:
+        print_rows(
+            str(recipe),
+            ["step", "form", "key", ""],
+            [[row["name"], row["form"], row["key"][:12], row["reason"]] for row in rows],
+        )
+    estimate = None
+    if preflight:
+        from compress import pipeline
+        from compress.preflight import rehearse
+
+        model = pipeline.load_reference(loaded, tokens)
+        estimate = rehearse(loaded, planned, model, tokens, Terminal())
+    if as_json:
+        print_json({"steps": rows, "preflight": estimate})
+    elif estimate is not None:
+        click.echo(estimate.words())
+
+
+@click.command()
+@example("compress train recipes/train-digits.yaml -o runs/train-digits")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the checkpoint.")
+@json_option
+def train(recipe: Path, output: Path, as_json: bool) -> None:
+    """Train a reference model from a recipe; an interrupted training goes on where it was."""
+    from compress.train import TrainRecipe
+    from compress.train import train as run_training
+
+    loaded = TrainRecipe.load(recipe)
+    with Terminal().work(f"train {loaded.name}") as progress:
+        result = run_training(loaded, output, progress)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"{output}: held-out NLL {result['held_out_nll']:.4f} nats per token")
