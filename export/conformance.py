@@ -1,5 +1,103 @@
-"""stub until the real one"""
+"""What can be proven of a model without the runtime of its target: the ONNX standard, and the target's own rules.
+
+No finding means static-legal: the checker accepts the graphs, their types and shapes agree, and every rule that the
+target's documents state is kept. It does not prove that a runtime builds them or how fast they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+import onnx_ir as ir
+
+from export import quantization_rules, tensorrt_rules
+from export.builder import MICROSOFT
+from export.manifest import Cache, Manifest, Target
+from export.onnx_model import OnnxModel
+
+STANDARD = ("", "ai.onnx")
+DOMAINS: dict[Target, tuple[str, ...]] = {
+    "onnxruntime": (*STANDARD, MICROSOFT),
+    "standard": STANDARD,
+    "tensorrt": STANDARD,
+}
+# What the runtime feeds besides the tokens and the past, for each kind of cache.
+EXTRA_INPUTS: dict[Cache, set[str]] = {
+    "growing": set(),
+    "shared": {"seqlens_k", "total_sequence_length"},
+    "static": {"position"},
+}
 
 
-def check(model):  # type: ignore
+def check(model: OnnxModel) -> list[str]:
+    """What is wrong with a model's graphs, one sentence a finding; none where nothing is.
+
+    For TensorRT only the decode graph is built, so its rules hold for that graph; ONNX Runtime runs the image decoder.
+    """
+    target = model.manifest.target
+    findings = list(signature(model.decode, model.manifest))
+    for name, graph in (("decode", model.decode), ("image_decoder", model.image_decoder)):
+        findings += [f"{name}: {text}" for text in domains(graph, target)]
+        proto = to_proto(graph)
+        broken = standard(proto)
+        findings += [f"{name}: {text}" for text in broken]
+        if target == "tensorrt" and name == "decode" and not broken:
+            typed = inferred(proto)
+            for rules in (tensorrt_rules, quantization_rules):
+                findings += [f"{name}: {text}" for text in rules.findings(typed)]
+    return findings
+
+
+def signature(decode: ir.Model, manifest: Manifest) -> Iterator[str]:
+    """The decode graph takes and gives what the runtime binds for the manifest's cache."""
+    layers = range(len(manifest.kv_heads))
+    cached = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
+    extra = EXTRA_INPUTS[manifest.cache]
+    wanted = {
+        "inputs": {"tokens", *extra, *(f"past.{name}" for name in cached)},
+        "outputs": {"logits", *(f"present.{name}" for name in cached)},
+    }
+    for what, values in (("inputs", decode.graph.inputs), ("outputs", decode.graph.outputs)):
+        found = {value.name or "" for value in values}
+        if found != wanted[what]:
+            missing, more = sorted(wanted[what] - found), sorted(found - wanted[what])
+            yield (
+                f"decode: its {what} are not those of a {manifest.cache} cache with {len(layers)} layers "
+                f"(missing {', '.join(missing) or 'none'}; not known {', '.join(more) or 'none'})"
+            )
+
+
+def domains(model: ir.Model, target: Target) -> Iterator[str]:
+    """Every operator comes from a domain that the target knows."""
+    allowed = DOMAINS[target]
+    for node in model.graph.all_nodes():
+        if node.domain not in allowed:
+            listed = " and ".join(domain for domain in allowed if domain != "")
+            yield f"{node.name}: {node.domain}::{node.op_type} is no operator of {target}; it knows those of {listed}"
+    for domain, name, _ in model.functions:
+        yield f"function {domain}::{name} is left in the model; inline it, few runtimes read functions"
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The model as it is saved, less what is said of initializers' shapes: their own dimensions hold."""
+    proto = ir.to_proto(model)
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    kept = [info for info in proto.graph.value_info if info.name not in constants]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    return proto
+
+
+def standard(proto: onnx.ModelProto) -> list[str]:
+    """What the ONNX checker with strict type and shape inference says (operators of other domains have no schema)."""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        return [f"the ONNX checker refuses it ({' '.join(str(error).split())})"]
     return []
+
+
+def inferred(proto: onnx.ModelProto) -> ir.Model:
+    """The model with the type and shape of every value, as far as they can be inferred."""
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True))

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from export.manifest import Cache, EngineError, Manifest
 from export.sampling import Sampler, draw
+
+if TYPE_CHECKING:
+    from export.tensorrt import Plan, PlanLoop
 
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
@@ -44,7 +47,8 @@ class Engine:
         self.folder, self.manifest, self.threads = folder, manifest, threads
         self.session = self._open("decode")
         self.image_decoder = self._open("image_decoder")
-        self.loops: dict[int, Loop] = {}
+        self.plan = self._open_plan()
+        self.loops: dict[int, Loop | PlanLoop] = {}
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 0) -> Engine:
@@ -65,6 +69,22 @@ class Engine:
             return onnxruntime.InferenceSession(str(path), options, providers=CPU)
         except Exception as error:
             raise EngineError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
+
+    def _open_plan(self) -> Plan | None:
+        """What TensorRT built, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
+        if "plan" not in self.manifest.files:
+            return None
+        from export.tensorrt import Plan, TensorRTMissingError
+
+        try:
+            return Plan(self.folder / self.manifest.files["plan"], self.manifest)
+        except TensorRTMissingError:
+            return None
+
+    @property
+    def runtime(self) -> str:
+        """What runs the decode graph."""
+        return "onnxruntime" if self.plan is None else "tensorrt"
 
     @property
     def sampler(self) -> Sampler:
@@ -125,7 +145,9 @@ class Engine:
         return self.image_decoder.run(None, {"tokens": tokens})[0]
 
     def score(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Teacher-forced logits (N, T, V) of inputs (N, T), all tokens in one call."""
+        """Teacher-forced logits (N, T, V) of inputs (N, T), all tokens in one call (a plan takes one a call)."""
+        if self.plan is not None:
+            return self.score_stepwise(inputs)
         chunks = [inputs[start : start + SCORE_ROWS] for start in range(0, len(inputs), SCORE_ROWS)]
         return np.concatenate([self.session.run(["logits"], self._prefill(chunk))[0] for chunk in chunks])
 
@@ -149,6 +171,7 @@ class Engine:
                 {},
             )
             watched.session, watched.image_decoder = self._open("decode", options), self.image_decoder
+            watched.plan = None
             watched.draw_tokens(np.asarray(labels, dtype=np.int64))
             records = json.loads(Path(watched.session.end_profiling()).read_text())
         return [
@@ -157,9 +180,12 @@ class Engine:
             if record.get("cat") == "Node" and record["name"].endswith("_kernel_time")
         ]
 
-    def _loop(self, rows: int) -> Loop:
+    def _loop(self, rows: int) -> Loop | PlanLoop:
         if rows not in self.loops:
-            self.loops[rows] = LOOPS[self.manifest.cache](self.session, self.manifest, rows)
+            if self.plan is not None:
+                self.loops[rows] = self.plan.loop(rows)
+            else:
+                self.loops[rows] = LOOPS[self.manifest.cache](self.session, self.manifest, rows)
         return self.loops[rows]
 
     def _prefill(self, inputs: NDArray[np.int64]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ FORMAT = 1
 FILE = "manifest.json"
 DECODE = "decode.onnx"
 IMAGE_DECODER = "image_decoder.onnx"
+PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
 
 Target = Literal["onnxruntime", "standard", "tensorrt"]
 Cache = Literal["growing", "shared", "static"]

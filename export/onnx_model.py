@@ -9,7 +9,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from export import static_cache
 from export.lowering import lower
-from export.manifest import DECODE, IMAGE_DECODER, Cache, Manifest, Target
+from export.manifest import DECODE, IMAGE_DECODER, PLAN, Cache, Manifest, Target
 from export.sampling import Sampler
 
 OPSET = 23  # the first with Attention and RMSNormalization
@@ -47,16 +47,23 @@ class Config(Protocol):
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An engine's graphs in memory: one decode step with its cache, and tokens to pictures."""
+    """An engine in memory: the graph of a decode step with its cache, that of tokens to pictures, a plan if built."""
 
     decode: ir.Model
     image_decoder: ir.Model
     manifest: Manifest
+    plan: bytes | None = None
+
+    def with_plan(self, plan: bytes) -> OnnxModel:
+        """The same model and what TensorRT built of its decode graph."""
+        return replace(self, plan=plan, manifest=replace(self.manifest, files={**self.manifest.files, "plan": PLAN}))
 
     def save(self, folder: Path) -> None:
         """Write an engine folder into an existing folder."""
         ir.save(self.decode, folder / DECODE)
         ir.save(self.image_decoder, folder / IMAGE_DECODER)
+        if self.plan is not None:
+            (folder / PLAN).write_bytes(self.plan)
         self.manifest.save(folder)
 
     @classmethod
@@ -67,7 +74,8 @@ class OnnxModel:
             EngineError: it is damaged.
         """
         manifest = Manifest.load(folder)
-        return cls(ir.load(folder / DECODE), ir.load(folder / IMAGE_DECODER), manifest)
+        plan = (folder / PLAN).read_bytes() if "plan" in manifest.files else None
+        return cls(ir.load(folder / DECODE), ir.load(folder / IMAGE_DECODER), manifest, plan)
 
 
 class DecodeStep(nn.Module):

@@ -1,0 +1,90 @@
+"""The pass `build-engine`: what TensorRT builds of an exported model, where this machine has TensorRT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from compress.artifact import Form
+from compress.passes import Context, Outcome, Pass, PassError
+from compress.settings import setting
+from export.conformance import check
+from export.manifest import DECODE
+from export.onnx_model import OnnxModel
+from export.tensorrt import BuildError, Rows, TensorRTMissingError, build
+
+TIMING_CACHE = "timing.cache"
+
+
+@dataclass(frozen=True)
+class BuildEngine(Pass):
+    """Build a TensorRT plan of the decode graph; without TensorRT the ONNX is checked, and the report says so.
+
+    Rows are the pictures drawn at once, twice as many under guidance. The plan draws more rows than `max_rows` in
+    parts. Precision is what the exported graph says: there are no precision settings here.
+    """
+
+    required: bool = setting(False, doc="fail where it cannot be built, instead of handing on the checked ONNX")
+    max_rows: int = setting(16, doc="largest rows of a step, guidance's null rows included", low=1)
+    best_rows: int = setting(2, doc="rows that the kernels are tuned for", low=1)
+    optimization_level: int = setting(3, doc="how long the builder looks for fast kernels", low=0, high=5)
+    workspace_mib: int = setting(0, doc="device memory that a kernel may use as scratch, MiB; 0: all of it", low=0)
+
+    accepts: ClassVar[Form] = Form.ONNX
+    returns: ClassVar[Form] = Form.ENGINE
+    exact: ClassVar[bool] = True
+    uses_tokens: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse rows that contradict each other.
+
+        Raises:
+            ValueError: which.
+        """
+        if self.best_rows > self.max_rows:
+            raise ValueError(f"best_rows {self.best_rows} is more than max_rows {self.max_rows}; use at most max_rows")
+
+    def run(self, model: OnnxModel, context: Context) -> Outcome:
+        """The model with its plan, or without one and the note `not_built`.
+
+        Raises:
+            PassError: the model is for another runtime, breaks a rule of TensorRT, is refused by TensorRT, or cannot be
+                built here though it is `required`.
+        """
+        target = model.manifest.target
+        if target != "tensorrt":
+            raise PassError(
+                f"build-engine: the model was exported for {target}, which runs the ONNX as it is: there is nothing to "
+                f"build; leave build-engine out, or export with target: tensorrt"
+            )
+        findings = check(model)
+        if findings:
+            raise PassError(f"build-engine: the graph breaks a rule of tensorrt: {findings[0]}")
+        rows = self.rows(model)
+        path = context.workspace / DECODE
+        ir.save(model.decode, path)
+        try:
+            plan = build(
+                path,
+                model.manifest,
+                rows,
+                context.workspace / TIMING_CACHE,
+                optimization_level=self.optimization_level,
+                workspace_mib=self.workspace_mib,
+            )
+        except TensorRTMissingError as error:
+            if self.required:
+                raise PassError(f"build-engine: required: true, but {error}") from error
+            return Outcome(model, {"not_built": f"{error}; the ONNX is written and checked: static-legal, not built"})
+        except BuildError as error:
+            raise PassError(f"build-engine: {error}") from error
+        notes = {"rows": [rows.smallest, rows.best, rows.largest], "plan_mib": round(len(plan) / 2**20, 2)}
+        return Outcome(model.with_plan(plan), notes)
+
+    def rows(self, model: OnnxModel) -> Rows:
+        """The rows of the plan: the export's, where it fixed them, else 1 to `max_rows`."""
+        shape = model.decode.graph.inputs[0].shape
+        fixed = None if shape is None else shape[0]
+        return Rows(fixed, fixed, fixed) if isinstance(fixed, int) else Rows(1, self.best_rows, self.max_rows)
