@@ -68,7 +68,7 @@ def test_the_smallest_numbers_are_counted_too():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_values_that_are_no_numbers_are_refused(bad):
-    with pytest.raises(ValueError, match="^activations hold NaN or Inf$"):
+    with pytest.raises(ValueError, match=r"^activations hold NaN or Inf$"):
         seen(torch.tensor([1.0, bad]))
 
 
@@ -94,12 +94,12 @@ def test_the_inputs_of_the_named_layers_are_observed():
 
 def test_a_layer_that_saw_nothing_is_named():
     model = Two()
-    with pytest.raises(ValueError, match="^second: saw no activations$"):
+    with pytest.raises(ValueError, match=r"^second: saw no activations$"):
         observe_inputs(model, ["first", "second"], lambda: model(torch.ones(1, 2)))
 
 
 def test_a_layer_that_saw_nan_is_named_and_the_hooks_are_gone():
     model = Two()
-    with pytest.raises(ValueError, match="^first: activations hold NaN or Inf$"):
+    with pytest.raises(ValueError, match=r"^first: activations hold NaN or Inf$"):
         observe_inputs(model, ["first"], lambda: model(torch.tensor([[1.0, float("nan")]])))
     assert not model.first._forward_pre_hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,66 @@ def test_early_stop_keeps_the_best_weights() -> None:
     log = fit(model, loss_of(model), schedule, seed=1, validate=validate)
     assert [row["step"] for row in log] == [5, 10, 15, 20]
     assert torch.equal(next(model.parameters()), kept[1])
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("patience", [0, 3])
+def test_a_training_interrupted_while_it_validates_ends_with_the_same_weights(
+    tmp_path: Path, ema: float, patience: int
+) -> None:
+    schedule = replace(SCHEDULE, ema=ema, patience=patience)
+    whole, cut, again = fresh(), fresh(), fresh()
+    log = fit(whole, loss_of(whole), schedule, seed=1, validate=validation)
+    checkpoint, calls = tmp_path / "checkpoint.pt", 0
+
+    def interrupted(model: nn.Module) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return validation(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(cut, loss_of(cut), schedule, seed=1, validate=interrupted, checkpoint=checkpoint)
+    assert fit(again, loss_of(again), schedule, seed=1, validate=validation, checkpoint=checkpoint) == log
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_interruption_that_tears_a_step_in_two_goes_back_to_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut, again = fresh(), fresh(), fresh()
+    fit(whole, loss_of(whole), SCHEDULE, seed=1, validate=validation)
+    checkpoint, calls, step = tmp_path / "checkpoint.pt", 0, torch.optim.AdamW.step
+
+    def torn(self: torch.optim.AdamW) -> None:
+        nonlocal calls
+        calls += 1
+        step(self)
+        if calls == 15:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", torn)
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            cut, loss_of(cut), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, checkpoint_seconds=-1
+        )  # fmt: skip
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    fit(again, loss_of(again), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    model, checkpoint = fresh(), tmp_path / "checkpoint.pt"
+    arguments = {"seed": 1, "validate": validation, "checkpoint": checkpoint}
+    log = fit(model, loss_of(model), SCHEDULE, checkpoint_seconds=-1, **arguments)
+
+    def refuse(step: int) -> Tensor:
+        raise AssertionError("a step was taken")
+
+    again = fresh()
+    assert fit(again, refuse, SCHEDULE, **arguments) == log
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)

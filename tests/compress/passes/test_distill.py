@@ -1,0 +1,223 @@
+"""distill: nearer to the reference on pictures that no gradient sees, resumable, and through quantization."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Categorical, kl_divergence
+
+from compress.importance import inputs_of
+from compress.models.quantized import quantizations
+from compress.passes import PassError
+from compress.passes.distill import CHECKPOINT, Distance, Distill
+from compress.passes.prune_ffn import PruneFfn
+from compress.passes.prune_layers import PruneLayers
+from compress.passes.quantize import Quantize
+
+
+def divergence(reference, model, pictures):
+    """KL(reference || model) by PyTorch's own, nats per token."""
+    inputs = inputs_of(reference.transformer, pictures)
+    with torch.no_grad():
+        theirs, own = (Categorical(logits=each.transformer(inputs)) for each in (reference, model))
+        return float(kl_divergence(theirs, own).mean())
+
+
+@pytest.fixture
+def reference(tiny_model):
+    return tiny_model()
+
+
+@pytest.fixture
+def pruned(reference, context):
+    return PruneFfn(ratio=0.5, multiple=1).run(reference, context(reference)).model
+
+
+QUICK = {"steps": 30, "batch": 16, "learning_rate": 2e-3, "warmup": 5, "validate_every": 10}
+
+
+def test_the_taught_model_is_nearer_to_the_reference_on_validation_pictures(reference, pruned, context, tiny_tokens):
+    outcome = Distill(**QUICK).run(pruned, context(reference))
+    before, after = (divergence(reference, model, tiny_tokens.part("validation")) for model in (pruned, outcome.model))
+    assert after < 0.6 * before
+    assert outcome.notes == {
+        "steps": 30,
+        "validation_kl_before": pytest.approx(before, abs=2e-5),
+        "validation_kl_after": pytest.approx(after, abs=2e-5),
+        "compared_layers": [[1, 1], [2, 2]],
+    }
+    assert outcome.model.transformer.config == pruned.transformer.config
+    assert not outcome.model.transformer.training
+    # the held-out pictures, which neither trained nor stopped it, agree
+    assert divergence(reference, outcome.model, tiny_tokens.part("held_out")) < 0.75 * divergence(
+        reference, pruned, tiny_tokens.part("held_out")
+    )
+
+
+def test_the_input_and_the_reference_are_left_as_they_were(reference, pruned, context):
+    states = [{k: v.clone() for k, v in model.transformer.state_dict().items()} for model in (reference, pruned)]
+    Distill(steps=3).run(pruned, context(reference))
+    for model, state in zip((reference, pruned), states, strict=True):
+        for name, value in model.transformer.state_dict().items():
+            assert torch.equal(value, state[name])
+
+
+def test_a_shallower_model_is_taught_at_equal_depth(tiny_model, context):
+    reference = tiny_model(layers=4)
+    shallow = PruneLayers(count=2).run(reference, context(reference)).model
+    outcome = Distill(**QUICK).run(shallow, context(reference))
+    assert outcome.notes["compared_layers"] == [[1, 2], [2, 4]]
+    assert outcome.notes["validation_kl_after"] < outcome.notes["validation_kl_before"]
+
+
+def test_hidden_states_can_be_left_out(reference, pruned, context):
+    outcome = Distill(**QUICK, hidden=0.0).run(pruned, context(reference))
+    assert outcome.notes["compared_layers"] == []
+    assert outcome.notes["validation_kl_after"] < outcome.notes["validation_kl_before"]
+
+
+def test_hidden_states_come_nearer_when_they_count(reference, pruned, context, tiny_tokens, tmp_path):
+    inputs = inputs_of(reference.transformer, tiny_tokens.part("held_out"))
+
+    def gap(model):
+        with torch.no_grad():
+            theirs, own = (list(each.transformer.layer_outputs(inputs))[-1] for each in (reference, model))
+        return float((own - theirs).square().mean())
+
+    gaps = {}
+    for weight in (0.0, 10.0):
+        workspace = tmp_path / str(weight)
+        workspace.mkdir()
+        settings = Distill(**QUICK, hidden=weight)
+        gaps[weight] = gap(settings.run(pruned, context(reference, workspace=workspace)).model)
+    assert gaps[10.0] < gaps[0.0]
+    assert gaps[10.0] < gap(pruned)
+
+
+def test_a_perfect_model_is_handed_back_and_teaching_stops_early(reference, context):
+    outcome = Distill(steps=200, learning_rate=1e-2, warmup=0, validate_every=1, patience=3).run(
+        reference, context(reference)
+    )
+    assert outcome.model is reference
+    assert outcome.notes["kept"] == "the input; teaching did not bring it nearer"
+    assert outcome.notes["validation_kl_before"] == pytest.approx(0.0, abs=1e-5)
+    assert outcome.notes["steps"] < 200
+
+
+def test_it_stops_when_the_validation_pictures_say_so_and_keeps_the_best(reference, pruned, context, monkeypatch):
+    values = iter([9.0, 5.0, 4.0, 6.0, 7.0])  # before, then at steps 2, 4, 6 and 8
+    weights = []
+
+    def distance(self, model):
+        weights.append(model.norm.weight.detach().clone())
+        return next(values, 4.0)
+
+    monkeypatch.setattr(Distance, "__call__", distance)
+    settings = Distill(steps=100, warmup=0, validate_every=2, patience=2)
+    outcome = settings.run(pruned, context(reference))
+    assert outcome.notes["steps"] == 8
+    assert torch.equal(outcome.model.transformer.norm.weight, weights[2]), "those of step 4"
+
+
+class Stopped:
+    """A report that interrupts after so many training steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, step, steps, values):
+        if "loss" in values and step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("formats", [None, {"weights": "fp8", "activations": "fp8"}, {"weights": "int4", "group": 16}])
+def test_a_distillation_that_was_interrupted_ends_with_the_same_weights(reference, pruned, context, tmp_path, formats):
+    model = Quantize(**formats).run(pruned, context(reference)).model if formats else pruned
+    settings = Distill(steps=12, batch=8, warmup=2, validate_every=5)
+    ours, whole = context(reference, workspace=tmp_path), context(reference)
+    once = settings.run(model, whole)
+    with pytest.raises(KeyboardInterrupt):
+        settings.run(model, context(reference, workspace=tmp_path, report=Stopped(7)))
+    assert (tmp_path / CHECKPOINT).exists()
+    again = settings.run(model, ours)
+    assert again.notes == once.notes
+    state = again.model.transformer.state_dict()
+    for name, value in once.model.transformer.state_dict().items():
+        assert torch.equal(value.float(), state[name].float()), name
+
+
+def test_the_seed_decides_the_result(reference, pruned, context, tmp_path):
+    def taught(seed, folder):
+        (tmp_path / folder).mkdir()
+        settings = Distill(steps=4, warmup=0)
+        return settings.run(pruned, context(reference, seed=seed, workspace=tmp_path / folder)).notes
+
+    assert taught(1, "a") == taught(1, "b") != taught(2, "c")
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [
+        {"weights": "int4"},
+        {"weights": "int8", "activations": "int8"},
+        {"weights": "int4", "activations": "int8", "dynamic": True, "group": 16},
+        {"weights": "fp8", "activations": "fp8"},
+    ],
+    ids=lambda formats: "-".join(map(str, formats.values())),
+)
+def test_a_quantized_model_is_taught_on_its_grid(reference, pruned, context, tiny_tokens, formats):
+    model = Quantize(**formats).run(pruned, context(reference)).model
+    outcome = Distill(**QUICK).run(model, context(reference))
+    taught, pictures = outcome.model, tiny_tokens.part("validation")
+    assert quantizations(taught.transformer) == quantizations(model.transformer)
+    layer, old = (each.transformer.blocks[0].ffn.up for each in (taught, model))
+    assert layer.weight.dtype == old.weight.dtype
+    assert torch.equal(layer.weight_scale, old.weight_scale)
+    assert not torch.equal(layer.weight.float(), old.weight.float())
+    assert divergence(reference, taught, pictures) < 0.7 * divergence(reference, model, pictures)
+    # what was validated while training is what the rounded model does
+    assert outcome.notes["validation_kl_after"] == pytest.approx(divergence(reference, taught, pictures), abs=2e-5)
+
+
+def test_the_distance_weighs_pictures_not_batches(reference, pruned, tiny_tokens, monkeypatch):
+    monkeypatch.setattr("compress.passes.distill.BATCH", 6)  # 16 pictures: 6, 6 and 4
+    pictures = tiny_tokens.part("validation")
+    found = Distance(reference.transformer, pictures)(pruned.transformer)
+    assert found == pytest.approx(divergence(reference, pruned, pictures), rel=1e-4)
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_tokens_without_a_part_it_needs_are_refused(reference, context, tiny_tokens, part):
+    index = ("train", "validation", "held_out").index(part)
+    without = tiny_tokens.take(np.flatnonzero(tiny_tokens.parts != index))
+    with pytest.raises(PassError) as caught:
+        Distill(steps=1).run(reference, context(reference, tokens=without))
+    assert str(caught.value) == f"distill: the tokens have no {part} pictures; split them with a share for {part}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"vocabulary": 16}, "distill: the reference has vocabulary 16, the model 17; they must be equal"),
+        ({"classes": 3}, "distill: the reference has classes 3, the model 10; they must be equal"),
+        ({"grid": (4, 16)}, "distill: the reference has grid (4, 16), the model (8, 8); they must be equal"),
+        ({"width": 16}, "distill: the reference has width 16, the model 32; they must be equal"),
+    ],
+)
+def test_a_reference_of_another_task_is_refused(tiny_model, context, changes, text):
+    with pytest.raises(PassError) as caught:
+        Distill(steps=1).run(tiny_model(), context(tiny_model(**changes)))
+    assert str(caught.value) == text
+
+
+def test_training_that_diverges_is_refused_with_advice(reference, pruned, context):
+    with pytest.raises(PassError) as caught:
+        Distill(steps=3, learning_rate=1e36, warmup=0, patience=0).run(pruned, context(reference))
+    assert str(caught.value) == "distill: training diverged (KL nan); use a learning_rate below 1e+36"
+
+
+def test_the_rehearsal_takes_two_steps():
+    lighter, ratio = Distill(steps=300).rehearsal()
+    assert (lighter.steps, ratio) == (2, 150)
+    assert Distill(steps=1).rehearsal() == (Distill(steps=1), 1.0)
