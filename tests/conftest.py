@@ -46,7 +46,7 @@ def make_tiny_model(
     return ImageModel("tiny", "reference", transformer.eval(), tokenizer, sampler or Sampler(cfg_scale=1.5))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., ImageModel]:
     """A factory of tiny models: `tiny_model(heads=4, kv_heads=2, ffn=40, bias=True, ...)`."""
     return make_tiny_model

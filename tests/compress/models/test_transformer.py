@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy import special
 from torch import nn
 from torch.nn import functional
 
@@ -118,6 +121,10 @@ def test_a_tied_head_reads_the_embedding_of_the_image_tokens() -> None:
     [
         ({"layers": (LayerConfig(3, 2, 8),)}, r"layers\[0\]: heads 3, kv_heads 2, ffn 8: each must be at least 1"),
         ({"head_width": 6}, "head_width 6: rotary-2d needs a multiple of 4"),
+        ({"vocabulary": 0}, "vocabulary 0: must be at least 1"),
+        ({"classes": -1}, "classes -1: must be at least 0"),
+        ({"grid": (0, 4)}, r"grid \(0, 4\) and 1 layers: need at least one token and one layer"),
+        ({"layers": ()}, r"grid \(3, 4\) and 0 layers: need at least one token and one layer"),
     ],
 )
 def test_impossible_widths_are_refused(change: dict, text: str) -> None:
@@ -131,3 +138,127 @@ def test_impossible_widths_are_refused(change: dict, text: str) -> None:
     }
     with pytest.raises(ValueError, match=text):
         TransformerConfig(**{**base, **change})
+
+
+def numpy_logits(model: TokenTransformer, tokens: np.ndarray) -> np.ndarray:
+    """The whole transformer again, in float64 and one position at a time, from the formulas alone."""
+    config = model.config
+    weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        if config.norm == "layernorm":
+            x = x - x.mean()
+        x = x / np.sqrt((x**2).mean() + config.norm_epsilon) * weights[f"{name}.weight"]
+        return x + weights.get(f"{name}.bias", 0.0)
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return weights[f"{name}.weight"] @ x + weights.get(f"{name}.bias", 0.0)
+
+    def turn(head: np.ndarray, position: int) -> np.ndarray:
+        if config.positions == "learned" or position == 0:
+            return head
+        cell, quarter = divmod(position - 1, config.grid[1]), config.head_width // 4
+        turned = np.empty_like(head)
+        for pair in range(2 * quarter):
+            angle = cell[pair // quarter] / config.rotary_base ** (pair % quarter / quarter)
+            even, odd = head[2 * pair : 2 * pair + 2]
+            turned[2 * pair] = even * math.cos(angle) - odd * math.sin(angle)
+            turned[2 * pair + 1] = even * math.sin(angle) + odd * math.cos(angle)
+        return turned
+
+    def attend(queries: np.ndarray, keys: list, values: list, layer: LayerConfig) -> np.ndarray:
+        mixed = []
+        for head, query in enumerate(queries):
+            shared = head // (layer.heads // layer.kv_heads)
+            scores = np.array([query @ key[shared] for key in keys]) / math.sqrt(config.head_width)
+            shares = np.exp(scores - scores.max())
+            mixed.append(sum(share * value[shared] for share, value in zip(shares / shares.sum(), values, strict=True)))
+        return np.concatenate(mixed)
+
+    def feed(x: np.ndarray, name: str) -> np.ndarray:
+        up = linear(x, f"{name}.up")
+        if config.activation == "swiglu":
+            gate = linear(x, f"{name}.gate")
+            return linear(gate / (1 + np.exp(-gate)) * up, f"{name}.down")
+        if config.activation == "gelu":
+            return linear(up * (1 + special.erf(up / math.sqrt(2))) / 2, f"{name}.down")
+        return linear(up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3))) / 2, f"{name}.down")
+
+    logits = []
+    cache: list[tuple[list, list]] = [([], []) for _ in config.layers]
+    for position, token in enumerate(tokens):
+        x = weights["embedding.weight"][token]
+        if config.positions == "learned":
+            x = x + weights["position.weight"][position]
+        for index, (layer, (keys, values)) in enumerate(zip(config.layers, cache, strict=True)):
+            name = f"blocks.{index}"
+            y = norm(x, f"{name}.attention_norm")
+            query, key, value = (
+                linear(y, f"{name}.attention.{kind}").reshape(-1, config.head_width)
+                for kind in ("query", "key", "value")
+            )
+            keys.append(np.stack([turn(head, position) for head in key]))
+            values.append(value)
+            mixed = attend(np.stack([turn(head, position) for head in query]), keys, values, layer)
+            x = x + linear(mixed, f"{name}.attention.output")
+            x = x + feed(norm(x, f"{name}.ffn_norm"), f"{name}.ffn")
+        head = weights["embedding.weight"][: config.vocabulary] if config.tied_head else weights["head.weight"]
+        logits.append(head @ norm(x, "norm"))
+    return np.array(logits)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [ROTARY, replace(ROTARY, bias=True, rotary_base=100.0), LEARNED, replace(LEARNED, activation="gelu-tanh")],
+    ids=["rotary", "rotary-bias", "learned", "gelu-tanh"],
+)
+def test_the_logits_equal_a_numpy_transformer_written_from_the_formulas(config: TransformerConfig) -> None:
+    model = build(config)
+    tokens = torch.randint(0, 9, (2, 12), generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        logits = model(tokens).numpy()
+    for row, sequence in zip(logits, tokens.numpy(), strict=True):
+        np.testing.assert_allclose(row, numpy_logits(model, sequence), atol=5e-5, rtol=1e-4)
+
+
+def test_rmsnorm_divides_by_the_root_of_the_mean_square() -> None:
+    norm = build(ROTARY).norm
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(16.0))
+        x = torch.full((16,), 2.0)
+        x[8:] = -2.0
+        expected = torch.arange(16.0) * torch.sign(x) * 2 / math.sqrt(4 + 1e-5)
+        torch.testing.assert_close(norm(x), expected)
+
+
+def test_fresh_weights_are_small_and_smaller_where_the_residual_stream_is_fed() -> None:
+    config = replace(ROTARY, width=64, layers=(LayerConfig(8, 8, 256),) * 8, bias=True, norm="layernorm")
+    model = TokenTransformer(config)
+    model.initialise(torch.Generator().manual_seed(0))
+    block = model.blocks[0]
+    assert float(block.ffn.up.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert float(block.ffn.down.weight.detach().std()) == pytest.approx(0.02 / 4, rel=0.05)  # two branches of 8 layers
+    assert block.ffn.up.bias.abs().max() == 0
+    assert (block.ffn_norm.weight == 1).all()
+    assert (block.ffn_norm.bias == 0).all()
+
+
+def test_dropout_acts_while_training_alone() -> None:
+    model = build(ROTARY)
+    tokens = torch.randint(0, 5, (1, 12), generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        before = model(tokens)
+        model.set_dropout(0.5)
+        assert torch.equal(model(tokens), before)
+        assert not torch.equal(model.train()(tokens), before)
+
+
+def test_the_linears_of_the_blocks_are_named_as_in_the_state_dict() -> None:
+    model = build(ROTARY)
+    names = [name for name, _ in model.linears()]
+    assert names[:7] == [
+        *(f"blocks.0.attention.{kind}" for kind in ("query", "key", "value", "output")),
+        *(f"blocks.0.ffn.{kind}" for kind in ("gate", "up", "down")),
+    ]
+    assert all(f"{name}.weight" in model.state_dict() for name in names)
+    assert len(names) == 14
