@@ -101,7 +101,7 @@ def spread(scale: Tensor, group: int, inputs: int) -> Tensor:
 
 
 def to_fp8(x: Tensor) -> Tensor:
-    """The nearest E4M3 value, ties to even; beyond 448 saturates, as QuantizeLinear does and torch's cast does not."""
+    """The nearest E4M3 value, ties to even; beyond 448 saturates as QuantizeLinear does, whatever the cast does."""
     return x.clamp(-LARGEST["fp8"], LARGEST["fp8"]).to(torch.float8_e4m3fn)
 
 
