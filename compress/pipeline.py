@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
@@ -66,6 +67,7 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
     Raises:
         InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
     """
+    torch.set_num_threads(recipe.bench.threads)  # sums, and so weights, depend on their number in the last bit
     tokens = plans.load_tokens(recipe)
     reference = load_reference(recipe, tokens)
     plan = plans.make_plan(recipe, tokens)
@@ -164,13 +166,6 @@ class Run:
             self.engines[lowered.key] = open_engine(self.make(lowered).folder, self.recipe.bench.threads)
         return self.engines[lowered.key]
 
-    def eager(self) -> ImageModel:
-        """The reference in PyTorch, on as many threads as the engines get."""
-        import torch
-
-        torch.set_num_threads(self.recipe.bench.threads)
-        return self.reference
-
     # Measuring
 
     def score(self, node: Node) -> NDArray[np.float32]:
@@ -229,7 +224,7 @@ class Run:
             }
             repeats = bench.repeats
             if eager:
-                runners["eager"] = lambda: self.eager().generate(labels)
+                runners["eager"] = lambda: self.reference.generate(labels)
                 repeats = min(repeats, EAGER_REPEATS)
             with self.listener.work(f"time {node.name}, batch {batch}") as progress:
                 timings = paired(
@@ -274,7 +269,7 @@ class Run:
         def measure() -> dict[str, Any]:
             with self.listener.work(f"draw {samples} pictures with {node.name}") as progress:
                 progress(0, 2, {})
-                theirs = self.eager().draw_tokens(labels, seed=self.recipe.seed)
+                theirs = self.reference.draw_tokens(labels, seed=self.recipe.seed)
                 progress(1, 2, {})
                 own = self.engine(node).draw_tokens(labels, seed=self.recipe.seed)
             return plain(self.classifier.compare(theirs, own, labels))
@@ -403,7 +398,7 @@ class Run:
     def save_pictures(self, node: Node, path: Path) -> None:
         """Pictures of the reference and the engine side by side, drawn for the same classes with the same seeds."""
         labels = np.arange(PAIRED_PICTURES, dtype=np.int64) % self.reference.transformer.config.classes
-        theirs = self.eager().generate(labels, seed=self.recipe.seed)
+        theirs = self.reference.generate(labels, seed=self.recipe.seed)
         own = self.engine(node)
         save_pair(theirs, own.decode_images(own.draw_tokens(labels, seed=self.recipe.seed)), labels, path)
 

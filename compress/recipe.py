@@ -41,7 +41,7 @@ class Bench:
     """How speed is measured."""
 
     batch: tuple[int, ...] = setting((1, 8), doc="pictures drawn at once, one row of results each", low=1)
-    threads: int = setting(2, doc="threads of the runtime", low=1)
+    threads: int = setting(2, doc="threads of the runtime and of PyTorch", low=1)
     repeats: int = setting(20, doc="interleaved rounds", low=FEWEST_VALUES)
     samples: int = setting(300, doc="pictures drawn for class accuracy", low=10)
 

@@ -287,10 +287,12 @@ def file_hash(path: Path) -> str:
 
 def is_full(error: BaseException) -> bool:
     """Whether a write failed for want of space, whichever library tried it."""
-    if isinstance(error, OSError):
-        return error.errno in NO_SPACE
-    rust = any(f"os error {code})" in str(error) for code in NO_SPACE)  # safetensors
-    return rust or ("inline_container.cc" in str(error) and "unexpected pos" in str(error))  # torch.save says no more
+    text = str(error)
+    if getattr(error, "errno", None) in NO_SPACE:
+        return True
+    if any(f"Errno {code}]" in text or f"os error {code})" in text for code in NO_SPACE):  # shutil; safetensors
+        return True
+    return "inline_container.cc" in text and "unexpected pos" in text  # torch.save says no more
 
 
 def disk_error(error: BaseException, root: Path) -> InputError:
@@ -298,4 +300,4 @@ def disk_error(error: BaseException, root: Path) -> InputError:
     if is_full(error):
         return InputError(f"{root}: the disk is full; what was finished is kept, free space and run again")
     place = getattr(error, "filename", None) or root
-    return InputError(f"{place}: cannot be written ({getattr(error, 'strerror', error)}); what was finished is kept")
+    return InputError(f"{place}: cannot be written ({getattr(error, 'strerror', None) or error}); what was finished is kept")

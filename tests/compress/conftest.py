@@ -1,0 +1,105 @@
+"""A tiny checkpoint, a recipe for it, and one finished run of that recipe, which many tests share."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from compress import pipeline, recipe
+from compress.cli import main
+from compress.listener import Silent
+from compress.models.families import reference
+from compress.models.image_model import ImageModel
+from compress.report import Report
+from compress.store import Store
+
+RECIPE = """\
+model:  {{checkpoint: {checkpoint}}}
+tokens: {{source: digits, calibration: 16, held_out: 20}}
+bench:  {{batch: [1], threads: 1, repeats: 6, samples: 20}}
+passes:
+  - prune-heads: {{ratio: 0.25, score: magnitude}}
+  - distill:     {{steps: 90, batch: 8, validate_every: 30, patience: 0, hidden: 0}}
+    gate:        {{kl: 50}}
+  - quantize:    {{weights: int8, activations: int8, dynamic: true}}
+engines:
+  cpu: [export: {{target: onnxruntime}}]
+gate: {{kl: 50}}
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A recipe, and what its run left behind."""
+
+    recipe: Path
+    store: Path
+    output: Path
+    report: Report
+
+    def changed(self, *edits: tuple[str, str]) -> Path:
+        """The recipe with some of its text replaced."""
+        text = self.recipe.read_text()
+        for old, new in edits:
+            assert old in text
+            text = text.replace(old, new)
+        self.recipe.write_text(text)
+        return self.recipe
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., ImageModel]) -> Path:
+    """The folder of a tiny checkpoint; tests must not write into it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    reference.save(tiny_model(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Finished:
+    """One finished run; tests must not write into its folders."""
+    room = tmp_path_factory.mktemp("finished")
+    path = room / "tiny.yaml"
+    path.write_text(RECIPE.format(checkpoint=checkpoint))
+    report = pipeline.run(recipe.load(path), Store(room / "store"), room / "run", Silent(), preflight=False)
+    return Finished(path, room / "store", room / "run", report)
+
+
+@pytest.fixture
+def finished(shared_run: Finished, tmp_path: Path) -> Finished:
+    """A copy of the finished run that a test may change."""
+    for part in ("store", "run"):
+        shutil.copytree(shared_run.recipe.parent / part, tmp_path / part)
+    shutil.copy(shared_run.recipe, tmp_path)
+    return replace(shared_run, recipe=tmp_path / "tiny.yaml", store=tmp_path / "store", output=tmp_path / "run")
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Result]:
+    """Run the command line in this process: `invoke("run", path, "--json")`."""
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="compress")
+
+    return run
+
+
+@pytest.fixture
+def refused(invoke: Callable[..., Result]) -> Callable[..., str]:
+    """Run the command line, hold it to exit code 2 and one line without a traceback; that line."""
+
+    def run(*arguments: object) -> str:
+        result = invoke(*arguments)
+        assert result.exit_code == 2, result.output
+        assert isinstance(result.exception, SystemExit)
+        lines = [line for line in result.stderr.splitlines() if not re.search(r": (made|reused) \w{12}$", line)]
+        assert len(lines) == 1, result.stderr
+        return lines[0].removeprefix("error: ")
+
+    return run

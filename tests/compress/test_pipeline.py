@@ -1,0 +1,192 @@
+"""The pipeline: artifacts made once, measured, judged, reported; what one change leaves alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import Result
+
+from compress import pipeline, recipe
+from compress.artifact import Form
+from compress.listener import Silent
+from compress.measure import Measurement
+from compress.measure.fidelity import fidelity
+from compress.report import schema
+from compress.settings import InputError
+from compress.store import Store
+from export.engine import Engine
+
+ROWS = ["reference", "prune-heads", "distill", "quantize", "cpu.export"]
+
+
+def test_the_report_has_a_row_for_each_step_in_the_recipe_s_order(shared_run) -> None:
+    report = shared_run.report
+    assert [report.reference.name, *(step.name for step in report.steps)] == ROWS
+    assert [engine.name for engine in report.engines] == ["cpu"]
+    assert report.verdict.passed
+    assert report.steps[0].parameters < report.reference.parameters
+    assert report.steps[0].notes["removed"] == 2
+    assert report.reference.fidelity is None
+    assert all(step.fidelity.pictures == 20 for step in report.steps)
+
+
+def test_only_engines_have_class_accuracy_low_precision_and_eager_pytorch_beside_them(shared_run) -> None:
+    (engine,) = shared_run.report.engines
+    assert engine.class_accuracy.pictures == 20
+    assert engine.low_precision_share > 0
+    assert engine.speed[0].speedup_vs_baseline > 0
+    assert [row.runtime for row in shared_run.report.reference.speed] == ["onnxruntime", "torch eager"]
+    assert all(step.class_accuracy is None for step in shared_run.report.steps)
+
+
+def test_report_json_validates_against_the_schema(shared_run) -> None:
+    value = json.loads((shared_run.output / "report.json").read_text())
+    validate(value, json.loads((Path(schema.__file__).parent / "schema.json").read_text()))
+
+
+def validate(value: object, rule: dict, definitions: dict | None = None, where: str = "report") -> None:
+    """The part of JSON Schema that the report's schema uses."""
+    definitions = rule.get("$defs", definitions)
+    if "$ref" in rule:
+        rule = definitions[rule["$ref"].rsplit("/", 1)[1]]
+    if "anyOf" in rule:
+        options = [option for option in rule["anyOf"] if (option.get("type") == "null") == (value is None)]
+        assert options, f"{where}: {value!r}"
+        validate(value, options[0], definitions, where)
+        return
+    if "enum" in rule:
+        assert value in rule["enum"], where
+        return
+    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+    if rule.get("type") in ("integer", "number"):
+        assert isinstance(value, int if rule["type"] == "integer" else (int, float)), where
+        assert not isinstance(value, bool), where
+    elif "type" in rule:
+        assert isinstance(value, kinds[rule["type"]]), where
+    if rule.get("type") == "array":
+        assert rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)), where
+        for index, item in enumerate(value):
+            validate(item, rule["items"], definitions, f"{where}[{index}]")
+    if rule.get("type") == "object":
+        assert set(rule.get("required", [])) <= set(value), where
+        for key, item in value.items():
+            inner = rule.get("properties", {}).get(key, rule.get("additionalProperties"))
+            assert inner is not False, f"{where}.{key} is not in the schema"
+            validate(item, inner, definitions, f"{where}.{key}")
+
+
+def test_the_published_engine_draws_and_names_what_made_it(shared_run) -> None:
+    engine = Engine.load(shared_run.output / "engines" / "cpu", threads=1)
+    assert engine.generate([3, 1], seed=5).shape == (2, 8, 8, 1)
+    steps = engine.manifest.provenance["steps"]
+    assert [step["pass"] for step in steps] == ["reference", "prune-heads", "distill", "quantize", "export"]
+    assert engine.manifest.measured["fidelity"]["kl"] == shared_run.report.engines[0].fidelity.kl
+    assert (shared_run.output / "pictures-cpu.png").stat().st_size > 1000
+
+
+def test_the_cached_loop_of_every_graph_is_held_against_one_call(shared_run) -> None:
+    assert shared_run.report.steps[-1].notes["cached_loop"]["max_abs_difference"] < 0.1
+    assert "cached_loop" not in shared_run.report.steps[0].notes
+
+
+def test_a_second_run_makes_and_measures_nothing(
+    finished, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "paired", lambda *args, **kwargs: pytest.fail("timed again"))
+    monkeypatch.setattr(pipeline, "fidelity", lambda *args, **kwargs: pytest.fail("compared again"))
+    monkeypatch.setattr(pipeline, "peak_mib", lambda *args, **kwargs: pytest.fail("weighed again"))
+    monkeypatch.setattr(pipeline, "rehearse", lambda *args, **kwargs: pytest.fail("rehearsed for nothing"))
+    before = (finished.output / "report.json").read_text()
+    result = invoke("run", finished.recipe, "--store", finished.store, "-o", finished.output)
+    assert result.exit_code == 0, result.output
+    assert ": made" not in result.stderr
+    assert json.loads((finished.output / "report.json").read_text()) == json.loads(before)
+
+
+def test_a_changed_last_step_keeps_those_before_it_and_its_breach_exits_with_1(
+    finished, invoke: Callable[..., Result]
+) -> None:
+    path = finished.changed(("weights: int8, activations: int8, dynamic: true}", "weights: int4}\n    gate: {kl: 0.0}"))
+    result = invoke("run", path, "--store", finished.store, "-o", finished.output, "--skip-preflight")
+    assert result.exit_code == 1
+    assert re.search(r"^breach: quantize: kl .* is above the gate's 0 nats$", result.stdout, re.MULTILINE)
+    said = dict(line.split(": ", 1) for line in result.stderr.splitlines() if ": " in line)
+    assert said["prune-heads"].startswith("reused")
+    assert said["distill"].startswith("reused")
+    assert said["quantize"].startswith("made")
+    report = json.loads((finished.output / "report.json").read_text())
+    assert not report["verdict"]["passed"]
+    assert report["verdict"]["breaches"][0]["step"] == "quantize"
+    assert report["verdict"]["breaches"][0]["measurement"] == "kl"
+    assert report["verdict"]["breaches"][0]["gate"] == 0
+
+
+def test_a_damaged_artifact_and_a_damaged_measurement_are_said_and_made_again(
+    finished, invoke: Callable[..., Result]
+) -> None:
+    plan = json.loads(invoke("plan", finished.recipe, "--store", finished.store, "--json").stdout)
+    key = next(step["key"] for step in plan["steps"] if step["name"] == "prune-heads")
+    weights = finished.store / "artifacts" / key / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"\0" if whole[-1] else whole[:-1] + b"\1")
+    measurement = next(path for path in (finished.store / "measurements").iterdir() if '"kl"' in path.read_text())
+    measurement.write_text(measurement.read_text().replace("0.", "1.", 1))
+    result = invoke("run", finished.recipe, "--store", finished.store, "-o", finished.output, "--skip-preflight")
+    assert result.exit_code == 0, result.output
+    assert f"store: {key[:12]}: model.safetensors is not what was written; made again" in result.stderr
+    assert f"store: measurement {measurement.stem[:12]} is damaged; measured again" in result.stderr
+    assert weights.read_bytes() == whole
+    assert result.stderr.count(": made ") == 1
+
+
+def test_logits_that_are_no_numbers_end_the_run_in_one_line(finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (finished.store / "measurements").iterdir():
+        path.unlink()
+    nothing = np.full((20, 64, 17), np.nan, dtype=np.float32)
+    monkeypatch.setattr("compress.models.image_model.ImageModel.score", lambda *args: nothing)
+    monkeypatch.setattr(pipeline.Run, "speed", lambda *args, **kwargs: ())
+    with pytest.raises(InputError, match=r"tiny\.yaml: reference: its logits hold NaN or Inf, so it cannot be"):
+        pipeline.run(recipe.load(finished.recipe), Store(finished.store), finished.output, Silent())
+
+
+def test_an_output_that_cannot_be_written_is_found_first(
+    finished, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "Run", lambda *args: pytest.fail("began to work"))
+    assert refused("run", finished.recipe, "--store", finished.store, "-o", finished.recipe / "run") == (
+        f"output {finished.recipe}/run: cannot be written (Not a directory); choose another with -o"
+    )
+
+
+def drift(difference: float):
+    logits = np.random.default_rng(0).normal(size=(4, 8, 5))
+    moved = logits.copy()
+    moved[0, 0, 0] += difference
+    return fidelity(logits, moved, np.zeros((4, 8), dtype=np.int64))
+
+
+@pytest.mark.parametrize(("difference", "breaches"), [(1e-4, 0), (1.0, 1)])
+def test_an_exact_pass_that_moves_logits_is_a_breach(difference: float, breaches: int) -> None:
+    node = SimpleNamespace(name="fuse", gate=None, form=Form.ONNX)
+    measured = Measurement("fuse", "onnx", 1, 1, fidelity_vs_previous=drift(difference), exact=True)
+    found = pipeline.judge_step(node, measured)
+    assert len(found) == breaches
+    if found:
+        assert found[0].text.startswith("fuse: logits moved from the step before by up to 1 (KL 0.")
+        assert found[0].measurement == "exact"
+
+
+def test_a_cached_loop_that_differs_is_a_breach() -> None:
+    node = SimpleNamespace(name="export", gate=None, form=Form.ONNX)
+    measured = Measurement("export", "onnx", 1, 1, notes={"cached_loop": {"kl": 0.5, "max_abs_difference": 2.0}})
+    (breach,) = pipeline.judge_step(node, measured)
+    assert breach.text == (
+        "export: logits of the cached loop differ from those of one call by up to 2 (KL 0.5 nats); "
+        "they shall not: this is a bug"
+    )
