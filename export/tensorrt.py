@@ -129,9 +129,29 @@ def build(
         BuildError: the parser or the builder refuses the graph.
     """
     trt = require()
-    from polygraphy.backend import trt as loaders
     from polygraphy.exception import PolygraphyException
-    from polygraphy.logger import G_LOGGER
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return serialize(trt, decode, manifest, rows, timing_cache, optimization_level, workspace_mib)
+    except (PolygraphyException, RuntimeError) as error:
+        raise BuildError(
+            f"TensorRT {trt.__version__} refuses {decode.name}: {reason(said.getvalue(), error)}"
+        ) from error
+
+
+def serialize(
+    trt: Any,
+    decode: Path,
+    manifest: Manifest,
+    rows: Rows,
+    timing_cache: Path,
+    optimization_level: int,
+    workspace_mib: int,
+) -> bytes:
+    """The plan, through Polygraphy's loaders; what TensorRT has to say is printed."""
+    from polygraphy.backend import trt as loaders
 
     profile = loaders.Profile()
     for name, (smallest, best, largest) in profile_shapes(manifest, rows).items():
@@ -144,15 +164,7 @@ def build(
         builder_optimization_level=optimization_level,
         memory_pool_limits={trt.MemoryPoolType.WORKSPACE: workspace_mib << 20} if workspace_mib else None,
     )
-    loader = loaders.EngineBytesFromNetwork(network, config, save_timing_cache=str(timing_cache))
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), G_LOGGER.verbosity(G_LOGGER.ERROR):
-            return bytes(loader())
-    except (PolygraphyException, RuntimeError) as error:
-        raise BuildError(
-            f"TensorRT {trt.__version__} refuses {decode.name}: {reason(said.getvalue(), error)}"
-        ) from error
+    return bytes(loaders.EngineBytesFromNetwork(network, config, save_timing_cache=str(timing_cache))())
 
 
 def reason(said: str, error: Exception) -> str:
