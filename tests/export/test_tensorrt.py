@@ -90,6 +90,7 @@ def test_tensorrt_that_is_not_installed_is_said_in_one_line(monkeypatch):
 def test_bindings_without_their_library_are_told_apart(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(TensorRTMissingError, match=r"bindings are installed.*\(libnvinfer\.so\.11: cannot open"):
         require()
 
