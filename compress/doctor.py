@@ -41,9 +41,9 @@ def cpu_int8(machine: Environment) -> Check:
 
 def onnxruntime() -> Check:
     """ONNX Runtime and its execution providers."""
-    import onnxruntime as ort
+    from export.engine import onnxruntime as runtime
 
-    return Check("ONNX Runtime", True, f"{ort.__version__}: {', '.join(ort.get_available_providers())}")
+    return Check("ONNX Runtime", True, f"{runtime.__version__}: {', '.join(runtime.get_available_providers())}")
 
 
 def cuda() -> Check:

@@ -61,7 +61,7 @@ class Builder:
     def initializer(self, suffix: str, array: NDArray) -> ir.Value:
         """A constant of the scope; one of the same name is replaced."""
         name = f"{self.scope}.{suffix}"
-        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+        tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray makes scalars 1-D
         value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
         self.graph.initializers.pop(name, None)
         self.graph.register_initializer(value)

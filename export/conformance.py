@@ -39,7 +39,7 @@ def check(model: OnnxModel) -> list[str]:
     findings = list(signature(model.decode, model.manifest))
     for name, graph in (("decode", model.decode), ("image_decoder", model.image_decoder)):
         findings += [f"{name}: {text}" for text in domains(graph, target)]
-        proto = to_proto(graph)
+        proto = ir.to_proto(graph)
         broken = standard(proto)
         findings += [f"{name}: {text}" for text in broken]
         if target == "tensorrt" and name == "decode" and not broken:
@@ -77,16 +77,6 @@ def domains(model: ir.Model, target: Target) -> Iterator[str]:
             yield f"{node.name}: {node.domain}::{node.op_type} is no operator of {target}; it knows those of {listed}"
     for domain, name, _ in model.functions:
         yield f"function {domain}::{name} is left in the model; inline it, few runtimes read functions"
-
-
-def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """The model as it is saved, less what is said of initializers' shapes: their own dimensions hold."""
-    proto = ir.to_proto(model)
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    kept = [info for info in proto.graph.value_info if info.name not in constants]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(kept)
-    return proto
 
 
 def standard(proto: onnx.ModelProto) -> list[str]:

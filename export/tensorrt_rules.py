@@ -120,6 +120,15 @@ def constant_axes(node: ir.Node) -> Iterator[str]:
         yield "Squeeze without axes of a tensor with dynamic dimensions cannot be inferred; give its axes"
 
 
+def scalars(node: ir.Node) -> Iterator[str]:
+    """Range counts between scalars, not between vectors of one number."""
+    if node.op_type != "Range":
+        return
+    for name, value in zip(("start", "limit", "delta"), node.inputs, strict=False):
+        if value is not None and rank(value) != 0:
+            yield f"{name} of Range ({value.name}) is {rank(value)}-D; it must be a scalar"
+
+
 def top_k(node: ir.Node) -> Iterator[str]:
     """TopK is sorted, with a constant K below 3840."""
     if node.op_type != "TopK":
@@ -206,6 +215,7 @@ RULES: tuple[Rule, ...] = (
     operator,
     same_type,
     constant_axes,
+    scalars,
     top_k,
     attention_inputs,
     attention_shapes,

@@ -176,6 +176,10 @@ BROKEN = {
         graph("(float[n,1] x) => (float[n] y)", "y = Squeeze(x)"),
         "/Squeeze_0: Squeeze without axes of a tensor with dynamic dimensions cannot be inferred; give its axes",
     ),
+    "range between vectors": (
+        graph("(int64 n) => (int64[m] y) <int64[1] zero = {0}, int64 one = {1}>", "y = Range(zero, n, one)"),
+        "/Range_0: start of Range (zero) is 1-D; it must be a scalar",
+    ),
     "unsorted top-k": (
         graph("(float[9] x) => (float[2] y, int64[2] i) <int64[1] k = {2}>", "y, i = TopK<sorted=0>(x, k)"),
         "/TopK_0: TopK without order is not supported; set sorted to 1",
