@@ -137,6 +137,7 @@ class Mischief:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_is_no_plain_state_dict_is_refused_and_never_executed(
     small: Path, refused: Callable[..., str], zipped: bool

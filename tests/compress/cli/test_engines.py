@@ -1,0 +1,124 @@
+"""The verbs that use a finished model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from calibration.tokens import TokenSet
+
+
+@pytest.fixture
+def engine(shared_run) -> Path:
+    """The engine of the finished run."""
+    return shared_run.output / "engines" / "cpu"
+
+
+def test_tokens_turns_a_folder_into_a_token_set(
+    tmp_path: Path, checkpoint: Path, invoke: Callable[..., Result]
+) -> None:
+    (tmp_path / "pictures" / "3").mkdir(parents=True)
+    for index in range(10):
+        Image.new("L", (8, 8), 25 * index).save(tmp_path / "pictures" / "3" / f"{index}.png")
+    result = invoke("tokens", tmp_path / "pictures", "-o", tmp_path / "t.npz", "--model", checkpoint)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{tmp_path}/t.npz: 10 pictures of 64 tokens (8 train, 0 validation, 2 held-out)\n"
+    assert len(TokenSet.load(tmp_path / "t.npz")) == 10
+
+
+def test_tokens_wants_a_name_that_numpy_keeps(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert refused("tokens", tmp_path, "-o", tmp_path / "t") == f"--output: '{tmp_path}/t' must end in .npz"
+
+
+def test_generate_draws_the_same_pictures_for_the_same_seed(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        result = invoke("generate", engine, "--labels", "3,1,4", "-o", tmp_path / f"{name}.png", "--seed", seed)
+        assert result.stdout == f"{tmp_path}/{name}.png: 3 pictures\n"
+    a, b, c = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc")
+    assert (a == b).all()
+    assert (a != c).any()
+    assert invoke("generate", checkpoint, "--labels", "3", "-o", tmp_path / "d.png", "--top-k", 1).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--labels", "3,x"], "--labels: '3,x' is not a list of whole numbers like 3,1,4"),
+        (["--labels", "12"], "label 12 is not a class; the model draws 0 to 9 (10 is no class)"),
+        (["--labels", "3", "-o", "/nowhere/out.png"], "/nowhere/out.png: No such file or directory"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_draw(
+    engine: Path, tmp_path: Path, refused: Callable[..., str], options: list[str], line: str
+) -> None:
+    assert refused("generate", engine, "-o", tmp_path / "out.png", *options) == line
+
+
+def test_verify_exits_with_1_where_a_gate_is_breached(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    gates = tmp_path / "gates.yaml"
+    for limit, code in ((50, 0), (0, 1)):
+        gates.write_text(f"kl: {limit}")
+        result = invoke("verify", checkpoint, engine, "--gates", gates, "--held-out", 4, "--threads", 1)
+        assert result.exit_code == code, result.output
+        last = result.stdout.splitlines()[-1]
+        assert last == "every gate holds" if code == 0 else last.startswith(f"breach: {engine}: kl ")
+
+
+def test_verify_prints_json_and_the_same_verdict(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    (tmp_path / "gates.yaml").write_text("kl: 0")
+    result = invoke("verify", checkpoint, engine, "--gates", tmp_path / "gates.yaml", "--held-out", 4, "--json")
+    assert result.exit_code == 1
+    value = json.loads(result.stdout)
+    assert value["fidelity"]["pictures"] == 4
+    assert value["verdict"]["breaches"][0]["measurement"] == "kl"
+
+
+def test_verify_refuses_gates_it_does_not_know(
+    engine: Path, checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "gates.yaml").write_text("nll_drif: 2%")
+    line = refused("verify", checkpoint, engine, "--gates", tmp_path / "gates.yaml")
+    assert line == f"{tmp_path}/gates.yaml: unknown key 'nll_drif'; did you mean 'nll_drift'?"
+
+
+def test_bench_prints_a_row_for_each_engine_and_batch(
+    engine: Path, checkpoint: Path, invoke: Callable[..., Result]
+) -> None:
+    arguments = ("bench", engine, checkpoint, "--batch", "1,2", "--repeats", 6, "--threads", 1)
+    rows = json.loads(invoke(*arguments, "--json").stdout)
+    assert [(row["engine"], row["speed"]["batch"]) for row in rows] == [
+        (str(name), batch) for batch in (1, 2) for name in (engine, checkpoint)
+    ]
+    result = invoke("bench", engine, "--batch", "1", "--repeats", 6, "--threads", 1)
+    assert "1 threads, 6 interleaved rounds; the first engine is the reference" in result.stdout
+
+
+def test_bench_refuses_no_batch_and_too_few_rounds(
+    engine: Path, refused: Callable[..., str], invoke: Callable[..., Result]
+) -> None:
+    assert refused("bench", engine, "--batch", "0") == "--batch: 0 is out of range; it must be at least 1"
+    assert invoke("bench", engine, "--repeats", 5).exit_code == 2
+
+
+def test_report_shows_a_finished_run_again(shared_run, invoke: Callable[..., Result]) -> None:
+    result = invoke("report", shared_run.output)
+    assert result.exit_code == 0
+    assert "passed: every gate was kept" in result.stdout
+    value = json.loads(invoke("report", shared_run.output, "--json").stdout)
+    assert value == json.loads((shared_run.output / "report.json").read_text())
+
+
+def test_report_wants_a_run(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert refused("report", tmp_path).startswith(f"{tmp_path}/report.json: there is no report here")

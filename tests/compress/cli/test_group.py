@@ -1,0 +1,111 @@
+"""The verbs as a whole: help, suggestions, quickness."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import click
+import pytest
+from click.testing import Result
+
+from compress.cli import main
+from compress.cli.group import Group, whole_numbers
+from compress.settings import InputError
+
+VERBS = [
+    "run",
+    "plan",
+    "train",
+    "tokens",
+    "generate",
+    "verify",
+    "bench",
+    "report",
+    "passes",
+    "models",
+    "store",
+    "doctor",
+]
+HELP_SECONDS = 0.3
+
+
+def leaves(group: Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every verb that does something."""
+    for name, command in group.commands.items():
+        if isinstance(command, Group):
+            yield from leaves(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def test_the_help_lists_the_verbs_in_the_order_of_a_day(invoke: Callable[..., Result]) -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.split("Commands:\n")[1].splitlines()] == VERBS
+    assert "_COMPRESS_COMPLETE=bash_source" in result.stdout
+
+
+@pytest.mark.parametrize("words", list(leaves(main)), ids=" ".join)
+def test_every_verb_shows_an_example_of_itself(words: tuple[str, ...], invoke: Callable[..., Result]) -> None:
+    result = invoke(*words, "--help")
+    assert result.exit_code == 0
+    assert f"Example:\n    compress {' '.join(words)}" in result.stdout
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    assert all(option.help for option in command.params if isinstance(option, click.Option)), "an option without help"
+
+
+def test_the_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "compress", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < HELP_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["rum"], "Error: no verb is called 'rum'; did you mean 'run'?"),
+        (["store", "lst"], "Error: no verb is called 'lst'; did you mean 'list'?"),
+        (["run"], "Error: Missing argument 'RECIPE'."),
+        (["store", "list", "--jsn"], "Error: No such option '--jsn'. Did you mean '--json'?"),
+    ],
+)
+def test_a_mistyped_command_is_answered_with_what_would_be_right(
+    words: list[str], line: str, invoke: Callable[..., Result]
+) -> None:
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == line
+
+
+def test_shell_completion_knows_the_verbs() -> None:
+    words = {"_COMPRESS_COMPLETE": "bash_complete", "COMP_WORDS": "compress ru", "COMP_CWORD": "1"}
+    program = "from compress.cli import main; main(prog_name='compress')"
+    output = subprocess.run([sys.executable, "-c", program], env=words, capture_output=True, text=True, check=False)
+    assert output.stdout.strip() == "plain,run"
+
+
+def test_lists_of_numbers_are_checked() -> None:
+    assert whole_numbers("3,1, 4", "--labels", "3,1,4") == [3, 1, 4]
+    with pytest.raises(InputError, match=r"^--labels: '3;1' is not a list of whole numbers like 3,1,4"):
+        whole_numbers("3;1", "--labels", "3,1,4")
+    with pytest.raises(InputError, match=r"^--batch: 0 is out of range; it must be at least 1"):
+        whole_numbers("1,0", "--batch", "1,8", low=1)
+
+
+def test_an_error_of_the_system_is_one_line(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("compress.recipe.load", fails)
+    assert refused("run", tmp_path / "r.yaml") == "Input/output error"

@@ -1,0 +1,78 @@
+"""The verbs that say what there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from compress.cli.listings import parse_size
+from compress.models import zoo
+from compress.settings import InputError
+
+
+def test_passes_lists_all_or_the_settings_of_one(invoke: Callable[..., Result], refused: Callable[..., str]) -> None:
+    assert "prune-heads" in invoke("passes").stdout
+    assert "share of the heads to remove [0 to 1]" in invoke("passes", "prune-heads").stdout
+    (row,) = json.loads(invoke("passes", "distill", "--json").stdout)
+    assert row["settings"][0]["name"] == "steps"
+    assert refused("passes", "distil").endswith("did you mean 'distill'?")
+
+
+def test_models_says_so_where_none_is_shipped(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "ROOT", tmp_path)
+    result = invoke("models")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("no shipped model is here")
+    assert "reference" in result.stdout
+    assert json.loads(invoke("models", "--json").stdout)["models"] == []
+
+
+def test_store_lists_what_it_holds_and_who_needs_it(finished, invoke: Callable[..., Result]) -> None:
+    rows = json.loads(invoke("store", "list", "--store", finished.store, "--json").stdout)
+    assert len(rows) == 7
+    assert {row["pass"] for row in rows} == {"prune-heads", "distill", "quantize", "export"}
+    assert "7 artifacts" in invoke("store", "list", "--store", finished.store).stdout
+
+
+def test_a_store_that_is_not_there_is_empty_and_stays_away(invoke: Callable[..., Result], tmp_path: Path) -> None:
+    result = invoke("store", "list", "--store", tmp_path / "none")
+    assert result.exit_code == 0
+    assert "0 artifacts" in result.stdout
+    assert not (tmp_path / "none").exists()
+
+
+def test_store_gc_deletes_until_it_is_small_enough(finished, invoke: Callable[..., Result]) -> None:
+    deleted = json.loads(invoke("store", "gc", "--max-size", "100kB", "--store", finished.store, "--json").stdout)
+    left = json.loads(invoke("store", "list", "--store", finished.store, "--json").stdout)
+    assert len(deleted) + len(left) == 7
+    assert sum(row["size_bytes"] for row in left) <= 100_000
+    assert "deleted" in invoke("store", "gc", "--max-size", "0", "--store", finished.store).stdout
+    assert list((finished.store / "artifacts").iterdir()) == []
+
+
+def test_doctor_prints_the_machine_and_what_runs(invoke: Callable[..., Result]) -> None:
+    result = invoke("doctor")
+    assert result.exit_code == 0
+    assert "ONNX Runtime" in result.stdout
+    value = json.loads(invoke("doctor", "--json").stdout)
+    assert value["machine"]["cores"] >= 1
+    assert any(check["name"] == "TensorRT" for check in value["checks"])
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("12", 12), ("2GiB", 2**31), ("500 MB", 500_000_000), ("1.5kb", 1500), ("3B", 3)]
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "two GB", "-1", "1TB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--max-size: '.*' is not a size like 500MB or 2GiB"):
+        parse_size(text)

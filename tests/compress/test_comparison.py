@@ -1,0 +1,60 @@
+"""What `verify` and `bench` compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.tokens import TokenSet
+from compress.comparison import bench, compare
+from compress.models.families import reference
+from compress.settings import InputError
+from compress.verdict import Gate
+
+
+def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
+    result = compare(str(checkpoint), str(checkpoint), Gate(kl=0, agreement=1), "digits", 4, threads=1)
+    assert result.verdict.passed
+    assert result.fidelity.kl == 0
+    assert result.fidelity.agreement == 1
+    assert result.stepwise_max_abs_difference < 1e-4
+
+
+def test_an_engine_that_drifts_breaks_its_gate_by_name(shared_run, checkpoint: Path) -> None:
+    engine = str(shared_run.output / "engines" / "cpu")
+    result = compare(str(checkpoint), engine, Gate(kl=0), "digits", None, threads=1)
+    assert result.fidelity.pictures == 297
+    (breach,) = result.verdict.breaches
+    assert (breach.step, breach.measurement) == (engine, "kl")
+
+
+def test_what_cannot_be_compared_is_refused(checkpoint: Path, tmp_path: Path, tiny_model) -> None:
+    (tmp_path / "other").mkdir()
+    reference.save(tiny_model(classes=3), tmp_path / "other")
+    with pytest.raises(InputError, match=r"tokens of a picture are \(17, 3, 64\); those of .* are \(17, 10, 64\)"):
+        compare(str(checkpoint), str(tmp_path / "other"), None, "digits", 4, 1)
+    with pytest.raises(InputError, match=r"^--held-out: 400 held_out pictures are asked for, but only 297 exist"):
+        compare(str(checkpoint), str(checkpoint), None, "digits", 400, 1)
+    with pytest.raises(InputError, match=r"^--tokens: 'nowhere' is neither a file nor 'digits'"):
+        compare(str(checkpoint), str(checkpoint), None, "nowhere", None, 1)
+    one = TokenSet(np.zeros((3, 64), int), np.zeros(3, int), np.array([0, 1, 2]))
+    one.save(tmp_path / "one.npz")
+    with pytest.raises(InputError, match="holds 1 held-out pictures; at least 2 are needed"):
+        compare(str(checkpoint), str(checkpoint), None, str(tmp_path / "one.npz"), None, 1)
+    short = TokenSet(np.zeros((3, 16), int), np.zeros(3, int), np.array([2, 2, 2]))
+    short.save(tmp_path / "short.npz")
+    with pytest.raises(InputError, match="16 tokens up to 0, classes up to 0; the models read 64 tokens below 17"):
+        compare(str(checkpoint), str(checkpoint), None, str(tmp_path / "short.npz"), None, 1)
+
+
+def test_the_first_of_a_bench_is_the_reference(shared_run, checkpoint: Path) -> None:
+    engine = str(shared_run.output / "engines" / "cpu")
+    rows = bench([engine, str(checkpoint)], [1], repeats=6, threads=1)
+    assert [(row.engine, row.speed.runtime) for row in rows] == [
+        (engine, "onnxruntime"),
+        (str(checkpoint), "torch eager"),
+    ]
+    assert rows[0].speed.speedup_vs_reference is None
+    assert 0 < rows[1].speed.speedup_vs_reference < 1

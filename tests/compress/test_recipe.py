@@ -1,0 +1,107 @@
+"""Recipes: the whole file is checked before a weight is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compress import recipe
+from compress.passes.distill import Distill
+from compress.settings import InputError
+from compress.verdict import Gate
+
+HEAD = "model: {checkpoint: .}\n"
+ENGINE = "engines: {cpu: [export: {target: onnxruntime}]}\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "r.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_becomes_steps_engines_and_gates(tmp_path: Path) -> None:
+    text = (
+        HEAD + ENGINE + "seed: 3\npasses:\n  - distill: {steps: 5}\n    gate: {nll_drift: 2%}\ngate: {speedup: 1.5}\n"
+    )
+    made = recipe.load(written(tmp_path, text))
+    assert made.name == "r"
+    assert made.seed == 3
+    assert made.steps == (recipe.Step("distill", Distill(steps=5), Gate(nll_drift=0.02)),)
+    assert [(engine.name, [step.name for step in engine.steps]) for engine in made.engines] == [("cpu", ["export"])]
+    assert made.gate == Gate(speedup=1.5)
+    described = made.described()
+    assert described["passes"][0]["distill"]["temperature"] == 2.0, "defaults are filled in"
+    assert described["passes"][0]["gate"]["nll_drift"] == 0.02
+
+
+def test_a_pass_without_settings_may_be_written_as_a_word(tmp_path: Path) -> None:
+    made = recipe.load(written(tmp_path, HEAD + ENGINE + "passes: [quantize]\n"))
+    assert made.steps[0].setting.weights == "int8"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ": 'model' is missing; it is needed ("),
+        ("[1, 2]", ": [1, 2] is not a mapping of settings"),
+        ("a: [", ":1:5: not valid YAML: expected the node content, but found '<stream end>'"),
+        ("seed: 1\nseed: 2\n", ":2:1: not valid YAML: key 'seed' stands twice"),
+        ("{[1]: 2}", ":1:2: not valid YAML: a key must be a word"),
+        ("model: {checkpoint: 3}", ": model.checkpoint: 3 is not text"),
+        (
+            HEAD.replace("{", "{family: refrence, ") + ENGINE,
+            ": model.family: 'refrence' is not a family; did you mean 'reference'?",
+        ),
+        (HEAD, ": 'engines' names no engine; for example  engines: {cpu: [export: {target: onnxruntime}]}"),
+        (HEAD + "engines: {cpu: {}}", ": engines.cpu: {} is not a list of passes"),
+        (HEAD + "engines: {a/b: [export]}", ": engines: 'a/b' cannot name a folder; use letters, digits, '-' and '_'"),
+        (HEAD + ENGINE + "passes: [3]", ": passes[0]: 3 is not a pass; write  - name: {settings}"),
+        (
+            HEAD + ENGINE + "passes: [{quantize: {}, distill: {}}]",
+            ": passes[0]: one pass and its gate make a step, but here stand quantize, distill",
+        ),
+        (
+            HEAD + ENGINE + "passes: [{gate: {}}]",
+            ": passes[0]: one pass and its gate make a step, but here stand gate",
+        ),
+        (
+            HEAD + ENGINE + "passes: [{quantize: {}, gate: {nll: 2%}}]",
+            ": passes[0] quantize.gate: unknown key 'nll'; did you mean 'nll_drift'?",
+        ),
+        (
+            HEAD + ENGINE + "passes: [{prune-layers: {count: 2, ratio: 0.5}}]",
+            ": passes[0] prune-layers: count 2 and ratio 0.5: give exactly one of them, above 0",
+        ),
+        (
+            HEAD + ENGINE + "passes: [{quantize: {}, gate: {class_accuracy_drop: 1%}}]",
+            ": passes[0] quantize.gate.class_accuracy_drop: measured of engines only; put it into the recipe's gate",
+        ),
+        (
+            HEAD + ENGINE + "bench: {batch: [1, 8]}\ngate: {speedup: 2, speedup_batch: 4}",
+            ": gate.speedup_batch: 4 is not timed; bench.batch has 1, 8",
+        ),
+        (
+            HEAD + ENGINE + "tokens: {source: t.npz}\ngate: {class_accuracy_drop: 1%}",
+            ": gate.class_accuracy_drop: only measured where tokens.source is 'digits'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        recipe.load(path)
+    assert str(caught.value).startswith(f"{path}{message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        recipe.load(tmp_path)
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(InputError, match=r"not UTF-8 text \(.* at byte 0\)"):
+        recipe.load(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_bytes(b"a: \x01")
+    with pytest.raises(InputError, match="not valid YAML: unacceptable character"):
+        recipe.load(tmp_path / "r.yaml")

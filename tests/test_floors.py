@@ -1,0 +1,129 @@
+"""Imports point down only, as docs/architecture.md says; heavy libraries are imported where they may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("compress", "export", "calibration")
+
+# From the top down; a module may import what stands on its own floor or below. The modules that architecture.md does
+# not name stand where their work belongs: `train` beside the pipeline, `importance` beside the passes, and so on.
+FLOORS = (
+    ("cli", "__main__"),
+    ("pipeline", "report", "preflight", "comparison", "catalogue", "doctor", "train"),
+    ("recipe", "verdict", "plan"),
+    ("passes", "measure", "store", "candidate", "tokens", "training", "teaching", "importance", "pruning"),
+    ("models", "artifact"),
+    ("settings", "listener"),
+)
+FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
+
+# The one file that may import each of these.
+ONLY_IN = {
+    "onnxruntime": "export/engine.py",
+    "tensorrt": "export/tensorrt.py",
+    "polygraphy": "export/tensorrt.py",
+    "optimum": None,
+    "ray": None,
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the project by its dotted name."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+MODULES = dict(modules())
+
+
+def is_typing_only(node: ast.AST) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imports(path: Path, *, typing_only: bool = True) -> set[str]:
+    """The modules that a file imports, anywhere in it; without those that only type checkers see, if asked."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if is_typing_only(node) and not typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            named = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in named}
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def project(names: set[str]) -> set[str]:
+    """Those of the modules that are the project's own."""
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("compress.")])
+def test_a_module_of_compress_stands_on_a_floor_and_imports_none_above(name: str) -> None:
+    own = name.split(".")[1]
+    assert own in FLOOR, f"{name} has no floor; place it in FLOORS and in docs/architecture.md"
+    above = {
+        other
+        for other in project(imports(MODULES[name]))
+        if other.startswith("compress.") and FLOOR[other.split(".")[1]] < FLOOR[own]
+    }
+    assert not above, f"{name} imports from a floor above its own"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("compress")])
+def test_export_and_calibration_know_neither_compress_nor_each_other(name: str) -> None:
+    own = name.split(".")[0]
+    assert {other.split(".")[0] for other in project(imports(MODULES[name]))} <= {own}
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {name: project(imports(path, typing_only=False)) - {name} for name, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize(("library", "allowed"), ONLY_IN.items())
+def test_a_library_is_imported_in_its_one_file_only(library: str, allowed: str | None) -> None:
+    importers = {
+        str(path.relative_to(ROOT))
+        for path in MODULES.values()
+        if any(name.split(".")[0] == library for name in imports(path))
+    }
+    assert importers <= {allowed}
+
+
+def loaded_by(program: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after running a program."""
+    script = f"{program}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(output.stdout.splitlines()[-1].split())
+
+
+def test_the_runtime_needs_numpy_and_onnxruntime_only() -> None:
+    loaded = loaded_by("import export.engine")
+    assert {"numpy", "onnxruntime"} <= loaded
+    assert not loaded & {"torch", "compress", "onnx", "scipy", "calibration", "sklearn", "PIL", "yaml", "click"}
+
+
+def test_the_help_loads_no_heavy_library() -> None:
+    program = "from compress.cli import main\nmain(['--help'], standalone_mode=False)"
+    assert not loaded_by(program) & {"torch", "numpy", "onnx", "onnxruntime", "scipy", "sklearn", "rich", "yaml"}
