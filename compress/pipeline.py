@@ -125,6 +125,7 @@ class Run:
         source, setting = node.source, node.setting
 
         def write(folder: Path) -> dict[str, Any]:
+            model = self.model(source)  # may make what comes before, with messages and progress of its own
             with self.listener.work(node.name) as progress:
                 context = Context(
                     reference=self.reference,
@@ -135,7 +136,7 @@ class Run:
                     report=progress,
                 )
                 try:
-                    outcome = setting.run(self.model(source), context)
+                    outcome = setting.run(model, context)
                 except InputError as error:
                     raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
             artifact.save(outcome.model, folder)

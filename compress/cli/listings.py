@@ -127,9 +127,8 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json(health)
         return
-    machine = {
-        key: ", ".join(map(str, value)) if isinstance(value, list) else value
-        for key, value in plain(health.machine).items()
-    }
+    machine = plain(health.machine)
+    machine["flags"] = ", ".join(machine["flags"]) or "none that matter"
+    machine["libraries"] = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     print_rows("this machine", ["", ""], [[key, str(value)] for key, value in machine.items()])
     print_rows("what can run", ["", "", ""], [[c.name, "yes" if c.works else "no", c.detail] for c in health.checks])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import pytest
 from click.testing import Result
 
 from compress import pipeline, recipe
+from compress import plan as plans
 from compress.artifact import Form
 from compress.listener import Silent
 from compress.measure import Measurement
@@ -190,3 +193,31 @@ def test_a_cached_loop_that_differs_is_a_breach() -> None:
         "export: logits of the cached loop differ from those of one call by up to 2 (KL 0.5 nats); "
         "they shall not: this is a bug"
     )
+
+
+def test_a_pass_that_fails_is_named_once(finished, refused: Callable[..., str]) -> None:
+    path = finished.changed(("ratio: 0.25", "ratio: 0.9"))
+    line = refused("run", path, "--store", finished.store, "-o", finished.output, "--skip-preflight")
+    assert line.startswith(f"{path}: prune-heads: prune-heads: layer 0 has 4 heads; ratio 0.9 would leave none")
+
+
+def test_what_comes_before_is_made_before_a_step_shows_its_progress(finished) -> None:
+    shutil.rmtree(finished.store / "artifacts")
+    open_work: list[str] = []
+
+    class Strict(Silent):
+        @contextmanager
+        def work(self, title: str):
+            assert not open_work, f"{title} began within {open_work[0]}"
+            open_work.append(title)
+            yield lambda done, total, values: None
+            open_work.remove(title)
+
+    made = recipe.load(finished.changed(("steps: 90", "steps: 2")))
+    tokens = plans.load_tokens(made)
+    reference = pipeline.load_reference(made, tokens)
+    plan = plans.make_plan(made, tokens)
+    store = Store(finished.store).prepare()
+    run = pipeline.Run(made, store, finished.output, Strict(), tokens, reference, plan)
+    run.make(plan.trunk[-1])
+    assert {row["pass"] for row in store.rows()} == {"prune-heads", "distill", "quantize"}
