@@ -1,0 +1,92 @@
+"""Tiny models of every kind, exported for every target; PyTorch's export, which takes the time, runs once a model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calibration.tokens import TokenSet
+from compress.models.image_model import ImageModel
+from compress.passes import Context
+from compress.passes.quantize import Quantize
+from export.engine import Engine
+from export.onnx_model import OnnxModel, export_model, source_graph
+
+LEARNED = {"norm": "layernorm", "positions": "learned", "bias": True}
+# Heads are 16 wide because GroupQueryAttention rotates multiples of 16 only; 32 inputs make two groups of 16.
+SHAPES: dict[str, dict[str, Any]] = {
+    "rotary": {},
+    "grouped": {"kv_heads": 1, "bias": True},
+    "learned": {**LEARNED, "activation": "gelu", "tied_head": True},
+    "learned tanh": {**LEARNED, "activation": "gelu-tanh", "layers": 1},
+    "narrow heads": {"head_width": 8, "layers": 1},
+}
+FORMATS: dict[str, dict[str, Any]] = {
+    "int8 dynamic": {"weights": "int8", "activations": "int8", "dynamic": True},
+    "int4 group": {"weights": "int4", "group": 16},
+    "int8 static": {"weights": "int8", "activations": "int8"},
+}
+
+
+@pytest.fixture(scope="session")
+def model_of(tiny_model: Callable[..., ImageModel], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Models by the name of their shape, or of the number format that the shape `rotary` is quantized to."""
+
+    @functools.cache
+    def make(kind: str) -> ImageModel:
+        shape = {"layers": 2, "heads": 2, "head_width": 16, "grid": (4, 4), **SHAPES.get(kind, {})}
+        model = tiny_model(**shape)
+        if kind not in FORMATS:
+            return model
+        labels = np.arange(8)
+        tokens = TokenSet(np.random.default_rng(0).integers(0, 17, (8, 16)), labels, np.zeros(8, dtype=np.int64))
+        return Quantize(**FORMATS[kind]).run(model, Context(model, tokens, 8, 0, tmp_path_factory.mktemp("room"))).model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(model_of: Callable[..., ImageModel]) -> Callable[..., OnnxModel]:
+    """Exported models: `exported("rotary", "onnxruntime")`; each call gives a graph of its own."""
+    source = functools.cache(lambda kind: source_graph(model_of(kind).transformer))
+
+    def make(kind: str, target: str = "onnxruntime", **settings: Any) -> OnnxModel:
+        model = model_of(kind)
+        with mock.patch("export.onnx_model.source_graph", return_value=source(kind).clone()):
+            return export_model(
+                model.transformer,
+                model.tokenizer.palette(),
+                target,
+                name=model.name,
+                family=model.family,
+                sampler=model.sampler,
+                parameters=model.parameters(),
+                **settings,
+            )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def engine_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[OnnxModel], Engine]:
+    """A loaded engine of a model."""
+
+    def load(model: OnnxModel) -> Engine:
+        folder = tmp_path_factory.mktemp("engine")
+        model.save(folder)
+        return Engine.load(folder, threads=1)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def inputs() -> NDArray[np.int64]:
+    """Teacher-forced inputs (3, 16): a class, then the picture's tokens but the last."""
+    generator = np.random.default_rng(1)
+    return np.concatenate([generator.integers(17, 27, (3, 1)), generator.integers(0, 17, (3, 15))], axis=1)
