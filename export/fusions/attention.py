@@ -166,14 +166,20 @@ def check_positions(value: ir.Value, graph: ir.Graph) -> None:
     node = made_by(value, "Add")
     steps = made_by(node.inputs[0], "Range")
     require(source(node, 1) is past_length(graph), node, "it does not add the number of cached tokens")
-    require(int(constant(steps.inputs[0])) == 0, steps, "positions do not begin at 0")
+    check_counts(steps)
+
+
+def check_counts(steps: ir.Node) -> None:
+    """Refuse ranges other than 0, 1, 2, ..."""
+    start, _, step = steps.inputs
+    require((int(constant(start)), int(constant(step))) == (0, 1), steps, "it does not count 0, 1, 2, ...")
 
 
 def check_causal(value: ir.Value, graph: ir.Graph) -> None:
     """Refuse masks other than: the key's position is at most the query's."""
     node = made_by(value, "LessOrEqual")
     keys, queries = (source(made_by(each, "Unsqueeze")) for each in node.inputs)
-    made_by(keys, "Range")
+    check_counts(made_by(keys, "Range"))
     check_positions(queries, graph)
 
 
