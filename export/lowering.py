@@ -128,8 +128,8 @@ def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Valu
     )
     axes = builder.initializer("block_axis", np.array([-1], dtype=np.int64))
     largest = builder.add("ReduceMax", [builder.add("Abs", [blocks]), axes], keepdims=1)
-    # An all-zero block has nothing to round; its scale only must not be zero.
-    tiny = builder.initializer("tiny", np.array(np.finfo(np.float32).tiny, dtype=np.float32))
+    # An all-zero block has nothing to round; 127 / tiny only must be finite.
+    tiny = builder.initializer("tiny", np.array(127 * np.finfo(np.float32).tiny, dtype=np.float32))
     top = builder.initializer("int8_largest", np.array(127, dtype=np.float32))
     safe = builder.add("Max", [largest, tiny])
     rounded = builder.add("Round", [builder.add("Mul", [blocks, builder.add("Div", [top, safe], "Inverse")], "Scaled")])
