@@ -45,7 +45,7 @@ class Product:
         node, bias = made_by(value, "Add", *PRODUCTS), None
         if node.op_type == "Add":
             bias = source(node, 1)
-            constant(bias)
+            require(len(constant(bias).shape) == 1, node, "it does not add a bias")
             node = made_by(node.inputs[0], *PRODUCTS)
         if node.op_type == "MatMulNBits":
             require(len(node.inputs) == 3, node, "it has zero points, an order of groups, or a bias of its own")

@@ -1,0 +1,60 @@
+"""`export` makes a checked graph for its target and refuses layers that the target does not compute."""
+
+from __future__ import annotations
+
+import pytest
+
+from compress.artifact import Form
+from compress.passes import PassError, find
+from compress.passes.export import Export
+from compress.passes.quantize import Quantize
+from compress.settings import InputError, parse
+from export.conformance import check
+
+
+def test_export_turns_torch_into_onnx_exactly_and_without_tokens() -> None:
+    assert find("export", "recipe") is Export
+    assert (Export.accepts, Export.returns, Export.exact, Export.uses_tokens) == (Form.TORCH, Form.ONNX, True, False)
+
+
+def test_an_export_counts_its_nodes_and_says_what_the_model_is(tiny_model, context) -> None:
+    model = tiny_model(layers=1)
+    outcome = Export("onnxruntime", fixed_batch=4).run(model, context())
+    made = outcome.model
+    assert outcome.notes == {"nodes": len(list(made.decode.graph))}
+    assert (made.manifest.target, made.manifest.cache) == ("onnxruntime", "growing")
+    assert (made.manifest.name, made.manifest.parameters) == (model.name, model.parameters())
+    assert made.decode.graph.inputs[0].shape[0] == 4
+    assert not check(made)
+
+
+def test_dynamic_activations_are_refused_for_tensorrt_with_the_layer(tiny_model, context) -> None:
+    quantized = Quantize("int8", "int8", dynamic=True).run(tiny_model(layers=1), context()).model
+    with pytest.raises(PassError) as error:
+        Export("tensorrt").run(quantized, context())
+    assert str(error.value) == (
+        "export: blocks.0.attention.query: tensorrt has no dynamic int8 activations; "
+        "use static ones (dynamic: false) or none"
+    )
+
+
+def test_a_graph_that_breaks_a_rule_is_refused_with_the_first(tiny_model, context, monkeypatch) -> None:
+    monkeypatch.setattr("compress.passes.export.export_model", lambda *arguments, **settings: None)
+    monkeypatch.setattr("compress.passes.export.check", lambda model: ["decode: /MatMul: first", "second"])
+    with pytest.raises(PassError) as error:
+        Export("standard").run(tiny_model(layers=1), context())
+    assert str(error.value) == "export: the graph breaks a rule of standard: decode: /MatMul: first"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"target": "tflite"}, "'tflite' is not one of 'onnxruntime', 'standard', 'tensorrt'"),
+        ({}, "target"),
+        ({"target": "standard", "fixed_batch": -1}, "fixed_batch"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, text) -> None:
+    with pytest.raises(InputError) as error:
+        parse(Export, settings, "r.yaml: passes[0] export")
+    assert text in str(error.value)
