@@ -230,8 +230,8 @@ def palette_decoder(palette: NDArray[np.uint8], grid: tuple[int, int]) -> ir.Mod
     tokens = ir.Value(
         name="tokens", shape=ir.Shape(["batch", grid[0] * grid[1]]), type=ir.TensorType(ir.DataType.INT64)
     )
-    levels = ir.Value(name="palette", const_value=ir.tensor(palette, name="palette"))
-    shape = ir.Value(name="shape", const_value=ir.tensor(np.array([0, *grid, 1], dtype=np.int64), name="shape"))
+    levels = named("palette", palette)
+    shape = named("shape", np.array([0, *grid, 1], dtype=np.int64))
     looked_up = ir.Node("", "Gather", [levels, tokens], name="/palette")
     pictures = ir.Node("", "Reshape", [looked_up.outputs[0], shape], name="/reshape")
     # A 0 in the shape copies the batch; the tokens' own dimension becomes the grid.
@@ -247,6 +247,12 @@ def palette_decoder(palette: NDArray[np.uint8], grid: tuple[int, int]) -> ir.Mod
         name="image_decoder",
     )
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="compress")
+
+
+def named(name: str, array: NDArray) -> ir.Value:
+    """A constant that says its shape and type, as it does when it is read from a file."""
+    tensor = ir.tensor(array, name=name)
+    return ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
 
 
 @contextlib.contextmanager

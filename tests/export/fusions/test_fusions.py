@@ -130,10 +130,11 @@ def test_a_fused_engine_computes_what_the_unfused_one_and_torch_do(
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 def test_dynamic_int8_computes_the_same_but_where_a_number_rounds_the_other_way(
-    exported, engine_of, model_of, inputs
+    exported, engine_of, model_of, inputs, target
 ) -> None:
-    plain = exported("int8 dynamic")
+    plain = exported("int8 dynamic", target)
     before, after = engine_of(plain).score(inputs), engine_of(fuse(plain).model)
     torch = model_of("int8 dynamic").score(inputs)
     for logits in (before, after.score(inputs), after.score_stepwise(inputs)):
