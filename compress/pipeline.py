@@ -201,8 +201,18 @@ class Run:
 
         return self.remembered(digest("cached loop", MEASURED_BY, node.key, self.held_out.fingerprint()), measure)
 
-    def speed(self, node: Node, previous: Node | None, *, eager: bool = False) -> tuple[SpeedRow, ...]:
-        """Rows of a node's engine, interleaved with the reference's and the previous node's (and eager PyTorch)."""
+    def speed(self, node: Node, previous: Node | None) -> tuple[SpeedRow, ...]:
+        """Rows of a node's engine, interleaved with the reference's and the previous node's.
+
+        Eager PyTorch is timed beside the reference and the last node of each engine's chain. A node that is deployed
+        as the one before it (a plain export) has that one's rows, and one for a runtime that is not here has none.
+        """
+        if node.form is not Form.TORCH and not self.engine(node).runs_as_deployed:
+            return ()
+        eager = previous is None or node in [chain[-1] for chain in self.plan.engines.values()]
+        if previous is not None and not eager and self.deployed(node).key == self.deployed(previous).key:
+            rows = self.measure(previous).speed
+            return tuple(replace(row, speedup_vs_previous=None, speedup_vs_previous_ci95=None) for row in rows)
         return tuple(
             row for batch in self.recipe.bench.batch for row in self.speed_at(node, previous, batch, eager=eager)
         )
@@ -233,7 +243,7 @@ class Run:
                 )
             own = timings.row(
                 names["own"],
-                runtime="onnxruntime",
+                runtime=self.engine(engines["own"]).runtime,
                 batch=batch,
                 length=length,
                 reference=names["reference"],
@@ -297,7 +307,6 @@ class Run:
             self.parameters.setdefault(node.key, self.parameters[previous.key])
         reference_size = self.make(self.deployed(self.plan.reference)).size_bytes
         notes = dict(self.make(node).notes) if previous is not None else {}
-        runs_here = not notes.get("not_built")
         if node.form is not Form.TORCH:
             notes[CACHED_LOOP] = self.cached_loop(node)
         measurement = Measurement(
@@ -308,7 +317,7 @@ class Run:
             size_share=entry.size_bytes / reference_size,
             fidelity=self.fidelity(node, self.plan.reference) if previous else None,
             fidelity_vs_previous=self.fidelity(node, previous) if previous else None,
-            speed=self.speed(node, previous, eager=previous is None) if runs_here else (),
+            speed=self.speed(node, previous),
             exact=node.setting.exact if node.setting else True,
             notes=notes,
         )
@@ -374,7 +383,6 @@ class Run:
             engine,
             class_accuracy=accuracy,
             low_precision_share=None if not_built else self.low_precision_share(last),
-            speed=() if not_built else self.speed(last, last.source, eager=True),
         )
         copy_engine(self.make(last).folder, folder, engine, self.provenance(chain))
         if not not_built:

@@ -75,7 +75,7 @@ def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> No
         "version": step.setting.version,
         "settings": plain(step.setting),
         "input": source.key,
-        "libraries": versions(),
+        "libraries": versions() | step.setting.surroundings(),
     }
     if step.setting.uses_tokens:
         made_by |= {"seed": seed, "tokens": tokens}

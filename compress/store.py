@@ -300,4 +300,6 @@ def disk_error(error: BaseException, root: Path) -> InputError:
     if is_full(error):
         return InputError(f"{root}: the disk is full; what was finished is kept, free space and run again")
     place = getattr(error, "filename", None) or root
-    return InputError(f"{place}: cannot be written ({getattr(error, 'strerror', None) or error}); what was finished is kept")
+    return InputError(
+        f"{place}: cannot be written ({getattr(error, 'strerror', None) or error}); what was finished is kept"
+    )

@@ -65,6 +65,9 @@ class Engine:
         options = options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
+        if self.manifest.weight_only:
+            # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             return onnxruntime.InferenceSession(str(path), options, providers=CPU)
         except Exception as error:
@@ -85,6 +88,11 @@ class Engine:
     def runtime(self) -> str:
         """What runs the decode graph."""
         return "onnxruntime" if self.plan is None else "tensorrt"
+
+    @property
+    def runs_as_deployed(self) -> bool:
+        """Whether that is the runtime the engine was exported for, so that its speed means something."""
+        return self.manifest.target != "tensorrt" or self.plan is not None
 
     @property
     def sampler(self) -> Sampler:

@@ -129,6 +129,8 @@ def export_model(
         kv_heads=tuple(layer.kv_heads for layer in config.layers),
         sampler=sampler,
         parameters=parameters,
+        weight_only=not any(node.op_type == "QuantizeLinear" for node in decode.graph)
+        and any(node.op_type == "DequantizeLinear" for node in decode.graph),
     )
     return OnnxModel(decode, palette_decoder(palette, config.grid), manifest)
 

@@ -96,6 +96,17 @@ def cuda_devices() -> int:
     return 0
 
 
+def machine() -> dict[str, str]:
+    """TensorRT's version and the device it would build for, or why it cannot build."""
+    try:
+        version = str(require().__version__)
+    except TensorRTMissingError as error:
+        return {"tensorrt": str(error)}
+    import torch
+
+    return {"tensorrt": version, "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "unknown"}
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its kind where there is none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

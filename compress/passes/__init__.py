@@ -66,6 +66,11 @@ class Pass(ABC):
     uses_tokens: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
+    @classmethod
+    def surroundings(cls) -> dict[str, str]:
+        """What of this machine decides the result besides libraries every pass shares; part of the artifact's key."""
+        return {}
+
     @abstractmethod
     def run(self, model: Any, context: Context) -> Outcome:
         """The model of form `returns` made from one of form `accepts`, which is left as it was."""

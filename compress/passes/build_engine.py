@@ -13,7 +13,7 @@ from compress.settings import setting
 from export.conformance import check
 from export.manifest import DECODE
 from export.onnx_model import OnnxModel
-from export.tensorrt import BuildError, Rows, TensorRTMissingError, build
+from export.tensorrt import BuildError, Rows, TensorRTMissingError, build, machine
 
 TIMING_CACHE = "timing.cache"
 
@@ -45,6 +45,11 @@ class BuildEngine(Pass):
         """
         if self.best_rows > self.max_rows:
             raise ValueError(f"best_rows {self.best_rows} is more than max_rows {self.max_rows}; use at most max_rows")
+
+    @classmethod
+    def surroundings(cls) -> dict[str, str]:
+        """A plan is for one TensorRT and one device; where there is none, it is to be built once there is."""
+        return machine()
 
     def run(self, model: OnnxModel, context: Context) -> Outcome:
         """The model with its plan, or without one and the note `not_built`.
