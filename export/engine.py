@@ -48,7 +48,7 @@ class Engine:
         self.session = self._open("decode")
         self.image_decoder = self._open("image_decoder")
         self.plan = self._open_plan()
-        self.loops: dict[int, Loop | PlanLoop] = {}
+        self.loops: dict[int, Loop | Parts | PlanLoop] = {}
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 0) -> Engine:
@@ -156,8 +156,11 @@ class Engine:
         """Teacher-forced logits (N, T, V) of inputs (N, T), all tokens in one call (a plan takes one a call)."""
         if self.plan is not None:
             return self.score_stepwise(inputs)
-        chunks = [inputs[start : start + SCORE_ROWS] for start in range(0, len(inputs), SCORE_ROWS)]
-        return np.concatenate([self.session.run(["logits"], self._prefill(chunk))[0] for chunk in chunks])
+        size = self.manifest.fixed_batch or SCORE_ROWS
+        padded = filled_up(inputs, self.manifest.fixed_batch or 1)
+        chunks = [padded[start : start + size] for start in range(0, len(padded), size)]
+        logits = [self.session.run(["logits"], self._prefill(chunk))[0] for chunk in chunks]
+        return np.concatenate(logits)[: len(inputs)]
 
     def score_stepwise(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
         """The same logits (N, T, V) through the KV cache, token by token."""
@@ -188,10 +191,12 @@ class Engine:
             if record.get("cat") == "Node" and record["name"].endswith("_kernel_time")
         ]
 
-    def _loop(self, rows: int) -> Loop | PlanLoop:
+    def _loop(self, rows: int) -> Loop | Parts | PlanLoop:
         if rows not in self.loops:
             if self.plan is not None:
                 self.loops[rows] = self.plan.loop(rows)
+            elif self.manifest.fixed_batch:
+                self.loops[rows] = Parts(self.session, self.manifest, rows)
             else:
                 self.loops[rows] = LOOPS[self.manifest.cache](self.session, self.manifest, rows)
         return self.loops[rows]
@@ -315,6 +320,30 @@ class StaticLoop(BufferLoop):
 
 
 LOOPS: dict[Cache, type[Loop]] = {"growing": GrowingLoop, "shared": SharedLoop, "static": StaticLoop}
+
+
+class Parts:
+    """Decoding any number of rows with a graph of a fixed batch: a loop for each part, the last part filled up."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest, rows: int) -> None:
+        self.rows, self.size = rows, manifest.fixed_batch
+        count = -(-rows // self.size)
+        self.loops = [LOOPS[manifest.cache](session, manifest, self.size) for _ in range(count)]
+
+    def restart(self) -> None:
+        """Forget the caches."""
+        for loop in self.loops:
+            loop.restart()
+
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (R, V) behind the next tokens (R, 1)."""
+        parts = np.split(filled_up(tokens, self.size), len(self.loops))
+        return np.concatenate([loop.step(part) for loop, part in zip(self.loops, parts, strict=True)])[: self.rows]
+
+
+def filled_up(rows: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
+    """The rows and copies of the last one, up to a multiple."""
+    return np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % multiple, axis=0)])
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Manifest:
     `cache` says how keys and values are kept: ``growing`` (past in, longer present out), ``shared`` (one buffer of full
     length, updated in place, GroupQueryAttention), ``static`` (buffers of full length in and out, TensorScatter).
     `weight_only` says that weights alone are quantized, so the runtime is not to round activations on its own.
+    `fixed_batch` is the only number of rows that the graph takes; 0: any.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Manifest:
     sampler: Sampler
     parameters: int
     weight_only: bool = False
+    fixed_batch: int = 0
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)

@@ -129,6 +129,7 @@ def export_model(
         kv_heads=tuple(layer.kv_heads for layer in config.layers),
         sampler=sampler,
         parameters=parameters,
+        fixed_batch=fixed_batch,
         weight_only=not any(node.op_type == "QuantizeLinear" for node in decode.graph)
         and any(node.op_type == "DequantizeLinear" for node in decode.graph),
     )
