@@ -33,7 +33,7 @@ BYTES_PER_WEIGHT = 4
 # A training pass holds weights, gradients, two AdamW moments, the best weights and the teacher; others hold two copies.
 COPIES = 6
 # Time to export and measure one step of a small model beyond its pass: sessions, scoring, interleaved rounds.
-ROUND_SHARE = 3.5
+ROUND_SHARE = 8.0
 
 
 @dataclass(frozen=True)

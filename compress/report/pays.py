@@ -33,7 +33,7 @@ def pays(step: Measurement, previous: Measurement) -> str:
     if (faster or (not pairs and won)) and not slower:
         return ""
 
-    if not step.speed and not won:
+    if step.exact and not step.speed and not won:
         return ""  # its runtime is not here, so nothing is known of its speed
 
     lost = [f"{value:.2f}x the speed at batch {batch}" for batch, value in slower]
