@@ -51,10 +51,17 @@ def flagged(report: Report) -> list[str]:
 
 
 def flags(model: Measurement) -> list[str]:
-    """What a reader must know of a model, in sentences: passes that do not pay, low precision, engines not built."""
+    """What a reader must know of a model, in sentences: what does not pay, low precision, fusions, what was not built."""
     said = [model.pays] if model.pays else []
     if model.low_precision_share is not None:
         said.append(f"{100 * model.low_precision_share:.0f} % of matrix-product time in low precision")
+    if (accuracy := model.class_accuracy) is not None:
+        said.append(
+            f"{100 * accuracy.accuracy:.1f} % of {accuracy.pictures} pictures recognised as their class "
+            f"(reference {100 * accuracy.reference_accuracy:.1f} %)"
+        )
+    if fused := model.notes.get("fused"):
+        said.append("fused " + ", ".join(f"{name} {count}" for name, count in fused.items()))
     if isinstance(model, EngineMeasurement) and model.not_built:
         said.append(f"not built: {model.not_built}")
     return said
