@@ -65,6 +65,8 @@ class Engine:
         options = options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
+        # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if self.manifest.weight_only:
             # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
