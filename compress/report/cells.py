@@ -51,7 +51,7 @@ def flagged(report: Report) -> list[str]:
 
 
 def flags(model: Measurement) -> list[str]:
-    """What a reader must know of a model, in sentences: what does not pay, low precision, fusions, what was not built."""
+    """What a reader must know of a model, in sentences: what does not pay, low precision, fusions, what is missing."""
     said = [model.pays] if model.pays else []
     if model.low_precision_share is not None:
         said.append(f"{100 * model.low_precision_share:.0f} % of matrix-product time in low precision")
