@@ -23,7 +23,7 @@ from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
 from compress.recipe import read_yaml
-from compress.settings import InputError, parse, plain, setting
+from compress.settings import InputError, digest, parse, plain, setting
 from compress.tokens import open_source
 from compress.training import Report, Schedule, fit
 from export.sampling import Sampler
@@ -188,6 +188,7 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
         schedule,
         seed=recipe.seed,
         validate=lambda trained: nll(trained, validation, config.vocabulary),
+        task=digest(recipe, data.fingerprint()),
         checkpoint=output / "checkpoint.pt",
         report=report,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ def fit(
     *,
     seed: int,
     validate: Validate,
+    task: str = "",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     report: Report | None = None,
@@ -62,6 +64,9 @@ def fit(
     Every step draws its randomness from (seed, step) alone, so a run that resumes from `checkpoint` (written every
     `checkpoint_seconds` and at an interruption, unless that tears a step in two) ends with the same weights as one that
     was never stopped. `loss(step)` must do likewise.
+
+    `task` names what the loss is made of (data, augmentation): a checkpoint of another task, schedule or shape is not
+    resumed, nor is a damaged one.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -72,13 +77,13 @@ def fit(
     )
     average = {name: value.detach().clone() for name, value in model.state_dict().items()} if schedule.ema else {}
     state: dict[str, Any] = {"step": 0, "log": [], "best": math.inf, "best_weights": {}, "stale": 0, "loss": math.nan}
-    identity = digest(schedule, seed, {name: list(value.shape) for name, value in model.state_dict().items()})
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["identity"] == identity:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            average, state = saved["average"], saved["state"]
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    identity = digest(schedule, seed, shapes, task)
+    saved = read_checkpoint(checkpoint)
+    if saved.get("identity") == identity:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average, state = saved["average"], saved["state"]
 
     def save() -> None:
         if checkpoint is None:
@@ -162,3 +167,14 @@ def fit(
         model.load_state_dict(kept)
     model.eval()
     return state["log"]
+
+
+def read_checkpoint(path: Path | None) -> dict[str, Any]:
+    """What `fit` saved last; nothing where there is no checkpoint, or only a damaged one."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        saved = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
+        return {}
+    return saved if isinstance(saved, dict) else {}

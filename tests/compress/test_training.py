@@ -160,3 +160,27 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     assert fit(again, refuse, SCHEDULE, **arguments) == log
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_not_resumed_and_training_begins_anew(tmp_path: Path, damage: bytes | None) -> None:
+    whole, again, checkpoint = fresh(), fresh(), tmp_path / "checkpoint.pt"
+    fit(whole, loss_of(whole), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, checkpoint_seconds=-1)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-500] if damage is None else damage)
+    fit(again, loss_of(again), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_another_task_is_not_resumed(tmp_path: Path) -> None:
+    model, checkpoint, steps = fresh(), tmp_path / "checkpoint.pt", []
+    fit(model, loss_of(model), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, checkpoint_seconds=-1)
+
+    def report(step: int, total: int, values: dict[str, float]) -> None:
+        steps.append(step)
+
+    other = fresh()
+    fit(
+        other, loss_of(other), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, task="other", report=report
+    )  # fmt: skip
+    assert steps[0] == 1
