@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from export.manifest import Target
-from export.match import made_by, require, scope, source
+from export.match import require, scope, source
 from export.products import pack, split
 
 ANCHORS = ("Sigmoid",)
@@ -20,7 +20,6 @@ def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
     gated = only_reader(silu.outputs[0], silu)
     other = 1 if source(gated) is silu.outputs[0] else 0
     up = source(gated, other)
-    made_by(up, "Add", "MatMul", "MatMulNBits")
     packed, outputs = pack([gate, up], "gate_up", node, graph)
     new_gate, new_up = split(packed, outputs, f"{scope(node)}.gate_up", node, graph)
     for old, new in ((gate, new_gate), (up, new_up)):
