@@ -1,21 +1,196 @@
-"""Read state dicts from disk safely, and check names, shapes and values before anything is built on them."""
+"""Checkpoints from disk, safely: read one tensor at a time, checked for names, shapes, formats and values."""
 
 from __future__ import annotations
 
 import difflib
-import pickle
-from collections.abc import Mapping
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from compress.models.containers import PICKLES, SAFETENSORS, Entry, entries
 from compress.settings import InputError
 
-PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+CONFIG = "config.json"
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # each can be turned into the others
+# What a folder may hold, in order of preference; a pattern with * is a sharded checkpoint's index.
+LAYOUTS = (
+    "model.safetensors",
+    "*.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    *(f"checkpoint{suffix}" for suffix in (SAFETENSORS, *PICKLES)),
+)
+WRAPPING = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before every name
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """A published checkpoint: tensors by name, of which each is read from disk when it is asked for, and then alone.
+
+    Nothing is kept: asking twice reads twice. Only pickles from before PyTorch 1.6, compressed ones and those of
+    another byte order are read whole when they are opened. No code in a pickle is ever executed.
+    """
+
+    def __init__(
+        self, path: Path, weights: tuple[Path, ...], config: dict[str, Any], found: Mapping[str, Entry]
+    ) -> None:
+        self.path = path  # as it was given: a file or a folder
+        self.weights = weights  # the files that hold the tensors
+        self.config = config  # config.json with the overrides; empty if there is none
+        self._entries = dict(found)
+
+    @classmethod
+    def open(cls, path: Path, overrides: Mapping[str, Any] | None = None, weights: str | None = None) -> Checkpoint:
+        """Find the tensors of a weights file or folder, and config.json beside them; no tensor is read.
+
+        `overrides` replace keys of config.json. `weights` names the set to take from a training file that holds several
+        (``ema``, ``vae_local``); without it the usual one is taken.
+
+        Raises:
+            InputError: nothing is there, or not exactly one thing to read; a file is damaged, or a pickle holds code.
+        """
+        folder = path if path.is_dir() else path.parent
+        index, files = weight_files(path)
+        found = entries(files[0], weights=weights) if index is None else shard_entries(index, weights)
+        config = {**read_config(folder / CONFIG), **(overrides or {})}
+        return cls(path, files, config, without_wrapping(found))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._entries[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # the inherited one would read the tensor
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}: {len(self)} tensors, {self.bytes} bytes)"
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        return self._entries[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """A tensor's number format on disk, without reading it."""
+        return self._entries[name].dtype
+
+    @property
+    def bytes(self) -> int:
+        """What all tensors take on disk; one that has two names counts twice."""
+        return sum(math.prod(entry.shape) * entry.dtype.itemsize for entry in self._entries.values())
+
+    def numbers(self, prefix: str) -> int:
+        """How many different i there are in names that begin with `prefix.i.`: the layers of `layers`."""
+        pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
+        return len({match[1] for name in self if (match := pattern.match(name))})
+
+    def renamed(self, rename: Callable[[str], str | None]) -> Checkpoint:
+        """The same tensors under other names; those whose new name is None are left out.
+
+        Raises:
+            InputError: two tensors get the same name.
+        """
+        found: dict[str, Entry] = {}
+        olds: dict[str, str] = {}
+        for name, entry in self._entries.items():
+            new = rename(name)
+            if new is None:
+                continue
+            if new in found:
+                raise InputError(f"{self.path}: tensors '{olds[new]}' and '{name}' are both '{new}'")
+            found[new], olds[new] = entry, name
+        return Checkpoint(self.path, self.weights, self.config, found)
+
+
+def weight_files(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
+    """The index if the checkpoint is sharded, and its weights files.
+
+    Raises:
+        InputError: there is none, or a folder's files leave a choice.
+    """
+    if not path.is_dir():
+        return None, (path,)
+    for layout in LAYOUTS:
+        matches = sorted(path.glob(layout))
+        if len(matches) > 1:
+            raise ambiguous(path, matches)
+        if matches and layout.endswith(".index.json"):
+            shards = sorted(set(read_index(matches[0]).values()))
+            return matches[0], tuple(path / shard for shard in shards)
+        if matches:
+            return None, (matches[0],)
+    files = sorted(each for each in path.iterdir() if each.suffix in (SAFETENSORS, *PICKLES) and each.is_file())
+    if len(files) == 1:
+        return None, (files[0],)
+    if files:
+        raise ambiguous(path, files)
+    raise InputError(f"{path}: holds no weights; looked for files that end in {SAFETENSORS}, {', '.join(PICKLES)}")
+
+
+def ambiguous(path: Path, files: list[Path]) -> InputError:
+    """The complaint that a folder's files leave a choice."""
+    return InputError(f"{path}: holds {', '.join(file.name for file in files)}; give the path of the one to read")
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Which file of a sharded checkpoint holds each tensor."""
+    content = read_mapping(index)
+    shards = content.get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise InputError(f"{index}: 'weight_map' is missing; it says which file holds each tensor")
+    for name, shard in shards.items():
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise InputError(f"{index}: '{name}' is said to be in {shard!r}, which is no file beside it")
+    return shards
+
+
+def shard_entries(index: Path, weights: str | None) -> dict[str, Entry]:
+    """The tensors of a sharded checkpoint, each in the file that the index says."""
+    if weights is not None:
+        raise InputError(f"{index}: holds no '{weights}'; a sharded checkpoint holds one set of weights")
+    shards = read_index(index)
+    opened: dict[str, dict[str, Entry]] = {}
+    for shard in sorted(set(shards.values())):
+        if not (index.parent / shard).is_file():
+            raise InputError(f"{index.parent / shard}: this shard is missing; {index.name} lists it")
+        opened[shard] = entries(index.parent / shard, wrapped=False)
+    for name, shard in shards.items():
+        if name not in opened[shard]:
+            raise InputError(f"{index.parent / shard}: tensor '{name}' is missing; {index.name} says it is here")
+    return {name: opened[shard][name] for name, shard in shards.items()}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json as it is; empty if there is none."""
+    return read_mapping(path) if path.is_file() else {}
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file that is one mapping."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds {type(content).__name__}, not a mapping")
+    return content
+
+
+def without_wrapping(found: dict[str, Entry]) -> dict[str, Entry]:
+    """The tensors without the prefixes that training put before every name."""
+    while found and (prefix := next((each for each in WRAPPING if all(n.startswith(each) for n in found)), None)):
+        found = {name.removeprefix(prefix): entry for name, entry in found.items()}
+    return found
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -24,29 +199,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, truncated, or a pickle of anything but tensors by name.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such checkpoint file")
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a readable safetensors file, truncated or damaged ({error})") from error
-    if path.suffix not in PICKLES:
-        raise InputError(f"{path}: unknown kind of checkpoint; known: .safetensors, {', '.join(PICKLES)}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path}: holds more than tensors, or is damaged; nothing in it was executed; "
-            "save a plain state dict (name to tensor) or safetensors"
-        ) from error
-    except Exception as error:  # damaged bytes make the unpickler fail in a dozen ways
-        raise InputError(f"{path}: not a readable checkpoint, truncated or damaged ({str(error)[:120]})") from error
-    if isinstance(state, Mapping) and all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        return dict(state)
-    raise InputError(f"{path}: holds {type(state).__name__}, not a plain state dict of tensors by name")
+    return {name: entry.read() for name, entry in entries(path, wrapped=False).items()}
 
 
 def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
@@ -57,23 +210,110 @@ def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path:
     """
     for name, tensor in wanted.items():
         if name not in state:
-            close = difflib.get_close_matches(name, [other for other in state if other not in wanted], n=1)
-            hint = f"it holds '{close[0]}' instead" if close else "the file ends early or is of another model"
-            raise InputError(f"{path}: tensor '{name}' is missing; {hint}")
-        if state[name].shape != tensor.shape:
-            raise InputError(
-                f"{path}: tensor '{name}' is {tuple(state[name].shape)}; its config says {tuple(tensor.shape)}"
-            )
-        if state[name].dtype != tensor.dtype and not {state[name].dtype, tensor.dtype} <= FLOATS:
-            raise InputError(
-                f"{path}: tensor '{name}' is {words(state[name].dtype)}; its config says {words(tensor.dtype)}"
-            )
+            raise missing(name, (other for other in state if other not in wanted), path)
+        check_format(name, state[name], tensor, path)
     for name, tensor in state.items():
         if name not in wanted:
             raise InputError(f"{path}: tensor '{name}' is not part of the model its config describes")
-        if tensor.is_floating_point() and not torch.isfinite(tensor.float()).all():
-            count = int((~torch.isfinite(tensor.float())).sum())
-            raise InputError(f"{path}: tensor '{name}' holds {count} NaN or Inf values; the checkpoint is unusable")
+        check_values(name, tensor, path)
+
+
+def fill(module: nn.Module, pairs: Iterable[tuple[str, Tensor]], path: Path) -> None:
+    """Give a module on the meta device its parameters and persistent buffers, one tensor at a time.
+
+    `pairs` is best a generator: a tensor is dropped before the next is asked for, so that memory holds the module and
+    one tensor. Floats of any width become the module's own (fp32 as a rule), one by one; a tensor that needs no
+    conversion becomes the parameter itself. Parameters that the module ties stay tied: one name is enough, and a second
+    has to hold the same values. Afterwards no parameter and no persistent buffer is on meta; buffers that are not
+    persistent are in no checkpoint, and the caller computes them.
+
+    Raises:
+        InputError: a missing, surplus or repeated name, another shape or number format, NaN or Inf; it is named.
+    """
+    wanted: dict[str, Tensor] = module.state_dict(keep_vars=True)
+    ties: dict[int, list[str]] = {}
+    for name, slot in wanted.items():
+        ties.setdefault(id(slot), []).append(name)
+    given: set[str] = set()
+    storages: set[int] = set()
+    filled: dict[int, Tensor] = {}
+    for name, tensor in pairs:
+        if name not in wanted:
+            raise surplus(name, (other for other in wanted if other not in given), path)
+        if name in given:
+            raise InputError(f"{path}: tensor '{name}' comes twice")
+        given.add(name)
+        slot = wanted[name]
+        check_format(name, tensor, slot, path)
+        check_values(name, tensor, path)
+        value = own(tensor.detach(), slot.dtype, storages)
+        del tensor  # the pair that was read may be freed before the next one is
+        if id(slot) in filled:
+            check_tied(name, value, filled[id(slot)], ties[id(slot)], path)
+            continue
+        if isinstance(slot, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=slot.requires_grad)
+        filled[id(slot)] = value
+        for alias in ties[id(slot)]:
+            owner, _, leaf = alias.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, value)
+    for name, slot in wanted.items():
+        if id(slot) not in filled:
+            raise missing(name, (), path)
+
+
+def own(tensor: Tensor, dtype: torch.dtype, storages: set[int]) -> Tensor:
+    """The tensor in this format, contiguous, in memory that no other parameter has; copied only if it must be."""
+    value = tensor.to(dtype).contiguous()
+    storage = value.untyped_storage()
+    # A slice would keep the whole alive, and two slices of one whole would be written to disk twice.
+    if storage.data_ptr() in storages or storage.nbytes() != value.numel() * value.itemsize:
+        value = value.clone()
+    storages.add(value.untyped_storage().data_ptr())
+    return value
+
+
+def check_format(name: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
+    """Refuse another shape, and a number format that cannot be turned into the one that is wanted."""
+    if tensor.shape != wanted.shape:
+        raise InputError(f"{path}: tensor '{name}' is {tuple(tensor.shape)}; its config says {tuple(wanted.shape)}")
+    if tensor.dtype != wanted.dtype and not {tensor.dtype, wanted.dtype} <= FLOATS:
+        raise InputError(f"{path}: tensor '{name}' is {words(tensor.dtype)}; its config says {words(wanted.dtype)}")
+
+
+def check_values(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse NaN and Inf, without a copy of the tensor where PyTorch can do so."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    if tensor.dtype in FLOATS:
+        low, high = tensor.aminmax()  # NaN if one number is; `isfinite` would need three temporary copies
+        finite = bool(torch.isfinite(low) & torch.isfinite(high))
+    else:
+        finite = bool(torch.isfinite(tensor.float()).all())
+    if not finite:
+        count = int((~torch.isfinite(tensor.float())).sum())
+        raise InputError(f"{path}: tensor '{name}' holds {count} NaN or Inf values; the checkpoint is unusable")
+
+
+def check_tied(name: str, value: Tensor, first: Tensor, names: list[str], path: Path) -> None:
+    """Refuse two different tensors for one parameter."""
+    if not torch.equal(value, first):
+        other = next(each for each in names if each != name)
+        raise InputError(f"{path}: tensor '{name}' differs from '{other}'; the model uses one for both")
+
+
+def missing(name: str, others: Iterable[str], path: Path) -> InputError:
+    """The complaint that a tensor is not there, with the nearest of the others."""
+    close = difflib.get_close_matches(name, list(others), n=1)
+    hint = f"it holds '{close[0]}' instead" if close else "the file ends early or is of another model"
+    return InputError(f"{path}: tensor '{name}' is missing; {hint}")
+
+
+def surplus(name: str, others: Iterable[str], path: Path) -> InputError:
+    """The complaint that a tensor belongs nowhere, with the nearest of those still wanted."""
+    close = difflib.get_close_matches(name, list(others), n=1)
+    hint = f"; '{close[0]}' would be" if close else ""
+    return InputError(f"{path}: tensor '{name}' is not part of the model its config describes{hint}")
 
 
 def words(dtype: torch.dtype) -> str:
