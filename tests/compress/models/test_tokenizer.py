@@ -17,7 +17,7 @@ def test_grey_values_become_the_nearest_level_row_by_row() -> None:
 
 def test_levels_become_grey_values_again() -> None:
     tokenizer = PixelTokenizer(levels=5, grid=(2, 2))
-    assert tokenizer.palette().tolist() == [0, 64, 128, 191, 255]
+    assert tokenizer.palette().tolist() == [[0], [64], [128], [191], [255]]
     pictures = tokenizer.decode(np.array([[0, 1, 2, 4]]))
     assert pictures.dtype == np.uint8
     assert pictures.tolist() == [[[[0], [64]], [[128], [255]]]]
@@ -31,5 +31,5 @@ def test_every_token_survives_a_picture(levels: int) -> None:
 
 
 def test_pictures_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"pictures are \(4, 6\); the tokenizer's grid is \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"pictures are \(4, 6, 1\); the tokenizer's are \(8, 8, 1\)"):
         PixelTokenizer(17, (8, 8)).encode(np.zeros((2, 4, 6), dtype=np.uint8))
