@@ -186,7 +186,7 @@ def locate(name: str, tensor: Tensor, path: Path, ends: list[int] | None) -> Ent
     start: int | None = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if start is None:
         raise InputError(f"{path}: tensor '{name}' has no values; it was on the meta device when it was saved")
-    offset = start + tensor.storage_offset() * tensor.dtype.itemsize
+    offset = start + int(tensor.storage_offset()) * tensor.dtype.itemsize
     place = Place(path, offset, tensor.dtype, tuple(tensor.shape), tuple(map(int, tensor.stride())))
     following = bisect.bisect_right(ends, start)
     if place.span and (following == len(ends) or place.end > ends[following]):
