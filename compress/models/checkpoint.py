@@ -245,8 +245,8 @@ def fill(module: nn.Module, pairs: Iterable[tuple[str, Tensor]], path: Path) -> 
         given.add(name)
         slot = wanted[name]
         check_format(name, tensor, slot, path)
-        check_values(name, tensor, path)
         value = own(tensor.detach(), slot.dtype, storages)
+        check_values(name, value, path)  # as converted: fp64 numbers may overflow in fp32
         del tensor  # the pair that was read may be freed before the next one is
         if id(slot) in filled:
             check_tied(name, value, filled[id(slot)], ties[id(slot)], path)
