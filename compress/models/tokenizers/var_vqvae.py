@@ -1,0 +1,60 @@
+"""VAR's multi-scale VQVAE (arXiv 2404.02905): taming's autoencoder around a quantizer of several scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from compress.models.layout import Layout, Tensors, convert, infer, tokenizer
+from compress.models.scales import ScalesConfig
+from compress.models.tokenizer import Tokenizer
+from compress.models.tokenizers import taming_vqgan
+from compress.settings import InputError
+
+LAYOUT: Layout = replace(taming_vqgan.LAYOUT, format="var-vqvae", fused="qkv")
+PUBLISHED_SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of pictures of 256 pixels
+CONV = "quantize.quant_resi.qresi_ls.{}"
+
+
+def matches(state: Mapping[str, Tensor]) -> bool:
+    """Whether the names are this format's."""
+    return f"{CONV.format(0)}.weight" in state and "decoder.mid.block_1.conv1.weight" in state
+
+
+def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer; of the config only `patch_nums` and `quant_resi` are not in the weights.
+
+    Raises:
+        InputError: the first tensor that is missing, surplus or of another shape.
+    """
+    tensors = Tensors(state, LAYOUT.format)
+    convs = 0
+    while f"{CONV.format(convs)}.weight" in tensors:
+        convs += 1
+    scales = scales_of(config, convs)
+    vq_config = infer(tensors, LAYOUT, scales=scales)
+    smooth = {f"quantizer.smooth.{index}": CONV.format(index) for index in range(convs)}
+    weights = convert(tensors, LAYOUT, vq_config, smooth)
+    tensors.check_all_read(lambda name: name == "quantize.ema_vocab_hit_SV")  # a counter of training
+    return tokenizer(weights, vq_config, (scales.sides[-1],) * 2, LAYOUT.format)
+
+
+def scales_of(config: Mapping[str, Any], convs: int) -> ScalesConfig:
+    """The scales that the config names, else the published ones.
+
+    Raises:
+        InputError: they are none.
+    """
+    sides = config.get("patch_nums", PUBLISHED_SIDES)
+    if not isinstance(sides, (list, tuple)) or not all(isinstance(side, int) for side in sides):
+        raise InputError(f"{LAYOUT.format}: patch_nums: {sides!r} is not a list of whole numbers")
+    residual = config.get("quant_resi", 0.5)
+    if not isinstance(residual, (int, float)):
+        raise InputError(f"{LAYOUT.format}: quant_resi: {residual!r} is not a number")
+    try:
+        return ScalesConfig(tuple(sides), convs, abs(float(residual)))
+    except ValueError as error:
+        raise InputError(f"{LAYOUT.format}: patch_nums: {error}") from error
