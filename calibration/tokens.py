@@ -1,14 +1,14 @@
 """A TokenSet: pictures as tokens with their classes, in disjoint train, validation and held-out parts.
 
-Letters: N pictures, T tokens of a picture.
+Letters: N pictures, T tokens of a picture, P x C features of a text.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,19 @@ DIGITS_SPLIT_SEED = 20_240_607
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Pictures as tokens (N, T), their classes (N,) and the part each belongs to (N,), an index into PARTS."""
+    """Pictures as tokens (N, T), their classes (N,) and the part each belongs to (N,), an index into PARTS.
+
+    Pictures of texts have features (N, P, C) of an encoder too; their class is 0.
+    """
 
     tokens: NDArray[np.int64]
     labels: NDArray[np.int64]
     parts: NDArray[np.int64]
+    features: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
+        if self.features is not None and (self.features.ndim != 3 or len(self.features) != len(self.tokens)):
+            raise ValueError(f"features {self.features.shape} of {len(self.tokens)} pictures: need (N, P, C)")
         if self.tokens.ndim != 2 or not len(self.tokens) == len(self.labels) == len(self.parts):
             raise ValueError(
                 f"tokens {self.tokens.shape}, labels {self.labels.shape}, parts {self.parts.shape}: "
@@ -54,22 +60,24 @@ class TokenSet:
 
     def take(self, rows: NDArray[np.int64]) -> TokenSet:
         """The pictures at these rows."""
-        return replace(self, tokens=self.tokens[rows], labels=self.labels[rows], parts=self.parts[rows])
-
-    def inputs(self, vocabulary: int) -> NDArray[np.int64]:
-        """What the transformer reads (N, T): the class token, then all tokens but the last."""
-        return np.concatenate([self.labels[:, None] + vocabulary, self.tokens[:, :-1]], axis=1)
+        features = None if self.features is None else self.features[rows]
+        return TokenSet(self.tokens[rows], self.labels[rows], self.parts[rows], features)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content."""
         state = hashlib.sha256()
         for array in (self.tokens, self.labels, self.parts):
             state.update(str(array.shape).encode() + np.ascontiguousarray(array, dtype="<i8").tobytes())
+        if self.features is not None:
+            state.update(str(self.features.shape).encode() + np.ascontiguousarray(self.features, "<f4").tobytes())
         return state.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the set as a compressed npz."""
-        np.savez_compressed(path, tokens=self.tokens.astype(np.uint16), labels=self.labels, parts=self.parts)
+        arrays: dict[str, Any] = {"tokens": self.tokens.astype(np.uint16), "labels": self.labels, "parts": self.parts}
+        if self.features is not None:
+            arrays["features"] = self.features
+        np.savez_compressed(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> TokenSet:
@@ -83,7 +91,9 @@ class TokenSet:
             with np.load(path, allow_pickle=False) as data:
                 missing = [name for name in names if name not in data]
                 if not missing:
-                    return cls(*(data[name].astype(np.int64) for name in names))
+                    features = data["features"].astype(np.float32) if "features" in data else None
+                    tokens, labels, parts = (data[name].astype(np.int64) for name in names)
+                    return cls(tokens, labels, parts, features)
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{path}: not a readable TokenSet ({error})") from error
         raise ValueError(f"{path}: no array {missing[0]!r}; a TokenSet has tokens, labels and parts")

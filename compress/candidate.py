@@ -1,6 +1,6 @@
 """Anything that can be scored and drawn with: a checkpoint, a stored artifact, or an engine folder.
 
-Letters: N pictures, T tokens of a picture, V vocabulary.
+Letters: N pictures, T tokens of a picture, O logits of a position.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from compress.models import families, zoo
 from compress.settings import InputError, nearest
 
 if TYPE_CHECKING:
+    from export.drawing import Known
     from export.engine import Engine
     from export.sampling import Sampler
+    from export.shape import Shape
 
 MANIFEST = "manifest.json"
 
@@ -27,6 +29,10 @@ class Candidate(Protocol):
     @property
     def sampler(self) -> Sampler:
         """How it draws unless told otherwise."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its tokens, classes and order of drawing."""
 
     @property
     def vocabulary(self) -> int:
@@ -40,16 +46,26 @@ class Candidate(Protocol):
     def length(self) -> int:
         """Tokens of a picture."""
 
-    def score(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Teacher-forced logits (N, T, V) of inputs (N, T)."""
+    def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...)."""
 
-    def score_stepwise(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The same logits through the KV cache, token by token."""
+    def score_stepwise(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The same logits step by step as when drawing."""
 
     def draw_tokens(
-        self, labels: NDArray[np.int64], seed: int = 0, sampler: Sampler | None = None
+        self,
+        labels: NDArray[np.int64],
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        features: NDArray[np.float32] | None = None,
+        known: Known | None = None,
     ) -> NDArray[np.int64]:
-        """Tokens (N, T) of new pictures of these classes (N,)."""
+        """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are."""
+
+    def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Tokens (N, T) of pictures (N, H, W, C)."""
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, h, w, C) of tokens (N, T)."""

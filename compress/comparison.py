@@ -11,6 +11,7 @@ from compress.candidate import Candidate, open_candidate
 from compress.measure import Measurement
 from compress.measure.fidelity import Fidelity, fidelity
 from compress.measure.speed import SpeedRow, paired
+from compress.models.examples import examples
 from compress.settings import InputError, setting
 from compress.tokens import open_source
 from compress.verdict import Gate, Verdict, judge
@@ -46,13 +47,11 @@ def compare(
         pictures = tokens.part("held_out", held_out)
     except ValueError as error:
         raise InputError(f"--held-out: {error}") from error
-    shapes = [(each.vocabulary, each.classes, each.length) for each in (other, own)]
-    if shapes[0] != shapes[1]:
-        raise InputError(
-            f"{candidate}: vocabulary, classes and tokens of a picture are {shapes[1]}; "
-            f"those of {reference} are {shapes[0]}"
-        )
-    vocabulary, classes, length = shapes[0]
+    for name in ("order", "vocabulary", "classes", "length", "predicted"):
+        theirs, mine = getattr(other.shape, name), getattr(own.shape, name)
+        if theirs != mine:
+            raise InputError(f"{candidate}: {name} is {mine}; that of {reference} is {theirs}")
+    vocabulary, classes, length = own.vocabulary, own.classes, own.length
     if len(pictures) < 2:
         raise InputError(f"--tokens {source}: holds {len(pictures)} held-out pictures; at least 2 are needed")
     if pictures.tokens.shape[1] != length or pictures.tokens.max() >= vocabulary or pictures.labels.max() > classes:
@@ -60,11 +59,11 @@ def compare(
             f"--tokens {source}: {pictures.tokens.shape[1]} tokens up to {pictures.tokens.max()}, classes up to "
             f"{pictures.labels.max()}; the models read {length} tokens below {vocabulary} and classes to {classes}"
         )
-    inputs = pictures.inputs(vocabulary)
-    logits = own.score(inputs)
-    drift = fidelity(other.score(inputs), logits, pictures.tokens)
-    few = slice(STEPWISE_PICTURES)
-    difference = float(np.abs(own.score_stepwise(inputs[few]) - logits[few]).max())
+    asked = examples(own.shape, pictures)
+    logits = own.score(asked.inputs, asked.features)
+    drift = fidelity(other.score(asked.inputs, asked.features), logits, asked.targets, scored=asked.scored)
+    few = asked.take(slice(STEPWISE_PICTURES))
+    difference = float(np.abs(own.score_stepwise(few.inputs, few.features) - logits[: len(few)]).max())
     measurement = Measurement(candidate, "engine", parameters=0, size_bytes=0, fidelity=drift)
     breaches = judge(gate, measurement, candidate) if gate else []
     return Comparison(reference, candidate, drift, difference, Verdict.of(breaches))

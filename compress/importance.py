@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.tokens import TokenSet
+from compress.models.examples import Examples, examples
 from compress.models.transformer import TokenTransformer
 from compress.pruning import Structure, keep_layers
 from compress.training import Report
@@ -70,7 +70,7 @@ def magnitude(transformer: TokenTransformer, structure: Structure) -> list[Tenso
 def taylor(transformer: TokenTransformer, gates: Sequence[Gate], tokens: TokenSet, report: Report) -> list[Tensor]:
     """Mean over pictures of |dNLL / dgate|, in nats per token; one tensor (G,) for each gate."""
     totals = [torch.zeros(gate.groups, dtype=torch.float64) for gate in gates]
-    for chunk in chunks(tokens, report):
+    for chunk in chunks(transformer, tokens, report):
         opened = [torch.ones(len(chunk), gate.groups, requires_grad=True) for gate in gates]  # (B, G)
         with torch.enable_grad(), gated(transformer, gates, opened):
             loss = nll(transformer, chunk).sum()
@@ -81,16 +81,16 @@ def taylor(transformer: TokenTransformer, gates: Sequence[Gate], tokens: TokenSe
 
 
 def residual_updates(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> Tensor:
-    """Mean over tokens of a layer's update relative to the stream it is added to, |x' - x| / |x|; (layers,)."""
+    """Mean over positions of a layer's update relative to the stream it is added to, |x' - x| / |x|; (layers,)."""
     totals = torch.zeros(len(transformer.config.layers), dtype=torch.float64)
     with torch.no_grad():
-        for chunk in chunks(tokens, report):
+        for chunk in chunks(transformer, tokens, report):
             before = None
-            for index, x in enumerate(transformer.layer_outputs(inputs_of(transformer, chunk))):  # (B, T, D)
+            for index, x in enumerate(transformer.layer_outputs(*transformer.prepare(*chunk.tensors()))):  # (B, S, D)
                 if before is not None:
-                    totals[index - 1] += ((x - before).norm(dim=-1) / before.norm(dim=-1)).sum()
+                    totals[index - 1] += ((x - before).norm(dim=-1) / before.norm(dim=-1)).mean(dim=1).sum()
                 before = x
-    return (totals / tokens.tokens.size).float()
+    return (totals / len(tokens)).float()
 
 
 def removal_losses(transformer: TokenTransformer, kept: Sequence[int], tokens: TokenSet, report: Report) -> Tensor:
@@ -99,27 +99,25 @@ def removal_losses(transformer: TokenTransformer, kept: Sequence[int], tokens: T
     with torch.no_grad():
         for index in kept:
             without = keep_layers(transformer, [other for other in kept if other != index])
-            losses.append(sum(nll(without, chunk).sum() for chunk in chunks(tokens, report)) / len(tokens))
+            parts = chunks(transformer, tokens, report)
+            losses.append(sum(nll(without, chunk).sum() for chunk in parts) / len(tokens))
     return torch.stack([torch.as_tensor(loss) for loss in losses])
 
 
-def inputs_of(transformer: TokenTransformer, tokens: TokenSet) -> Tensor:
-    """What the transformer reads (B, T)."""
-    return torch.from_numpy(tokens.inputs(transformer.config.vocabulary))
+def nll(transformer: nn.Module, asked: Examples) -> Tensor:
+    """Teacher-forced NLL of each picture (B,), nats per token that is asked for."""
+    logits, scored = transformer(*asked.tensors()), torch.from_numpy(asked.scored)  # (B, T, O)
+    losses = functional.cross_entropy(logits.mT, torch.from_numpy(asked.targets), reduction="none")
+    return (losses * scored).sum(dim=1) / scored.sum(dim=1)
 
 
-def nll(transformer: TokenTransformer, tokens: TokenSet) -> Tensor:
-    """Teacher-forced NLL of each picture (B,), nats per token."""
-    logits = transformer(inputs_of(transformer, tokens))  # (B, T, V)
-    return functional.cross_entropy(logits.mT, torch.from_numpy(tokens.tokens), reduction="none").mean(dim=1)
-
-
-def chunks(tokens: TokenSet, report: Report) -> Iterator[TokenSet]:
-    """The pictures in batches."""
-    for start in range(0, len(tokens), BATCH):
-        end = min(start + BATCH, len(tokens))
-        yield tokens.take(np.arange(start, end))
-        report(end, len(tokens), {})
+def chunks(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> Iterator[Examples]:
+    """The pictures in batches, as what the transformer reads."""
+    done = 0
+    for chunk in examples(transformer.config.shape, tokens).chunks(BATCH):
+        yield chunk
+        done += len(chunk)
+        report(done, len(tokens), {})
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from compress.measure.images import save_pair
 from compress.measure.memory import peak_mib
 from compress.measure.speed import SpeedRow, paired
 from compress.models import families
+from compress.models.examples import examples
 from compress.models.image_model import ImageModel
 from compress.passes import Context
 from compress.plan import Node, Plan
@@ -105,7 +106,7 @@ class Run:
         self.recipe, self.store, self.output, self.listener = recipe, store, output, listener
         self.tokens, self.reference, self.plan = tokens, reference, plan
         self.held_out = tokens.part("held_out", recipe.tokens.held_out)
-        self.inputs = self.held_out.inputs(reference.transformer.config.vocabulary)
+        self.asked = examples(reference.shape, self.held_out, recipe.seed)
         self.tokens_key = digest(tokens.fingerprint(), recipe.tokens.calibration)
         self.entries: dict[str, Entry] = {}
         self.scores: dict[str, NDArray[np.float32]] = {}
@@ -173,7 +174,7 @@ class Run:
         """Teacher-forced logits (N, T, V) of the held-out pictures, in the node's own form."""
         if node.key not in self.scores:
             candidate = self.model(node) if node.form is Form.TORCH else self.engine(node)
-            scores = candidate.score(self.inputs)  # type: ignore[union-attr]
+            scores = candidate.score(self.asked.inputs, self.asked.features)  # type: ignore[union-attr]
             if not np.isfinite(scores).all():
                 raise InputError(f"{self.recipe.path}: {node.name}: its logits hold NaN or Inf, so it cannot be judged")
             self.scores[node.key] = scores
@@ -182,10 +183,12 @@ class Run:
     def fidelity(self, node: Node, other: Node) -> Fidelity:
         """Drift of a node from another one."""
         key = digest("fidelity", MEASURED_BY, node.key, other.key, self.held_out.fingerprint())
-        value = self.remembered(
-            key, lambda: plain(fidelity(self.score(other), self.score(node), self.held_out.tokens, self.recipe.seed))
-        )
-        return parse(Fidelity, value, "stored fidelity")
+        asked, seed = self.asked, self.recipe.seed
+
+        def measure() -> dict[str, Any]:
+            return plain(fidelity(self.score(other), self.score(node), asked.targets, seed, asked.scored))
+
+        return parse(Fidelity, self.remembered(key, measure), "stored fidelity")
 
     def remembered(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The store's measurement of this key, or a new one."""
@@ -195,8 +198,9 @@ class Run:
         """Drift of the cached loop from one call for all tokens: bugs of the KV cache show only there."""
 
         def measure() -> dict[str, Any]:
-            few, engine = slice(STEPWISE_PICTURES), self.engine(node)
-            drift = fidelity(self.score(node)[few], engine.score_stepwise(self.inputs[few]), self.held_out.tokens[few])
+            few, engine = self.asked.take(slice(STEPWISE_PICTURES)), self.engine(node)
+            stepwise = engine.score_stepwise(few.inputs, few.features)
+            drift = fidelity(self.score(node)[: len(few)], stepwise, few.targets, scored=few.scored)
             return {"kl": drift.kl, "max_abs_difference": drift.max_abs_difference}
 
         return self.remembered(digest("cached loop", MEASURED_BY, node.key, self.held_out.fingerprint()), measure)

@@ -19,6 +19,7 @@ from compress import artifact
 from compress.artifact import Form
 from compress.candidate import open_engine
 from compress.listener import Listener
+from compress.models.examples import examples
 from compress.models.image_model import ImageModel
 from compress.models.transformer import TokenTransformer
 from compress.passes import Context
@@ -113,8 +114,9 @@ def rehearse_step(
 
 def try_engine(node: Node, folder: Path, few: TokenSet, copy: ImageModel) -> None:
     """Load what an engine's step wrote and score two pictures with it."""
+    asked = examples(copy.shape, few).take(slice(2))
     try:
-        logits = open_engine(folder, threads=1).score(few.inputs(copy.transformer.config.vocabulary)[:2])
+        logits = open_engine(folder, threads=1).score(asked.inputs, asked.features)
     except InputError as error:
         raise InputError(f"preflight: {node.name}: {error}") from error
     if not np.isfinite(logits).all():

@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.tokens import TokenSet
-from compress.models.transformer import TokenTransformer
+from compress.models.examples import Examples, asked
+from compress.models.transformer import TokenTransformer, TransformerConfig
 from compress.training import Report
 
 BATCH = 32
 MOST_BYTES = 2**29  # what is remembered at most; beyond it the reference is asked again at every step
+LARGE_PRIME = 1_000_003  # keeps the steps of one seed apart from those of the next
 MATCHED_LAYERS = 4  # hidden states compared at most, evenly spaced, the last layer always
 
 
@@ -41,18 +43,20 @@ def matched_layers(student: int, teacher: int) -> list[tuple[int, int]]:
     return [(layer, round(layer * teacher / student)) for layer in own]
 
 
-def answer(transformer: TokenTransformer, inputs: Tensor, layers: Sequence[int]) -> Answer:
-    """What a transformer says of inputs (B, T), with the hidden states of these layers."""
-    streams = list(transformer.layer_outputs(inputs))
-    return Answer(transformer.logits(streams[-1]), tuple(streams[layer] for layer in layers))
+def answer(transformer: TokenTransformer, asked: Examples, layers: Sequence[int]) -> Answer:
+    """What a transformer says of examples, with the hidden states of these layers."""
+    x, around = transformer.prepare(*asked.tensors())
+    streams = list(transformer.layer_outputs(x, around))
+    return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
 
 
-def kl(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean over tokens of KL(teacher || student) of softened logits (B, T, V), times temperature squared, in nats.
+def kl(teacher: Tensor, student: Tensor, scored: NDArray[np.bool_], temperature: float = 1.0) -> Tensor:
+    """Mean over scored tokens (B, T) of KL(teacher || student) of softened logits (B, T, V), times temperature squared.
 
-    The square keeps gradients of one size for all temperatures: Hinton et al. 2015 (arXiv 1503.02531).
+    In nats. The square keeps gradients of one size for all temperatures: Hinton et al. 2015 (arXiv 1503.02531).
     """
-    wanted, given = ((logits / temperature).log_softmax(-1).flatten(0, -2) for logits in (teacher, student))
+    counted = torch.from_numpy(scored)
+    wanted, given = ((logits[counted] / temperature).log_softmax(-1) for logits in (teacher, student))
     return functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
@@ -67,8 +71,7 @@ class Draws:
     """Which examples each step sees, from (seed, step) alone."""
 
     pictures: TokenSet
-    vocabulary: int
-    null_class: int
+    config: TransformerConfig
     batch: int
     null_share: float
     seed: int
@@ -80,11 +83,17 @@ class Draws:
         rows = generator.choice(count, size=self.batch, replace=self.batch > count)
         return rows + count * (generator.random(self.batch) < self.null_share)
 
-    def inputs(self, examples: NDArray[np.int64]) -> Tensor:
-        """What a transformer reads (B, T)."""
-        inputs = self.pictures.take(examples % len(self.pictures)).inputs(self.vocabulary)
-        inputs[examples >= len(self.pictures), 0] = self.vocabulary + self.null_class
-        return torch.from_numpy(inputs)
+    @property
+    def recurring(self) -> bool:
+        """Whether an example is the same whenever it is drawn; masked models are asked something new each time."""
+        return self.config.order != "masked"
+
+    def asked(self, chosen: NDArray[np.int64], step: int) -> Examples:
+        """What a transformer reads of these examples (B,) at a step."""
+        pictures = self.pictures.take(chosen % len(self.pictures))
+        labels = np.where(chosen >= len(self.pictures), self.config.null_class, pictures.labels)
+        seed = self.seed if self.recurring else self.seed * LARGE_PRIME + step
+        return asked(self.config.shape, pictures.tokens, labels, seed, pictures.features)
 
 
 class Teacher:
@@ -97,30 +106,32 @@ class Teacher:
         self.hidden: list[Tensor] = []
 
     def prepare(self, steps: int, report: Report) -> None:
-        """Score every example of the first `steps` steps, unless remembering them takes more than MOST_BYTES."""
+        """Score every example of the first `steps` steps, unless they do not recur or take more than MOST_BYTES."""
+        if not self.draws.recurring:
+            return
         drawn = np.concatenate([self.draws.step(step) for step in range(steps)])
         examples = np.unique(drawn)
         config = self.reference.config
-        per_token = 4 * config.vocabulary + 2 * config.width * len(self.layers)
+        per_token = 4 * config.predicted + 2 * config.width * len(self.layers)
         if len(examples) * config.length * per_token > MOST_BYTES:
             return
         parts = []
         for start in range(0, len(examples), BATCH):
-            part = self.ask(examples[start : start + BATCH])
+            part = self.ask(self.draws.asked(examples[start : start + BATCH], 0))
             parts.append(Answer(part.logits, tuple(each.bfloat16() for each in part.hidden)))
             report(min(start + BATCH, len(examples)), len(examples), {})
         self.logits = torch.cat([part.logits for part in parts])
         self.hidden = [torch.cat(layer) for layer in zip(*(part.hidden for part in parts), strict=True)]
         self.place = {int(example): place for place, example in enumerate(examples)}
 
-    def ask(self, examples: NDArray[np.int64]) -> Answer:
+    def ask(self, asked: Examples) -> Answer:
         """Score examples now."""
         with torch.no_grad():
-            return answer(self.reference, self.draws.inputs(examples), self.layers)
+            return answer(self.reference, asked, self.layers)
 
-    def __call__(self, examples: NDArray[np.int64]) -> Answer:
-        """What the reference says of these examples, remembered or scored now."""
+    def __call__(self, examples: NDArray[np.int64], asked: Examples) -> Answer:
+        """What the reference says of the examples of these numbers (B,), remembered or scored now."""
         if not self.place:
-            return self.ask(examples)
+            return self.ask(asked)
         places = torch.tensor([self.place[int(example)] for example in examples])
         return Answer(self.logits[places], tuple(layer[places].float() for layer in self.hidden))

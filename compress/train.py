@@ -15,18 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from calibration.augment import Augment, augmented
 from calibration.tokens import Part, TokenSet
+from compress.importance import nll
+from compress.models.examples import asked, examples
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
 from compress.recipe import read_yaml
 from compress.settings import InputError, digest, parse, plain, setting
+from compress.teaching import LARGE_PRIME
 from compress.tokens import open_source
 from compress.training import Report, Schedule, fit
 from export.sampling import Sampler
+from export.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -122,17 +125,10 @@ def check_tokens(data: TokenSet, config: TransformerConfig, recipe: TrainRecipe)
             raise InputError(f"{where}: {error}") from error
 
 
-def nll(model: nn.Module, tokens: TokenSet, vocabulary: int, batch: int = 128) -> float:
-    """Teacher-forced negative log-likelihood, nats per token."""
-    total = 0.0
+def mean_nll(model: nn.Module, tokens: TokenSet, shape: Shape, batch: int = 128) -> float:
+    """Teacher-forced negative log-likelihood, nats per token that is asked for; pictures count the same."""
     with torch.no_grad():
-        for start in range(0, len(tokens), batch):
-            chunk = tokens.take(np.arange(start, min(start + batch, len(tokens))))
-            logits = model(torch.from_numpy(chunk.inputs(vocabulary)))  # (B, T, V)
-            total += functional.cross_entropy(
-                logits.flatten(0, 1), torch.from_numpy(chunk.tokens).flatten(), reduction="sum"
-            ).item()
-    return total / tokens.tokens.size
+        return sum(float(nll(model, chunk).sum()) for chunk in examples(shape, tokens).chunks(batch)) / len(tokens)
 
 
 def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> dict[str, float]:
@@ -170,8 +166,7 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
             moved = augmented(batch.tokens, config.grid, config.vocabulary, change, generator)
             batch = TokenSet(moved, batch.labels, batch.parts)
         labels = np.where(generator.random(len(batch)) < settings.null_share, config.null_class, batch.labels)
-        inputs = torch.from_numpy(TokenSet(batch.tokens, labels, batch.parts).inputs(config.vocabulary))
-        return functional.cross_entropy(model(inputs).flatten(0, 1), torch.from_numpy(batch.tokens).flatten())
+        return nll(model, asked(config.shape, batch.tokens, labels, recipe.seed * LARGE_PRIME + step)).mean()
 
     started = time.monotonic()
     schedule = Schedule(
@@ -187,15 +182,15 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
         loss,
         schedule,
         seed=recipe.seed,
-        validate=lambda trained: nll(trained, validation, config.vocabulary),
+        validate=lambda trained: mean_nll(trained, validation, config.shape),
         task=digest(recipe, data.fingerprint()),
         checkpoint=output / "checkpoint.pt",
         report=report,
     )
     model.half().float()  # what is shipped is what is measured
     result = {
-        "validation_nll": nll(model, validation, config.vocabulary),
-        "held_out_nll": nll(model, held_out, config.vocabulary),
+        "validation_nll": mean_nll(model, validation, config.shape),
+        "held_out_nll": mean_nll(model, held_out, config.shape),
     }
     if not all(map(math.isfinite, result.values())):
         raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")

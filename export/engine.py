@@ -1,7 +1,7 @@
 """The runtime: load an engine folder and draw. NumPy and ONNX Runtime only; PyTorch is not needed to deploy.
 
-Letters: N pictures, R rows of a step (N, or 2N under guidance), T tokens of a picture, V vocabulary, K key/value heads,
-L length of a cache, d head width.
+Letters: N pictures, T tokens of a picture, O logits of a position, P x C features of a text, K key/value heads, L
+length of a cache, d head width.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.manifest import Cache, EngineError, Manifest
-from export.sampling import Sampler, draw
+from export.drawing import Known, Runner, draw, score_stepwise
+from export.loops import Parts, Sessions, filled_up, make_loop
+from export.manifest import EngineError, Manifest
+from export.sampling import Sampler
+from export.shape import Shape
 
 if TYPE_CHECKING:
-    from export.tensorrt import Plan, PlanLoop
+    from export.tensorrt import Plan
 
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
 CPU = ["CPUExecutionProvider"]
-SCORE_ROWS = 128  # rows scored at once; bounds the memory of a prefill
+SCORE_ROWS = 128  # rows scored at once at most; bounds the memory of a prefill
+SCORE_LOGITS = 2**26  # and logits, 256 MB
+DECODE_TOKENS = 1024  # decoded at once: four pictures of 256 tokens take about 1 GB inside a VQ decoder
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
     "MatMulBnb4",
@@ -45,10 +50,11 @@ class Engine:
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.folder, self.manifest, self.threads = folder, manifest, threads
-        self.session = self._open("decode")
+        self.sessions = Sessions(self._open("decode"), self._open("scales") if "scales" in manifest.files else None)
         self.image_decoder = self._open("image_decoder")
+        self.image_encoder: onnxruntime.InferenceSession | None = None
         self.plan = self._open_plan()
-        self.loops: dict[int, Loop | Parts | PlanLoop] = {}
+        self.loops: dict[int, Runner] = {}
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 0) -> Engine:
@@ -102,19 +108,24 @@ class Engine:
         return self.manifest.sampler
 
     @property
+    def shape(self) -> Shape:
+        """Its tokens, classes and order of drawing."""
+        return self.manifest.shape
+
+    @property
     def vocabulary(self) -> int:
         """Image tokens."""
-        return self.manifest.vocabulary
+        return self.shape.vocabulary
 
     @property
     def classes(self) -> int:
         """Classes, without the null class."""
-        return self.manifest.classes
+        return self.shape.classes
 
     @property
     def length(self) -> int:
         """Tokens of a picture."""
-        return self.manifest.length
+        return self.shape.length
 
     def generate(
         self,
@@ -124,51 +135,77 @@ class Engine:
         top_k: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
+        steps: int | None = None,
+        features: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint8]:
         """New pictures (N, H, W, C) of these classes; what is not given is the engine's own sampler's.
+
+        A model of texts takes their features (N, P, C), and 0 for each label.
 
         Raises:
             ValueError: a label is not a class, or a setting is out of range.
         """
-        sampler = self.sampler.changed(cfg_scale=cfg_scale, top_k=top_k, temperature=temperature, top_p=top_p)
-        return self.decode_images(self.draw_tokens(np.asarray(labels, dtype=np.int64), seed, sampler))
+        sampler = self.sampler.changed(
+            cfg_scale=cfg_scale, top_k=top_k, temperature=temperature, top_p=top_p, steps=steps
+        )
+        return self.decode_images(self.draw_tokens(np.asarray(labels, dtype=np.int64), seed, sampler, features))
 
     def draw_tokens(
-        self, labels: NDArray[np.int64], seed: int = 0, sampler: Sampler | None = None
+        self,
+        labels: NDArray[np.int64],
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        features: NDArray[np.float32] | None = None,
+        known: Known | None = None,
     ) -> NDArray[np.int64]:
-        """Tokens (N, T) of new pictures of these classes (N,)."""
+        """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are."""
         sampler = sampler or self.sampler
         loop = self._loop(len(labels) * (2 if sampler.guided else 1))
-        loop.restart()
-        return draw(
-            loop.step,
-            labels,
-            vocabulary=self.vocabulary,
-            classes=self.classes,
-            length=self.length,
-            sampler=sampler,
-            seed=seed,
-        )
+        return draw(loop, labels, self.shape, sampler, seed, features, known)
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""
-        return self.image_decoder.run(None, {"tokens": tokens})[0]
+        size = max(1, DECODE_TOKENS // self.length)
+        parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+        return np.concatenate([self.image_decoder.run(["images"], {"tokens": part})[0] for part in parts])
 
-    def score(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Teacher-forced logits (N, T, V) of inputs (N, T), all tokens in one call (a plan takes one a call)."""
-        if self.plan is not None:
-            return self.score_stepwise(inputs)
-        size = self.manifest.fixed_batch or SCORE_ROWS
-        padded = filled_up(inputs, self.manifest.fixed_batch or 1)
-        chunks = [padded[start : start + size] for start in range(0, len(padded), size)]
-        logits = [self.session.run(["logits"], self._prefill(chunk))[0] for chunk in chunks]
-        return np.concatenate(logits)[: len(inputs)]
+    def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Tokens (N, T) of pictures (N, H, W, C).
 
-    def score_stepwise(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The same logits (N, T, V) through the KV cache, token by token."""
-        loop = self._loop(len(inputs))
-        loop.restart()
-        return np.stack([loop.step(inputs[:, [position]]).copy() for position in range(inputs.shape[1])], axis=1)
+        Raises:
+            EngineError: the checkpoint had no image encoder.
+        """
+        if self.image_encoder is None:
+            if "image_encoder" not in self.manifest.files:
+                raise EngineError(f"{self.folder}: holds no image encoder; its checkpoint only decodes")
+            self.image_encoder = self._open("image_encoder")
+        return self.image_encoder.run(["tokens"], {"images": images})[0]
+
+    def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...): all tokens in one call, where the graph can.
+
+        A plan takes one token a call, and a next-scale graph one scale.
+        """
+        if self.plan is not None or self.shape.order == "next-scale":
+            return self.score_stepwise(inputs, features)
+        size = self.manifest.fixed_batch or max(
+            1, min(SCORE_ROWS, SCORE_LOGITS // (self.length * self.shape.predicted))
+        )
+        logits = []
+        for start in range(0, len(inputs), size):
+            rows = slice(start, start + size)
+            padded = filled_up(inputs[rows], self.manifest.fixed_batch or 1)
+            text = None if features is None else filled_up(features[rows], self.manifest.fixed_batch or 1)
+            made = self.sessions.decode.run(["logits"], self._whole(padded, text))[0]
+            logits.append(made[: len(inputs[rows])])
+        whole = np.concatenate(logits)
+        return whole[:, self.shape.prefix - 1 :] if self.shape.order == "causal" else whole
+
+    def score_stepwise(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The same logits (N, T, O) step by step as when drawing, through the KV cache where there is one."""
+        return score_stepwise(self._loop(len(inputs)), inputs, self.shape, features)
 
     def profile(self, labels: Sequence[int] | NDArray[np.int64]) -> list[Event]:
         """Time of every operator while drawing these classes once, from ONNX Runtime's own profiler."""
@@ -183,169 +220,53 @@ class Engine:
                 self.threads,
                 {},
             )
-            watched.session, watched.image_decoder = self._open("decode", options), self.image_decoder
+            watched.sessions = Sessions(self._open("decode", options), self.sessions.scales)
             watched.plan = None
             watched.draw_tokens(np.asarray(labels, dtype=np.int64))
-            records = json.loads(Path(watched.session.end_profiling()).read_text())
+            records = json.loads(Path(watched.sessions.decode.end_profiling()).read_text())
         return [
             Event(record["args"]["op_name"], record["name"].removesuffix("_kernel_time"), record["dur"])
             for record in records
             if record.get("cat") == "Node" and record["name"].endswith("_kernel_time")
         ]
 
-    def _loop(self, rows: int) -> Loop | Parts | PlanLoop:
+    def _loop(self, rows: int) -> Runner:
         if rows not in self.loops:
             if self.plan is not None:
                 self.loops[rows] = self.plan.loop(rows)
             elif self.manifest.fixed_batch:
-                self.loops[rows] = Parts(self.session, self.manifest, rows)
+                self.loops[rows] = Parts(self.sessions, self.manifest, rows)
             else:
-                self.loops[rows] = LOOPS[self.manifest.cache](self.session, self.manifest, rows)
+                self.loops[rows] = make_loop(self.sessions, self.manifest, rows)
         return self.loops[rows]
 
-    def _prefill(self, inputs: NDArray[np.int64]) -> dict[str, Any]:
-        """Feeds of one call for all tokens (N, T) behind an empty cache."""
-        count, length = inputs.shape
-        feeds: dict[str, Any] = {"tokens": np.ascontiguousarray(inputs)}
-        cached = 0 if self.manifest.cache == "growing" else self.length
+    def _whole(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
+        """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
+        shape, count = self.shape, len(inputs)
+        labels, tokens = inputs[:, 0] - shape.first_class, inputs
+        if shape.order == "masked" or features is not None:
+            tokens = inputs[:, 1:]
+        elif shape.lead:
+            tokens = np.concatenate([np.full((count, 1), shape.start_token), inputs], axis=1)
+        feeds: dict[str, Any] = {"tokens": np.ascontiguousarray(tokens)}
+        if shape.modulated or shape.text:
+            feeds["labels"] = labels
+        if features is not None:
+            feeds |= {"features": features, "valid": (features != 0).any(axis=-1)}
+        if self.manifest.cache == "none":
+            return feeds
+        cached = 0 if self.manifest.cache == "growing" else shape.reach
         for layer, heads in enumerate(self.manifest.kv_heads):
             for part in ("key", "value"):
-                shape = (count, heads, cached, self.manifest.head_width)
-                feeds[f"past.{layer}.{part}"] = np.zeros(shape, dtype=np.float32)
+                empty = np.zeros((count, heads, cached, self.manifest.head_width), dtype=np.float32)
+                feeds[f"past.{layer}.{part}"] = empty
+        length = tokens.shape[1]
         if self.manifest.cache == "shared":
             feeds["seqlens_k"] = np.full(count, length - 1, dtype=np.int32)
             feeds["total_sequence_length"] = np.array(length, dtype=np.int32)
         elif self.manifest.cache == "static":
             feeds["position"] = np.array(0, dtype=np.int64)
         return feeds
-
-
-class Loop:
-    """Decoding for a fixed number of rows: buffers are made and bound once, a step only writes numbers into them."""
-
-    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest, rows: int) -> None:
-        self.session, self.manifest, self.rows = session, manifest, rows
-        self.binding = session.io_binding()
-        self.tokens = np.zeros((rows, 1), dtype=np.int64)
-        self.logits = np.zeros((rows, 1, manifest.vocabulary), dtype=np.float32)
-        self.result = self.logits[:, 0]
-        self.binding.bind_cpu_input("tokens", self.tokens)
-        self._bind_output("logits", self.logits)
-        self.names = [f"{layer}.{part}" for layer in range(len(manifest.kv_heads)) for part in ("key", "value")]
-        self.position = 0
-
-    def restart(self) -> None:
-        """Forget the cache."""
-        self.position = 0
-
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, V) behind the next tokens (R, 1); the array is overwritten by the next step."""
-        raise NotImplementedError
-
-    def _bind_output(self, name: str, array: NDArray[Any]) -> None:
-        self.binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-
-    def _shape(self, name: str, length: int) -> tuple[int, int, int, int]:
-        heads = self.manifest.kv_heads[int(name.split(".")[0])]
-        return (self.rows, heads, length, self.manifest.head_width)
-
-
-class GrowingLoop(Loop):
-    """Past in, longer present out: the outputs of a step are bound as the next one's inputs."""
-
-    def restart(self) -> None:
-        """Forget the cache."""
-        super().restart()
-        for name in self.names:
-            empty = np.zeros(self._shape(name, 0), dtype=np.float32)
-            self.binding.bind_ortvalue_input(f"past.{name}", onnxruntime.OrtValue.ortvalue_from_numpy(empty))
-
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, V) behind the next tokens (R, 1)."""
-        self.tokens[:] = tokens
-        for name in self.names:  # a bound output keeps its last buffer, so each step asks for a new one
-            self.binding.bind_output(f"present.{name}", "cpu")
-        self.session.run_with_iobinding(self.binding)
-        for name, value in zip(self.names, self.binding.get_outputs()[1:], strict=True):
-            self.binding.bind_ortvalue_input(f"past.{name}", value)
-        return self.result
-
-
-class BufferLoop(Loop):
-    """Caches of full length that a step updates in place: each is bound once as past and as present."""
-
-    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest, rows: int) -> None:
-        super().__init__(session, manifest, rows)
-        self.caches = {}
-        for name in self.names:
-            cache = np.zeros(self._shape(name, manifest.length), dtype=np.float32)
-            self.caches[name] = cache
-            self.binding.bind_cpu_input(f"past.{name}", cache)
-            self._bind_output(f"present.{name}", cache)
-
-
-class SharedLoop(BufferLoop):
-    """GroupQueryAttention in place; the lengths tell it how much of the cache is filled."""
-
-    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest, rows: int) -> None:
-        super().__init__(session, manifest, rows)
-        self.seqlens_k = np.zeros(rows, dtype=np.int32)
-        self.total = np.zeros((), dtype=np.int32)
-        self.binding.bind_cpu_input("seqlens_k", self.seqlens_k)
-        self.binding.bind_cpu_input("total_sequence_length", self.total)
-
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, V) behind the next tokens (R, 1)."""
-        self.tokens[:] = tokens
-        self.seqlens_k.fill(self.position)
-        self.position += 1
-        self.total.fill(self.position)
-        self.session.run_with_iobinding(self.binding)
-        return self.result
-
-
-class StaticLoop(BufferLoop):
-    """TensorScatter at a position."""
-
-    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest, rows: int) -> None:
-        super().__init__(session, manifest, rows)
-        self.place = np.zeros((), dtype=np.int64)
-        self.binding.bind_cpu_input("position", self.place)
-
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, V) behind the next tokens (R, 1)."""
-        self.tokens[:] = tokens
-        self.place.fill(self.position)
-        self.position += 1
-        self.session.run_with_iobinding(self.binding)
-        return self.result
-
-
-LOOPS: dict[Cache, type[Loop]] = {"growing": GrowingLoop, "shared": SharedLoop, "static": StaticLoop}
-
-
-class Parts:
-    """Decoding any number of rows with a graph of a fixed batch: a loop for each part, the last part filled up."""
-
-    def __init__(self, session: onnxruntime.InferenceSession, manifest: Manifest, rows: int) -> None:
-        self.rows, self.size = rows, manifest.fixed_batch
-        count = -(-rows // self.size)
-        self.loops = [LOOPS[manifest.cache](session, manifest, self.size) for _ in range(count)]
-
-    def restart(self) -> None:
-        """Forget the caches."""
-        for loop in self.loops:
-            loop.restart()
-
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, V) behind the next tokens (R, 1)."""
-        parts = np.split(filled_up(tokens, self.size), len(self.loops))
-        return np.concatenate([loop.step(part) for loop, part in zip(self.loops, parts, strict=True)])[: self.rows]
-
-
-def filled_up(rows: NDArray[np.int64], multiple: int) -> NDArray[np.int64]:
-    """The rows and copies of the last one, up to a multiple."""
-    return np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % multiple, axis=0)])
 
 
 @dataclass(frozen=True)

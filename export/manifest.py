@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export.sampling import Sampler
+from export.shape import Shape, TextShape
 
 FORMAT = 1
 FILE = "manifest.json"
 DECODE = "decode.onnx"
 IMAGE_DECODER = "image_decoder.onnx"
+IMAGE_ENCODER = "image_encoder.onnx"  # pictures to tokens, where the checkpoint has it
+SCALES = "scales.onnx"  # tokens to what a next-scale model reads
 PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
 
 Target = Literal["onnxruntime", "standard", "tensorrt"]
-Cache = Literal["growing", "shared", "static"]
+Cache = Literal["growing", "shared", "static", "none"]
 
 
 class EngineError(Exception):
@@ -32,7 +35,8 @@ class Manifest:
     """What an engine folder holds.
 
     `cache` says how keys and values are kept: ``growing`` (past in, longer present out), ``shared`` (one buffer of full
-    length, updated in place, GroupQueryAttention), ``static`` (buffers of full length in and out, TensorScatter).
+    length, updated in place, GroupQueryAttention), ``static`` (buffers of full length in and out, TensorScatter),
+    ``none`` (a masked model sees all positions at every step).
     `weight_only` says that weights alone are quantized, so the runtime is not to round activations on its own.
     `fixed_batch` is the only number of rows that the graph takes; 0: any.
     """
@@ -41,9 +45,7 @@ class Manifest:
     family: str
     target: Target
     cache: Cache
-    vocabulary: int
-    classes: int
-    grid: tuple[int, int]
+    shape: Shape
     head_width: int
     kv_heads: tuple[int, ...]
     sampler: Sampler
@@ -53,11 +55,6 @@ class Manifest:
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def length(self) -> int:
-        """Tokens of one picture."""
-        return self.grid[0] * self.grid[1]
 
     def save(self, folder: Path) -> None:
         """Write the manifest with the hash of every file it names."""
@@ -90,7 +87,7 @@ class Manifest:
                     )
             known = {each.name: value[each.name] for each in fields(cls)}
             known |= {
-                "grid": tuple(value["grid"]),
+                "shape": read_shape(value["shape"]),
                 "kv_heads": tuple(value["kv_heads"]),
                 "sampler": Sampler(**value["sampler"]),
             }
@@ -99,6 +96,13 @@ class Manifest:
             raise EngineError(f"{error.filename}: missing from the engine folder") from error
         except (KeyError, TypeError, ValueError) as error:
             raise EngineError(f"{path}: incomplete or wrong ({type(error).__name__}: {error})") from error
+
+
+def read_shape(value: dict[str, Any]) -> Shape:
+    """The shape that JSON knows as a mapping with lists."""
+    text = value["text"]
+    lists = {name: tuple(value[name]) for name in ("grid", "scales")}
+    return Shape(**{**value, **lists, "text": None if text is None else TextShape(**text)})
 
 
 def file_hash(path: Path) -> str:

@@ -13,32 +13,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from onnx_ir.passes import common
 from onnxscript import optimizer
 from torch import Tensor, nn
 
 from export import static_cache
-from export.lowering import lower
-from export.manifest import DECODE, IMAGE_DECODER, PLAN, Cache, Manifest, Target
+from export.lowering import LoweringError, lower
+from export.manifest import DECODE, IMAGE_DECODER, IMAGE_ENCODER, PLAN, SCALES, Cache, Manifest, Target
 from export.sampling import Sampler
+from export.shape import Shape
 
 OPSET = 23  # the first with Attention and RMSNormalization
 IR_VERSION = 11
 SCOPES = "pkg.torch.onnx.name_scopes"
-EXAMPLE_BATCH, EXAMPLE_TOKENS, EXAMPLE_PAST = 2, 3, 5  # sizes to trace with; each is distinct and becomes symbolic
+FILES = {"decode": DECODE, "image_decoder": IMAGE_DECODER, "image_encoder": IMAGE_ENCODER, "scales": SCALES}
+# Sizes to trace with; each is distinct and becomes symbolic.
+EXAMPLE_BATCH, EXAMPLE_TOKENS, EXAMPLE_PAST, EXAMPLE_TEXT = 2, 3, 5, 7
 
 
 class Config(Protocol):
     """What export reads of a transformer's config."""
 
-    vocabulary: int
-    classes: int
-    grid: tuple[int, int]
     head_width: int
+
+    @property
+    def shape(self) -> Shape:
+        """Tokens, classes and the order of drawing."""
 
     @property
     def layers(self) -> Sequence[Any]:
@@ -47,12 +49,24 @@ class Config(Protocol):
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An engine in memory: the graph of a decode step with its cache, that of tokens to pictures, a plan if built."""
+    """An engine in memory: the graph of a decode step with its cache, that of tokens to pictures, a plan if built.
+
+    Where the checkpoint has it, that of pictures to tokens; of a next-scale model, that of tokens to what it reads.
+    """
 
     decode: ir.Model
     image_decoder: ir.Model
     manifest: Manifest
     plan: bytes | None = None
+    image_encoder: ir.Model | None = None
+    scales: ir.Model | None = None
+
+    @property
+    def graphs(self) -> dict[str, ir.Model]:
+        """Every graph by its file's name in the manifest."""
+        optional = {"image_encoder": self.image_encoder, "scales": self.scales}
+        present = {name: graph for name, graph in optional.items() if graph is not None}
+        return {"decode": self.decode, "image_decoder": self.image_decoder, **present}
 
     def with_plan(self, plan: bytes) -> OnnxModel:
         """The same model and what TensorRT built of its decode graph."""
@@ -60,8 +74,8 @@ class OnnxModel:
 
     def save(self, folder: Path) -> None:
         """Write an engine folder into an existing folder."""
-        ir.save(self.decode, folder / DECODE)
-        ir.save(self.image_decoder, folder / IMAGE_DECODER)
+        for name, graph in self.graphs.items():
+            ir.save(graph, folder / FILES[name])
         if self.plan is not None:
             (folder / PLAN).write_bytes(self.plan)
         self.manifest.save(folder)
@@ -75,7 +89,8 @@ class OnnxModel:
         """
         manifest = Manifest.load(folder)
         plan = (folder / PLAN).read_bytes() if "plan" in manifest.files else None
-        return cls(ir.load(folder / DECODE), ir.load(folder / IMAGE_DECODER), manifest, plan)
+        graphs = {name: ir.load(folder / file) for name, file in manifest.files.items() if name in FILES}
+        return cls(manifest=manifest, plan=plan, **graphs)
 
 
 class DecodeStep(nn.Module):
@@ -85,16 +100,59 @@ class DecodeStep(nn.Module):
         super().__init__()
         self.transformer = transformer
 
-    def forward(self, tokens: Tensor, past: list[list[Tensor]]) -> tuple[Tensor, list[list[Tensor]]]:
-        """Logits (B, T, V) and the longer cache of tokens (B, T) behind a [key, value] (B, K, P, d) for each layer."""
+    def forward(
+        self,
+        tokens: Tensor,
+        past: list[list[Tensor]],
+        labels: Tensor | None = None,
+        features: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Logits (B, S, O) and the longer cache of tokens (B, S) behind a [key, value] (B, K, P, d) for each layer."""
         cache_type = type(self.transformer.empty_cache(1)[0])
-        logits, present = self.transformer.step(tokens, [cache_type(*layer) for layer in past])
+        logits, present = self.transformer.step(tokens, [cache_type(*layer) for layer in past], labels, features, valid)
         return logits, [list(layer) for layer in present]
+
+
+class WholeStep(nn.Module):
+    """One pass of a masked transformer, its classes apart from the tokens."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, T, O) of tokens (B, T) and classes (B,)."""
+        x, around = self.transformer.prepare_masked(tokens, labels)
+        *_, last = self.transformer.layer_outputs(x, around)
+        return self.transformer.predictions(last, around)
+
+
+class Latents(nn.Module):
+    """What a next-scale transformer reads (B, T - 1, Z) of tokens (B, T)."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.scales = transformer.scales
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Latents of all scales behind the first."""
+        return self.scales.features(tokens)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Modules of a tokenizer: tokens (B, T) to pictures (uint8, and float32), and back where the checkpoint can."""
+
+    decoder: nn.Module
+    encoder: nn.Module | None
+    length: int
+    picture: tuple[int, int, int]
 
 
 def export_model(
     transformer: nn.Module,
-    palette: NDArray[np.uint8],
+    pictures: Pictures,
     target: Target,
     *,
     name: str,
@@ -106,63 +164,128 @@ def export_model(
     """Export a transformer for a target; `fixed_batch` 0 keeps the batch dynamic.
 
     Raises:
-        LoweringError: a quantized layer has no form on this target.
+        LoweringError: a quantized layer, or the model's order of drawing, has no form on this target.
     """
     config: Any = transformer.config
+    shape: Shape = config.shape
+    if target == "tensorrt" and (shape.text or shape.order == "next-scale"):
+        kind = "a text condition" if shape.text else "next-scale"
+        raise LoweringError(f"{name}: tensorrt has no static cache for {kind} here; export for onnxruntime or standard")
     decode = source_graph(transformer)
     lower(decode, target)
-    cache: Cache = "growing"
-    if target == "tensorrt":
-        static_cache.make_static(decode, config.grid[0] * config.grid[1])
+    cache: Cache = "none" if shape.order == "masked" else "growing"
+    if target == "tensorrt" and cache == "growing":
+        static_cache.make_static(decode, shape.reach)
         cache = "static"
     if fixed_batch:
         fix_batch(decode, fixed_batch)
+    optional: dict[str, ir.Model] = {}
+    if pictures.encoder is not None:
+        optional["image_encoder"] = image_encoder(pictures.encoder, pictures.picture)
+    if shape.order == "next-scale":
+        optional["scales"] = plain_graph(Latents(transformer), example_tokens(shape.length), "scales", "latents")
+    files = ("decode", "image_decoder", *optional)
     manifest = Manifest(
         name=name,
         family=family,
         target=target,
         cache=cache,
-        vocabulary=config.vocabulary,
-        classes=config.classes,
-        grid=tuple(config.grid),
+        shape=shape,
         head_width=config.head_width,
-        kv_heads=tuple(layer.kv_heads for layer in config.layers),
+        kv_heads=tuple(layer.kv_heads for layer in config.layers) if cache != "none" else (),
         sampler=sampler,
         parameters=parameters,
         fixed_batch=fixed_batch,
+        files={each: FILES[each] for each in files},
         weight_only=not any(node.op_type == "QuantizeLinear" for node in decode.graph)
         and any(node.op_type == "DequantizeLinear" for node in decode.graph),
     )
-    return OnnxModel(decode, palette_decoder(palette, config.grid), manifest)
+    return OnnxModel(
+        decode,
+        image_decoder(pictures),
+        manifest,
+        image_encoder=optional.get("image_encoder"),
+        scales=optional.get("scales"),
+    )
 
 
 def source_graph(transformer: nn.Module) -> ir.Model:
     """One decode step as plain ONNX with a growing cache; quantized layers are `compress::QuantizedLinear` nodes.
 
-    Inputs are `tokens` (B, T) and `past.{i}.key`, `past.{i}.value` (B, K, P, d); outputs `logits` (B, T, V) and
-    `present.{i}.key`, `present.{i}.value` (B, K, P + T, d).
+    Inputs are `tokens` (B, S), or latents (B, S, Z) of a next-scale model; `past.{i}.key` and `past.{i}.value` (B, K,
+    P, d); `labels` (B,) where the model reads them; `features` (B, P or 0, C) and `valid` (B, P) of a text. Outputs are
+    `logits` (B, S, O) and `present.{i}.key`, `present.{i}.value` (B, K, P + S, d). A masked model has `tokens` (B, T)
+    and `labels` only, and no cache.
     """
     config: Any = transformer.config
+    shape: Shape = config.shape
+    labels = torch.zeros(EXAMPLE_BATCH, dtype=torch.int64)
+    if shape.order == "masked":
+        given = (example_tokens(shape.length), labels)
+        model = traced(WholeStep(transformer), given, ({0: "batch"}, {0: "batch"}))
+        rename(model, ["tokens", "labels"], ["logits"], "decode")
+        return model
     shapes = [(EXAMPLE_BATCH, layer.kv_heads, EXAMPLE_PAST, config.head_width) for layer in config.layers]
-    past = [[torch.zeros(shape), torch.zeros(shape)] for shape in shapes]
-    tokens = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, dtype=torch.int64)
+    past = [[torch.zeros(each), torch.zeros(each)] for each in shapes]
+    tokens, token_dims = example_tokens(EXAMPLE_TOKENS), {0: "batch", 1: "tokens"}
+    if shape.order == "next-scale":
+        tokens = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, shape.latent_width)
+    extras: dict[str, Tensor] = {}
+    extra_dims: dict[str, dict[int, str]] = {}
+    if shape.modulated or shape.text:
+        extras["labels"], extra_dims["labels"] = labels, {0: "batch"}
+    if shape.text:
+        # Traced with a text of another length than the model's: afterwards its length is 0.
+        extras["features"] = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TEXT, shape.text.width)
+        extras["valid"] = torch.ones(EXAMPLE_BATCH, shape.text.length, dtype=torch.bool)
+        extra_dims |= {"features": {0: "batch", 1: "text"}, "valid": {0: "batch"}}
     cache_dims = {0: "batch", 2: "past"}
+    dims = (token_dims, [[cache_dims, cache_dims] for _ in past], *extra_dims.values())
+    model = traced(DecodeStep(transformer), (tokens, past, *extras.values()), dims)
+    names = [f"{{}}.{layer}.{part}" for layer in range(len(past)) for part in ("key", "value")]
+    inputs, outputs = ([each.format(kind) for each in names] for kind in ("past", "present"))
+    rename(model, ["tokens", *inputs, *extras], ["logits", *outputs], "decode")
+    return model
+
+
+def example_tokens(length: int) -> Tensor:
+    """Tokens to trace with."""
+    return torch.zeros(EXAMPLE_BATCH, length, dtype=torch.int64)
+
+
+def traced(module: nn.Module, given: tuple[Any, ...], dims: tuple[Any, ...]) -> ir.Model:
+    """A module as ONNX, tidy, with the named dimensions dynamic."""
     with quiet():
         program = torch.onnx.export(
-            DecodeStep(transformer.eval()),
-            (tokens, past),
+            module.eval(),
+            given,
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=({0: "batch", 1: "tokens"}, [[cache_dims, cache_dims] for _ in past]),
+            dynamic_shapes=dims,
             # The exporter's own optimizer spends most of the export on rewrite rules that never fire here.
             optimize=False,
             verbose=False,
         )
     assert program is not None
-    model = program.model
-    tidy(model)
-    rename(model, len(past))
+    tidy(program.model)
+    return program.model
+
+
+def plain_graph(module: nn.Module, given: Tensor, name: str, *outputs: str) -> ir.Model:
+    """A module of one input `tokens` or `images` as ONNX, its batch dynamic."""
+    model = traced(module, (given,), ({0: "batch"},))
+    rename(model, ["images" if given.dtype == torch.uint8 else "tokens"], list(outputs), name)
     return model
+
+
+def image_decoder(pictures: Pictures) -> ir.Model:
+    """Tokens (B, T) to `images` uint8 (B, H, W, C), and `pixels` float32 in 0..1 before clamping and rounding."""
+    return plain_graph(pictures.decoder, example_tokens(pictures.length), "image_decoder", "images", "pixels")
+
+
+def image_encoder(encoder: nn.Module, picture: tuple[int, int, int]) -> ir.Model:
+    """Pictures uint8 (B, H, W, C) to `tokens` (B, T)."""
+    return plain_graph(encoder, torch.zeros(EXAMPLE_BATCH, *picture, dtype=torch.uint8), "image_encoder", "tokens")
 
 
 def tidy(model: ir.Model) -> None:
@@ -180,15 +303,13 @@ def tidy(model: ir.Model) -> None:
         step(model)
 
 
-def rename(model: ir.Model, layers: int) -> None:
+def rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], title: str) -> None:
     """Names of inputs, outputs, nodes and weights that a person can read; nothing of the exporter's machine stays."""
     graph = model.graph
-    graph.name = "decode"
-    names = [f"{{}}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
-    for value, name in zip(graph.inputs, ["tokens", *(each.format("past") for each in names)], strict=True):
-        value.name = name
-    for value, name in zip(graph.outputs, ["logits", *(each.format("present") for each in names)], strict=True):
-        value.name = name
+    graph.name = title
+    for values, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
     used: dict[str, int] = {}
     for node in graph:
         scope = scope_of(node)
@@ -226,36 +347,6 @@ def fix_batch(model: ir.Model, batch: int) -> None:
     for value in (*model.graph.inputs, *model.graph.outputs):
         assert value.shape is not None
         value.shape = ir.Shape([batch if str(dim) == "batch" else dim for dim in value.shape])
-
-
-def palette_decoder(palette: NDArray[np.uint8], grid: tuple[int, int]) -> ir.Model:
-    """The image decoder of pixel tokens: tokens (B, T) to pictures (B, H, W, 1), a look-up of each grey level."""
-    tokens = ir.Value(
-        name="tokens", shape=ir.Shape(["batch", grid[0] * grid[1]]), type=ir.TensorType(ir.DataType.INT64)
-    )
-    levels = named("palette", palette)
-    shape = named("shape", np.array([0, *grid, 1], dtype=np.int64))
-    looked_up = ir.Node("", "Gather", [levels, tokens], name="/palette")
-    pictures = ir.Node("", "Reshape", [looked_up.outputs[0], shape], name="/reshape")
-    # A 0 in the shape copies the batch; the tokens' own dimension becomes the grid.
-    pictures.outputs[0].name = "images"
-    pictures.outputs[0].shape = ir.Shape(["batch", *grid, 1])
-    pictures.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
-    graph = ir.Graph(
-        [tokens],
-        [pictures.outputs[0]],
-        nodes=[looked_up, pictures],
-        initializers=[levels, shape],
-        opset_imports={"": OPSET},
-        name="image_decoder",
-    )
-    return ir.Model(graph, ir_version=IR_VERSION, producer_name="compress")
-
-
-def named(name: str, array: NDArray) -> ir.Value:
-    """A constant that says its shape and type, as it does when it is read from a file."""
-    tensor = ir.tensor(array, name=name)
-    return ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
 
 
 @contextlib.contextmanager

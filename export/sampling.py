@@ -1,134 +1,188 @@
-"""Sampling: guidance, temperature, top-k, top-p and the noise of a seed; shared by PyTorch and every engine.
+"""Sampling: guidance, temperature, top-k, top-p, schedules and the noise of a seed; PyTorch and engines share it.
 
-Letters: B pictures, R rows of a step (B, or 2B under guidance), T tokens of a picture, V vocabulary.
+Letters: B pictures, n positions of a step, V logits of a position.
 
 Tokens are drawn with the Gumbel-max trick from one counter-based generator (Philox; Salmon et al., SC 2011): the noise
-of a picture depends on the seed, its index in the call and the position alone, so equal logits give equal tokens
-whatever runs the model and however many pictures are drawn at once.
+of a picture depends on the seed, its index in the call and what was drawn of it before, so equal logits give equal
+tokens whatever runs the model and however many pictures are drawn at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Step = Callable[[NDArray[np.int64]], NDArray[np.float32]]
-
 TINIEST = np.finfo(np.float64).tiny  # a uniform draw of exactly 0 has no logarithm
+HALTON_POINTS = 10_000
+
+Schedule = Literal["cosine", "arccos", "linear", "square"]
+Streams = Sequence[np.random.Generator]
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a token is drawn from logits.
+    """How tokens are drawn from logits.
 
-    `cfg_scale` 1 is no guidance; `temperature` 0 takes the likeliest token; `top_k` 0 and `top_p` 1 keep all tokens.
+    `cfg_scale` 1 is no guidance; it is held constant, or grows from 1 to its value over the steps: linearly, or as
+    (1 - cos(pi x^guidance_power)) / 2. `temperature` 0 takes the likeliest token; `end_temperature` is that of the last
+    step, the inverse in between linear. `top_k` 0 and `top_p` 1 keep all tokens.
+
+    Masked models take `steps`; `schedule` says what share is still masked after each. `reveal` chooses which positions
+    are: ``halton`` spreads them over the picture by a fixed sequence, ``confidence`` keeps those drawn with the highest
+    probability, perturbed by Gumbel noise times `choice_temperature`, which falls to 0.
     """
 
     cfg_scale: float = 1.0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    guidance: Literal["constant", "linear", "power-cosine"] = "constant"
+    guidance_power: float = 1.0
+    end_temperature: float | None = None
+    steps: int = 12
+    schedule: Schedule = "cosine"
+    reveal: Literal["halton", "confidence"] = "confidence"
+    choice_temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.cfg_scale < 0 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"cfg_scale {self.cfg_scale}, temperature {self.temperature}, top_k {self.top_k}, top_p {self.top_p}: "
-                "need numbers of at least 0, and top_p above 0 and at most 1"
-            )
+        for name in ("cfg_scale", "temperature", "top_k", "guidance_power", "choice_temperature"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p}: must be above 0 and at most 1")
+        if self.steps < 1:
+            raise ValueError(f"steps {self.steps}: must be at least 1")
+        if self.end_temperature is not None and not (self.end_temperature > 0 and self.temperature > 0):
+            raise ValueError(f"temperature {self.temperature} to {self.end_temperature}: both must be above 0")
 
-    def changed(
-        self,
-        *,
-        cfg_scale: float | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-    ) -> Sampler:
-        """The same sampler with what is given.
+    def changed(self, **given: Any) -> Sampler:
+        """The same sampler with what is given and not None.
 
         Raises:
             ValueError: a setting is out of range.
         """
-        return Sampler(
-            self.cfg_scale if cfg_scale is None else cfg_scale,
-            self.temperature if temperature is None else temperature,
-            self.top_k if top_k is None else top_k,
-            self.top_p if top_p is None else top_p,
-        )
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     @property
     def guided(self) -> bool:
         """Whether each picture needs a second row for the null class."""
         return self.cfg_scale != 1.0
 
+    def scale_at(self, step: int, steps: int) -> float:
+        """The guidance of a step (from 0) of so many."""
+        if self.guidance == "constant":
+            return self.cfg_scale
+        if self.guidance == "linear":
+            grown = step / max(steps - 1, 1)
+        else:
+            grown = (1 - math.cos(math.pi * (step / steps) ** self.guidance_power)) / 2
+        return 1 + (self.cfg_scale - 1) * grown
 
-def draw(
-    step: Step, labels: NDArray[np.int64], *, vocabulary: int, classes: int, length: int, sampler: Sampler, seed: int
+    def temperature_at(self, step: int, steps: int) -> float:
+        """The temperature of a step (from 0) of so many."""
+        if self.end_temperature is None:
+            return self.temperature
+        done = step / max(steps - 1, 1)
+        return 1 / ((1 - done) / self.temperature + done / self.end_temperature)
+
+
+def guide(logits: NDArray[np.float32], sampler: Sampler, step: int, steps: int) -> NDArray[np.float32]:
+    """Logits (B, n, V) of the pictures, from rows (2B, n, V) whose second half has no class, or as they are."""
+    if not sampler.guided:
+        return logits
+    given, null = np.split(logits, 2)
+    return null + np.float32(sampler.scale_at(step, steps)) * (given - null)
+
+
+def streams(seed: int, count: int) -> list[np.random.Generator]:
+    """The noise of each picture."""
+    return [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, index])) for index in range(count)]
+
+
+def choose(
+    logits: NDArray[np.float32], sampler: Sampler, noise: Streams, step: int = 0, steps: int = 1
 ) -> NDArray[np.int64]:
-    """Tokens (B, T) of new pictures of these classes (B,), by `length` calls of `step`.
-
-    `step` takes the tokens (R, 1) of one position, the class tokens first, and returns logits (R, V). Under guidance
-    rows B to 2B are the null class.
-
-    Raises:
-        ValueError: a label that is no class (the null class is allowed), or labels that are not (B,) with B > 0.
-    """
-    if labels.ndim != 1 or not len(labels):
-        raise ValueError(f"labels of shape {labels.shape}: need one class for each picture, at least one")
-    if labels.min() < 0 or labels.max() > classes:
-        wrong = labels[(labels < 0) | (labels > classes)][0]
-        raise ValueError(f"label {wrong} is not a class; the model draws 0 to {classes - 1} ({classes} is no class)")
-    count = len(labels)
-    streams = [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, index])) for index in range(count)]
-    tokens = np.empty((count, length), dtype=np.int64)
-    latest = labels.astype(np.int64)[:, None] + vocabulary
-    if sampler.guided:
-        latest = np.concatenate([latest, np.full_like(latest, vocabulary + classes)])
-    for position in range(length):
-        logits = step(latest)
-        if sampler.guided:
-            guided, null = logits[:count], logits[count:]
-            logits = null + np.float32(sampler.cfg_scale) * (guided - null)
-        tokens[:, position] = choose(logits, sampler, streams)
-        latest = tokens[:, position : position + 1]
-        if sampler.guided:
-            latest = np.concatenate([latest, latest])
-    return tokens
+    """One token for each position (B, n) of logits (B, n, V); each picture's noise comes from its own stream."""
+    scaled = tempered(logits, sampler, step, steps)
+    if scaled is None:
+        return logits.argmax(axis=-1)
+    return (scaled + gumbel(noise, scaled.shape[1:])).argmax(axis=-1)
 
 
-def choose(logits: NDArray[np.float32], sampler: Sampler, streams: list[np.random.Generator]) -> NDArray[np.int64]:
-    """One token for each row (B,) of logits (B, V); each row's noise comes from its own stream."""
-    if sampler.temperature == 0:
-        return logits.argmax(axis=1)
-    scaled = logits.astype(np.float64) / sampler.temperature
-    if sampler.top_k and sampler.top_k < scaled.shape[1]:
+def tempered(logits: NDArray[np.float32], sampler: Sampler, step: int, steps: int) -> NDArray[np.float64] | None:
+    """The logits (B, n, V) that are drawn from; None where the likeliest token is taken."""
+    temperature = sampler.temperature_at(step, steps)
+    if temperature == 0:
+        return None
+    scaled = logits.astype(np.float64) / temperature
+    if sampler.top_k and sampler.top_k < scaled.shape[-1]:
         scaled = keep_likeliest(scaled, sampler.top_k)
-    if sampler.top_p < 1:
-        scaled = keep_nucleus(scaled, sampler.top_p)
-    uniform = np.stack([stream.random(scaled.shape[1]) for stream in streams])
-    return (scaled - np.log(-np.log(np.maximum(uniform, TINIEST)))).argmax(axis=1)
+    return keep_nucleus(scaled, sampler.top_p) if sampler.top_p < 1 else scaled
+
+
+def gumbel(noise: Streams, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Gumbel noise (B, *shape)."""
+    uniform = np.stack([stream.random(shape) for stream in noise])
+    return -np.log(-np.log(np.maximum(uniform, TINIEST)))
 
 
 def keep_likeliest(logits: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Logits (B, V) with all below the `count`-th largest of the row at minus infinity (ties with it stay)."""
-    floor = np.partition(logits, -count, axis=1)[:, -count, None]
+    """Logits (..., V) with all below the `count`-th largest of the row at minus infinity (ties with it stay)."""
+    floor = np.partition(logits, -count, axis=-1)[..., -count, None]
     return np.where(logits < floor, -np.inf, logits)
 
 
 def keep_nucleus(logits: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Logits (B, V) with all outside the smallest set of likeliest tokens that holds `share` at minus infinity.
+    """Logits (..., V) with all outside the smallest set of likeliest tokens that holds `share` at minus infinity.
 
     Nucleus sampling (Holtzman et al., arXiv 1904.09751); the likeliest token always stays.
     """
-    order = np.argsort(-logits, axis=1, kind="stable")
-    ranked = np.take_along_axis(logits, order, axis=1)
-    probability = np.exp(ranked - ranked[:, :1])
-    probability /= probability.sum(axis=1, keepdims=True)
-    before = np.cumsum(probability, axis=1) - probability  # what likelier tokens hold
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    ranked = np.take_along_axis(logits, order, axis=-1)
+    probability = np.exp(ranked - ranked[..., :1])
+    probability /= probability.sum(axis=-1, keepdims=True)
+    before = np.cumsum(probability, axis=-1) - probability  # what likelier tokens hold
     kept = np.where(before < share, ranked, -np.inf)
     result = np.empty_like(logits)
-    np.put_along_axis(result, order, kept, axis=1)
+    np.put_along_axis(result, order, kept, axis=-1)
+    return result
+
+
+def masked_share(schedule: Schedule, done: float) -> float:
+    """The share of positions that is masked after this share of the steps (MaskGIT, arXiv 2202.04200)."""
+    if schedule == "cosine":
+        return math.cos(done * math.pi / 2)
+    if schedule == "arccos":
+        return math.acos(done) * 2 / math.pi
+    return 1 - done if schedule == "linear" else 1 - done * done
+
+
+def halton_order(grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Every position of a grid once, (T,), spread evenly however many are taken: the Halton sequence of bases 2 and 3.
+
+    Besnier et al. 2025 (arXiv 2503.17076): rows by base 2, columns by base 3, cells taken when they are first met.
+    Cells that the first points miss follow in raster order.
+    """
+    points = np.arange(HALTON_POINTS)
+    rows, columns = (
+        np.floor(radical_inverse(points, base) * side).astype(np.int64) for base, side in zip((2, 3), grid, strict=True)
+    )
+    cells = rows * grid[1] + columns
+    _, first = np.unique(cells, return_index=True)
+    met = cells[np.sort(first)]
+    return np.concatenate([met, np.setdiff1d(np.arange(grid[0] * grid[1]), met)])
+
+
+def radical_inverse(numbers: NDArray[np.int64], base: int) -> NDArray[np.float64]:
+    """The digits of whole numbers in a base, mirrored at the point: one coordinate of the Halton sequence."""
+    result, weight, rest = np.zeros(len(numbers)), 1.0 / base, numbers.copy()
+    while rest.any():
+        result += weight * (rest % base)
+        rest //= base
+        weight /= base
     return result

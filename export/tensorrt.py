@@ -116,9 +116,11 @@ def profile_shapes(manifest: Manifest, rows: Rows) -> dict[str, tuple[tuple[int,
     """Smallest, best and largest shape of each input whose shape varies; a step takes one token."""
     counts = (rows.smallest, rows.best, rows.largest)
     shapes: dict[str, tuple[tuple[int, ...], ...]] = {"tokens": tuple((count, 1) for count in counts)}
+    if manifest.shape.modulated:
+        shapes["labels"] = tuple((count,) for count in counts)
     for layer, heads in enumerate(manifest.kv_heads):
         for part in ("key", "value"):
-            cache = (heads, manifest.length, manifest.head_width)  # (K, L, d)
+            cache = (heads, manifest.shape.reach, manifest.head_width)  # (K, L, d)
             shapes[f"past.{layer}.{part}"] = tuple((count, *cache) for count in counts)
     return shapes
 
@@ -233,15 +235,23 @@ class PlanLoop:
     def __init__(self, plan: Plan, rows: int) -> None:
         starts = range(0, rows, plan.largest)
         self.parts = [PlanPart(plan, slice(start, min(start + plan.largest, rows))) for start in starts]
-        self.result = np.zeros((rows, plan.manifest.vocabulary), dtype=np.float32)
+        self.shape = plan.manifest.shape
+        self.result = np.zeros((rows, 1, self.shape.predicted), dtype=np.float32)
         self.position = 0
 
-    def restart(self) -> None:
-        """Forget the cache."""
+    def begin(
+        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32] | None:
+        """Logits (R, 1, O) of the first token of these classes (R,)."""
         self.position = 0
+        for part in self.parts:
+            part.take(labels[part.rows])
+        for _ in range(self.shape.lead):
+            self.step(np.full((len(labels), 1), self.shape.start_token))
+        return self.step(labels[:, None] + self.shape.first_class)
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, V) behind the next tokens (R, 1); the array is overwritten by the next step."""
+        """Logits (R, 1, O) behind the next tokens (R, 1); the array is overwritten by the next step."""
         for part in self.parts:
             part.enqueue(tokens[part.rows], self.position)
         self.position += 1
@@ -263,10 +273,12 @@ class PlanPart:
             self.buffers = {
                 "tokens": torch.zeros((count, 1), dtype=torch.int64, device="cuda"),
                 "position": torch.zeros((), dtype=torch.int64, device=place(plan, "position")),
-                "logits": torch.zeros((count, 1, manifest.vocabulary), dtype=torch.float32, device="cuda"),
+                "logits": torch.zeros((count, 1, manifest.shape.predicted), dtype=torch.float32, device="cuda"),
             }
+            if manifest.shape.modulated:
+                self.buffers["labels"] = torch.zeros(count, dtype=torch.int64, device="cuda")
             for name, (_, _, shape) in profile_shapes(manifest, Rows(1, 1, count)).items():
-                if name != "tokens":
+                if name not in ("tokens", "labels"):
                     self.buffers[name] = torch.zeros(shape, dtype=torch.float32, device="cuda")  # (R, K, L, d)
         for name, buffer in self.buffers.items():
             self.bind(name, buffer)
@@ -284,6 +296,12 @@ class PlanPart:
         if not self.context.set_tensor_address(name, buffer.data_ptr()):
             raise EngineError(f"{self.path}: the plan has no tensor {name}; it was built from another graph")
 
+    def take(self, labels: NDArray[np.int64]) -> None:
+        """The classes (R,), where the graph reads them."""
+        if "labels" in self.buffers:
+            with self.torch.cuda.stream(self.stream):
+                self.buffers["labels"][: len(labels)].copy_(self.torch.from_numpy(np.ascontiguousarray(labels)))
+
     def enqueue(self, tokens: NDArray[np.int64], position: int) -> None:
         """Start a step for tokens (R, 1) at a position."""
         with self.torch.cuda.stream(self.stream):
@@ -293,9 +311,9 @@ class PlanPart:
                 raise EngineError(f"{self.path}: TensorRT could not run a step at position {position}")
 
     def logits(self) -> NDArray[np.float32]:
-        """Logits (R, V) of the step that was started, as soon as it is done."""
+        """Logits (R, 1, O) of the step that was started, as soon as it is done."""
         with self.torch.cuda.stream(self.stream):
-            found = self.buffers["logits"][: self.rows.stop - self.rows.start, 0].cpu()
+            found = self.buffers["logits"][: self.rows.stop - self.rows.start].cpu()
         return found.numpy()
 
 

@@ -44,10 +44,12 @@ def fidelity(
     candidate_logits: NDArray[np.floating],
     targets: NDArray[np.integer],
     seed: int = 0,
+    scored: NDArray[np.bool_] | None = None,
 ) -> Fidelity:
     """Compare two sets of teacher-forced logits (N, T, V) of the same pictures, whose true tokens are `targets` (N, T).
 
-    All arithmetic is in double precision. Ties of the most likely token go to the lowest, as in `numpy.argmax`.
+    Only tokens that are `scored` (N, T) count, all if it is not given; each picture counts the same. All arithmetic is
+    in double precision. Ties of the most likely token go to the lowest, as in `numpy.argmax`.
 
     Raises:
         ValueError: shapes that do not belong together, fewer than 2 pictures, or logits that are not finite.
@@ -58,6 +60,10 @@ def fidelity(
             f"targets {targets.shape}: need (N, T, V), (N, T, V) and (N, T)"
         )
     count, length, vocabulary = reference_logits.shape
+    weights = np.ones(targets.shape) if scored is None else scored.astype(np.float64)
+    if not weights.any(axis=1).all():
+        raise ValueError("a picture has no token that is scored")
+    weights /= weights.sum(axis=1, keepdims=True)
     reference_nll, nll, kl = (np.empty((count, length)) for _ in range(3))  # (N, T)
     agreement = np.empty((count, length))
     largest = 0.0
@@ -77,7 +83,9 @@ def fidelity(
         kl[rows] = (np.exp(reference) * (reference - candidate)).sum(axis=-1)
     kl = np.maximum(kl, 0.0)  # rounding may leave -1e-17 where the distributions are equal
 
-    columns = np.stack([column.mean(axis=1) for column in (nll, reference_nll, kl, agreement)], axis=1)  # (N, 4)
+    columns = np.stack(
+        [(column * weights).sum(axis=1) for column in (nll, reference_nll, kl, agreement)], axis=1
+    )  # (N, 4)
     means = columns.mean(axis=0)
     draws = resampled_means(columns, seed)  # (R, 4)
     drift, drift_draws = means[0] - means[1], draws[:, 0] - draws[:, 1]
@@ -86,7 +94,7 @@ def fidelity(
     drift_share = percentile_interval(drift / means[1], drift_draws / draws[:, 1])
     return Fidelity(
         pictures=count,
-        tokens=count * length,
+        tokens=int((weights > 0).sum()),
         nll=own.value,
         nll_ci95=own.ci95,
         reference_nll=theirs.value,
@@ -97,7 +105,7 @@ def fidelity(
         nll_drift_nats_ci95=drift_nats.ci95,
         kl=divergence.value,
         kl_ci95=divergence.ci95,
-        kl_p99=float(np.quantile(kl, RARE_SHARE)),
+        kl_p99=float(np.quantile(kl[weights > 0], RARE_SHARE)),
         agreement=agreeing.value,
         agreement_ci95=agreeing.ci95,
         max_abs_difference=largest,

@@ -1,6 +1,7 @@
 """A model as it runs in PyTorch: transformer, tokenizer and sampler together; it can draw and score pictures.
 
-Letters: N pictures, B batch, R rows (2B under guidance), T tokens of a picture, V vocabulary.
+Letters: N pictures, B batch, R rows (2B under guidance), T tokens of a picture, O logits of a position, P x C features
+of a text.
 """
 
 from __future__ import annotations
@@ -10,10 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from compress.models.tokenizer import PixelTokenizer
-from compress.models.transformer import TokenTransformer
-from export.sampling import Sampler, draw
+from compress.models.tokenizer import Tokenizer
+from compress.models.transformer import KeyValue, TokenTransformer
+from export.drawing import Known, draw, score_stepwise
+from export.sampling import Sampler
+from export.shape import Shape
+
+SCORE_ROWS = 128  # rows scored at once at most
+SCORE_LOGITS = 2**26  # and logits, 256 MB
 
 
 @dataclass(frozen=True)
@@ -23,23 +30,28 @@ class ImageModel:
     name: str
     family: str
     transformer: TokenTransformer
-    tokenizer: PixelTokenizer
+    tokenizer: Tokenizer
     sampler: Sampler
+
+    @property
+    def shape(self) -> Shape:
+        """Its tokens, classes and order of drawing."""
+        return self.transformer.config.shape
 
     @property
     def vocabulary(self) -> int:
         """Image tokens."""
-        return self.transformer.config.vocabulary
+        return self.shape.vocabulary
 
     @property
     def classes(self) -> int:
         """Classes, without the null class."""
-        return self.transformer.config.classes
+        return self.shape.classes
 
     @property
     def length(self) -> int:
         """Tokens of a picture."""
-        return self.transformer.config.length
+        return self.shape.length
 
     def with_transformer(self, transformer: TokenTransformer) -> ImageModel:
         """The same model with another transformer."""
@@ -51,54 +63,97 @@ class ImageModel:
 
         return parameter_count(self.transformer)
 
-    def score(self, inputs: NDArray[np.int64], batch: int = 128) -> NDArray[np.float32]:
-        """Teacher-forced logits (N, T, V) of inputs (N, T), in one pass without a cache."""
+    def score(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None, batch: int = SCORE_ROWS
+    ) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...), in one pass without a cache."""
+        shape = self.shape
+        batch = max(1, min(batch, SCORE_LOGITS // (shape.length * shape.predicted)))
+        parts = []
         with torch.no_grad():
-            chunks = [self.transformer(torch.from_numpy(chunk)) for chunk in batches(inputs, batch)]
-        return torch.cat(chunks).numpy()
+            for start in range(0, len(inputs), batch):
+                rows = slice(start, start + batch)
+                text = None if features is None else torch.from_numpy(features[rows])
+                parts.append(self.transformer(torch.from_numpy(inputs[rows]), text))
+        return torch.cat(parts).numpy()
 
-    def score_stepwise(self, inputs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The same logits (N, T, V) through the KV cache, token by token."""
-        past, logits = self.transformer.empty_cache(len(inputs)), []
-        with torch.no_grad():
-            for position in range(inputs.shape[1]):
-                step, past = self.transformer.step(torch.from_numpy(inputs[:, position : position + 1]), past)
-                logits.append(step)
-        return torch.cat(logits, dim=1).numpy()
+    def score_stepwise(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The same logits (N, T, O) step by step as when drawing, through the KV cache where there is one."""
+        return score_stepwise(TorchRunner(self.transformer), inputs, self.shape, features)
 
     def draw_tokens(
-        self, labels: NDArray[np.int64], seed: int = 0, sampler: Sampler | None = None
+        self,
+        labels: NDArray[np.int64],
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        features: NDArray[np.float32] | None = None,
+        known: Known | None = None,
     ) -> NDArray[np.int64]:
-        """Tokens (B, T) of new pictures of these classes (B,)."""
-        config = self.transformer.config
-        past: list[list] = []
-
-        def step(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-            if not past:
-                past.append(self.transformer.empty_cache(len(tokens)))
-            logits, past[0] = self.transformer.step(torch.from_numpy(tokens), past[0])
-            return logits[:, -1].numpy()
-
-        with torch.no_grad():
-            return draw(
-                step,
-                labels,
-                vocabulary=config.vocabulary,
-                classes=config.classes,
-                length=config.length,
-                sampler=sampler or self.sampler,
-                seed=seed,
-            )
+        """Tokens (B, T) of new pictures of these classes (B,), or of texts with features (B, P, C)."""
+        runner = TorchRunner(self.transformer)
+        return draw(runner, labels, self.shape, sampler or self.sampler, seed, features, known)
 
     def generate(self, labels: NDArray[np.int64], seed: int = 0, sampler: Sampler | None = None) -> NDArray[np.uint8]:
-        """New pictures (B, h, w, C) of these classes (B,)."""
+        """New pictures (B, H, W, C) of these classes (B,)."""
         return self.decode_images(self.draw_tokens(labels, seed, sampler))
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pictures (B, h, w, C) of tokens (B, T)."""
+        """Pictures (B, H, W, C) of tokens (B, T)."""
         return self.tokenizer.decode(tokens)
 
+    def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Tokens (B, T) of pictures (B, H, W, C)."""
+        return self.tokenizer.encode(images)
 
-def batches(array: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """The rows in runs of at most `size`."""
-    return [array[start : start + size] for start in range(0, len(array), size)]
+
+class TorchRunner:
+    """Draws with a transformer in PyTorch (`export.drawing.Runner`)."""
+
+    def __init__(self, transformer: TokenTransformer) -> None:
+        self.transformer, self.shape = transformer, transformer.config.shape
+        self.past: list[KeyValue] = []
+        self.labels = torch.empty(0, dtype=torch.int64)
+        self.valid: Tensor | None = None
+        self.features: Tensor | None = None
+
+    def begin(
+        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32] | None:
+        """Logits (R, 1, O) of the first token, unless the model is masked."""
+        self.labels, rows, shape = torch.from_numpy(labels), len(labels), self.shape
+        if shape.order == "masked":
+            return None
+        self.past = self.transformer.empty_cache(rows)
+        if shape.order == "next-scale":
+            return self.advance(torch.zeros(rows, 1, shape.latent_width))
+        if features is not None:
+            self.features = torch.from_numpy(features)
+            self.valid = (self.features != 0).any(dim=-1)
+            logits = self.advance(torch.zeros(rows, 0, dtype=torch.int64))[:, -1:]
+            self.features = self.features[:, :0]
+            return logits
+        for _ in range(shape.lead):
+            self.advance(torch.full((rows, 1), shape.start_token))
+        return self.advance(self.labels[:, None] + shape.first_class)
+
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits of what comes next."""
+        given = torch.from_numpy(tokens)
+        if self.shape.order == "causal":
+            return self.advance(given)
+        with torch.no_grad():
+            if self.shape.order == "masked":
+                inputs = torch.cat([self.labels[:, None] + self.shape.first_class, given], dim=1)
+                return self.transformer(inputs).numpy()
+            start = self.past[0].key.shape[2]
+            end = start + self.shape.side_at(start) ** 2
+            latents = self.transformer.scales.features(given)[:, start - 1 : end - 1]
+        return self.advance(latents)
+
+    def advance(self, tokens: Tensor) -> NDArray[np.float32]:
+        """Logits (R, S, O) behind the cache, which grows."""
+        with torch.no_grad():
+            logits, self.past = self.transformer.step(tokens, self.past, self.labels, self.features, self.valid)
+        return logits.numpy()

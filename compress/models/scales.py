@@ -49,7 +49,8 @@ class ScalesConfig:
 
     def conv_of(self, scale: int) -> int:
         """Which convolution a scale uses: the one whose tick is nearest to the scale's place among all."""
-        margin = 1 / 3 / self.convs if self.convs == 4 else 1 / 2 / self.convs  # as VAR places them
+        # In just these operations: two of VAR's ten scales lie between two ticks, and rounding decides for them.
+        margin = 1 / 3 / self.convs if self.convs == 4 else 1 / 2 / self.convs
         ticks = np.linspace(margin, 1 - margin, self.convs)
         place = scale / (len(self.sides) - 1) if len(self.sides) > 1 else 0.0
         return int(np.argmin(np.abs(ticks - place)))

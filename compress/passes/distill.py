@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from calibration.tokens import TokenSet
 from compress.artifact import Form
-from compress.importance import inputs_of
+from compress.models.examples import examples
 from compress.models.image_model import ImageModel
 from compress.models.straight_through import settled, trainable
 from compress.models.transformer import TokenTransformer
@@ -60,15 +60,16 @@ class Distill(Pass):
                 raise PassError(f"distill: the tokens have no {name} pictures; split them with a share for {name}")
         config = student.config
         pairs = matched_layers(len(config.layers), len(reference.config.layers)) if self.hidden else []
-        draws = Draws(training, config.vocabulary, config.null_class, self.batch, self.null_share, context.seed)
+        draws = Draws(training, config, self.batch, self.null_share, context.seed)
         teacher = Teacher(reference, draws, [theirs for _, theirs in pairs])
         teacher.prepare(self.steps, context.report)
         distance = Distance(reference, validation)
 
         def loss(step: int) -> Tensor:
-            examples = draws.step(step)
-            wanted, own = teacher(examples), answer(student, draws.inputs(examples), [layer for layer, _ in pairs])
-            total = kl(wanted.logits, own.logits, self.temperature)
+            chosen = draws.step(step)
+            asked = draws.asked(chosen, step)
+            wanted, own = teacher(chosen, asked), answer(student, asked, [layer for layer, _ in pairs])
+            total = kl(wanted.logits, own.logits, asked.scored, self.temperature)
             return total + self.hidden * hidden_loss(wanted, own) if pairs else total
 
         before = distance(student)
@@ -112,18 +113,18 @@ class Distance:
     """KL(reference || model) on pictures, nats per token; the reference is asked once."""
 
     def __init__(self, reference: TokenTransformer, pictures: TokenSet) -> None:
-        self.inputs = inputs_of(reference, pictures).split(BATCH)
+        self.asked = list(examples(reference.config.shape, pictures).chunks(BATCH))
         with torch.no_grad():
-            self.wanted = [reference(inputs) for inputs in self.inputs]
+            self.wanted = [reference(*asked.tensors()) for asked in self.asked]
 
     def __call__(self, model: nn.Module) -> float:
         """The distance of a model."""
         with torch.no_grad():
             parts = [
-                kl(wanted, model(inputs)).item() * len(inputs)
-                for wanted, inputs in zip(self.wanted, self.inputs, strict=True)
+                kl(wanted, model(*asked.tensors()), asked.scored).item() * len(asked)
+                for wanted, asked in zip(self.wanted, self.asked, strict=True)
             ]
-        return sum(parts) / sum(map(len, self.inputs))
+        return sum(parts) / sum(map(len, self.asked))
 
 
 def check_same_task(reference: TokenTransformer, student: TokenTransformer) -> None:
@@ -132,7 +133,7 @@ def check_same_task(reference: TokenTransformer, student: TokenTransformer) -> N
     Raises:
         PassError: names the numbers that differ.
     """
-    for name in ("vocabulary", "classes", "grid", "width"):
+    for name in ("order", "vocabulary", "classes", "grid", "scales", "text", "width"):
         theirs, own = getattr(reference.config, name), getattr(student.config, name)
         if theirs != own:
             raise PassError(f"distill: the reference has {name} {theirs}, the model {own}; they must be equal")

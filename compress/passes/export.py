@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from compress.artifact import Form
 from compress.models.image_model import ImageModel
+from compress.models.tokenizer import Tokenizer
 from compress.passes import Context, Outcome, Pass, PassError
 from compress.settings import setting
 from export.conformance import check
 from export.lowering import LoweringError
 from export.manifest import Target
-from export.onnx_model import export_model
+from export.onnx_model import Pictures, export_model
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Export(Pass):
         try:
             made = export_model(
                 model.transformer,
-                model.tokenizer.palette(),
+                pictures_of(model.tokenizer),
                 self.target,
                 name=model.name,
                 family=model.family,
@@ -46,3 +47,8 @@ class Export(Pass):
         if findings:
             raise PassError(f"export: the graph breaks a rule of {self.target}: {findings[0]}")
         return Outcome(made, {"nodes": len(list(made.decode.graph))})
+
+
+def pictures_of(tokenizer: Tokenizer) -> Pictures:
+    """What an engine needs of a tokenizer."""
+    return Pictures(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)

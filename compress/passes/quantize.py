@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from calibration.observe import Magnitudes, observe_inputs
 from calibration.ranges import activation_scale, weight_scales
 from compress.artifact import Form
-from compress.importance import chunks, inputs_of
+from compress.importance import chunks
 from compress.models.image_model import ImageModel
 from compress.models.quantized import (
     LARGEST,
@@ -106,8 +106,8 @@ class Quantize(Pass):
         """Magnitudes of each layer's input on the calibration tokens."""
 
         def drive() -> None:
-            for chunk in chunks(context.calibration_tokens(), context.report):
-                transformer(inputs_of(transformer, chunk))
+            for chunk in chunks(transformer, context.calibration_tokens(), context.report):
+                transformer(*chunk.tensors())
 
         try:
             return observe_inputs(transformer, linears, drive)

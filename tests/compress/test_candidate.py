@@ -20,7 +20,7 @@ def test_a_checkpoint_and_an_engine_are_told_apart(shared_run, checkpoint: Path)
     opened = [open_candidate(str(folder), 1) for folder in (checkpoint, shared_run.output / "engines" / "cpu")]
     assert isinstance(opened[0], ImageModel)
     assert isinstance(opened[1], Engine)
-    inputs = digits().part("held_out", 2).inputs(17)
+    inputs = inputs_of(digits().part("held_out", 2))
     for candidate in opened:
         assert (candidate.vocabulary, candidate.classes, candidate.length) == (17, 10, 64)
         assert candidate.score(inputs).shape == candidate.score_stepwise(inputs).shape == (2, 64, 17)

@@ -1,7 +1,7 @@
 """The project's own checkpoint format: a folder with config.json and model.safetensors (or a plain .pt state dict).
 
-It is also how a model in TORCH form rests in the store: pruned widths are part of the config, quantized layers are
-listed by name.
+It is also how a model of any family rests in the store: pruned widths are part of the config, quantized layers are
+listed by name, and the weights of a tokenizer that has some lie in tokenizer.safetensors.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from safetensors.torch import save_file
 from compress.models.checkpoint import PICKLES, check_state, read_state
 from compress.models.image_model import ImageModel
 from compress.models.quantized import LinearQuantization, install, quantizations
-from compress.models.tokenizer import PixelTokenizer
+from compress.models.tokenizer import Tokenizer, build
 from compress.models.transformer import TokenTransformer, TransformerConfig
 from compress.settings import InputError, parse, plain
 from export.sampling import Sampler
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.safetensors"
 CONFIG = "config.json"
 
 
@@ -35,13 +36,19 @@ def save(model: ImageModel, folder: Path, *, half: bool = False) -> None:
     if half:
         state = {name: to_half(value) if not name.endswith("_scale") else value for name, value in state.items()}
     save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
+    weights = model.tokenizer.state()
+    if weights:
+        save_file(
+            {name: (to_half(value) if half else value).contiguous() for name, value in weights.items()},
+            folder / TOKENIZER,
+        )
     config = {
         "format": FORMAT,
-        "family": "reference",
+        "family": model.family,
         "name": model.name,
         "transformer": plain(model.transformer.config),
         "quantized": {name: plain(spec) for name, spec in quantizations(model.transformer).items()},
-        "tokenizer": {"kind": "pixels", "levels": model.tokenizer.levels},
+        "tokenizer": model.tokenizer.describe(),
         "sampler": plain(model.sampler),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
@@ -72,9 +79,9 @@ def load(folder: Path) -> ImageModel:
     transformer.eval()
     return ImageModel(
         name=str(config.get("name", folder.name)),
-        family="reference",
+        family=str(config.get("family", "reference")),
         transformer=transformer,
-        tokenizer=read_tokenizer(config["tokenizer"], transformer_config, f"{where}: tokenizer"),
+        tokenizer=read_tokenizer(config["tokenizer"], transformer_config, folder, f"{where}: tokenizer"),
         sampler=parse(Sampler, config["sampler"], f"{where}: sampler"),
     )
 
@@ -84,15 +91,19 @@ def candidates(folder: Path) -> list[Path]:
     return [folder / WEIGHTS, *(folder / f"model{suffix}" for suffix in PICKLES)]
 
 
-def read_tokenizer(value: dict[str, Any], config: TransformerConfig, where: str) -> PixelTokenizer:
-    """The tokenizer of the transformer's tokens."""
-    if value.get("kind") != "pixels":
-        raise InputError(f"{where}.kind: {value.get('kind')!r} is not a tokenizer; known: 'pixels'")
-    if value.get("levels") != config.vocabulary:
+def read_tokenizer(value: dict[str, Any], config: TransformerConfig, folder: Path, where: str) -> Tokenizer:
+    """The tokenizer of the transformer's tokens, with its weights where it has some."""
+    if value.get("kind") == "pixels":
+        value = {"grid": config.grid, **value}
+    state = read_state(folder / TOKENIZER) if (folder / TOKENIZER).exists() else {}
+    tokenizer = build(value, {name: to_compute(tensor) for name, tensor in state.items()}, where)
+    found, wanted = (tokenizer.vocabulary, tokenizer.length), (config.vocabulary, config.length)
+    if found != wanted:
         raise InputError(
-            f"{where}.levels: {value.get('levels')!r} is not the transformer's vocabulary; write {config.vocabulary}"
+            f"{where}: has {found[0]} tokens, {found[1]} for each picture; "
+            f"the transformer has {wanted[0]} and {wanted[1]}"
         )
-    return PixelTokenizer(config.vocabulary, config.grid)
+    return tokenizer
 
 
 def to_half(value: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from export.sampling import Sampler
 
 
 def test_scores_are_the_transformers_whatever_the_batch(any_model, tiny_tokens):
-    inputs = tiny_tokens.part("held_out", 5).inputs(17)
+    inputs = inputs_of(tiny_tokens.part("held_out", 5))
     scores = any_model.score(inputs, batch=2)
     assert scores.shape == (5, 64, 17)
     assert scores.dtype == np.float32
@@ -22,13 +22,13 @@ def test_scores_are_the_transformers_whatever_the_batch(any_model, tiny_tokens):
 
 
 def test_scoring_step_by_step_gives_the_same(any_model, tiny_tokens):
-    inputs = tiny_tokens.part("held_out", 3).inputs(17)
+    inputs = inputs_of(tiny_tokens.part("held_out", 3))
     np.testing.assert_allclose(any_model.score_stepwise(inputs), any_model.score(inputs), atol=2e-5)
 
 
 def test_a_quantized_model_scores_the_same_step_by_step(tiny_model, tiny_tokens, context):
     model = Quantize(activations="int8", dynamic=True).run(tiny_model(), context()).model
-    inputs = tiny_tokens.part("held_out", 2).inputs(17)
+    inputs = inputs_of(tiny_tokens.part("held_out", 2))
     stepwise, whole = model.score_stepwise(inputs), model.score(inputs)
     # the cache changes the order of sums, so a rare activation falls on the other side of a rounding
     assert np.mean(np.abs(stepwise - whole) < 1e-4) > 0.9

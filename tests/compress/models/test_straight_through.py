@@ -27,7 +27,7 @@ def test_a_trainable_copy_computes_exactly_what_the_quantized_model_does(
 ):
     model = Quantize(**settings).run(tiny_model(bias=bias), context()).model.transformer
     student = trainable(model)
-    inputs = torch.from_numpy(tiny_tokens.part("held_out", 3).inputs(17))
+    inputs = torch.from_numpy(inputs_of(tiny_tokens.part("held_out", 3)))
     with torch.no_grad():
         assert torch.equal(student(inputs), model(inputs))
     assert len([module for module in student.modules() if isinstance(module, StraightThroughLinear)]) == 14
@@ -42,7 +42,7 @@ def test_training_the_copy_leaves_the_model_alone_and_settles_on_its_grid(tiny_m
     model = Quantize(weights="int4").run(tiny_model(bias=True), context()).model.transformer
     before = {name: value.clone() for name, value in model.state_dict().items()}
     student = trainable(model)
-    inputs = torch.from_numpy(tiny_tokens.part("train", 4).inputs(17))
+    inputs = torch.from_numpy(inputs_of(tiny_tokens.part("train", 4)))
     optimizer = torch.optim.SGD(student.parameters(), lr=0.5)
     student(inputs).square().mean().backward()
     optimizer.step()

@@ -31,7 +31,7 @@ def test_taylor_removes_dead_units_first_and_the_logits_stay(any_model, tiny_tok
             any_model.transformer.blocks[index].ffn.down.weight[:, index::4] = 0
     outcome = PruneFfn(ratio=0.25, multiple=1).run(any_model, context())
     assert outcome.notes["kept_per_layer"] == [30, 30]
-    inputs = tiny_tokens.part("held_out", 4).inputs(17)
+    inputs = inputs_of(tiny_tokens.part("held_out", 4))
     torch.testing.assert_close(
         torch.from_numpy(outcome.model.score(inputs)), torch.from_numpy(any_model.score(inputs)), atol=1e-5, rtol=1e-5
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.importance import inputs_of
 from compress.passes import PassError
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
@@ -52,7 +51,7 @@ def test_taylor_removes_dead_heads_first_and_the_logits_stay(tiny_model, tiny_to
         model.transformer.blocks[0].attention.output.weight[:, 8:16] = 0
         model.transformer.blocks[1].attention.output.weight[:, 24:32] = 0
     outcome = PruneHeads(ratio=0.25).run(model, context())
-    inputs = tiny_tokens.part("held_out", 4).inputs(17)
+    inputs = inputs_of(tiny_tokens.part("held_out", 4))
     torch.testing.assert_close(
         torch.from_numpy(outcome.model.score(inputs)), torch.from_numpy(model.score(inputs)), atol=1e-5, rtol=1e-5
     )

@@ -26,7 +26,7 @@ def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_
     outcome = PruneLayers(count=1, score=score).run(model, context())
     assert outcome.notes == {"removed_layers": [2], "of": 4}
     assert model.parameters() - outcome.model.parameters() == 4 * 32 * 32 + 3 * 32 * 40 + 2 * 32
-    inputs = tiny_tokens.part("held_out", 4).inputs(17)
+    inputs = inputs_of(tiny_tokens.part("held_out", 4))
     torch.testing.assert_close(
         torch.from_numpy(outcome.model.score(inputs)), torch.from_numpy(model.score(inputs)), atol=1e-5, rtol=1e-5
     )

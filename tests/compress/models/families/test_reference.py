@@ -49,7 +49,7 @@ def same(one, other, inputs):
 def test_any_model_comes_back_as_it_was(any_model, tmp_path, tiny_tokens):
     reference.save(any_model, tmp_path)
     loaded = reference.load(tmp_path)
-    same(loaded, any_model, tiny_tokens.part("held_out", 2).inputs(17))
+    same(loaded, any_model, inputs_of(tiny_tokens.part("held_out", 2)))
     assert loaded.tokenizer == any_model.tokenizer
     assert loaded.sampler == any_model.sampler
     assert (loaded.name, loaded.family) == ("tiny", "reference")
@@ -72,7 +72,7 @@ def test_a_pruned_and_quantized_model_comes_back_as_it_was(tiny_model, context, 
     model = Quantize(**settings).run(model, context()).model
     reference.save(model, tmp_path)
     loaded = reference.load(tmp_path)
-    same(loaded, model, tiny_tokens.part("held_out", 2).inputs(17))
+    same(loaded, model, inputs_of(tiny_tokens.part("held_out", 2)))
     assert loaded.parameters() == model.parameters()
 
 
