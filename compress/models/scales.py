@@ -58,7 +58,7 @@ class ScalesConfig:
 
 def resize_matrix(before: int, after: int, mode: str) -> Tensor:
     """Resizing p x p to q x q maps as a matrix (q q, p p), exact: resizing is linear, so unit maps show it whole."""
-    units = torch.eye(before**2, dtype=torch.float64).reshape(-1, 1, before, before)
+    units = torch.eye(before**2, dtype=torch.float64, device="cpu").reshape(-1, 1, before, before)
     resized = functional.interpolate(units, size=(after, after), mode=mode)
     return resized.reshape(before**2, after**2).T.float()
 
