@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.models.tokenizer import VqTokenizer
+from compress.models.tokenizer import Autoencoder, VqTokenizer
 from compress.models.vq import VqAutoencoder, VqConfig
 from compress.settings import InputError
 
@@ -255,14 +255,15 @@ def grid_of(config: Mapping[str, Any], factor: int, format_name: str) -> tuple[i
     return size // factor, size // factor
 
 
-def tokenizer(state: Mapping[str, Tensor], config: VqConfig, grid: tuple[int, int], format_name: str) -> VqTokenizer:
-    """The tokenizer of a converted state.
+def with_weights(
+    autoencoder: Autoencoder, weights: Mapping[str, Tensor], grid: tuple[int, int], format_name: str
+) -> VqTokenizer:
+    """The tokenizer of an autoencoder with these weights.
 
     Raises:
         InputError: the grid is not one that the autoencoder has.
     """
-    autoencoder = VqAutoencoder(config)
-    autoencoder.load_state_dict(dict(state))
+    autoencoder.load_state_dict(dict(weights))
     autoencoder.eval()
     try:
         return VqTokenizer(autoencoder, grid)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.models.checkpoint import check_state
+from compress.models.titok import TitokAutoencoder, TitokConfig
 from compress.models.vq import VqAutoencoder, VqConfig
-from compress.settings import InputError, parse, plain
+from compress.settings import InputError, nearest, parse, plain
 
 PIXELS_AT_ONCE = 2**18  # four pictures of 256x256: their widest feature maps take about 1 GB
 DISTANCES_AT_ONCE = 2**24  # from pixels to colours, 64 MB
+Autoencoder = VqAutoencoder | TitokAutoencoder
 
 
 class Tokenizer(Protocol):
@@ -169,7 +172,7 @@ class PixelTokenizer:
 class VqDecoder(nn.Module):
     """Tokens (B, T) to pictures through an autoencoder."""
 
-    def __init__(self, autoencoder: VqAutoencoder, code_shape: tuple[int, ...]) -> None:
+    def __init__(self, autoencoder: Autoencoder, code_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.code_shape = code_shape
@@ -185,7 +188,7 @@ class VqDecoder(nn.Module):
 class VqEncoder(nn.Module):
     """Pictures uint8 (B, H, W, 3) to tokens (B, T) through an autoencoder."""
 
-    def __init__(self, autoencoder: VqAutoencoder) -> None:
+    def __init__(self, autoencoder: Autoencoder) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
@@ -200,18 +203,16 @@ class VqEncoder(nn.Module):
 class VqTokenizer:
     """One token per place of an autoencoder's latent grid, or of every scale's."""
 
-    autoencoder: VqAutoencoder
+    autoencoder: Autoencoder
     grid: tuple[int, int]
 
     def __post_init__(self) -> None:
-        """Refuse a grid that is not the finest scale.
+        """Refuse a grid that the autoencoder does not have.
 
         Raises:
             ValueError: says which it must be.
         """
-        scales = self.autoencoder.config.scales
-        if min(self.grid) < 1 or (scales and self.grid != (scales.sides[-1],) * 2):
-            raise ValueError(f"grid {self.grid}: " + (f"must be {(scales.sides[-1],) * 2}" if scales else "is empty"))
+        self.autoencoder.code_shape(self.grid)
 
     @property
     def vocabulary(self) -> int:
@@ -219,13 +220,11 @@ class VqTokenizer:
 
     @property
     def length(self) -> int:
-        scales = self.autoencoder.config.scales
-        return scales.length if scales else self.grid[0] * self.grid[1]
+        return prod(self.autoencoder.code_shape(self.grid))
 
     @property
     def picture(self) -> tuple[int, int, int]:
-        factor = self.autoencoder.config.factor
-        return self.grid[0] * factor, self.grid[1] * factor, 3
+        return (*self.autoencoder.size_of(self.grid), 3)
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Tokens (N, T) of pictures (N, H, W, 3)."""
@@ -236,16 +235,23 @@ class VqTokenizer:
         return decode_tokens(self, tokens, at_once(self.picture))
 
     def decoder(self) -> nn.Module:
-        return VqDecoder(self.autoencoder, (self.length,) if self.autoencoder.config.scales else self.grid)
+        return VqDecoder(self.autoencoder, self.autoencoder.code_shape(self.grid))
 
     def encoder(self) -> nn.Module | None:
-        return VqEncoder(self.autoencoder) if self.autoencoder.encoder is not None else None
+        return VqEncoder(self.autoencoder) if self.autoencoder.can_encode else None
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "vq", "autoencoder": plain(self.autoencoder.config), "grid": list(self.grid)}
+        kind = next(kind for kind, (_, made) in AUTOENCODERS.items() if isinstance(self.autoencoder, made))
+        return {"kind": kind, "autoencoder": plain(self.autoencoder.config), "grid": list(self.grid)}
 
     def state(self) -> dict[str, Tensor]:
         return dict(self.autoencoder.state_dict())
+
+
+AUTOENCODERS: dict[str, tuple[type[Any], type[Autoencoder]]] = {
+    "vq": (VqConfig, VqAutoencoder),
+    "titok": (TitokConfig, TitokAutoencoder),
+}
 
 
 def rounded(values: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -311,19 +317,23 @@ def build(description: Mapping[str, Any], state: Mapping[str, Tensor], where: st
     settings = {name: value for name, value in description.items() if name != "kind"}
     if kind == "pixels":
         return parse(PixelTokenizer, settings, where)
-    if kind == "vq":
-        form = parse(VqDescription, settings, where)
-        autoencoder = VqAutoencoder(form.autoencoder)
-        load(autoencoder, state, where)
+    if kind not in AUTOENCODERS:
+        raise InputError(f"{where}.kind: {kind!r} is not a tokenizer; {nearest(str(kind), ['pixels', *AUTOENCODERS])}")
+    form = parse(Description, settings, where)
+    config_type, autoencoder_type = AUTOENCODERS[kind]
+    autoencoder = autoencoder_type(parse(config_type, form.autoencoder, f"{where}.autoencoder"))
+    load(autoencoder, state, where)
+    try:
         return VqTokenizer(autoencoder, form.grid)
-    raise InputError(f"{where}.kind: {kind!r} is not a tokenizer; known: 'pixels', 'vq'")
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True)
-class VqDescription:
+class Description:
     """What a VqTokenizer says of itself."""
 
-    autoencoder: VqConfig
+    autoencoder: dict[str, Any]
     grid: tuple[int, int]
 
 

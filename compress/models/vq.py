@@ -256,6 +256,30 @@ class VqAutoencoder(nn.Module):
         """The codes; `embedding.weight` is (K, z)."""
         return self.quantizer.embedding
 
+    @property
+    def can_encode(self) -> bool:
+        """Whether there is an encoder."""
+        return self.encoder is not None
+
+    def code_shape(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of a picture's codes.
+
+        Raises:
+            ValueError: the grid is empty, or not the finest scale.
+        """
+        if min(grid) < 1:
+            raise ValueError(f"grid {grid}: is empty")
+        if self.config.scales is None:
+            return grid
+        finest = (self.config.scales.sides[-1],) * 2
+        if grid != finest:
+            raise ValueError(f"grid {grid}: must be {finest}")
+        return (self.config.scales.length,)
+
+    def size_of(self, grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of a picture."""
+        return grid[0] * self.config.factor, grid[1] * self.config.factor
+
     def latents(self, pixels: Tensor) -> Tensor:
         """Latents (B, z, h, w) of pixels (B, 3, H, W) in the model's range."""
         if self.encoder is None or self.before_codes is None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compress.models.scales import ScalesConfig
+from compress.models.titok import TitokAutoencoder, TitokConfig, VitConfig
 from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer, build
 from compress.models.vq import VqAutoencoder, VqConfig
 from compress.settings import InputError
@@ -26,6 +27,17 @@ def vq(**changes) -> VqTokenizer:
     return VqTokenizer(VqAutoencoder(config).eval(), (4, 4))
 
 
+def row(**changes) -> VqTokenizer:
+    torch.manual_seed(0)
+    pixels = VqConfig(32, 8, 8, (), (8, 16), decoder_blocks=1, quant_kernel=0, norm_groups=4, pixel_range="unit")
+    shape = {"encoder": VitConfig(64, 1, 4, 2), "decoder": VitConfig(64, 1, 2, 4), "pixels": pixels}
+    autoencoder = TitokAutoencoder(TitokConfig(codes=64, code_width=8, tokens=5, **{**shape, **changes})).eval()
+    with torch.no_grad():
+        for parameter in autoencoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return VqTokenizer(autoencoder, (1, 5))
+
+
 TOKENIZERS: dict[str, Tokenizer] = {
     "greys": PixelTokenizer(17, (4, 4)),
     "clusters": PixelTokenizer.of_clusters(CLUSTERS, (4, 4)),
@@ -33,6 +45,8 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "normalised, unit range, pooled": vq(
         normalised_codes=True, pixel_range="unit", downsample="pool", shortcut="output", bias=False, quant_kernel=0
     ),
+    "row": row(),
+    "row of pixels": row(pixels=None, decoder=VitConfig(64, 1, 4, 2), normalised_codes=False),
     "scales": vq(scales=ScalesConfig((1, 2, 3, 4)), quant_kernel=3),
 }
 
@@ -137,7 +151,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_description_is_checked() -> None:
     tokenizer = vq()
     description, state = tokenizer.describe(), tokenizer.state()
-    with pytest.raises(InputError, match=r"m/tokenizer.kind: 'wavelet' is not a tokenizer; known: 'pixels', 'vq'"):
+    with pytest.raises(InputError, match=r"m/tokenizer.kind: 'wavelet' is not a tokenizer; known: pixels, titok, vq"):
         build({"kind": "wavelet"}, {}, "m/tokenizer")
     with pytest.raises(InputError, match=r"tokenizer.autoencoder: unknown key 'code'"):
         build({**description, "autoencoder": {**description["autoencoder"], "code": 3}}, state)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.models.layout import Layout, Tensors, convert, grid_of, infer, tokenizer
+from compress.models.layout import Layout, Tensors, convert, grid_of, infer, with_weights
 from compress.models.tokenizer import Tokenizer
+from compress.models.vq import VqAutoencoder
 
 LAYOUT = Layout(
     format="llamagen-vq",
@@ -40,4 +41,6 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
     vq_config = infer(tensors, LAYOUT, normalised_codes=bool(config.get("codebook_l2_norm", True)))
     weights = convert(tensors, LAYOUT, vq_config)
     tensors.check_all_read(lambda name: name == "quantize.codebook_used")  # a counter of training
-    return tokenizer(weights, vq_config, grid_of(config, vq_config.factor, LAYOUT.format), LAYOUT.format)
+    return with_weights(
+        VqAutoencoder(vq_config), weights, grid_of(config, vq_config.factor, LAYOUT.format), LAYOUT.format
+    )

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.models.layout import Layout, Tensors, convert, grid_of, infer, tokenizer
+from compress.models.layout import Layout, Tensors, convert, grid_of, infer, with_weights
 from compress.models.tokenizer import Tokenizer
+from compress.models.vq import VqAutoencoder
 
 LAYOUT = Layout(
     format="taming-vqgan",
@@ -57,4 +58,6 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
     tensors.check_all_read(lambda name: name.startswith("loss."))  # the discriminator and the perceptual network
     nested = config.get("ddconfig")
     said = {**(nested if isinstance(nested, Mapping) else {}), **config}
-    return tokenizer(weights, vq_config, grid_of(said, vq_config.factor, LAYOUT.format), LAYOUT.format)
+    return with_weights(
+        VqAutoencoder(vq_config), weights, grid_of(said, vq_config.factor, LAYOUT.format), LAYOUT.format
+    )

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.models.layout import Layout, Tensors, convert, infer, tokenizer
+from compress.models.layout import Layout, Tensors, convert, infer, with_weights
 from compress.models.scales import ScalesConfig
 from compress.models.tokenizer import Tokenizer
 from compress.models.tokenizers import taming_vqgan
+from compress.models.vq import VqAutoencoder
 from compress.settings import InputError
 
 LAYOUT: Layout = replace(taming_vqgan.LAYOUT, format="var-vqvae", fused="qkv")
@@ -39,7 +40,7 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
     smooth = {f"quantizer.smooth.{index}": CONV.format(index) for index in range(convs)}
     weights = convert(tensors, LAYOUT, vq_config, smooth)
     tensors.check_all_read(lambda name: name == "quantize.ema_vocab_hit_SV")  # a counter of training
-    return tokenizer(weights, vq_config, (scales.sides[-1],) * 2, LAYOUT.format)
+    return with_weights(VqAutoencoder(vq_config), weights, (scales.sides[-1],) * 2, LAYOUT.format)
 
 
 def scales_of(config: Mapping[str, Any], convs: int) -> ScalesConfig:
