@@ -24,6 +24,7 @@ DOMAINS: dict[Target, tuple[str, ...]] = {
 }
 # What the runtime feeds besides the tokens and the past, for each kind of cache.
 EXTRA_INPUTS: dict[Cache, set[str]] = {
+    "none": set(),
     "growing": set(),
     "shared": {"seqlens_k", "total_sequence_length"},
     "static": {"position"},
@@ -33,11 +34,11 @@ EXTRA_INPUTS: dict[Cache, set[str]] = {
 def check(model: OnnxModel) -> list[str]:
     """What is wrong with a model's graphs, one sentence a finding; none where nothing is.
 
-    For TensorRT only the decode graph is built, so its rules hold for that graph; ONNX Runtime runs the image decoder.
+    For TensorRT only the decode graph is built, so its rules hold for that graph; ONNX Runtime runs the others.
     """
     target = model.manifest.target
     findings = list(signature(model.decode, model.manifest))
-    for name, graph in (("decode", model.decode), ("image_decoder", model.image_decoder)):
+    for name, graph in model.graphs.items():
         findings += [f"{name}: {text}" for text in domains(graph, target)]
         proto = ir.to_proto(graph)
         broken = standard(proto)
@@ -53,7 +54,9 @@ def signature(decode: ir.Model, manifest: Manifest) -> Iterator[str]:
     """The decode graph takes and gives what the runtime binds for the manifest's cache."""
     layers = range(len(manifest.kv_heads))
     cached = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
-    extra = EXTRA_INPUTS[manifest.cache]
+    extra = {*EXTRA_INPUTS[manifest.cache], *(["labels"] if manifest.shape.labelled else [])}
+    if manifest.shape.text:
+        extra |= {"features", "valid"}
     wanted = {
         "inputs": {"tokens", *extra, *(f"past.{name}" for name in cached)},
         "outputs": {"logits", *(f"present.{name}" for name in cached)},

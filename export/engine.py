@@ -249,7 +249,7 @@ class Engine:
         elif shape.lead:
             tokens = np.concatenate([np.full((count, 1), shape.start_token), inputs], axis=1)
         feeds: dict[str, Any] = {"tokens": np.ascontiguousarray(tokens)}
-        if shape.modulated or shape.text:
+        if shape.labelled:
             feeds["labels"] = labels
         if features is not None:
             feeds |= {"features": features, "valid": (features != 0).any(axis=-1)}

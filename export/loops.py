@@ -35,7 +35,7 @@ class Loop:
         self.labels = np.zeros(rows, dtype=np.int64)
         self.logits = np.zeros((rows, 1, self.shape.predicted), dtype=np.float32)
         self.binding.bind_cpu_input("tokens", self.tokens)
-        if self.shape.modulated or self.shape.text:
+        if self.shape.labelled:
             self.binding.bind_cpu_input("labels", self.labels)
         self._bind_output("logits", self.logits)
         self.names = [f"{layer}.{part}" for layer in range(len(manifest.kv_heads)) for part in ("key", "value")]

@@ -232,7 +232,7 @@ def source_graph(transformer: nn.Module) -> ir.Model:
         tokens = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, shape.latent_width)
     extras: dict[str, Tensor] = {}
     extra_dims: dict[str, dict[int, str]] = {}
-    if shape.modulated or shape.text:
+    if shape.labelled:
         extras["labels"], extra_dims["labels"] = labels, {0: "batch"}
     if shape.text:
         # Traced with a text of another length than the model's: afterwards its length is 0.

@@ -50,6 +50,11 @@ class Shape:
         raise ValueError(f"no scale of {self.scales} begins there")
 
     @property
+    def labelled(self) -> bool:
+        """Whether a call reads the classes apart from the tokens."""
+        return self.modulated or self.text is not None or self.order != "causal"
+
+    @property
     def prefix(self) -> int:
         """Positions up to the one that predicts the first token, of a causal model."""
         return self.text.length if self.text else self.lead + 1
