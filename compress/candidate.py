@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.models import families, zoo
-from compress.settings import InputError, nearest
+from compress.settings import InputError, parse
+from compress.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
+    from compress.models.image_model import ImageModel
     from export.drawing import Known
     from export.engine import Engine
     from export.sampling import Sampler
@@ -91,13 +93,27 @@ def open_candidate(name: str, threads: int = 0) -> Candidate:
     Raises:
         InputError: it is neither.
     """
-    if name in zoo.names():
-        return families.load("reference", name, name)
-    folder = Path(name).expanduser()
-    if (folder / MANIFEST).exists():
-        return open_engine(folder, threads)
-    if (folder / "config.json").exists():
-        return families.load("reference", name, name)
-    if not folder.is_dir():
-        raise InputError(f"{name}: neither a folder nor a shipped model; {nearest(name, zoo.names())}")
-    raise InputError(f"{name}: holds neither {MANIFEST} (an engine) nor config.json (a checkpoint)")
+    path = Path(name).expanduser()
+    if name not in zoo.names() and (path / MANIFEST).exists():
+        return open_engine(path, threads)
+    return open_model(name)
+
+
+def open_model(name: str) -> ImageModel:
+    """The shipped model of this name, a checkpoint's, or the model of a recipe.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    return families.load(source_of(name), name)
+
+
+def source_of(name: str) -> families.Source:
+    """Where the model comes from: a recipe says it in its `model`, anything else is the checkpoint itself."""
+    path = Path(name).expanduser()
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return families.Source(name)
+    value = read_yaml(path)
+    if not isinstance(value, dict) or "model" not in value:
+        raise InputError(f"{name}: says no model; write  model: {{checkpoint: PATH}}")
+    return parse(families.Source, value["model"], f"{name}: model")

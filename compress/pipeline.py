@@ -57,7 +57,7 @@ MEASURED_BY = 1  # goes up when a measurement changes its meaning, so stored one
 
 def load_reference(recipe: Recipe, tokens: TokenSet) -> ImageModel:
     """The untouched model, checked against the tokens."""
-    model = families.load(recipe.model.family, recipe.model.checkpoint, f"{recipe.path}: model")
+    model = families.load(recipe.model, f"{recipe.path}: model")
     check_fits(tokens, model, f"{recipe.path}: tokens")
     return model
 

@@ -11,6 +11,7 @@ from typing import Any
 from calibration.tokens import Part, TokenSet
 from compress.artifact import Form
 from compress.models import families
+from compress.models.containers import PICKLES, SAFETENSORS
 from compress.passes import Pass
 from compress.recipe import Recipe, Step
 from compress.settings import InputError, digest, plain
@@ -57,15 +58,28 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def reference_node(folder: Path, family: str) -> Node:
-    """The node of the untouched model, named by the content of its folder."""
-    files = {
-        path.name: file_hash(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".json", ".safetensors", ".pt", ".pth", ".bin") and path.name != "training.json"
+def reference_node(source: families.Source, where: str) -> Node:
+    """The node of the untouched model, named by the content of its files."""
+    made_by: dict[str, Any] = {
+        "pass": "reference",
+        "family": source.family,
+        "files": hashes(families.locate(source.checkpoint, f"{where}.checkpoint")),
     }
-    made_by = {"pass": "reference", "family": family, "files": files}
+    if source.tokenizer:
+        made_by["tokenizer"] = hashes(families.locate(source.tokenizer, f"{where}.tokenizer"))
+    if source.config:
+        made_by["config"] = plain(source.config)
     return Node("reference", digest(made_by), Form.TORCH, made_by)
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """The files that a checkpoint consists of, by their content: a folder's, or a file and the config beside it."""
+    beside = path.iterdir() if path.is_dir() else (path, *path.parent.glob("*.json"))
+    return {
+        each.name: file_hash(each)
+        for each in sorted(beside)
+        if each.suffix in (".json", SAFETENSORS, *PICKLES) and each.name != "training.json"
+    }
 
 
 def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> Node:
@@ -84,9 +98,8 @@ def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> No
 
 def make_plan(recipe: Recipe, tokens: TokenSet) -> Plan:
     """Name every artifact of a recipe, without making any."""
-    folder = families.locate(recipe.model.checkpoint, f"{recipe.path}: model.checkpoint")
     fingerprint = digest(tokens.fingerprint(), recipe.tokens.calibration)
-    reference = reference_node(folder, recipe.model.family)
+    reference = reference_node(recipe.model, f"{recipe.path}: model")
 
     def chain(source: Node, steps: Sequence[Step], prefix: str) -> tuple[Node, ...]:
         nodes: list[Node] = []

@@ -7,24 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from compress.artifact import Form
 from compress.measure.statistics import FEWEST_VALUES
 from compress.models import families
+from compress.models.families import Source
 from compress.passes import Pass, find
-from compress.settings import InputError, nearest, parse, plain, setting
+from compress.settings import InputError, parse, plain, setting
+from compress.strict_yaml import read_yaml
 from compress.verdict import Gate
 
 OF_ENGINES = ("class_accuracy_drop", "low_precision_share")  # what is measured of engines, not of every step
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Which checkpoint, and in which format."""
-
-    checkpoint: str = setting(doc="a shipped model's name, or a folder")
-    family: str = setting("reference", doc="the checkpoint's format")
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class Recipe:
     """A whole run: where from, through which passes, into which engines, judged by which gate."""
 
     path: Path
-    model: ModelSource
+    model: Source
     tokens: TokenSource
     bench: Bench
     seed: int
@@ -100,51 +92,11 @@ def describe(step: Step) -> dict[str, Any]:
     return {step.name: plain(step.setting), **({"gate": plain(step.gate)} if step.gate else {})}
 
 
-class StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key written twice (the first one would silently be lost)."""
-
-
-def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-        seen.add(key.value)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: Path) -> object:
-    """The content of a YAML file.
-
-    Raises:
-        InputError: the file is missing, unreadable or not YAML; line and column are named.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise InputError(f"{path}{place}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from error
-
-
 @dataclass(frozen=True)
 class _Layout:
     """The top level of a recipe, before its chains are read."""
 
-    model: ModelSource = setting(doc="the checkpoint")
+    model: Source = setting(doc="the checkpoint")
     tokens: TokenSource = setting(TokenSource(), doc="the pictures")
     bench: Bench = setting(Bench(), doc="how speed is measured")
     seed: int = setting(0, doc="seed of everything random", low=0, high=2**31 - 1)
@@ -161,10 +113,7 @@ def load(path: Path) -> Recipe:
     """
     value = read_yaml(path)
     layout = parse(_Layout, value, f"{path}:")
-    family = layout.model.family
-    if family not in families.names():
-        raise InputError(f"{path}: model.family: {family!r} is not a family; {nearest(family, families.names())}")
-    families.locate(layout.model.checkpoint, f"{path}: model.checkpoint")
+    families.check(layout.model, f"{path}: model")
     if not layout.engines:
         raise InputError(
             f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}"

@@ -23,8 +23,8 @@ from compress.models.examples import asked, examples
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
-from compress.recipe import read_yaml
 from compress.settings import InputError, digest, parse, plain, setting
+from compress.strict_yaml import read_yaml
 from compress.teaching import LARGE_PRIME
 from compress.tokens import open_source
 from compress.training import Report, Schedule, fit

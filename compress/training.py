@@ -58,6 +58,7 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     report: Report | None = None,
+    after: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train the model in place and return the log, one row per validation.
 
@@ -66,7 +67,7 @@ def fit(
     was never stopped. `loss(step)` must do likewise.
 
     `task` names what the loss is made of (data, augmentation): a checkpoint of another task, schedule or shape is not
-    resumed, nor is a damaged one.
+    resumed, nor is a damaged one. `after(step)` changes what no gradient reaches, as part of the step.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -142,6 +143,8 @@ def fit(
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             whole = False
             optimizer.step()
+            if after is not None:
+                after(step)
             before = value.item() if math.isnan(state["loss"]) else state["loss"]
             state["loss"] = 0.98 * before + 0.02 * value.item()
             for name, weight in model.state_dict().items() if average else ():

@@ -269,6 +269,11 @@ class Engine:
         return feeds
 
 
+def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """One output of a graph on disk."""
+    return onnxruntime.InferenceSession(str(path), providers=CPU).run([output], feeds)[0]
+
+
 @dataclass(frozen=True)
 class Event:
     """One run of one operator."""

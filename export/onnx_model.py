@@ -183,7 +183,9 @@ def export_model(
     if pictures.encoder is not None:
         optional["image_encoder"] = image_encoder(pictures.encoder, pictures.picture)
     if shape.order == "next-scale":
-        optional["scales"] = plain_graph(Latents(transformer), example_tokens(shape.length), "scales", "latents")
+        optional["scales"] = plain_graph(
+            Latents(transformer), example_tokens(shape.length), "scales", "tokens", "latents"
+        )
     files = ("decode", "image_decoder", *optional)
     manifest = Manifest(
         name=name,
@@ -271,21 +273,22 @@ def traced(module: nn.Module, given: tuple[Any, ...], dims: tuple[Any, ...]) -> 
     return program.model
 
 
-def plain_graph(module: nn.Module, given: Tensor, name: str, *outputs: str) -> ir.Model:
-    """A module of one input `tokens` or `images` as ONNX, its batch dynamic."""
+def plain_graph(module: nn.Module, given: Tensor, title: str, takes: str, *gives: str) -> ir.Model:
+    """A module of one input as ONNX, its batch dynamic."""
     model = traced(module, (given,), ({0: "batch"},))
-    rename(model, ["images" if given.dtype == torch.uint8 else "tokens"], list(outputs), name)
+    rename(model, [takes], list(gives), title)
     return model
 
 
 def image_decoder(pictures: Pictures) -> ir.Model:
     """Tokens (B, T) to `images` uint8 (B, H, W, C), and `pixels` float32 in 0..1 before clamping and rounding."""
-    return plain_graph(pictures.decoder, example_tokens(pictures.length), "image_decoder", "images", "pixels")
+    return plain_graph(pictures.decoder, example_tokens(pictures.length), "image_decoder", "tokens", "images", "pixels")
 
 
 def image_encoder(encoder: nn.Module, picture: tuple[int, int, int]) -> ir.Model:
     """Pictures uint8 (B, H, W, C) to `tokens` (B, T)."""
-    return plain_graph(encoder, torch.zeros(EXAMPLE_BATCH, *picture, dtype=torch.uint8), "image_encoder", "tokens")
+    images = torch.zeros(EXAMPLE_BATCH, *picture, dtype=torch.uint8)
+    return plain_graph(encoder, images, "image_encoder", "images", "tokens")
 
 
 def tidy(model: ir.Model) -> None:

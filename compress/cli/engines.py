@@ -28,13 +28,13 @@ def tokens(images: Path, output: Path, model_name: str, validation: float, held_
 
     Pictures in a subfolder named 0, 1, 2 ... get that class; pictures right in the folder get no class.
     """
-    from compress.models import families
+    from compress.candidate import open_model
     from compress.settings import InputError
     from compress.tokens import from_folder
 
     if output.suffix != ".npz":
         raise InputError(f"--output: '{output}' must end in .npz")
-    model = families.load("reference", model_name, "--model")
+    model = open_model(model_name)
     made = from_folder(images, model, validation, held_out, seed)
     made.save(output)
     parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
@@ -92,8 +92,8 @@ def verify(
     Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached.
     """
     from compress.comparison import compare
-    from compress.recipe import read_yaml
     from compress.settings import parse
+    from compress.strict_yaml import read_yaml
     from compress.verdict import Gate
 
     gate = parse(Gate, read_yaml(gates), f"{gates}:") if gates else None

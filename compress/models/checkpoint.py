@@ -94,6 +94,10 @@ class Checkpoint(Mapping[str, Tensor]):
         pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
         return len({match[1] for name in self if (match := pattern.match(name))})
 
+    def stating(self, config: dict[str, Any]) -> Checkpoint:
+        """The same tensors with another config."""
+        return Checkpoint(self.path, self.weights, config, self._entries)
+
     def renamed(self, rename: Callable[[str], str | None]) -> Checkpoint:
         """The same tensors under other names; those whose new name is None are left out.
 

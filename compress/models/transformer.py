@@ -31,7 +31,8 @@ from export.shape import Order, Shape, TextShape
 GATED = ("swiglu",)
 QUICK_GELU = 1.702  # gelu(x) ~ x sigmoid(1.702 x)
 
-Norm = Literal["rmsnorm", "layernorm"]
+Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias"]
+CPU = torch.device("cpu")  # tables are computed even while weights are only planned on the meta device
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class TransformerConfig:
     `classes` 0: unconditional (the null class starts every picture). `text` makes features of a text the prefix; then
     `classes` is 1: class 0 is the text, class 1 none. `lead` start tokens stand before the class. `modulation` shifts,
     scales and gates every branch (AdaLN) by the class, or by class and position; with `shared_modulation` one layer
-    makes it for all blocks. `registers` tokens are appended and dropped again. `context` is how many positions have an
-    embedding, 0: as many as a picture needs. `outputs` 0: one for each token.
+    makes it for all blocks. `registers` tokens are appended and dropped again; `patch` x `patch` tokens
+    become one position and are told apart again before the head (both of masked models). `context` is how many
+    positions have an embedding, 0: as many as a picture needs. `outputs` 0: one for each token.
     """
 
     vocabulary: int
@@ -60,7 +62,7 @@ class TransformerConfig:
     width: int
     head_width: int
     layers: tuple[LayerConfig, ...]
-    norm: Norm = "rmsnorm"
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_epsilon: float = 1e-5
     activation: Literal["swiglu", "gelu", "gelu-tanh", "quick-gelu"] = "swiglu"
     positions: Literal["rotary-2d", "learned"] = "rotary-2d"
@@ -78,6 +80,7 @@ class TransformerConfig:
     rotary_prefix: Literal["identity", "zero"] = "identity"
     lead: int = 0
     registers: int = 0
+    patch: int = 1
     context: int = 0
     outputs: int = 0
     text: TextShape | None = None
@@ -101,6 +104,8 @@ class TransformerConfig:
                     f"layers[{index}]: heads {layer.heads}, kv_heads {layer.kv_heads}, ffn {layer.ffn}: "
                     "each must be at least 1 and kv_heads must divide heads"
                 )
+        if self.patch < 1 or any(side % self.patch for side in self.grid):
+            raise ValueError(f"patch {self.patch}: must divide the grid {self.grid}")
         if self.positions == "rotary-2d" and self.head_width % 4:
             raise ValueError(f"head_width {self.head_width}: rotary-2d needs a multiple of 4")
         if self.lead > 1 or (self.modulation == "class-position" and self.order == "masked"):
@@ -194,6 +199,12 @@ class Surroundings(NamedTuple):
     rotary: tuple[Tensor, Tensor] | None = None
     condition: Tensor | None = None
 
+    def behind(self, start: int) -> Surroundings:
+        """The same for the positions from `start` on, as the head reads them."""
+        if self.condition is None or self.condition.shape[1] == 1:
+            return self
+        return self._replace(condition=self.condition[:, start:])
+
 
 def rotary_table(config: TransformerConfig) -> tuple[Tensor, Tensor]:
     """Cosines and sines of 2-D rotary positions, each (reach, d / 2): half of the pairs by row, half by column.
@@ -203,12 +214,12 @@ def rotary_table(config: TransformerConfig) -> tuple[Tensor, Tensor]:
     """
     columns = config.grid[1]
     pairs = config.head_width // 4
-    frequency = config.rotary_base ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
-    cells = torch.arange(config.reach - config.prefix, dtype=torch.float64)
+    frequency = config.rotary_base ** (-torch.arange(pairs, dtype=torch.float64, device=CPU) / pairs)
+    cells = torch.arange(config.reach - config.prefix, dtype=torch.float64, device=CPU)
     by_row = torch.outer(torch.div(cells, columns, rounding_mode="floor"), frequency)
     by_column = torch.outer(cells % columns, frequency)
     angle = torch.cat([by_row, by_column], dim=1)
-    angle = torch.cat([torch.zeros(config.prefix, 2 * pairs, dtype=torch.float64), angle])
+    angle = torch.cat([torch.zeros(config.prefix, 2 * pairs, dtype=torch.float64, device=CPU), angle])
     cosine, sine = angle.cos().float(), angle.sin().float()
     if config.rotary_prefix == "zero":
         cosine[: config.prefix] = 0
@@ -221,8 +232,21 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
 
 
+class BiasedRMSNorm(nn.RMSNorm):
+    """RMSNorm whose result is shifted by learned numbers."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__(width, eps=epsilon)
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.bias
+
+
 def make_norm(kind: Norm, width: int, epsilon: float, affine: bool = True) -> nn.Module:
     """A normalisation over the last axis."""
+    if kind == "rmsnorm-bias":
+        return BiasedRMSNorm(width, epsilon)
     if kind == "rmsnorm":
         return nn.RMSNorm(width, eps=epsilon, elementwise_affine=affine)
     return nn.LayerNorm(width, eps=epsilon, elementwise_affine=affine)
@@ -398,6 +422,9 @@ class TokenTransformer(nn.Module):
             self.register_buffer("sine", sine, persistent=False)
         if config.registers:
             self.registers = nn.Parameter(torch.zeros(config.registers, config.width))
+        if config.patch > 1:
+            self.merge = nn.Conv2d(config.width, config.width, config.patch, stride=config.patch, bias=False)
+            self.divide = nn.Linear(config.width, config.width * config.patch**2, bias=False)
         if config.text:
             self.text = TextPrefix(config.text, config.width)
         if config.order == "next-scale":
@@ -481,6 +508,9 @@ class TokenTransformer(nn.Module):
         """Of tokens (B, T), some of them mask tokens, and classes (B,)."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x, _ = self.located(self.embedding(tokens), positions)
+        if self.config.patch > 1:
+            maps = x.transpose(1, 2).unflatten(2, self.config.grid)  # (B, D, h, w)
+            x = self.merge(maps).flatten(2).transpose(1, 2)
         if self.config.registers:
             x = torch.cat([x, self.registers.expand(len(x), -1, -1)], dim=1)
         return x, Surroundings(None, causal=False, condition=self.shareable(self.conditioned(labels, positions)))
@@ -562,10 +592,14 @@ class TokenTransformer(nn.Module):
 
     def predictions(self, x: Tensor, around: Surroundings) -> Tensor:
         """Logits (B, T, O) of the last residual stream (B, S, D): only of the positions that predict a token."""
-        logits = self.logits(x, around)
-        if self.config.order == "causal":
-            return logits[:, self.config.prefix - 1 :]
-        return logits[:, : self.config.length]
+        config = self.config
+        if config.order == "causal":
+            return self.logits(x[:, config.prefix - 1 :], around.behind(config.prefix - 1))
+        if config.patch > 1:
+            rows, columns = (side // config.patch for side in config.grid)
+            parts = self.divide(x[:, : rows * columns]).transpose(1, 2).unflatten(2, (rows, columns))
+            x = functional.pixel_shuffle(parts, config.patch).flatten(2).transpose(1, 2)  # (B, h w, D)
+        return self.logits(x[:, : config.length], around)
 
     def forward(self, inputs: Tensor, features: Tensor | None = None) -> Tensor:
         """Logits (B, T, O) of inputs (B, 1 + ...): row t predicts the t-th token of the picture.
@@ -615,5 +649,6 @@ class TokenTransformer(nn.Module):
 
 def scales_mask(scales: Sequence[int]) -> Tensor:
     """Who sees whom (T, T): every position its own scale and the coarser ones."""
-    scale = torch.repeat_interleave(torch.arange(len(scales)), torch.tensor([side * side for side in scales]))
+    counts = torch.tensor([side * side for side in scales], device=CPU)
+    scale = torch.repeat_interleave(torch.arange(len(scales), device=CPU), counts)
     return scale[None, :] <= scale[:, None]

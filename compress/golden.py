@@ -1,0 +1,319 @@
+"""Proof that a checkpoint loads rightly: a model against the outputs of the original implementation, in every form.
+
+Letters: N pictures, T tokens of a picture, O logits of a position, H x W pixels.
+
+A golden file (.npz) holds inputs and what the original computed of them. Each array is compared in PyTorch, through the
+KV cache (or whatever a step keeps), and in an engine that was exported exactly.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compress.models import families, tokenizers
+from compress.models.checkpoint import Checkpoint
+from compress.models.image_model import ImageModel
+from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
+from compress.passes.export import pictures_of
+from compress.settings import InputError, setting
+from export.engine import Engine, run_once
+from export.onnx_model import export_model, image_decoder, plain_graph
+from export.sampling import Sampler, halton_order
+from export.shape import Shape
+
+TOLERANCE = 1e-4
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One array of the golden file, computed in one way."""
+
+    array: str = setting(doc="the array's name in the golden file")
+    where: str = setting(doc="torch, step by step, or engine")
+    largest: float = setting(doc="largest absolute difference; of tokens, how many differ")
+    allowed: float = setting(doc="what is allowed")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference is allowed."""
+        return self.largest <= self.allowed
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What a family's golden arrays ask: inputs (N, 1 + ...) with their logits, and pictures drawn without chance."""
+
+    inputs: NDArray[np.int64]
+    features: NDArray[np.float32] | None = None
+    labels: NDArray[np.int64] | None = None
+    sampler: Sampler | None = None
+
+
+def of_llamagen(arrays: Arrays, shape: Shape) -> Golden:
+    """`cond` are classes, or features of a text."""
+    cond, tokens = arrays["cond"], arrays["tokens"]
+    features = cond.astype(np.float32) if cond.ndim == 3 else None
+    labels = np.zeros(len(tokens), dtype=np.int64) if features is not None else cond
+    sampler = Sampler(cfg_scale=float(arrays["greedy_cfg_scale"]), temperature=0)
+    return Golden(with_class(labels, tokens, shape), features, labels, sampler)
+
+
+def of_halton(arrays: Arrays, shape: Shape) -> Golden:
+    """A dropped label is the null class; the guidance w is a scale of 1 + w."""
+    labels = np.where(arrays["drop_label"], shape.null_class, arrays["labels"])
+    tokens = arrays["tokens"].reshape(len(labels), -1)
+    sampler = Sampler(
+        cfg_scale=1 + float(arrays["greedy_w"]),
+        temperature=0,
+        steps=int(arrays["greedy_steps"]),
+        schedule="arccos",
+        reveal="halton",
+    )
+    return Golden(with_class(labels, tokens, shape), labels=arrays["labels"], sampler=sampler)
+
+
+def of_var(arrays: Arrays, shape: Shape) -> Golden:
+    """All scales are given; the guidance grows to 1 + cfg."""
+    tokens = scales_of(arrays)
+    sampler = Sampler(cfg_scale=1 + float(arrays["greedy_cfg"]), temperature=0, guidance="linear")
+    return Golden(with_class(arrays["labels"], tokens, shape), labels=arrays["labels"], sampler=sampler)
+
+
+def of_rar(arrays: Arrays, shape: Shape) -> Golden:
+    """Logits go on behind the last token."""
+    sampler = Sampler(
+        cfg_scale=float(arrays["greedy_guidance_scale"]),
+        temperature=0,
+        guidance="power-cosine",
+        guidance_power=float(arrays["greedy_guidance_pow"]),
+    )
+    inputs = with_class(arrays["labels"], arrays["tokens"], shape)
+    return Golden(inputs, labels=arrays["labels"], sampler=sampler)
+
+
+def of_prefixed(arrays: Arrays, shape: Shape) -> Golden:
+    """The first token is the class, or the start token of a model without classes."""
+    tokens = arrays["tokens"]
+    labels = tokens[:, 0] if shape.classes else np.zeros(len(tokens), dtype=np.int64)
+    return Golden(with_class(labels, tokens[:, 1:], shape))
+
+
+READ: dict[str, Callable[[Arrays, Shape], Golden]] = {
+    "halton-maskgit": of_halton,
+    "imagegpt": of_prefixed,
+    "llamagen": of_llamagen,
+    "rar": of_rar,
+    "taming": of_prefixed,
+    "var": of_var,
+}
+
+
+def with_class(labels: NDArray[np.int64], tokens: NDArray[np.int64], shape: Shape) -> NDArray[np.int64]:
+    """Inputs (N, 1 + ...) of classes (N,) and tokens (N, ...)."""
+    return np.concatenate([labels[:, None] + shape.first_class, tokens], axis=1).astype(np.int64)
+
+
+def scales_of(arrays: Arrays) -> NDArray[np.int64]:
+    """Tokens (N, T) of `tokens_0`, `tokens_1`, ..."""
+    parts = sorted((name for name in arrays if name.startswith("tokens_")), key=lambda name: int(name.split("_")[1]))
+    return np.concatenate([arrays[name] for name in parts], axis=1).astype(np.int64)
+
+
+def check(source: families.Source, golden: Path | None) -> tuple[ImageModel | Tokenizer, list[Compared]]:
+    """Load a checkpoint, or an image tokenizer's, and compare every array of a golden file; without one only load.
+
+    Raises:
+        InputError: the checkpoint does not load, or the golden file is not its family's.
+    """
+    arrays = read_arrays(golden) if golden else {}
+    checkpoint = families.open_checkpoint(source, families.check(source, source.checkpoint))
+    if not source.family and families.recognise(checkpoint) is None and tokenizers.recognise(checkpoint):
+        tokenizer = tokenizers.read(checkpoint, tokenizer_config(checkpoint, arrays), source.checkpoint)
+        return tokenizer, compare_tokenizer(tokenizer, arrays, str(golden))
+    model = families.load(source, source.checkpoint, stand_in)
+    return model, compare_model(model, arrays, str(golden)) if golden else []
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"--golden: {path}: not a readable .npz file ({error})") from error
+
+
+def stand_in(config: Any) -> Tokenizer:
+    """Greys for tokens, where a transformer is checked without its image tokenizer."""
+    return PixelTokenizer(config.vocabulary, config.grid)
+
+
+def tokenizer_config(checkpoint: Checkpoint, arrays: Arrays) -> dict[str, Any]:
+    """The checkpoint's config with the grid of the golden codes."""
+    if "codes" not in arrays or "grid" in checkpoint.config:
+        return dict(checkpoint.config)
+    side = round(arrays["codes"].shape[1] ** 0.5)
+    return {**checkpoint.config, "grid": [side, side]}
+
+
+def compare_model(model: ImageModel, arrays: Arrays, where: str) -> list[Compared]:
+    """Every array of a transformer's golden file."""
+    shape = model.shape
+    try:
+        golden = READ[model.family](arrays, shape)
+    except KeyError as error:
+        raise InputError(f"--golden: {where}: holds no {error}; the family {model.family} needs it") from error
+    found: list[Compared] = []
+    if "halton_order" in arrays:
+        order = np.stack(np.divmod(halton_order(shape.grid), shape.grid[1]), axis=1)
+        found.append(of_tokens("halton_order", "order", order, arrays["halton_order"]))
+    if "var_input" in arrays:
+        with torch.no_grad():
+            latents = model.transformer.scales.features(torch.from_numpy(golden.inputs[:, 1:])).numpy()
+        found.append(of_numbers("var_input", "torch", latents, arrays["var_input"]))
+    with tempfile.TemporaryDirectory() as room:
+        engine = exported(model, Path(room))
+        ways: dict[str, Callable[[], NDArray[np.float32]]] = {
+            "torch": lambda: model.score(golden.inputs, golden.features),
+            "torch, step by step": lambda: model.score_stepwise(golden.inputs, golden.features),
+            "engine": lambda: engine.score(golden.inputs, golden.features),
+            "engine, step by step": lambda: engine.score_stepwise(golden.inputs, golden.features),
+        }
+        for way, score in ways.items():
+            found.append(of_numbers("logits", way, score(), arrays["logits"]))
+        for way, drawer in (("torch", model), ("engine", engine)):
+            found += drawn(drawer, golden, arrays, way)
+        if "decoded_image" in arrays:
+            found += decoded(model.tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True)
+    return found
+
+
+def exported(model: ImageModel, room: Path) -> Engine:
+    """The model as an engine that computes exactly what it does."""
+    made = export_model(
+        model.transformer,
+        pictures_of(model.tokenizer),
+        "onnxruntime",
+        name=model.name,
+        family=model.family,
+        sampler=model.sampler,
+        parameters=model.parameters(),
+    )
+    made.save(room)
+    return Engine.load(room)
+
+
+def drawn(drawer: ImageModel | Engine, golden: Golden, arrays: Arrays, way: str) -> list[Compared]:
+    """What is drawn when the likeliest token is always taken."""
+    if golden.sampler is None or golden.labels is None:
+        return []
+    tokens = drawer.draw_tokens(golden.labels, 0, golden.sampler, golden.features)
+    if "greedy_tokens" in arrays:
+        wanted = arrays["greedy_tokens"].reshape(tokens.shape)
+        return [of_tokens("greedy_tokens", way, tokens, wanted)]
+    pixels = as_pixels(drawer, tokens)
+    return [of_numbers("greedy_image", way, pixels, arrays["greedy_image"].transpose(0, 2, 3, 1))]
+
+
+def as_pixels(drawer: ImageModel | Engine, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Pictures (N, H, W, C) in 0..1 before they are rounded."""
+    if isinstance(drawer, Engine):
+        pixels = drawer.image_decoder.run(["pixels"], {"tokens": tokens})[0]
+    else:
+        with torch.no_grad():
+            pixels = drawer.tokenizer.decoder()(torch.from_numpy(tokens))[1].numpy()
+    return np.clip(pixels, 0, 1)
+
+
+def compare_tokenizer(tokenizer: Tokenizer, arrays: Arrays, where: str) -> list[Compared]:
+    """Every array of an image tokenizer's golden file."""
+    found: list[Compared] = []
+    signed = arrays.get("decoded_image", arrays.get("decoded", np.zeros(1))).min() < 0
+    if "decoded_image" in arrays:
+        found += decoded(tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True)
+    if "decoded" in arrays:
+        name = "decoded_unclamped" if "decoded_unclamped" in arrays else "decoded"
+        found += decoded(tokenizer, arrays["codes"], arrays[name], name, signed=signed)
+    if "decoded_unclamped" in arrays:
+        found += decoded(tokenizer, arrays["codes"], arrays["decoded"], "decoded", signed=False, clamped=True)
+    if "encoded_codes" in arrays:
+        found += encoded(tokenizer, arrays)
+    if arrays and not found:
+        raise InputError(f"--golden: {where}: holds nothing that an image tokenizer computes")
+    return found
+
+
+def decoded(
+    tokenizer: Tokenizer,
+    tokens: NDArray[np.int64],
+    wanted: NDArray[np.float32],
+    name: str,
+    *,
+    signed: bool,
+    clamped: bool = False,
+) -> list[Compared]:
+    """Pictures (N, C, H, W) of tokens (N, T), in PyTorch and in the exported decoder."""
+    decoder = tokenizer.decoder().eval()
+    with torch.no_grad():
+        ways = {"torch": decoder(torch.from_numpy(tokens))[1].numpy()}
+    ways["engine"] = run_graph(image_decoder(pictures_of(tokenizer)), "pixels", {"tokens": tokens})
+    rows = []
+    for way, pixels in ways.items():
+        scaled = np.clip(pixels, 0, 1) if clamped else pixels * 2 - 1 if signed else pixels
+        rows.append(of_numbers(name, way, scaled.transpose(0, 3, 1, 2), wanted))
+    return rows
+
+
+class FloatEncoder(nn.Module):
+    """Codes (B, T) of pictures (B, C, H, W) in the autoencoder's own range, not rounded to grey levels."""
+
+    def __init__(self, autoencoder: Any) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.autoencoder.quantize(self.autoencoder.latents(pixels)).flatten(1)
+
+
+def encoded(tokenizer: Tokenizer, arrays: Arrays) -> list[Compared]:
+    """Codes (N, T) of pictures (N, C, H, W) that are not rounded."""
+    assert isinstance(tokenizer, VqTokenizer)
+    encoder, pixels = FloatEncoder(tokenizer.autoencoder).eval(), arrays["image"].astype(np.float32)
+    with torch.no_grad():
+        ways = {"torch": encoder(torch.from_numpy(pixels)).numpy()}
+    graph = plain_graph(encoder, torch.from_numpy(pixels), "encoder", "pixels", "tokens")
+    ways["engine"] = run_graph(graph, "tokens", {"pixels": pixels})
+    return [of_tokens("encoded_codes", way, codes, arrays["encoded_codes"]) for way, codes in ways.items()]
+
+
+def run_graph(graph: ir.Model, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """One output of a graph in ONNX Runtime."""
+    with tempfile.TemporaryDirectory() as room:
+        path = Path(room) / "graph.onnx"
+        ir.save(graph, path)
+        return run_once(path, output, feeds)
+
+
+def of_numbers(array: str, where: str, found: NDArray[Any], wanted: NDArray[Any]) -> Compared:
+    """Numbers that may differ a little."""
+    if found.shape != wanted.shape:
+        raise InputError(f"--golden: {array}: is {wanted.shape}; the model computes {found.shape}")
+    return Compared(array, where, float(np.abs(found.astype(np.float64) - wanted).max()), TOLERANCE)
+
+
+def of_tokens(array: str, where: str, found: NDArray[Any], wanted: NDArray[Any]) -> Compared:
+    """Whole numbers that must be equal."""
+    if found.shape != wanted.shape:
+        raise InputError(f"--golden: {array}: is {wanted.shape}; the model computes {found.shape}")
+    return Compared(array, where, float((found != wanted).sum()), 0.0)

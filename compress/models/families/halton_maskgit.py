@@ -1,0 +1,84 @@
+"""Halton-MaskGIT (llvictorll/Halton-Maskgit): `ImageNet_*.pth`, masked, drawn in the order of a Halton sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from compress.models.checkpoint import Checkpoint
+from compress.models.published import grid_of, heads_of
+from compress.models.transformer import LayerConfig, TransformerConfig
+from export.sampling import Sampler
+
+EXPECTED = ("tok_emb.weight", "pos_emb.weight", "cls_emb.weight", "transformer.layers.0.attn.wq.weight", "head.bias")
+TOKENIZER = "give vq_ds16_c2i.pt of LlamaGen, which it shares"
+HEADS = {384: 6, 512: 6, 768: 12, 1024: 16}  # tiny, small (heads of 85), base, large
+
+
+def matches(checkpoint: Checkpoint) -> bool:
+    """Whether the names are this family's."""
+    return all(name in checkpoint for name in EXPECTED)
+
+
+def architecture(checkpoint: Checkpoint) -> TransformerConfig:
+    """From shapes, and the heads that config.json or the user states."""
+    rows, width = checkpoint.shape("tok_emb.weight")
+    heads = heads_of(checkpoint, "heads", width, HEADS)
+    tokens = checkpoint.shape("pos_emb.weight")[0]
+    ffn = checkpoint.shape("transformer.layers.0.ff.w1.weight")[0]
+    return TransformerConfig(
+        vocabulary=rows - 1,
+        classes=checkpoint.shape("cls_emb.weight")[0] - 1,
+        grid=grid_of(checkpoint, "", 16, int(tokens**0.5)),
+        width=width,
+        head_width=checkpoint.shape("transformer.layers.0.attn.wq.weight")[0] // heads,
+        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("transformer.layers"),
+        positions="learned",
+        order="masked",
+        outputs=rows,  # the mask token has a logit too
+        tied_head=True,
+        head_bias=True,
+        qk_norm="rms",
+        modulation="class",
+        final_norm="rmsnorm-bias",
+        registers=checkpoint.shape("reg_tokens.weight")[0] if "reg_tokens.weight" in checkpoint else 0,
+        patch=checkpoint.shape("in_proj.weight")[2] if "in_proj.weight" in checkpoint else 1,
+    )
+
+
+def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by our names; the head's weight is the embedding's and stands in the file a second time."""
+    yield "embedding.weight", torch.cat([checkpoint["tok_emb.weight"], checkpoint["cls_emb.weight"]])
+    yield "position.weight", checkpoint["pos_emb.weight"]
+    if config.registers:
+        yield "registers", checkpoint["reg_tokens.weight"]
+    if config.patch > 1:
+        yield "merge.weight", checkpoint["in_proj.weight"]
+        yield "divide.weight", checkpoint["out_proj.weight"].flatten(1)
+    for index in range(len(config.layers)):
+        theirs, ours = f"transformer.layers.{index}", f"blocks.{index}"
+        for kind in ("weight", "bias"):
+            yield f"{ours}.modulation.linear.{kind}", checkpoint[f"{theirs}.mlp.1.{kind}"]
+        for their, our in (
+            ("ln1", "attention_norm"),
+            ("ln2", "ffn_norm"),
+            ("attn.wq", "attention.query"),
+            ("attn.wk", "attention.key"),
+            ("attn.wv", "attention.value"),
+            ("attn.wo", "attention.output"),
+            ("ff.w1", "ffn.gate"),
+            ("ff.w3", "ffn.up"),
+            ("ff.w2", "ffn.down"),
+        ):
+            yield f"{ours}.{our}.weight", checkpoint[f"{theirs}.{their}.weight"]
+    for kind in ("weight", "bias"):
+        yield f"norm.{kind}", checkpoint[f"last_norm.norm_final.{kind}"]
+        yield f"final_modulation.linear.{kind}", checkpoint[f"last_norm.mlp.1.{kind}"]
+    yield "head_bias", checkpoint["head.bias"]
+
+
+def sampler(checkpoint: Checkpoint) -> Sampler:
+    """32 steps; the authors' weight w of guidance, (1 + w) given - w null, is a scale of 1 + w."""
+    return Sampler(cfg_scale=1.7, steps=32, schedule="arccos", reveal="halton")

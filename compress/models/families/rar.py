@@ -1,0 +1,103 @@
+"""RAR (yucornetto/RAR): `rar_*.bin`, in raster order, modulated by class and position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from compress.models.checkpoint import Checkpoint
+from compress.models.published import grid_of, heads_of
+from compress.models.transformer import LayerConfig, TransformerConfig
+from compress.settings import InputError
+from export.sampling import Sampler
+
+EXPECTED = ("cls_token", "pos_embed", "target_aware_pos_embed", "timesteps_embeddings", "blocks.0.attn.qkv.weight")
+TOKENIZER = "give maskgit-vqgan-imagenet-f16-256.bin"
+HEADS = dict.fromkeys((768, 1024, 1280, 1408), 16)
+# Guidance and its power by width, of B, L, XL, XXL.
+GUIDANCE = {768: (16.0, 2.75), 1024: (15.5, 2.5), 1280: (6.9, 1.5), 1408: (8.0, 1.2)}
+
+
+def matches(checkpoint: Checkpoint) -> bool:
+    """Whether the names are this family's."""
+    return all(name in checkpoint for name in EXPECTED)
+
+
+def architecture(checkpoint: Checkpoint) -> TransformerConfig:
+    """From shapes, and the heads and tokens that the published config.yaml's `model.generator` states."""
+    flat = stated_generator(checkpoint)
+    rows, width = checkpoint.shape("embeddings.weight")
+    vocabulary = checkpoint.shape("lm_head.weight")[0]
+    heads = heads_of(flat, "num_attention_heads", width, HEADS)
+    ffn = checkpoint.shape("blocks.0.mlp.fc1.weight")[0]
+    grid = grid_of(flat, "image_seq_len", 16)
+    return TransformerConfig(
+        vocabulary=vocabulary,
+        classes=rows - vocabulary - 2,  # a mask token that drawing never reads, and the null class
+        grid=grid,
+        width=width,
+        head_width=width // heads,
+        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("blocks"),
+        norm="layernorm",
+        norm_epsilon=1e-6,
+        final_affine=False,
+        activation="gelu",
+        positions="learned",
+        bias=True,
+        head_bias=True,
+        qk_norm="layernorm",
+        modulation="class-position",
+        lead=1,
+        context=grid[0] * grid[1] + 2,
+    )
+
+
+def stated_generator(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its config's `model.generator` on the top level."""
+    model = checkpoint.config.get("model", {})
+    generator = model.get("generator", {}) if isinstance(model, dict) else {}
+    if not isinstance(generator, dict):
+        raise InputError(f"{checkpoint.path}: config.model.generator: {generator!r} is not a mapping")
+    return checkpoint.stating({**generator, **checkpoint.config})
+
+
+def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by our names; a position's own embedding and that of the one it predicts become one."""
+    table, vocabulary = checkpoint["embeddings.weight"], config.vocabulary
+    yield "embedding.weight", torch.cat([table[:vocabulary], table[vocabulary + 1 :], checkpoint["cls_token"][0]])
+    del table
+    count = config.reach
+    position = checkpoint["pos_embed"][0, :count].clone()
+    position[1:] += checkpoint["target_aware_pos_embed"][0, 2 : count + 1]
+    yield "position.weight", position
+    yield "moment.weight", checkpoint["timesteps_embeddings"][0, :count]
+    for index in range(len(config.layers)):
+        theirs, ours = f"blocks.{index}", f"blocks.{index}"
+        for kind in ("weight", "bias"):
+            parts = checkpoint[f"{theirs}.attn.qkv.{kind}"].chunk(3)
+            for part, tensor in zip(("query", "key", "value"), parts, strict=True):
+                yield f"{ours}.attention.{part}.{kind}", tensor
+            for their, our in (
+                ("norm1", "attention_norm"),
+                ("norm2", "ffn_norm"),
+                ("attn.q_norm", "attention.query_norm.norm"),
+                ("attn.k_norm", "attention.key_norm.norm"),
+                ("attn.proj", "attention.output"),
+                ("mlp.fc1", "ffn.up"),
+                ("mlp.fc2", "ffn.down"),
+                ("adaLN_modulation.1", "modulation.linear"),
+            ):
+                yield f"{ours}.{our}.{kind}", checkpoint[f"{theirs}.{their}.{kind}"]
+    for kind in ("weight", "bias"):
+        # Its final norm takes the scale first.
+        scale, shift = checkpoint[f"adaln_before_head.adaLN_modulation.1.{kind}"].chunk(2)
+        yield f"final_modulation.linear.{kind}", torch.cat([shift, scale])
+        yield f"head.{kind}", checkpoint[f"lm_head.{kind}"]
+
+
+def sampler(checkpoint: Checkpoint) -> Sampler:
+    """The published guidance of each size, which grows as a power cosine."""
+    scale, power = GUIDANCE.get(checkpoint.shape("pos_embed")[2], (4.0, 2.0))
+    return Sampler(cfg_scale=scale, guidance="power-cosine", guidance_power=power)

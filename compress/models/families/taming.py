@@ -1,0 +1,88 @@
+"""The minGPT of taming-transformers (CompVis): Lightning `.ckpt` files, whose class tokens are tokens like others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from compress.models import tokenizers
+from compress.models.checkpoint import Checkpoint
+from compress.models.published import grid_of, heads_of, stated
+from compress.models.tokenizer import Tokenizer
+from compress.models.transformer import LayerConfig, TransformerConfig
+from export.sampling import Sampler
+
+PREFIX, FIRST_STAGE = "transformer.", "first_stage_model."
+EXPECTED = tuple(f"{PREFIX}{name}" for name in ("pos_emb", "tok_emb.weight", "blocks.0.attn.key.weight", "head.weight"))
+TOKENIZER = "give the VQGAN that it was trained on"
+HEADS = {1024: 16, 1536: 24, 1664: 16}
+CLASSES = 1000  # ImageNet's, where nothing is stated
+PUBLISHED_SIDE = 16
+
+
+def matches(checkpoint: Checkpoint) -> bool:
+    """Whether the names are this family's."""
+    return all(name in checkpoint for name in EXPECTED)
+
+
+def architecture(checkpoint: Checkpoint) -> TransformerConfig:
+    """From shapes, and the heads, grid and classes that config.json or the user states."""
+    vocabulary, width = checkpoint.shape(f"{PREFIX}tok_emb.weight")
+    positions = checkpoint.shape(f"{PREFIX}pos_emb")[1]
+    heads = heads_of(checkpoint, "n_head", width, HEADS)
+    ffn = checkpoint.shape(f"{PREFIX}blocks.0.mlp.0.weight")[0]
+    side = min(PUBLISHED_SIDE, math.isqrt(positions - 1))
+    return TransformerConfig(
+        vocabulary=vocabulary,
+        classes=stated(checkpoint, "n_classes", "classes") or min(CLASSES, vocabulary),
+        grid=grid_of(checkpoint, "", PUBLISHED_SIDE, side),
+        width=width,
+        head_width=width // heads,
+        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers(f"{PREFIX}blocks"),
+        norm="layernorm",
+        activation="gelu",
+        positions="learned",
+        bias=True,
+        context=positions,
+    )
+
+
+def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by our names. Class c has the embedding of token c; no class that of token 0, the start token."""
+    table = checkpoint[f"{PREFIX}tok_emb.weight"]
+    yield "embedding.weight", torch.cat([table, table[: config.classes], table[:1]])
+    del table
+    yield "position.weight", checkpoint[f"{PREFIX}pos_emb"][0]
+    for index in range(len(config.layers)):
+        theirs, ours = f"{PREFIX}blocks.{index}", f"blocks.{index}"
+        for kind in ("weight", "bias"):
+            for their, our in (
+                ("ln1", "attention_norm"),
+                ("ln2", "ffn_norm"),
+                ("attn.query", "attention.query"),
+                ("attn.key", "attention.key"),
+                ("attn.value", "attention.value"),
+                ("attn.proj", "attention.output"),
+                ("mlp.0", "ffn.up"),
+                ("mlp.2", "ffn.down"),
+            ):
+                yield f"{ours}.{our}.{kind}", checkpoint[f"{theirs}.{their}.{kind}"]
+    for kind in ("weight", "bias"):
+        yield f"norm.{kind}", checkpoint[f"{PREFIX}ln_f.{kind}"]
+    yield "head.weight", checkpoint[f"{PREFIX}head.weight"]
+
+
+def sampler(checkpoint: Checkpoint) -> Sampler:
+    """Without guidance: the model knows no null class."""
+    return Sampler(top_k=250)
+
+
+def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | None:
+    """The VQGAN that a Lightning checkpoint holds beside the transformer."""
+    first = checkpoint.renamed(lambda name: name.removeprefix(FIRST_STAGE) if name.startswith(FIRST_STAGE) else None)
+    if not len(first):
+        return None
+    return tokenizers.read(first, {"grid": list(config.grid)}, f"{checkpoint.path}: {FIRST_STAGE}")

@@ -1,0 +1,129 @@
+"""VAR (FoundationVision/var): `var_d*.pth`, drawn scale by scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from compress.models.checkpoint import Checkpoint
+from compress.models.published import heads_of
+from compress.models.tokenizer import Tokenizer, VqTokenizer
+from compress.models.transformer import LayerConfig, TransformerConfig
+from compress.settings import InputError
+from export.sampling import Sampler
+
+EXPECTED = ("pos_start", "pos_1LC", "word_embed.weight", "lvl_embed.weight", "blocks.0.attn.mat_qkv.weight")
+TOKENIZER = "give vae_ch160v4096z32.pth of VAR; the transformer reads its codebook too"
+HEADS = {64 * depth: depth for depth in (16, 20, 24, 30, 36)}
+SCALES = {680: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 2240: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}  # 256 and 512 pixels
+LARGEST_STRETCH = math.log(100)
+# Its order is gate, gate, scale, scale, shift, shift, each of attention first; ours is shift, scale, gate by branch.
+MODULATION = (4, 2, 0, 5, 3, 1)
+
+
+def matches(checkpoint: Checkpoint) -> bool:
+    """Whether the names are this family's."""
+    return all(name in checkpoint for name in EXPECTED)
+
+
+def architecture(checkpoint: Checkpoint) -> TransformerConfig:
+    """From shapes, and the sides of the scales.
+
+    Raises:
+        InputError: the scales are neither stated nor published ones.
+    """
+    _, tokens, width = checkpoint.shape("pos_1LC")
+    sides = checkpoint.config.get("patch_nums") or SCALES.get(tokens)
+    if sides is None or sum(side * side for side in sides) != tokens:
+        raise InputError(
+            f"{checkpoint.path}: {tokens} tokens over all scales: config.patch_nums {sides} does not make them; "
+            "state the sides of the scales"
+        )
+    heads = heads_of(checkpoint, "num_heads", width, HEADS)
+    shared = "shared_ada_lin.1.weight" in checkpoint
+    return TransformerConfig(
+        vocabulary=checkpoint.shape("head.weight")[0],
+        classes=checkpoint.shape("class_emb.weight")[0] - 1,
+        grid=(sides[-1], sides[-1]),
+        width=width,
+        head_width=width // heads,
+        layers=(LayerConfig(heads, heads, checkpoint.shape("blocks.0.ffn.fc1.weight")[0]),)
+        * checkpoint.numbers("blocks"),
+        norm="layernorm",
+        norm_epsilon=float(checkpoint.config.get("norm_eps", 1e-6)),
+        norm_affine=False,
+        final_affine=False,
+        activation="gelu-tanh",
+        positions="learned",
+        bias=True,
+        head_bias=True,
+        order="next-scale",
+        # Without the length norm queries are not stretched; scores are scaled by a quarter of the usual.
+        qk_norm="l2" if "blocks.0.attn.scale_mul_1H11" in checkpoint else "none",
+        modulation="class",
+        shared_modulation=shared,
+        scales=tuple(sides),
+        latent_width=checkpoint.shape("word_embed.weight")[1],
+    )
+
+
+def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by our names; levels, positions and the start become one table of positions."""
+    yield "embedding.weight", checkpoint["class_emb.weight"]
+    position = checkpoint["pos_1LC"][0] + checkpoint["lvl_embed.weight"][checkpoint["lvl_1L"][0]]
+    position[0] += checkpoint["pos_start"][0, 0]
+    yield "position.weight", position
+    if config.shared_modulation:
+        for kind in ("weight", "bias"):
+            yield f"shared.{kind}", reordered(checkpoint[f"shared_ada_lin.1.{kind}"])
+    for index in range(len(config.layers)):
+        theirs, ours = f"blocks.{index}", f"blocks.{index}"
+        if config.shared_modulation:
+            yield f"{ours}.modulation.table", reordered(checkpoint[f"{theirs}.ada_gss"].flatten())
+        else:
+            for kind in ("weight", "bias"):
+                yield f"{ours}.modulation.linear.{kind}", reordered(checkpoint[f"{theirs}.ada_lin.1.{kind}"])
+        parts = checkpoint[f"{theirs}.attn.mat_qkv.weight"].chunk(3)
+        for part, bias, tensor in zip(
+            ("query", "key", "value"), ("q_bias", "zero_k_bias", "v_bias"), parts, strict=True
+        ):
+            yield f"{ours}.attention.{part}.weight", tensor
+            yield f"{ours}.attention.{part}.bias", checkpoint[f"{theirs}.attn.{bias}"]
+        if config.qk_norm == "l2":
+            stretch = checkpoint[f"{theirs}.attn.scale_mul_1H11"].flatten().clamp(max=LARGEST_STRETCH).exp()
+            yield f"{ours}.attention.stretch", stretch
+        for their, our in (("attn.proj", "attention.output"), ("ffn.fc1", "ffn.up"), ("ffn.fc2", "ffn.down")):
+            for kind in ("weight", "bias"):
+                yield f"{ours}.{our}.{kind}", checkpoint[f"{theirs}.{their}.{kind}"]
+    for kind in ("weight", "bias"):
+        yield f"latent.{kind}", checkpoint[f"word_embed.{kind}"]
+        # Its final norm takes the scale first.
+        scale, shift = checkpoint[f"head_nm.ada_lin.1.{kind}"].chunk(2)
+        yield f"final_modulation.linear.{kind}", torch.cat([shift, scale])
+        yield f"head.{kind}", checkpoint[f"head.{kind}"]
+
+
+def reordered(tensor: Tensor) -> Tensor:
+    """The six parts of a modulation's rows in our order."""
+    parts = tensor.chunk(6)
+    return torch.cat([parts[index] for index in MODULATION])
+
+
+def from_tokenizer(tokenizer: Tokenizer) -> Iterator[tuple[str, Tensor]]:
+    """The codebook and the convolutions that make what the transformer reads.
+
+    Raises:
+        InputError: the tokenizer has no scales.
+    """
+    if not isinstance(tokenizer, VqTokenizer) or not hasattr(tokenizer.autoencoder, "quantizer"):
+        raise InputError(f"the tokenizer has no scales; {TOKENIZER}")
+    for name, tensor in tokenizer.autoencoder.quantizer.state_dict().items():
+        yield f"scales.{name}", tensor
+
+
+def sampler(checkpoint: Checkpoint) -> Sampler:
+    """As for the lowest FID; (1 + t) given - t null, t = cfg s / (S - 1), is a guidance that grows to 1 + cfg."""
+    return Sampler(cfg_scale=2.5, guidance="linear", top_k=900, top_p=0.96)
