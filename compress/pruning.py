@@ -40,12 +40,17 @@ class Structure:
 
 
 def head_members(config: TransformerConfig, layer: LayerConfig) -> tuple[Member, ...]:
-    """The tensors of attention, by key/value head."""
+    """The tensors of attention, by key/value head.
+
+    With qk-norm ``rms``, which normalises over all heads together, what remains is normalised over the remaining heads.
+    """
     own = config.head_width
     shared = own * (layer.heads // layer.kv_heads)
     rows = {"query": shared, "key": own, "value": own}
     kinds = ("weight", "bias") if config.bias else ("weight",)
     entries = [Member(f"attention.{name}.{kind}", 0, width) for name, width in rows.items() for kind in kinds]
+    if config.qk_norm == "l2":
+        entries.append(Member("attention.stretch", 0, layer.heads // layer.kv_heads))
     return (*entries, Member("attention.output.weight", 1, shared))
 
 
