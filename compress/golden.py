@@ -195,7 +195,9 @@ def compare_model(model: ImageModel, arrays: Arrays, where: str) -> list[Compare
         for way, drawer in (("torch", model), ("engine", engine)):
             found += drawn(drawer, golden, arrays, way)
         if "decoded_image" in arrays:
-            found += decoded(model.tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True)
+            found += decoded(
+                model.tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True, clamped=True
+            )
     return found
 
 
@@ -241,7 +243,9 @@ def compare_tokenizer(tokenizer: Tokenizer, arrays: Arrays, where: str) -> list[
     found: list[Compared] = []
     signed = arrays.get("decoded_image", arrays.get("decoded", np.zeros(1))).min() < 0
     if "decoded_image" in arrays:
-        found += decoded(tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True)
+        found += decoded(
+            tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True, clamped=True
+        )
     if "decoded" in arrays:
         name = "decoded_unclamped" if "decoded_unclamped" in arrays else "decoded"
         found += decoded(tokenizer, arrays["codes"], arrays[name], name, signed=signed)
@@ -270,7 +274,8 @@ def decoded(
     ways["engine"] = run_graph(image_decoder(pictures_of(tokenizer)), "pixels", {"tokens": tokens})
     rows = []
     for way, pixels in ways.items():
-        scaled = np.clip(pixels, 0, 1) if clamped else pixels * 2 - 1 if signed else pixels
+        bounded = np.clip(pixels, 0, 1) if clamped else pixels
+        scaled = bounded * 2 - 1 if signed else bounded
         rows.append(of_numbers(name, way, scaled.transpose(0, 3, 1, 2), wanted))
     return rows
 

@@ -1,7 +1,8 @@
 """Train a VQ tokenizer on crops of photographs: `compress train` of a recipe with a `tokenizer:` block.
 
-The codebook learns by moving averages of the latents that choose each code (VQ-VAE, arXiv 1711.00937, appendix A.1),
-starts from clusters of the latents of an autoencoder trained without it, and gives codes that nobody chooses a new place.
+The codebook learns by moving averages of the latents that choose each code (VQ-VAE, arXiv 1711.00937, appendix A.1).
+It starts from clusters of the latents of an autoencoder trained without it, and codes that nobody chooses get a new
+place.
 
 Letters: B batch, S side of a crop, K codes, z their width, L latents of a step.
 """

@@ -126,7 +126,6 @@ class ScaleLoop(GrowingLoop):
         """Logits (R, 1, O) of the first scale of these classes (R,)."""
         self.restart()
         self.labels[:] = labels
-        self.binding.bind_output("logits", "cpu")
         return self.advance(np.zeros((self.rows, 1, self.shape.latent_width), dtype=np.float32))
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -140,6 +139,7 @@ class ScaleLoop(GrowingLoop):
         """Logits (R, S, O) of latents (R, S, Z)."""
         latents = np.ascontiguousarray(latents)
         self.binding.bind_cpu_input("tokens", latents)
+        self.binding.bind_output("logits", "cpu")  # of another size at every scale
         self.position += latents.shape[1]
         return self.run()
 

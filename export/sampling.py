@@ -168,7 +168,7 @@ def halton_order(grid: tuple[int, int]) -> NDArray[np.int64]:
     Besnier et al. 2025 (arXiv 2503.17076): rows by base 2, columns by base 3, cells taken when they are first met.
     Cells that the first points miss follow in raster order.
     """
-    points = np.arange(HALTON_POINTS)
+    points = np.arange(1, HALTON_POINTS + 1)
     rows, columns = (
         np.floor(radical_inverse(points, base) * side).astype(np.int64) for base, side in zip((2, 3), grid, strict=True)
     )

@@ -12,10 +12,13 @@ import torch
 
 from calibration.tokens import TokenSet
 from compress.models.image_model import ImageModel
-from compress.models.tokenizer import PixelTokenizer
+from compress.models.scales import ScalesConfig
+from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+from compress.models.vq import VqAutoencoder, VqConfig
 from compress.passes import Context
 from export.sampling import Sampler
+from export.shape import Shape, TextShape
 
 
 def make_tiny_model(
@@ -40,10 +43,24 @@ def make_tiny_model(
             is_matrix = parameter.dim() > 1
             parameter.copy_(0.2 * noise if is_matrix else 0.1 * noise)
         for name, parameter in transformer.named_parameters():
-            if "norm" in name and name.endswith("weight"):
+            if ("norm" in name and name.endswith("weight")) or name.endswith("stretch"):
                 parameter += 1
-    tokenizer = PixelTokenizer(config.vocabulary, config.grid)
+    tokenizer = tokenizer_of(transformer)
     return ImageModel("tiny", "reference", transformer.eval(), tokenizer, sampler or Sampler(cfg_scale=1.5))
+
+
+def tokenizer_of(transformer: TokenTransformer) -> Tokenizer:
+    """Grey levels; of a next-scale model an autoencoder that shares its scales and their codes."""
+    config = transformer.config
+    if config.order != "next-scale":
+        return PixelTokenizer(config.vocabulary, config.grid)
+    width = config.latent_width
+    torch.manual_seed(0)
+    autoencoder = VqAutoencoder(
+        VqConfig(config.vocabulary, width, width, (4,), (4,), 1, 1, norm_groups=2, scales=ScalesConfig(config.scales))
+    )
+    autoencoder.quantizer.load_state_dict(transformer.scales.state_dict())
+    return VqTokenizer(autoencoder.eval().requires_grad_(False), config.grid)
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +79,22 @@ def tiny_tokens() -> TokenSet:
     return TokenSet(levels.clip(0, 16).reshape(128, 64).astype(np.int64), labels, parts)
 
 
+def pictures_for(shape: Shape, tokens: TokenSet) -> TokenSet:
+    """The pictures as a model of this shape reads them: of texts with features, the first rows of some are padding."""
+    if shape.text is None:
+        return tokens
+    generator = np.random.default_rng(8)
+    features = generator.normal(size=(len(tokens), shape.text.length, shape.text.width)).astype(np.float32)
+    features[::2, :2] = 0
+    return TokenSet(tokens.tokens, np.zeros_like(tokens.labels), tokens.parts, features)
+
+
+@pytest.fixture(scope="session")
+def pictures_of_kind() -> Callable[[Shape, TokenSet], TokenSet]:
+    """Pictures as a model of a shape reads them: `pictures_of_kind(model.shape, tokens)`."""
+    return pictures_for
+
+
 @pytest.fixture
 def context(tiny_tokens: TokenSet, tmp_path: Path) -> Callable[..., Context]:
     """A factory of contexts: `context(reference, calibration=8, seed=3)`."""
@@ -75,6 +108,21 @@ def context(tiny_tokens: TokenSet, tmp_path: Path) -> Callable[..., Context]:
     return make
 
 
+# 1 + 1 + 4 + 9 + 49 tokens are as many as those of the other kinds.
+NEXT_SCALE: dict[str, Any] = {
+    "order": "next-scale",
+    "grid": (7, 7),
+    "scales": (1, 1, 2, 3, 7),
+    "latent_width": 6,
+    "positions": "learned",
+    "norm": "layernorm",
+    "norm_affine": False,
+    "final_affine": False,
+    "modulation": "class",
+    "qk_norm": "l2",
+    "activation": "gelu-tanh",
+    "bias": True,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "multi-head": {},
     "grouped-query": {"kv_heads": 2},
@@ -86,6 +134,29 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "tied_head": True,
     },
     "swiglu-bias": {"bias": True, "kv_heads": 1},
+    "quick-gelu-context": {"activation": "quick-gelu", "positions": "learned", "context": 70},
+    "lead-moments": {
+        "lead": 1,
+        "norm": "layernorm",
+        "positions": "learned",
+        "modulation": "class-position",
+        "qk_norm": "layernorm",
+        "activation": "gelu",
+        "bias": True,
+    },
+    "text": {"classes": 1, "text": TextShape(5, 6), "rotary_prefix": "zero"},
+    "masked": {
+        "order": "masked",
+        "positions": "learned",
+        "modulation": "class",
+        "registers": 1,
+        "qk_norm": "rms",
+        "tied_head": True,
+        "head_bias": True,
+        "outputs": 18,
+    },
+    "next-scale": {**NEXT_SCALE},
+    "next-scale-shared": {**NEXT_SCALE, "shared_modulation": True},
 }
 
 
@@ -93,3 +164,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def any_model(request: pytest.FixtureRequest) -> ImageModel:
     """One tiny model of every kind of layer."""
     return make_tiny_model(**request.param)
+
+
+@pytest.fixture
+def any_tokens(any_model: ImageModel, tiny_tokens: TokenSet) -> TokenSet:
+    """The tiny pictures as `any_model` reads them."""
+    return pictures_for(any_model.shape, tiny_tokens)

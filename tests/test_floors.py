@@ -18,7 +18,7 @@ PACKAGES = ("compress", "export", "calibration")
 # not name stand where their work belongs: `train` beside the pipeline, `importance` beside the passes, and so on.
 FLOORS = (
     ("cli", "__main__"),
-    ("pipeline", "report", "preflight", "comparison", "catalogue", "doctor", "train"),
+    ("pipeline", "report", "preflight", "comparison", "catalogue", "doctor", "train", "train_tokenizer"),
     ("recipe", "verdict", "plan"),
     ("passes", "measure", "store", "candidate", "tokens", "training", "teaching", "importance", "pruning"),
     ("models", "artifact"),

@@ -64,12 +64,17 @@ class Tensors:
         """The output channels of a layer's weight."""
         return int(self[f"{name}.weight"].shape[0])
 
-    def count(self, template: str, layer: str) -> int:
-        """How many there are of a numbered module, by the weight of one of its layers."""
-        number = 0
-        while f"{template.format(number)}.{layer}.weight" in self:
-            number += 1
-        return number
+    def count(self, template: str) -> int:
+        """How many there are of a numbered module, by the highest number, so that what lies below it is missed."""
+        before, _, after = (self.prefix + template + ".").partition("{}")
+        numbers = [
+            int(number)
+            for number, separator, rest in (
+                name.removeprefix(before).partition(".") for name in self.state if name.startswith(before)
+            )
+            if number.isdecimal() and f"{separator}{rest}".startswith(after)
+        ]
+        return 1 + max(numbers, default=-1)
 
     def check_all_read(self, ignored: Callable[[str], bool]) -> None:
         """Refuse tensors that nothing has asked for.
@@ -94,8 +99,8 @@ class Side:
 
 def side(tensors: Tensors, layout: Layout, template: str, *, finest_first: bool) -> Side:
     """Read one side's architecture from its names; every level has as many blocks as the first that is numbered."""
-    levels = tensors.count(template, f"{layout.block.format(0)}.conv1")
-    blocks = tensors.count(f"{template.format(0)}.{layout.block}", "conv1")
+    levels = tensors.count(template)
+    blocks = tensors.count(f"{template.format(0)}.{layout.block}")
     names = [template.format(level) for level in range(levels)]
     if not finest_first:
         names.reverse()

@@ -109,14 +109,16 @@ class MultiScaleQuantizer(nn.Module):
         """What a transformer is told (B, T - 1, z) while it draws the scales behind the first, of tokens (B, T).
 
         The rows of a scale show the latents so far at that scale's size; they depend on coarser scales only, so tokens
-        that are not known yet may be anything valid.
+        that are not known yet may be anything valid, or missing: then there are only rows of scales that are told all.
         """
-        sums: Tensor | None = None
+        latents: Tensor | None = None
         rows = []
         for scale in range(len(self.config.sides) - 1):
+            if self.config.starts[scale + 1] > tokens.shape[1]:
+                break
             share = self.share(self.codes_of(tokens, scale), scale)
-            sums = share if sums is None else sums + share
-            rows.append(self.shown(sums, scale + 1).reshape(-1, self.config.sides[scale + 1] ** 2, share.shape[1]))
+            latents = share if latents is None else latents + share
+            rows.append(self.shown(latents, scale + 1).flatten(1, 2))
         return torch.cat(rows, dim=1)
 
     def shown(self, latents: Tensor, scale: int) -> Tensor:

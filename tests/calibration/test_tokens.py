@@ -27,11 +27,6 @@ def test_parts_have_exact_sizes_even_for_few_pictures() -> None:
     assert np.bincount(parts).tolist() == [2, 2, 3]
 
 
-def test_inputs_are_the_class_token_and_all_tokens_but_the_last() -> None:
-    tokens = TokenSet(np.array([[1, 2, 3]]), np.array([4]), np.array([0]))
-    assert tokens.inputs(vocabulary=10).tolist() == [[14, 1, 2]]
-
-
 def test_a_set_survives_its_file(tmp_path: Path) -> None:
     tokens = digits().part("held_out", 5)
     tokens.save(tmp_path / "tokens.npz")

@@ -11,6 +11,7 @@ import pytest
 from calibration.tokens import digits
 from compress.candidate import open_candidate, open_engine
 from compress.models import zoo
+from compress.models.examples import examples
 from compress.models.image_model import ImageModel
 from compress.settings import InputError
 from export.engine import Engine
@@ -20,7 +21,7 @@ def test_a_checkpoint_and_an_engine_are_told_apart(shared_run, checkpoint: Path)
     opened = [open_candidate(str(folder), 1) for folder in (checkpoint, shared_run.output / "engines" / "cpu")]
     assert isinstance(opened[0], ImageModel)
     assert isinstance(opened[1], Engine)
-    inputs = inputs_of(digits().part("held_out", 2))
+    inputs = examples(opened[0].shape, digits().part("held_out", 2)).inputs
     for candidate in opened:
         assert (candidate.vocabulary, candidate.classes, candidate.length) == (17, 10, 64)
         assert candidate.score(inputs).shape == candidate.score_stepwise(inputs).shape == (2, 64, 17)

@@ -14,7 +14,6 @@ from compress.importance import (
     chunks,
     gated,
     group_gates,
-    inputs_of,
     layer_gates,
     magnitude,
     nll,
@@ -22,6 +21,7 @@ from compress.importance import (
     residual_updates,
     taylor,
 )
+from compress.models.examples import examples
 from compress.pruning import HEADS, UNITS
 
 EPSILON = 1e-4
@@ -36,10 +36,24 @@ def pictures(tiny_tokens):
     return tiny_tokens.part("train", 5)
 
 
+@pytest.fixture
+def any_pictures(any_tokens):
+    return any_tokens.part("train", 5)
+
+
+def given(transformer, pictures):
+    """What a transformer takes."""
+    return examples(transformer.config.shape, pictures).tensors()
+
+
 def exact_nll(transformer, pictures):
-    """NLL of each picture in nats per token, by the definition."""
-    probabilities = transformer(inputs_of(transformer, pictures)).softmax(-1)
-    return -probabilities.gather(2, torch.from_numpy(pictures.tokens)[..., None]).log().mean(dim=(1, 2))
+    """NLL of each picture in nats per token that is asked for, by the definition."""
+    asked = examples(transformer.config.shape, pictures)
+    inputs, features = asked.tensors()
+    kind = transformer.embedding.weight.dtype
+    probabilities = transformer(inputs, None if features is None else features.to(kind)).softmax(-1)
+    chosen = probabilities.gather(2, torch.from_numpy(pictures.tokens)[..., None])[..., 0]
+    return torch.stack([-row[torch.from_numpy(scored)].log().mean() for row, scored in zip(chosen, asked.scored)])
 
 
 def slope(transformer, pictures, scaled):
@@ -85,9 +99,9 @@ def test_magnitude_of_a_unit_is_the_norm_of_its_row_bias_and_column(tiny_model, 
     torch.testing.assert_close(magnitude(model, UNITS)[0][5], torch.cat(parts).norm().detach())
 
 
-def test_taylor_of_a_head_is_the_slope_of_the_nll_as_its_output_columns_shrink(any_model, pictures):
+def test_taylor_of_a_head_is_the_slope_of_the_nll_as_its_output_columns_shrink(any_model, any_pictures):
     model = any_model.transformer
-    scores = taylor(model, group_gates(model, HEADS), pictures, quiet)
+    scores = taylor(model, group_gates(model, HEADS), any_pictures, quiet)
     for index, layer in enumerate(model.config.layers):
         width = 8 * layer.heads // layer.kv_heads
         assert scores[index].shape == (layer.kv_heads,)
@@ -95,7 +109,7 @@ def test_taylor_of_a_head_is_the_slope_of_the_nll_as_its_output_columns_shrink(a
             columns = slice(group * width, (group + 1) * width)
             wanted = slope(
                 model,
-                pictures,
+                any_pictures,
                 lambda changed, index=index, columns=columns: [
                     changed.blocks[index].attention.output.weight[:, columns]
                 ],
@@ -103,24 +117,24 @@ def test_taylor_of_a_head_is_the_slope_of_the_nll_as_its_output_columns_shrink(a
             assert float(scores[index][group]) == pytest.approx(wanted, rel=1e-3)
 
 
-def test_taylor_of_a_unit_is_the_slope_of_the_nll_as_its_down_column_shrinks(any_model, pictures):
+def test_taylor_of_a_unit_is_the_slope_of_the_nll_as_its_down_column_shrinks(any_model, any_pictures):
     model = any_model.transformer
-    scores = taylor(model, group_gates(model, UNITS), pictures, quiet)
+    scores = taylor(model, group_gates(model, UNITS), any_pictures, quiet)
     for unit in (0, 17, 39):
-        wanted = slope(model, pictures, lambda changed, unit=unit: [changed.blocks[1].ffn.down.weight[:, unit]])
+        wanted = slope(model, any_pictures, lambda changed, unit=unit: [changed.blocks[1].ffn.down.weight[:, unit]])
         assert float(scores[1][unit]) == pytest.approx(wanted, rel=1e-3, abs=1e-7)
 
 
-def test_taylor_of_a_layer_is_the_slope_of_the_nll_as_both_its_branches_shrink(any_model, pictures):
+def test_taylor_of_a_layer_is_the_slope_of_the_nll_as_both_its_branches_shrink(any_model, any_pictures):
     model = any_model.transformer
-    scores = taylor(model, layer_gates(model), pictures, quiet)
+    scores = taylor(model, layer_gates(model), any_pictures, quiet)
 
     def branches(changed, index):
         exits = [changed.blocks[index].attention.output, changed.blocks[index].ffn.down]
         return [tensor for linear in exits for tensor in (linear.weight, linear.bias) if tensor is not None]
 
     for index in range(2):
-        wanted = slope(model, pictures, lambda changed, index=index: branches(changed, index))
+        wanted = slope(model, any_pictures, lambda changed, index=index: branches(changed, index))
         assert float(scores[index]) == pytest.approx(wanted, rel=1e-3)
 
 
@@ -137,25 +151,24 @@ def test_taylor_does_not_depend_on_the_batches_and_reports_them(tiny_model, pict
 
 def test_gates_are_gone_after_use_even_when_the_model_fails(tiny_model, pictures):
     model = tiny_model().transformer
-    before = model(inputs_of(model, pictures))
+    before = model(*given(model, pictures))
     gates = layer_gates(model)
     closed = [torch.zeros(5, 1)] * 2
     with gated(model, gates, closed):
-        inside = model(inputs_of(model, pictures))
-    torch.testing.assert_close(inside, model.logits(model.embedding(inputs_of(model, pictures))))
+        inside = model(*given(model, pictures))
+    torch.testing.assert_close(inside, model.logits(*model.prepare(*given(model, pictures))))
     with pytest.raises(RuntimeError, match="stop"), gated(model, gates, closed):
         raise RuntimeError("stop")
-    assert torch.equal(model(inputs_of(model, pictures)), before)
+    assert torch.equal(model(*given(model, pictures)), before)
 
 
 def test_residual_updates_are_relative_to_the_stream_they_are_added_to(tiny_model, pictures):
     model = tiny_model().transformer
-    x = model.embedding(inputs_of(model, pictures))
+    x, around = model.prepare(*given(model, pictures))
     expected = []
     with torch.no_grad():
-        _, rotary = model.embed(inputs_of(model, pictures))
         for block in model.blocks:
-            after = block(x, None, rotary, None)[0].numpy()
+            after = block(x, around, None)[0].numpy()
             before = x.detach().numpy()
             lengths = np.sqrt(((after - before) ** 2).sum(-1)) / np.sqrt((before**2).sum(-1))
             expected.append(lengths.mean())
@@ -169,22 +182,22 @@ def test_removal_losses_are_the_nll_without_each_layer(tiny_model, pictures, mon
     expected = []
     with torch.no_grad():
         for left_out in (0, 2):
-            x, rotary = model.embed(inputs_of(model, pictures))
+            x, around = model.prepare(*given(model, pictures))
             for index in (0, 2):
                 if index != left_out:
-                    x, _ = model.blocks[index](x, None, rotary, None)
+                    x, _ = model.blocks[index](x, around, None)
             targets = torch.from_numpy(pictures.tokens)
-            expected.append(functional.cross_entropy(model.logits(x).flatten(0, 1), targets.flatten()))
+            expected.append(functional.cross_entropy(model.logits(x, around).flatten(0, 1), targets.flatten()))
     torch.testing.assert_close(removal_losses(model, [0, 2], pictures, quiet), torch.stack(expected))
 
 
-def test_nll_is_the_mean_of_minus_log_probability_of_each_picture(tiny_model, pictures):
-    model = tiny_model().transformer
+def test_nll_is_the_mean_of_minus_log_probability_of_what_is_asked_of_each_picture(any_model, any_pictures):
+    model, pictures = any_model.transformer, any_pictures
     with torch.no_grad():
-        torch.testing.assert_close(nll(model, pictures), exact_nll(model, pictures))
+        torch.testing.assert_close(nll(model, examples(model.config.shape, pictures)), exact_nll(model, pictures))
 
 
-def test_chunks_hold_every_picture_once_in_order(tiny_tokens):
-    parts = [chunk.tokens for chunk in chunks(tiny_tokens, quiet)]
+def test_chunks_hold_every_picture_once_in_order(tiny_model, tiny_tokens):
+    parts = [chunk.targets for chunk in chunks(tiny_model().transformer, tiny_tokens, quiet)]
     assert [len(part) for part in parts] == [32, 32, 32, 32]
     assert np.array_equal(np.concatenate(parts), tiny_tokens.tokens)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.importance import inputs_of
+from compress.models.examples import examples
 from compress.models.transformer import LayerConfig
 from compress.passes import PassError
 from compress.passes.quantize import Quantize
@@ -24,8 +24,8 @@ from compress.pruning import (
 
 
 @pytest.fixture
-def inputs(tiny_model, tiny_tokens):
-    return inputs_of(tiny_model().transformer, tiny_tokens.part("held_out", 4))
+def given(any_model, any_tokens):
+    return examples(any_model.shape, any_tokens.part("held_out", 4)).tensors()
 
 
 def close(one, other):
@@ -33,8 +33,10 @@ def close(one, other):
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_removing_dead_heads_does_not_change_the_logits(any_model, inputs):
+def test_removing_dead_heads_does_not_change_the_logits(any_model, given):
     model = any_model.transformer
+    if model.config.qk_norm == "rms":
+        pytest.skip("what remains of rms qk-norm is normalised over the remaining heads, so the logits do change")
     kept = []
     with torch.no_grad():
         for index, layer in enumerate(model.config.layers):
@@ -45,20 +47,20 @@ def test_removing_dead_heads_does_not_change_the_logits(any_model, inputs):
                 model.blocks[index].attention.output.weight[:, dead * width : (dead + 1) * width] = 0
             kept.append(torch.tensor(groups))
         smaller = keep_groups(model, HEADS, kept)
-        close(smaller(inputs), model(inputs))
+        close(smaller(*given), model(*given))
     for layer, old, groups in zip(smaller.config.layers, model.config.layers, kept, strict=True):
         assert layer.kv_heads == len(groups)
         assert layer.heads / layer.kv_heads == old.heads / old.kv_heads
 
 
-def test_removing_dead_units_does_not_change_the_logits(any_model, inputs):
+def test_removing_dead_units_does_not_change_the_logits(any_model, given):
     model = any_model.transformer
     kept = [torch.tensor([unit for unit in range(40) if unit % 3 != index]) for index in range(2)]
     with torch.no_grad():
         for index in range(2):
             model.blocks[index].ffn.down.weight[:, index::3] = 0
         smaller = keep_groups(model, UNITS, kept)
-        close(smaller(inputs), model(inputs))
+        close(smaller(*given), model(*given))
     assert [layer.ffn for layer in smaller.config.layers] == [26, 27]
     assert smaller.blocks[0].ffn.up.weight.shape == (26, 32)
     assert smaller.blocks[1].ffn.down.weight.shape == (32, 27)
@@ -76,14 +78,14 @@ def test_a_head_takes_its_query_key_value_and_output_weights_with_it(tiny_model)
     assert torch.equal(attention.output.bias, old.output.bias), "the output's bias belongs to no head"
 
 
-def test_layers_without_effect_can_go(any_model, inputs):
+def test_layers_without_effect_can_go(any_model, given):
     model = any_model.transformer
     with torch.no_grad():
         for linear in (model.blocks[0].attention.output, model.blocks[0].ffn.down):
             for parameter in linear.parameters():
                 parameter.zero_()
         shallower = keep_layers(model, [1])
-        close(shallower(inputs), model(inputs))
+        close(shallower(*given), model(*given))
     assert len(shallower.blocks) == len(shallower.config.layers) == 1
 
 

@@ -8,7 +8,8 @@ import torch
 from torch.distributions import Categorical, kl_divergence
 
 from compress import teaching
-from compress.importance import inputs_of
+from compress.models.examples import examples
+from compress.models.transformer import TokenTransformer
 from compress.teaching import Answer, Draws, Teacher, answer, hidden_loss, kl, matched_layers
 
 
@@ -17,8 +18,14 @@ def quiet(step, steps, values):
 
 
 @pytest.fixture
-def draws(tiny_tokens):
-    return Draws(tiny_tokens.part("train"), 17, 10, batch=8, null_share=0.25, seed=3)
+def draws(tiny_tokens, tiny_model):
+    return Draws(tiny_tokens.part("train"), tiny_model().transformer.config, batch=8, null_share=0.25, seed=3)
+
+
+def ask(teacher, draws, step):
+    """What the teacher says of a step's examples."""
+    chosen = draws.step(step)
+    return teacher(chosen, draws.asked(chosen, step))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 4.0])
@@ -26,13 +33,18 @@ def test_kl_is_pytorchs_divergence_of_the_softened_distributions_times_the_squar
     teacher, student = torch.randn(2, 3, 7, 5, generator=torch.Generator().manual_seed(0)).mul(3).unbind()
     by_token = kl_divergence(Categorical(logits=teacher / temperature), Categorical(logits=student / temperature))
     assert by_token.shape == (3, 7)
-    torch.testing.assert_close(kl(teacher, student, temperature), by_token.mean() * temperature**2)
-    assert kl(teacher, teacher, temperature).item() == pytest.approx(0.0, abs=1e-6)
+    scored = np.ones((3, 7), dtype=bool)
+    torch.testing.assert_close(kl(teacher, student, scored, temperature), by_token.mean() * temperature**2)
+    scored[0], scored[1, 3:] = False, False
+    torch.testing.assert_close(
+        kl(teacher, student, scored, temperature), by_token[torch.from_numpy(scored)].mean() * temperature**2
+    )
+    assert kl(teacher, teacher, scored, temperature).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_kl_worked_by_hand():
     teacher, student = torch.tensor([[[0.75, 0.25]]]).log(), torch.tensor([[[0.5, 0.5]]]).log()
-    assert kl(teacher, student).item() == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(0.5))
+    assert kl(teacher, student, np.ones((1, 1), dtype=bool)).item() == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(0.5))
 
 
 def test_the_hidden_loss_is_relative_to_the_teachers_size_and_a_mean_over_layers():
@@ -56,13 +68,14 @@ def test_layers_are_compared_at_equal_depth_and_the_last_always(student, teacher
     assert matched_layers(student, teacher) == pairs
 
 
-def test_an_answer_holds_the_streams_after_the_layers_asked_for(tiny_model, tiny_tokens):
-    model = tiny_model().transformer
-    inputs = inputs_of(model, tiny_tokens.part("train", 2))
-    said = answer(model, inputs, [0, 2])
-    assert torch.equal(said.logits, model(inputs))
-    assert torch.equal(said.hidden[0], model.embedding(inputs))
-    assert torch.equal(model.logits(said.hidden[1]), said.logits)
+def test_an_answer_holds_the_streams_after_the_layers_asked_for(any_model, any_tokens):
+    model = any_model.transformer
+    asked = examples(model.config.shape, any_tokens.part("train", 2))
+    said = answer(model, asked, [0, 2])
+    x, around = model.prepare(*asked.tensors())
+    assert torch.equal(said.logits, model(*asked.tensors()))
+    assert torch.equal(said.hidden[0], x)
+    assert torch.equal(model.predictions(said.hidden[1], around), said.logits)
 
 
 def test_a_step_draws_the_same_examples_always_and_others_next_time(draws):
@@ -72,17 +85,30 @@ def test_a_step_draws_the_same_examples_always_and_others_next_time(draws):
 
 
 def test_a_share_of_the_examples_is_without_its_class(draws):
-    examples = np.concatenate([draws.step(step) for step in range(200)])
-    assert np.mean(examples >= 96) == pytest.approx(0.25, abs=0.03)
-    inputs = draws.inputs(np.array([4, 96 + 4]))
+    drawn = np.concatenate([draws.step(step) for step in range(200)])
+    assert np.mean(drawn >= 96) == pytest.approx(0.25, abs=0.03)
+    inputs = draws.asked(np.array([4, 96 + 4]), 0).inputs
     assert inputs[0, 0] == 17 + draws.pictures.labels[4]
     assert inputs[1, 0] == 17 + 10
-    assert torch.equal(inputs[0, 1:], inputs[1, 1:])
+    assert np.array_equal(inputs[0, 1:], inputs[1, 1:])
     assert inputs[0, 1:].tolist() == draws.pictures.tokens[4, :-1].tolist()
 
 
-def test_a_batch_larger_than_the_set_repeats_pictures(tiny_tokens):
-    few = Draws(tiny_tokens.part("train", 3), 17, 10, batch=8, null_share=0.0, seed=0)
+def test_a_masked_model_is_asked_something_new_each_time_but_the_same_at_a_step(tiny_tokens, tiny_model):
+    config = tiny_model(order="masked", positions="learned").transformer.config
+    masked = Draws(tiny_tokens.part("train"), config, batch=8, null_share=0.25, seed=3)
+    chosen = np.array([4, 5])
+    first, again, later = (masked.asked(chosen, step).inputs for step in (6, 6, 7))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, later)
+    teacher = Teacher(TokenTransformer(config), masked, [])
+    teacher.prepare(2, quiet)
+    assert not masked.recurring
+    assert not teacher.place, "nothing is remembered"
+
+
+def test_a_batch_larger_than_the_set_repeats_pictures(tiny_tokens, tiny_model):
+    few = Draws(tiny_tokens.part("train", 3), tiny_model().transformer.config, batch=8, null_share=0.0, seed=0)
     assert few.step(0).shape == (8,)
     assert few.step(0).max() < 3
 
@@ -92,7 +118,7 @@ def test_what_is_remembered_is_what_the_reference_says(tiny_model, draws):
     teacher = Teacher(model, draws, [1, 2])
     teacher.prepare(6, lambda step, steps, values: reported.append((step, steps)))
     for step in range(6):
-        remembered, asked = teacher(draws.step(step)), teacher.ask(draws.step(step))
+        remembered, asked = ask(teacher, draws, step), teacher.ask(draws.asked(draws.step(step), step))
         torch.testing.assert_close(remembered.logits, asked.logits, atol=1e-5, rtol=1e-5)
         for one, other in zip(remembered.hidden, asked.hidden, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=2**-8)  # kept as bfloat16
@@ -103,7 +129,7 @@ def test_what_is_remembered_is_what_the_reference_says(tiny_model, draws):
 def test_without_hidden_states_only_logits_are_remembered(tiny_model, draws):
     teacher = Teacher(tiny_model().transformer, draws, [])
     teacher.prepare(2, quiet)
-    assert teacher(draws.step(1)).hidden == ()
+    assert ask(teacher, draws, 1).hidden == ()
 
 
 def test_beyond_the_memory_bound_the_reference_is_asked_at_every_step(tiny_model, draws, monkeypatch):
@@ -111,4 +137,4 @@ def test_beyond_the_memory_bound_the_reference_is_asked_at_every_step(tiny_model
     teacher = Teacher(tiny_model().transformer, draws, [2])
     teacher.prepare(3, quiet)
     assert not teacher.place
-    torch.testing.assert_close(teacher(draws.step(1)).logits, teacher.ask(draws.step(1)).logits)
+    torch.testing.assert_close(ask(teacher, draws, 1).logits, teacher.ask(draws.asked(draws.step(1), 1)).logits)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from calibration.tokens import TokenSet
 from compress.models.image_model import ImageModel
 from compress.passes import Context
+from compress.passes.export import pictures_of
 from compress.passes.quantize import Quantize
 from export.engine import Engine
 from export.onnx_model import OnnxModel, export_model, source_graph
@@ -61,7 +62,7 @@ def exported(model_of: Callable[..., ImageModel]) -> Callable[..., OnnxModel]:
         with mock.patch("export.onnx_model.source_graph", return_value=source(kind).clone()):
             return export_model(
                 model.transformer,
-                model.tokenizer.palette(),
+                pictures_of(model.tokenizer),
                 target,
                 name=model.name,
                 family=model.family,

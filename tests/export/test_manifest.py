@@ -11,15 +11,14 @@ import pytest
 
 from export.manifest import EngineError, Manifest, file_hash
 from export.sampling import Sampler
+from export.shape import Shape, TextShape
 
 MANIFEST = Manifest(
     name="tiny",
     family="reference",
     target="onnxruntime",
     cache="shared",
-    vocabulary=17,
-    classes=10,
-    grid=(8, 4),
+    shape=Shape("causal", 17, 10, (8, 4)),
     head_width=16,
     kv_heads=(2, 1),
     sampler=Sampler(1.5, 0.9, 5, 0.8),
@@ -63,9 +62,19 @@ def test_a_manifest_holds_the_hash_of_every_file(folder) -> None:
     }
 
 
-def test_the_length_of_a_picture_is_its_grids_area() -> None:
-    assert MANIFEST.length == 32
-    assert replace(MANIFEST, grid=(3, 5)).length == 15
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape("masked", 17, 10, (8, 4), outputs=18, modulated=True),
+        Shape("next-scale", 17, 10, (2, 2), modulated=True, scales=(1, 2), latent_width=8),
+        Shape("causal", 17, 1, (8, 4), lead=1, text=TextShape(5, 6)),
+    ],
+)
+def test_the_shape_of_every_order_comes_back_as_it_was(folder, shape) -> None:
+    sampler = Sampler(4.0, guidance="linear", end_temperature=0.5, schedule="arccos", reveal="halton")
+    manifest = replace(MANIFEST, shape=shape, sampler=sampler)
+    manifest.save(folder)
+    assert Manifest.load(folder) == manifest
 
 
 def test_a_files_hash_is_its_sha256(tmp_path) -> None:
@@ -114,9 +123,9 @@ def test_a_missing_file_is_named(folder, name) -> None:
 def test_a_manifest_that_lacks_an_entry_says_which(folder) -> None:
     path = folder / "manifest.json"
     value = json.loads(path.read_text())
-    del value["vocabulary"]
+    del value["shape"]
     path.write_text(json.dumps(value))
-    assert refusal(folder) == f"{path}: incomplete or wrong (KeyError: 'vocabulary')"
+    assert refusal(folder) == f"{path}: incomplete or wrong (KeyError: 'shape')"
 
 
 def test_a_sampler_that_cannot_be_is_refused(folder) -> None:

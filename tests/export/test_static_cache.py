@@ -33,7 +33,7 @@ def test_every_key_and_value_is_scattered_and_nothing_is_joined_to_a_cache(expor
 
 
 def test_a_step_writes_its_own_place_and_no_other(exported, engine_of) -> None:
-    session = engine_of(exported("grouped", "tensorrt")).session
+    session = engine_of(exported("grouped", "tensorrt")).sessions.decode
     generator = np.random.default_rng(0)
     feeds = {"tokens": np.array([[4, 2]]), "position": np.array(5)}
     for value in session.get_inputs()[2:]:
@@ -46,7 +46,7 @@ def test_a_step_writes_its_own_place_and_no_other(exported, engine_of) -> None:
 
 
 def test_what_lies_behind_the_position_is_not_seen(exported, engine_of) -> None:
-    session = engine_of(exported("grouped", "tensorrt")).session
+    session = engine_of(exported("grouped", "tensorrt")).sessions.decode
     names = [value.name for value in session.get_inputs()[2:]]
     feeds = {"tokens": np.array([[20]]), "position": np.array(0)}
     clean = {name: np.zeros((1, 1, 16, 16), dtype=np.float32) for name in names}

@@ -83,6 +83,7 @@ def test_rows_of_a_scale_depend_on_coarser_scales_only(quantizer: MultiScaleQuan
         known[:, start:] = 0
         end = next(end for end in quantizer.config.starts if end > start) - 1
         assert torch.equal(quantizer.features(known)[:, :end], whole[:, :end])
+        assert torch.equal(quantizer.features(tokens[:, :start]), whole[:, :end])
 
 
 @pytest.mark.parametrize(

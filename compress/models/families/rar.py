@@ -70,7 +70,7 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
     del table
     count = config.reach
     position = checkpoint["pos_embed"][0, :count].clone()
-    position[1:] += checkpoint["target_aware_pos_embed"][0, 2 : count + 1]
+    position[1:-1] += checkpoint["target_aware_pos_embed"][0, 2:count]  # the last position predicts none
     yield "position.weight", position
     yield "moment.weight", checkpoint["timesteps_embeddings"][0, :count]
     for index in range(len(config.layers)):

@@ -91,7 +91,7 @@ def vit(tensors: Tensors, side: str, patch: int) -> VitConfig:
     places, width = tensors[f"{side}.positional_embedding"].shape
     return VitConfig(
         width=int(width),
-        layers=tensors.count(f"{side}.transformer.{{}}", "ln_1"),
+        layers=tensors.count(f"{side}.transformer.{{}}"),
         patch=patch,
         side=round((int(places) - 1) ** 0.5),
     )

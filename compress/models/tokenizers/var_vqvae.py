@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.models.layout import Layout, Tensors, convert, infer, with_weights
+from compress.models.layout import Layout, Tensors, convert, grid_of, infer, with_weights
 from compress.models.scales import ScalesConfig
 from compress.models.tokenizer import Tokenizer
 from compress.models.tokenizers import taming_vqgan
@@ -16,7 +16,8 @@ from compress.models.vq import VqAutoencoder
 from compress.settings import InputError
 
 LAYOUT: Layout = replace(taming_vqgan.LAYOUT, format="var-vqvae", fused="qkv")
-PUBLISHED_SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of pictures of 256 pixels
+PUBLISHED_SIDES = {16: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}  # by the finest
+PUBLISHED_FACTOR = 16  # pixels along one side of a token
 CONV = "quantize.quant_resi.qresi_ls.{}"
 
 
@@ -26,15 +27,13 @@ def matches(state: Mapping[str, Tensor]) -> bool:
 
 
 def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer; of the config only `patch_nums` and `quant_resi` are not in the weights.
+    """The tokenizer; of the config only `patch_nums` (or a published `grid`) and `quant_resi` are not in the weights.
 
     Raises:
         InputError: the first tensor that is missing, surplus or of another shape.
     """
     tensors = Tensors(state, LAYOUT.format)
-    convs = 0
-    while f"{CONV.format(convs)}.weight" in tensors:
-        convs += 1
+    convs = tensors.count(CONV)
     scales = scales_of(config, convs)
     vq_config = infer(tensors, LAYOUT, scales=scales)
     smooth = {f"quantizer.smooth.{index}": CONV.format(index) for index in range(convs)}
@@ -49,7 +48,13 @@ def scales_of(config: Mapping[str, Any], convs: int) -> ScalesConfig:
     Raises:
         InputError: they are none.
     """
-    sides = config.get("patch_nums", PUBLISHED_SIDES)
+    finest = grid_of(config, PUBLISHED_FACTOR, LAYOUT.format)[0]
+    sides = config.get("patch_nums", PUBLISHED_SIDES.get(finest))
+    if sides is None:
+        raise InputError(
+            f"{LAYOUT.format}: patch_nums: missing, and no published scales end at {finest}; "
+            "write the sides of all scales"
+        )
     if not isinstance(sides, (list, tuple)) or not all(isinstance(side, int) for side in sides):
         raise InputError(f"{LAYOUT.format}: patch_nums: {sides!r} is not a list of whole numbers")
     residual = config.get("quant_resi", 0.5)

@@ -6,29 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from compress.models.image_model import batches
+from compress.models.examples import examples
 from compress.passes.quantize import Quantize
 from export.sampling import Sampler
 
 
-def test_scores_are_the_transformers_whatever_the_batch(any_model, tiny_tokens):
-    inputs = inputs_of(tiny_tokens.part("held_out", 5))
-    scores = any_model.score(inputs, batch=2)
-    assert scores.shape == (5, 64, 17)
+def test_scores_are_the_transformers_whatever_the_batch(any_model, any_tokens):
+    asked = examples(any_model.shape, any_tokens.part("held_out", 5))
+    scores = any_model.score(asked.inputs, asked.features, batch=2)
+    assert scores.shape == (5, 64, any_model.shape.predicted)
     assert scores.dtype == np.float32
     with torch.no_grad():
-        wanted = any_model.transformer(torch.from_numpy(inputs)).numpy()
+        wanted = any_model.transformer(*asked.tensors()).numpy()
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
 
 
-def test_scoring_step_by_step_gives_the_same(any_model, tiny_tokens):
-    inputs = inputs_of(tiny_tokens.part("held_out", 3))
-    np.testing.assert_allclose(any_model.score_stepwise(inputs), any_model.score(inputs), atol=2e-5)
+def test_scoring_step_by_step_gives_the_same(any_model, any_tokens):
+    asked = examples(any_model.shape, any_tokens.part("held_out", 3))
+    given = (asked.inputs, asked.features)
+    np.testing.assert_allclose(any_model.score_stepwise(*given), any_model.score(*given), atol=2e-5)
 
 
 def test_a_quantized_model_scores_the_same_step_by_step(tiny_model, tiny_tokens, context):
     model = Quantize(activations="int8", dynamic=True).run(tiny_model(), context()).model
-    inputs = inputs_of(tiny_tokens.part("held_out", 2))
+    inputs = examples(model.shape, tiny_tokens.part("held_out", 2)).inputs
     stepwise, whole = model.score_stepwise(inputs), model.score(inputs)
     # the cache changes the order of sums, so a rare activation falls on the other side of a rounding
     assert np.mean(np.abs(stepwise - whole) < 1e-4) > 0.9
@@ -76,9 +77,3 @@ def test_another_transformer_keeps_the_rest(tiny_model):
     assert changed.transformer is other.transformer
     assert changed.tokenizer == model.tokenizer
     assert changed.sampler == model.sampler
-
-
-def test_batches_hold_every_row_in_order() -> None:
-    rows = np.arange(14).reshape(7, 2)
-    assert [len(part) for part in batches(rows, 3)] == [3, 3, 1]
-    assert np.array_equal(np.concatenate(batches(rows, 3)), rows)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from compress.importance import inputs_of
+from compress.models.examples import examples
 from compress.models.quantized import quantizations
 from compress.passes import PassError
 from compress.passes.distill import CHECKPOINT, Distance, Distill
@@ -18,7 +18,7 @@ from compress.passes.quantize import Quantize
 
 def divergence(reference, model, pictures):
     """KL(reference || model) by PyTorch's own, nats per token."""
-    inputs = inputs_of(reference.transformer, pictures)
+    inputs = torch.from_numpy(examples(reference.shape, pictures).inputs)
     with torch.no_grad():
         theirs, own = (Categorical(logits=each.transformer(inputs)) for each in (reference, model))
         return float(kl_divergence(theirs, own).mean())
@@ -78,11 +78,11 @@ def test_hidden_states_can_be_left_out(reference, pruned, context):
 
 
 def test_hidden_states_come_nearer_when_they_count(reference, pruned, context, tiny_tokens, tmp_path):
-    inputs = inputs_of(reference.transformer, tiny_tokens.part("held_out"))
+    inputs = torch.from_numpy(examples(reference.shape, tiny_tokens.part("held_out")).inputs)
 
     def gap(model):
         with torch.no_grad():
-            theirs, own = (list(each.transformer.layer_outputs(inputs))[-1] for each in (reference, model))
+            theirs, own = (list(each.transformer.layer_outputs(*each.transformer.prepare(inputs)))[-1] for each in (reference, model))
         return float((own - theirs).square().mean())
 
     gaps = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from compress.models.examples import examples
 from compress.passes import PassError
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.quantize import Quantize
@@ -25,15 +26,16 @@ def test_biases_go_with_their_units_but_not_the_outputs(tiny_model, context):
     assert model.parameters() - outcome.model.parameters() == 2 * 10 * (32 + 1 + 32)
 
 
-def test_taylor_removes_dead_units_first_and_the_logits_stay(any_model, tiny_tokens, context):
+def test_taylor_removes_dead_units_first_and_the_logits_stay(any_model, any_tokens, context):
     with torch.no_grad():
         for index in range(2):
             any_model.transformer.blocks[index].ffn.down.weight[:, index::4] = 0
-    outcome = PruneFfn(ratio=0.25, multiple=1).run(any_model, context())
+    outcome = PruneFfn(ratio=0.25, multiple=1).run(any_model, context(tokens=any_tokens))
     assert outcome.notes["kept_per_layer"] == [30, 30]
-    inputs = inputs_of(tiny_tokens.part("held_out", 4))
+    asked = examples(any_model.shape, any_tokens.part("held_out", 4))
+    given = (asked.inputs, asked.features)
     torch.testing.assert_close(
-        torch.from_numpy(outcome.model.score(inputs)), torch.from_numpy(any_model.score(inputs)), atol=1e-5, rtol=1e-5
+        torch.from_numpy(outcome.model.score(*given)), torch.from_numpy(any_model.score(*given)), atol=1e-5, rtol=1e-5
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from compress.models.examples import examples
 from compress.passes import PassError
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
@@ -23,7 +24,7 @@ def test_half_the_heads_take_half_of_attention_with_them(tiny_model, context, sc
     assert outcome.notes == {"removed": 4, "of": 8, "kept_per_layer": [2, 2]}
     assert outcome.model.transformer.blocks[0].attention.query.weight.shape == (16, 32)
     assert model.parameters() == PARAMETERS, "the input is left as it was"
-    assert outcome.model.score(inputs_of(model.transformer, context().calibration_tokens()).numpy()).shape == (
+    assert outcome.model.score(examples(model.shape, context().calibration_tokens()).inputs).shape == (
         8,
         64,
         17,
@@ -51,7 +52,7 @@ def test_taylor_removes_dead_heads_first_and_the_logits_stay(tiny_model, tiny_to
         model.transformer.blocks[0].attention.output.weight[:, 8:16] = 0
         model.transformer.blocks[1].attention.output.weight[:, 24:32] = 0
     outcome = PruneHeads(ratio=0.25).run(model, context())
-    inputs = inputs_of(tiny_tokens.part("held_out", 4))
+    inputs = examples(model.shape, tiny_tokens.part("held_out", 4)).inputs
     torch.testing.assert_close(
         torch.from_numpy(outcome.model.score(inputs)), torch.from_numpy(model.score(inputs)), atol=1e-5, rtol=1e-5
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from compress.importance import nll
+from compress.models.examples import examples
 from compress.passes import PassError
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
@@ -26,7 +27,7 @@ def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_
     outcome = PruneLayers(count=1, score=score).run(model, context())
     assert outcome.notes == {"removed_layers": [2], "of": 4}
     assert model.parameters() - outcome.model.parameters() == 4 * 32 * 32 + 3 * 32 * 40 + 2 * 32
-    inputs = inputs_of(tiny_tokens.part("held_out", 4))
+    inputs = examples(model.shape, tiny_tokens.part("held_out", 4)).inputs
     torch.testing.assert_close(
         torch.from_numpy(outcome.model.score(inputs)), torch.from_numpy(model.score(inputs)), atol=1e-5, rtol=1e-5
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress.importance import inputs_of
+from compress.models.examples import examples
 from compress.models.quantized import LARGEST, quantizations
 from compress.passes import PassError
 from compress.passes.quantize import Quantize, sqnr_db
@@ -38,7 +38,7 @@ def ident(value):
 
 @pytest.fixture
 def inputs(tiny_model, tiny_tokens):
-    return inputs_of(tiny_model().transformer, tiny_tokens.part("held_out", 8)).numpy()
+    return examples(tiny_model().shape, tiny_tokens.part("held_out", 8)).inputs
 
 
 @pytest.mark.parametrize("ranges", RANGES)
@@ -84,9 +84,8 @@ def test_static_scales_come_from_the_calibration_tokens_alone(tiny_model, tiny_t
     model, ours = tiny_model(), context(calibration=8)
     layer = Quantize(**settings, ranges="absmax").run(model, ours).model.transformer.blocks[0].attention.query
     transformer = model.transformer
-    x = transformer.blocks[0].attention_norm(
-        transformer.embedding(inputs_of(transformer, tiny_tokens.part("train", 8)))
-    )
+    asked = examples(model.shape, tiny_tokens.part("train", 8))
+    x = transformer.blocks[0].attention_norm(transformer.embedding(torch.from_numpy(asked.inputs)))
     assert float(layer.activation_scale) == pytest.approx(float(x.detach().abs().max()) / top)
 
 

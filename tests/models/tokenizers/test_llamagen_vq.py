@@ -57,6 +57,8 @@ def test_what_is_wrong_is_named(golden) -> None:
             llamagen_vq.read(state, config)
 
     refused(r"llamagen-vq: tensor 'decoder.mid.1.q.bias' is missing", **{"decoder.mid.1.q.bias": None})
+    first = "decoder.conv_blocks.0.res.0.conv1.weight"
+    refused(f"llamagen-vq: tensor '{first}' is missing", **{first: None})
     refused(
         r"tensor 'decoder.norm_out.bias' is \(16,\); the shapes of the others say \(32,\)",
         **{"decoder.norm_out.bias": torch.zeros(16)},

@@ -55,6 +55,9 @@ def test_every_published_tensor_finds_its_place(published) -> None:
     assert config.encoder_channels == config.decoder_channels == (160, 160, 320, 320, 640)
     assert (config.codes, config.code_width, config.quant_kernel, config.scales.convs) == (4096, 32, 3, 4)
     assert (tokenizer.length, tokenizer.grid, tokenizer.picture) == (680, (16, 16), (256, 256, 3))
+    with torch.device("meta"):
+        larger = var_vqvae.read(state, {"image_size": 512})
+    assert (larger.length, larger.grid, larger.picture) == (2240, (32, 32), (512, 512, 3))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,7 @@ def test_every_published_tensor_finds_its_place(published) -> None:
     [
         ({"patch_nums": 4}, "patch_nums: 4 is not a list of whole numbers"),
         ({"patch_nums": [4, 2]}, r"patch_nums: sides \(4, 2\): need at least one, none finer than the next"),
+        ({"grid": [4, 4]}, "patch_nums: missing, and no published scales end at 4; write the sides of all scales"),
         ({"quant_resi": "half"}, "quant_resi: 'half' is not a number"),
     ],
 )
