@@ -27,8 +27,8 @@ from compress.models import tokenizer_folder
 from compress.models.codebook import Codebook, channels_last
 from compress.models.tokenizer import VqTokenizer
 from compress.models.vq import VqAutoencoder, VqConfig
-from compress.recipe import read_yaml
 from compress.settings import InputError, digest, parse, plain, setting
+from compress.strict_yaml import read_yaml
 from compress.training import Report, Schedule, fit
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
@@ -86,11 +86,11 @@ class TokenizerRecipe:
         config = recipe.tokenizer
         if config.scales is not None or config.normalised_codes or not config.encoder_channels:
             raise InputError(f"{path}: tokenizer: only an encoder with one plain codebook is trained here")
-        for name, size in (("crop", recipe.train.crop), ("whole crop", CROP)):
-            if size % config.factor or size > CROP:
-                raise InputError(
-                    f"{path}: train.{name}: {size} must be a multiple of {config.factor}, and at most {CROP}"
-                )
+        if CROP % config.factor or recipe.train.crop % config.factor or recipe.train.crop > CROP:
+            raise InputError(
+                f"{path}: train.crop: {recipe.train.crop} must be a multiple of the {config.factor} pixels of a token, "
+                f"and at most {CROP}, of which they must be a divisor"
+            )
         return recipe
 
 

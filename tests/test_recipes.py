@@ -8,7 +8,9 @@ import pytest
 
 from compress import plan, recipe
 from compress.models import families, zoo
+from compress.models.vq import VqAutoencoder
 from compress.train import TrainRecipe
+from compress.train_tokenizer import TokenizerRecipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 TRAINING = [path for path in RECIPES if path.stem.startswith("train-")]
@@ -33,4 +35,7 @@ def test_a_recipe_loads_and_plans(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_a_training_recipe_loads(path: Path) -> None:
-    TrainRecipe.load(path).model.config()
+    if "\ntokenizer:" in path.read_text():
+        VqAutoencoder(TokenizerRecipe.load(path).tokenizer)
+    else:
+        TrainRecipe.load(path).model.config()

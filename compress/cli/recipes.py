@@ -91,7 +91,7 @@ def train(recipe: Path, output: Path, as_json: bool) -> None:
 
     A recipe with a `tokenizer` block trains a tokenizer of photographs, one with a `model` block a transformer.
     """
-    from compress.recipe import read_yaml
+    from compress.strict_yaml import read_yaml
 
     content = read_yaml(recipe)
     if isinstance(content, dict) and "tokenizer" in content and "model" not in content:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """The models that ship."""
-    return sorted(path.parent.name for path in ROOT.glob("*/config.json"))
+    """The models that ship; a tokenizer alone is none."""
+    return [
+        path.parent.name for path in sorted(ROOT.glob("*/config.json")) if "transformer" in json.loads(path.read_text())
+    ]
