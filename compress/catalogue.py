@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import typing
 from typing import Any
 
-from compress.models import families, zoo
+from compress.models import families, tokenizers, zoo
 from compress.passes import find, names
 
 
@@ -87,11 +86,9 @@ def models() -> dict[str, list[dict[str, Any]]]:
                 + f" of {config['vocabulary']}, {config['classes']} classes",
             }
         )
-    read = [
-        {
-            "name": name,
-            "doc": first_line(importlib.import_module(f"{families.__name__}.{name.replace('-', '_')}").__doc__),
-        }
-        for name in families.names()
-    ]
-    return {"models": shipped, "families": read}
+    return {"models": shipped, "families": described(families), "tokenizers": described(tokenizers)}
+
+
+def described(package: Any) -> list[dict[str, Any]]:
+    """Every module of a package of formats, by what its first line says."""
+    return [{"name": name, "doc": first_line(package.module_of(name).__doc__)} for name in package.names()]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from compress.models import families, tokenizers
 from compress.models.checkpoint import Checkpoint
+from compress.models.examples import asked
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.passes.export import pictures_of
@@ -32,6 +33,7 @@ from export.sampling import Sampler, halton_order
 from export.shape import Shape
 
 TOLERANCE = 1e-4
+RANDOM_PICTURES = 2
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -130,19 +132,48 @@ def scales_of(arrays: Arrays) -> NDArray[np.int64]:
     return np.concatenate([arrays[name] for name in parts], axis=1).astype(np.int64)
 
 
-def check(source: families.Source, golden: Path | None) -> tuple[ImageModel | Tokenizer, list[Compared]]:
-    """Load a checkpoint, or an image tokenizer's, and compare every array of a golden file; without one only load.
+def check(source: families.Source, golden: Path | None) -> list[Compared]:
+    """Load a checkpoint, or an image tokenizer's, and compare every array of a golden file in every form.
+
+    Without a golden file the forms are compared with each other, on random tokens.
 
     Raises:
         InputError: the checkpoint does not load, or the golden file is not its family's.
     """
     arrays = read_arrays(golden) if golden else {}
-    checkpoint = families.open_checkpoint(source, families.check(source, source.checkpoint))
-    if not source.family and families.recognise(checkpoint) is None and tokenizers.recognise(checkpoint):
-        tokenizer = tokenizers.read(checkpoint, tokenizer_config(checkpoint, arrays), source.checkpoint)
-        return tokenizer, compare_tokenizer(tokenizer, arrays, str(golden))
+    path = families.check(source, source.checkpoint)
+    if not source.family and not families.is_own(path):
+        checkpoint = families.open_checkpoint(source, path)
+        if families.recognise(checkpoint) is None and tokenizers.recognise(checkpoint):
+            tokenizer = tokenizers.read(checkpoint, tokenizer_config(checkpoint, arrays), source.checkpoint)
+            return compare_tokenizer(tokenizer, arrays or random_codes(tokenizer), str(golden))
     model = families.load(source, source.checkpoint, stand_in)
-    return model, compare_model(model, arrays, str(golden)) if golden else []
+    return compare_model(model, arrays, str(golden)) if golden else compare_forms(model)
+
+
+def compare_forms(model: ImageModel) -> list[Compared]:
+    """Random tokens through the cache and through an exact engine, against one pass in PyTorch."""
+    shape, generator = model.shape, np.random.default_rng(0)
+    tokens = generator.integers(0, shape.vocabulary, (RANDOM_PICTURES, shape.length))
+    labels = generator.integers(0, shape.classes + 1, RANDOM_PICTURES)
+    text = shape.text
+    features = None if text is None else generator.standard_normal((RANDOM_PICTURES, text.length, text.width))
+    given = asked(shape, tokens, labels, 0, None if features is None else features.astype(np.float32))
+    with tempfile.TemporaryDirectory() as room:
+        engine = exported(model, Path(room))
+        whole = model.score(given.inputs, given.features)
+        ways = {"torch, step by step": model.score_stepwise, "engine": engine.score}
+        if shape.order == "causal":
+            ways["engine, step by step"] = engine.score_stepwise
+        return [of_numbers("logits", way, score(given.inputs, given.features), whole) for way, score in ways.items()]
+
+
+def random_codes(tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
+    """Random codes, and what PyTorch makes of them, so that the engine is compared with it."""
+    tokens = np.random.default_rng(0).integers(0, tokenizer.vocabulary, (RANDOM_PICTURES, tokenizer.length))
+    with torch.no_grad():
+        pixels = tokenizer.decoder().eval()(torch.from_numpy(tokens))[1]
+    return {"codes": tokens, "decoded_unclamped": pixels.permute(0, 3, 1, 2).numpy()}
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -246,11 +277,11 @@ def compare_tokenizer(tokenizer: Tokenizer, arrays: Arrays, where: str) -> list[
         found += decoded(
             tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True, clamped=True
         )
+    unclamped = "decoded_unclamped" in arrays
+    if unclamped:
+        found += decoded(tokenizer, arrays["codes"], arrays["decoded_unclamped"], "decoded_unclamped", signed=False)
     if "decoded" in arrays:
-        name = "decoded_unclamped" if "decoded_unclamped" in arrays else "decoded"
-        found += decoded(tokenizer, arrays["codes"], arrays[name], name, signed=signed)
-    if "decoded_unclamped" in arrays:
-        found += decoded(tokenizer, arrays["codes"], arrays["decoded"], "decoded", signed=False, clamped=True)
+        found += decoded(tokenizer, arrays["codes"], arrays["decoded"], "decoded", signed=signed, clamped=unclamped)
     if "encoded_codes" in arrays:
         found += encoded(tokenizer, arrays)
     if arrays and not found:

@@ -10,7 +10,8 @@ import click
 
 from compress.cli.engines import bench, generate, report, tokens, verify
 from compress.cli.group import Group
-from compress.cli.listings import doctor, models, passes, store
+from compress.cli.listings import doctor, passes, store
+from compress.cli.models import models
 from compress.cli.recipes import plan, run, train
 
 

@@ -1,4 +1,4 @@
-"""The verbs that say what there is: passes, models, store, doctor."""
+"""The verbs that say what there is: passes, store, doctor."""
 
 from __future__ import annotations
 
@@ -31,29 +31,6 @@ def passes(name: str | None, as_json: bool) -> None:
         return
     settings = [[s["name"], s["type"], s["default"], s["doc"]] for s in rows[0]["settings"]]
     print_rows(f"{name}: {rows[0]['doc']}", ["setting", "type", "default", "what it is"], settings)
-
-
-@click.command()
-@example("compress models --json")
-@json_option
-def models(as_json: bool) -> None:
-    """List the shipped models and the families of checkpoints that can be read."""
-    from compress import catalogue
-
-    found = catalogue.models()
-    if as_json:
-        print_json(found)
-        return
-    shipped = [
-        [m["name"], f"{m['parameters'] / 1e6:.2f} M", f"{m['size_bytes'] / 1e6:.1f} MB", f"{m['held_out_nll']:.4f}",
-         m["doc"]]
-        for m in found["models"]
-    ]  # fmt: skip
-    if shipped:
-        print_rows("shipped models", ["model", "parameters", "size", "held-out NLL", "what it draws"], shipped)
-    else:
-        click.echo("no shipped model is here; `compress train recipes/train-digits.yaml -o FOLDER` makes one")
-    print_rows("families", ["family", "what it reads"], [[f["name"], f["doc"]] for f in found["families"]])
 
 
 @click.group(cls=Group)

@@ -96,7 +96,11 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def stating(self, config: dict[str, Any]) -> Checkpoint:
         """The same tensors with another config."""
-        return Checkpoint(self.path, self.weights, config, self._entries)
+        return type(self)(self.path, self.weights, config, self._entries)
+
+    def planned(self) -> Planned:
+        """The same names, shapes and formats, but nothing is ever read."""
+        return Planned(self.path, self.weights, self.config, self._entries)
 
     def renamed(self, rename: Callable[[str], str | None]) -> Checkpoint:
         """The same tensors under other names; those whose new name is None are left out.
@@ -113,7 +117,14 @@ class Checkpoint(Mapping[str, Tensor]):
             if new in found:
                 raise InputError(f"{self.path}: tensors '{olds[new]}' and '{name}' are both '{new}'")
             found[new], olds[new] = entry, name
-        return Checkpoint(self.path, self.weights, self.config, found)
+        return type(self)(self.path, self.weights, self.config, found)
+
+
+class Planned(Checkpoint):
+    """A checkpoint whose tensors are on the meta device: enough to see whether a model would take them."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.empty(self.shape(name), dtype=self.dtype(name), device="meta")
 
 
 def weight_files(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
@@ -287,7 +298,7 @@ def check_format(name: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
 
 def check_values(name: str, tensor: Tensor, path: Path) -> None:
     """Refuse NaN and Inf, without a copy of the tensor where PyTorch can do so."""
-    if not tensor.is_floating_point() or tensor.numel() == 0:
+    if not tensor.is_floating_point() or tensor.numel() == 0 or tensor.is_meta:
         return
     if tensor.dtype in FLOATS:
         low, high = tensor.aminmax()  # NaN if one number is; `isfinite` would need three temporary copies

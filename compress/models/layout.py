@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -66,15 +67,9 @@ class Tensors:
 
     def count(self, template: str) -> int:
         """How many there are of a numbered module, by the highest number, so that what lies below it is missed."""
-        before, _, after = (self.prefix + template + ".").partition("{}")
-        numbers = [
-            int(number)
-            for number, separator, rest in (
-                name.removeprefix(before).partition(".") for name in self.state if name.startswith(before)
-            )
-            if number.isdecimal() and f"{separator}{rest}".startswith(after)
-        ]
-        return 1 + max(numbers, default=-1)
+        pattern = re.compile(re.escape(f"{self.prefix}{template}.").replace(re.escape("{}"), r"(\d+)"))
+        found = (pattern.match(name) for name in self.state)
+        return 1 + max((int(match[1]) for match in found if match), default=-1)
 
     def check_all_read(self, ignored: Callable[[str], bool]) -> None:
         """Refuse tensors that nothing has asked for.

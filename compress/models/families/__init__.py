@@ -186,6 +186,27 @@ def tokenizer_of(
     return tokenizer
 
 
+def plan(checkpoint: Checkpoint, module: Any) -> TokenTransformer:
+    """The transformer that a checkpoint would become, on the meta device; every name and shape is compared, none read.
+
+    Raises:
+        InputError: names the first that does not fit.
+    """
+    import torch
+
+    from compress.models.checkpoint import fill
+    from compress.models.transformer import TokenTransformer
+
+    config = module.architecture(checkpoint)
+    with torch.device("meta"):
+        transformer = TokenTransformer(config)
+    given = [name for name in transformer.state_dict() if name.startswith("scales.")]
+    own = transformer.state_dict()
+    pairs = [*module.weights(checkpoint.planned(), config), *((name, own[name]) for name in given)]
+    fill(transformer, pairs, checkpoint.path)
+    return transformer
+
+
 def nearest_family(checkpoint: Checkpoint) -> str:
     """Which family most of a checkpoint's names fit, and the first name that is missing from it."""
     found = [(name, module_of(name).EXPECTED) for name in names() if name != OWN]

@@ -1,0 +1,156 @@
+"""The verb `models`: what ships, what a checkpoint is, and whether it loads rightly."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compress.cli.group import BREACH, Group, example, json_option
+from compress.cli.terminal import print_json, print_rows
+
+if TYPE_CHECKING:
+    from compress.inspection import Inspection
+    from compress.models.families import Source
+
+
+def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what a checkpoint's files do not."""
+    for option in reversed(
+        (
+            click.argument("path"),
+            click.option("--family", default="", help="The checkpoint's format.  [default: recognised]"),
+            click.option("--tokenizer", default="", help="The image tokenizer's weights."),
+            click.option("--set", "stated", multiple=True, metavar="KEY=VALUE", help="A key of config.json, as JSON."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def source_from(path: str, family: str, tokenizer: str, stated: tuple[str, ...]) -> Source:
+    """Where the model comes from; a recipe's path stands for its model."""
+    from dataclasses import replace
+
+    from compress.candidate import source_of
+    from compress.settings import InputError
+
+    source = source_of(path)
+    config = dict(source.config)
+    for each in stated:
+        key, equals, value = each.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set: {each!r} is not KEY=VALUE, for example  --set n_head=12")
+        try:
+            config[key] = json.loads(value)
+        except ValueError:
+            config[key] = value
+    return replace(source, family=family or source.family, tokenizer=tokenizer or source.tokenizer, config=config)
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@json_option
+@click.pass_context
+def models(context: click.Context, as_json: bool) -> None:
+    """List what ships and what can be read; `inspect` and `check` look at a checkpoint.
+
+    \b
+    Example:
+      compress models --json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from compress import catalogue
+
+    found = catalogue.models()
+    if as_json:
+        print_json(found)
+        return
+    shipped = [
+        [m["name"], f"{m['parameters'] / 1e6:.2f} M", f"{m['size_bytes'] / 1e6:.1f} MB", f"{m['held_out_nll']:.4f}",
+         m["doc"]]
+        for m in found["models"]
+    ]  # fmt: skip
+    if shipped:
+        print_rows("shipped models", ["model", "parameters", "size", "held-out NLL", "what it draws"], shipped)
+    else:
+        click.echo("no shipped model is here; `compress train recipes/train-digits.yaml -o FOLDER` makes one")
+    print_rows("families", ["family", "what it reads"], [[f["name"], f["doc"]] for f in found["families"]])
+    print_rows("image tokenizers", ["format", "what it reads"], [[t["name"], t["doc"]] for t in found["tokenizers"]])
+
+
+@models.command("inspect")
+@example("compress models inspect c2i_B_256.pt")
+@source_options
+@json_option
+def models_inspect(path: str, family: str, tokenizer: str, stated: tuple[str, ...], as_json: bool) -> None:
+    """Say what a checkpoint is, from its names and shapes alone: family, size, what can be pruned, engines' sizes."""
+    from compress.inspection import inspect
+
+    found = inspect(source_from(path, family, tokenizer, stated))
+    if as_json:
+        print_json(found)
+        return
+    print_rows(f"{found.path}: {found.family}", ["", ""], inspection_rows(found))
+
+
+def inspection_rows(found: Inspection) -> list[list[str]]:
+    """An inspection as rows of a table."""
+
+    def sizes(values: dict[str, int]) -> str:
+        return ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in values.items())
+
+    rows = [
+        ["kind", found.kind],
+        ["parameters", f"{found.parameters / 1e6:.2f} M"],
+        ["on disk", f"{found.bytes_on_disk / 1e6:.1f} MB"],
+        ["memory of the weights", sizes(found.memory_bytes)],
+    ]
+    if found.kind == "tokenizer":
+        return rows
+    config = {name: value for name, value in found.config.items() if name != "layers" and value not in (None, [], 0)}
+    heads, units = found.prunable["heads"], found.prunable["ffn_units"]
+    return [
+        *rows,
+        ["parts", ", ".join(f"{name} {count / found.parameters:.0%}" for name, count in found.parts.items())],
+        ["can be pruned", f"{found.prunable['layers']} layers; {spread(heads)} heads and {spread(units)} "
+                          "feed-forward units in each"],
+        ["engine, predicted", sizes(found.engine_bytes)],
+        ["config", ", ".join(f"{name} {value}" for name, value in config.items())],
+    ]  # fmt: skip
+
+
+def spread(counts: list[int]) -> str:
+    """One number, or the smallest to the largest."""
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+@models.command("check")
+@example("compress models check c2i_B_256.pt --golden golden.npz")
+@source_options
+@click.option("--golden", type=click.Path(path_type=Path), help="Outputs of the original implementation (.npz).")
+@json_option
+def models_check(
+    path: str, family: str, tokenizer: str, stated: tuple[str, ...], golden: Path | None, as_json: bool
+) -> None:
+    """Prove that a checkpoint loads rightly: in PyTorch, step by step, and in an exactly exported engine.
+
+    With a golden file every array is compared with the original implementation's outputs; without one the three are
+    compared with each other on random tokens. Exits with 1 if something differs.
+    """
+    from compress.golden import check
+
+    rows = check(source_from(path, family, tokenizer, stated), golden)
+    if as_json:
+        print_json(rows)
+    else:
+        against = golden or "one pass in PyTorch, random tokens"
+        print_rows(f"{path} against {against}", ["array", "computed by", "largest difference", "allowed", ""], [
+            [row.array, row.where, f"{row.largest:.3g}", f"{row.allowed:g}", "agrees" if row.agrees else "DIFFERS"]
+            for row in rows
+        ])  # fmt: skip
+    sys.exit(0 if all(row.agrees for row in rows) else BREACH)

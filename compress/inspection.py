@@ -1,0 +1,129 @@
+"""What a checkpoint is: its family, config, parameters, memory, what can be pruned, and how large its engines would be.
+
+Nothing is read but names and shapes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.models import families, tokenizers
+from compress.models.checkpoint import Checkpoint
+from compress.models.quantized import parameter_count
+from compress.models.transformer import TokenTransformer, TransformerConfig
+from compress.pruning import HEADS, UNITS
+from compress.settings import InputError, parse, plain, setting
+
+GROUP = 32  # inputs that share a scale, where int4 sizes are predicted
+SCALE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What names and shapes say of a checkpoint."""
+
+    path: str = setting(doc="the checkpoint")
+    family: str = setting(doc="its format")
+    kind: str = setting(doc="transformer or tokenizer")
+    bytes_on_disk: int = setting(doc="of its tensors", low=0)
+    parameters: int = setting(doc="weights of the transformer, or of the tokenizer", low=0)
+    parts: dict[str, int] = field(default_factory=dict, metadata={"doc": "parameters by what they are for"})
+    config: dict[str, Any] = field(default_factory=dict, metadata={"doc": "the architecture"})
+    memory_bytes: dict[str, int] = field(default_factory=dict, metadata={"doc": "of the weights, by number format"})
+    prunable: dict[str, Any] = field(default_factory=dict, metadata={"doc": "groups that pruning can remove"})
+    engine_bytes: dict[str, int] = field(default_factory=dict, metadata={"doc": "decode graphs' predicted sizes"})
+
+
+def inspect(source: families.Source) -> Inspection:
+    """Recognise a checkpoint and say what it is.
+
+    Raises:
+        InputError: it is of no known family; the nearest is named with the first name that does not fit.
+    """
+    path = families.check(source, source.checkpoint)
+    if not source.family and families.is_own(path):
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))["transformer"]
+        with torch.device("meta"):
+            transformer = TokenTransformer(parse(TransformerConfig, config, f"{path}: transformer"))
+        size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+        return of_transformer(str(path), families.OWN, transformer, size)
+    checkpoint = families.open_checkpoint(source, path)
+    name = source.family or families.recognise(checkpoint)
+    if name is None:
+        return of_tokenizer(source.checkpoint, checkpoint)
+    transformer = families.plan(checkpoint, families.module_of(name))
+    return of_transformer(source.checkpoint, name, transformer, checkpoint.bytes)
+
+
+def of_tokenizer(path: str, checkpoint: Checkpoint) -> Inspection:
+    """An image tokenizer by its names."""
+    name = tokenizers.recognise(checkpoint)
+    if name is None:
+        raise InputError(f"{path}: is of no known family; {families.nearest_family(checkpoint)}")
+    count = sum(torch.Size(checkpoint.shape(each)).numel() for each in checkpoint)
+    return Inspection(path, name, "tokenizer", checkpoint.bytes, count, memory_bytes=memory(count))
+
+
+def of_transformer(path: str, family: str, transformer: TokenTransformer, size: int) -> Inspection:
+    """A transformer on the meta device."""
+    config, total = transformer.config, parameter_count(transformer)
+    return Inspection(
+        path=path,
+        family=family,
+        kind="transformer",
+        bytes_on_disk=size,
+        parameters=total,
+        parts=parts(transformer),
+        config=plain(config),
+        memory_bytes=memory(total),
+        prunable={
+            "layers": len(config.layers),
+            "heads": [HEADS.count(layer) for layer in config.layers],
+            "ffn_units": [UNITS.count(layer) for layer in config.layers],
+        },
+        engine_bytes=engine_bytes(transformer),
+    )
+
+
+def memory(parameters: int) -> dict[str, int]:
+    """Bytes of as many weights in each float format."""
+    return {"fp32": 4 * parameters, "fp16": 2 * parameters}
+
+
+def parts(transformer: TokenTransformer) -> dict[str, int]:
+    """Parameters by what they are for."""
+    found = dict.fromkeys(("embeddings", "attention", "feed-forward", "modulation", "head", "other"), 0)
+    for name, parameter in transformer.named_parameters():
+        found[part_of(name)] += parameter.numel()
+    return {name: count for name, count in found.items() if count}
+
+
+def part_of(name: str) -> str:
+    """What a parameter is for, by its name."""
+    if name.startswith(("embedding", "position", "moment", "registers")):
+        return "embeddings"
+    for part, word in (("modulation", "modulation"), ("attention", ".attention."), ("feed-forward", ".ffn.")):
+        if word in name:
+            return part
+    return "modulation" if name.startswith("shared") else "head" if name.startswith("head") else "other"
+
+
+def engine_bytes(transformer: TokenTransformer) -> dict[str, int]:
+    """Bytes of the decode graph's weights as `quantize` leaves them: the blocks' products quantized, the rest fp32."""
+    rest = 4 * parameter_count(transformer)
+    int8 = int4 = rest
+    for _, linear in transformer.linears():
+        weights = linear.weight.numel()
+        int8 += stored(linear, 1.0, linear.out_features) - 4 * weights
+        int4 += stored(linear, 0.5, linear.out_features * -(-linear.in_features // GROUP)) - 4 * weights
+    return {"fp32": rest, "int8": int8, f"int4, groups of {GROUP}": int4}
+
+
+def stored(linear: nn.Linear, bytes_per_weight: float, scales: int) -> int:
+    """Bytes of a quantized layer's weights and scales."""
+    return int(linear.weight.numel() * bytes_per_weight) + scales * SCALE_BYTES
