@@ -5,6 +5,7 @@ Letters: N pictures, T tokens of a picture, O logits of a position.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,10 @@ class Candidate(Protocol):
     @property
     def shape(self) -> Shape:
         """Its tokens, classes and order of drawing."""
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """Height, width and colour channels of a picture."""
 
     @property
     def vocabulary(self) -> int:
@@ -117,3 +122,10 @@ def source_of(name: str) -> families.Source:
     if not isinstance(value, dict) or "model" not in value:
         raise InputError(f"{name}: says no model; write  model: {{checkpoint: PATH}}")
     return parse(families.Source, value["model"], f"{name}: model")
+
+
+def drawing(
+    drawer: Candidate, labels: NDArray[np.int64], features: NDArray[np.float32] | None
+) -> Callable[[], NDArray[np.uint8]]:
+    """A call that draws pictures (N, H, W, C) of these classes, or of texts with these features."""
+    return lambda: drawer.decode_images(drawer.draw_tokens(labels, features=features))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from compress.candidate import Candidate, open_candidate
+from compress.candidate import drawing, open_candidate
 from compress.measure import Measurement
 from compress.measure.fidelity import Fidelity, fidelity
 from compress.measure.speed import SpeedRow, paired
@@ -15,6 +15,7 @@ from compress.models.examples import examples
 from compress.settings import InputError, setting
 from compress.tokens import open_source
 from compress.verdict import Gate, Verdict, judge
+from export.drawing import conditions
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: i
     drawers = {name: open_candidate(name, threads) for name in dict.fromkeys(names)}
     rows = []
     for batch in batches:
-        timings = paired({name: drawing(drawer, batch) for name, drawer in drawers.items()}, repeats)
+        timings = paired(
+            {name: drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}, repeats
+        )
         for name, drawer in drawers.items():
             first = next(iter(drawers))
             runtime = "onnxruntime" if hasattr(drawer, "manifest") else "torch eager"
@@ -102,9 +105,3 @@ def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: i
             )
             rows.append(BenchRow(name, row))
     return rows
-
-
-def drawing(drawer: Candidate, batch: int) -> Callable[[], object]:
-    """A call that draws `batch` pictures, one of each class in turn."""
-    labels = np.arange(batch, dtype=np.int64) % drawer.classes
-    return lambda: drawer.decode_images(drawer.draw_tokens(labels))

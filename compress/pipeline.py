@@ -19,7 +19,7 @@ from compress import artifact
 from compress import plan as plans
 from compress import report as reports
 from compress.artifact import Form
-from compress.candidate import open_engine
+from compress.candidate import drawing, open_engine
 from compress.listener import Listener
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.classify import ClassAccuracy, DigitClassifier
@@ -42,6 +42,7 @@ from compress.settings import InputError, digest, parse, plain
 from compress.store import ENTRY, Entry, Store, disk_error
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge
+from export.drawing import conditions
 from export.engine import Engine, low_precision_share
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
@@ -51,6 +52,7 @@ EXACT_KL = 1e-4
 CACHED_LOOP = "cached_loop"  # what the notes call the drift of the cached loop
 STEPWISE_PICTURES = 8
 PAIRED_PICTURES = 20
+PAIRED_ROW = 6  # of a model without classes
 EAGER_REPEATS = 8
 MEASURED_BY = 1  # goes up when a measurement changes its meaning, so stored ones are not reused
 
@@ -229,17 +231,19 @@ class Run:
             engines["previous"] = self.deployed(previous)
         distinct = {node.key: node for node in engines.values()}
         names = {role: engine.key for role, engine in engines.items()}
-        labels = np.arange(batch, dtype=np.int64) % self.reference.transformer.config.classes
-        length = self.reference.transformer.config.length
+        labels, features = self.conditions(batch)
+        length = self.reference.length
 
         def measure() -> dict[str, Any]:
             runners: dict[str, Any] = {
-                key: (lambda engine: lambda: engine.decode_images(engine.draw_tokens(labels)))(self.engine(each))
+                key: (lambda engine: lambda: engine.decode_images(engine.draw_tokens(labels, features=features)))(
+                    self.engine(each)
+                )
                 for key, each in distinct.items()
             }
             repeats = bench.repeats
             if eager:
-                runners["eager"] = lambda: self.reference.generate(labels)
+                runners["eager"] = drawing(self.reference, labels, features)
                 repeats = min(repeats, EAGER_REPEATS)
             with self.listener.work(f"time {node.name}, batch {batch}") as progress:
                 timings = paired(
@@ -267,6 +271,13 @@ class Run:
         key = digest("speed", MEASURED_BY, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
         return [parse(SpeedRow, row, "stored speed") for row in self.remembered(key, measure)["rows"]]
 
+    def conditions(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+        """Classes, each in turn, or the features of the held-out pictures' texts."""
+        labels, features = conditions(self.reference.shape, count)
+        if features is not None and self.held_out.features is not None:
+            features = self.held_out.features[np.arange(count) % len(self.held_out)]
+        return labels, features
+
     def peak_mib(self, node: Node, batch: int) -> float:
         """Peak memory of a process that draws one batch."""
         try:
@@ -278,8 +289,8 @@ class Run:
         """How well a classifier recognises what the engine and the reference draw; only of digits."""
         if self.recipe.tokens.source != "digits":
             return None
-        samples, classes = self.recipe.bench.samples, self.reference.transformer.config.classes
-        labels = np.arange(samples, dtype=np.int64) % classes
+        samples = self.recipe.bench.samples
+        labels, _ = self.conditions(samples)
 
         def measure() -> dict[str, Any]:
             with self.listener.work(f"draw {samples} pictures with {node.name}") as progress:
@@ -396,11 +407,10 @@ class Run:
 
     def low_precision_share(self, node: Node) -> float:
         """Share of the matrix products' time that ran in low precision, from the runtime's own profile."""
-        labels = np.arange(1, dtype=np.int64)
         key = digest("low precision", MEASURED_BY, node.key, plain(environment()))
         return self.remembered(
             key,
-            lambda: {"value": low_precision_share(self.engine(node).profile(labels))},
+            lambda: {"value": low_precision_share(self.engine(node).profile())},
         )["value"]
 
     def provenance(self, chain: tuple[Node, ...]) -> dict[str, Any]:
@@ -410,10 +420,11 @@ class Run:
 
     def save_pictures(self, node: Node, path: Path) -> None:
         """Pictures of the reference and the engine side by side, drawn for the same classes with the same seeds."""
-        labels = np.arange(PAIRED_PICTURES, dtype=np.int64) % self.reference.transformer.config.classes
-        theirs = self.reference.generate(labels, seed=self.recipe.seed)
+        labels, features = self.conditions(PAIRED_PICTURES if self.reference.shape.classes else PAIRED_ROW)
+        theirs = self.reference.generate(labels, self.recipe.seed, features=features)
         own = self.engine(node)
-        save_pair(theirs, own.decode_images(own.draw_tokens(labels, seed=self.recipe.seed)), labels, path)
+        tokens = own.draw_tokens(labels, self.recipe.seed, features=features)
+        save_pair(theirs, own.decode_images(tokens), labels, path)
 
 
 def judge_step(node: Node, measurement: Measurement) -> list[Breach]:

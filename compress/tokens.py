@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet, digits, split
 from compress.models.image_model import ImageModel
@@ -58,32 +59,20 @@ def check_fits(tokens: TokenSet, model: ImageModel, where: str) -> None:
 def from_folder(folder: Path, model: ImageModel, validation: float, held_out: float, seed: int) -> TokenSet:
     """Tokens of every picture in a folder; the pictures of a subfolder whose name is a class number get that class.
 
-    Pictures right in the folder get the null class. Each is turned grey, cropped to the grid's aspect around its centre
-    and scaled to the grid. Shares of `validation` and `held_out` are set apart.
+    Pictures right in the folder get the null class. Each is cropped to the aspect of the model's pictures around its
+    centre and scaled to their size. Shares of `validation` and `held_out` are set apart.
 
     Raises:
         InputError: no pictures, an unreadable picture, a subfolder that is not a class, or shares that leave nothing.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder of pictures")
     if validation + held_out >= 1:
         raise InputError(f"validation {validation:g} and held-out {held_out:g} leave nothing to train on; stay below 1")
-    config = model.transformer.config
-    rows, columns = config.grid
     arrays, labels = [], []
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES):
-        label = class_of(path.relative_to(folder), config.null_class, folder)
-        try:
-            with Image.open(path) as image:
-                fitted = ImageOps.fit(
-                    ImageOps.exif_transpose(image).convert("L"), (columns, rows), Image.Resampling.BOX
-                )
-        except (UnidentifiedImageError, OSError) as error:
-            raise InputError(f"{path}: not a readable picture ({error})") from error
-        arrays.append(np.asarray(fitted, dtype=np.uint8))
-        labels.append(label)
+        labels.append(class_of(path.relative_to(folder), model.shape.null_class, folder))
+        arrays.append(read_picture(path, model.picture))
     if not arrays:
         raise InputError(f"{folder}: holds no pictures ({', '.join(PICTURES)})")
     classes = np.array(labels, dtype=np.int64)
@@ -92,9 +81,28 @@ def from_folder(folder: Path, model: ImageModel, validation: float, held_out: fl
     return TokenSet(model.tokenizer.encode(np.stack(arrays)), classes, parts).take(order)
 
 
+def read_picture(path: Path, picture: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """A picture file as (H, W, C), cropped to the aspect around its centre and scaled; grey where C is 1.
+
+    Raises:
+        InputError: it is no picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    height, width, channels = picture
+    # Averages for pictures of few pixels; a sharper filter where there are many.
+    mode, filtered = ("L", Image.Resampling.BOX) if channels == 1 else ("RGB", Image.Resampling.LANCZOS)
+    try:
+        with Image.open(path) as opened:
+            fitted = ImageOps.fit(ImageOps.exif_transpose(opened).convert(mode), (width, height), filtered)
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"{path}: not a readable picture ({error})") from error
+    return np.asarray(fitted, dtype=np.uint8).reshape(picture)
+
+
 def class_of(path: Path, null_class: int, folder: Path) -> int:
     """The class that a picture's subfolder names, or the null class."""
-    if len(path.parts) == 1:
+    if len(path.parts) == 1 or not null_class:
         return null_class
     if not path.parts[0].isdecimal() or int(path.parts[0]) >= null_class:
         raise InputError(f"{folder / path.parts[0]}: a subfolder is named for its class, 0 to {null_class - 1}")

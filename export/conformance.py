@@ -56,7 +56,7 @@ def signature(decode: ir.Model, manifest: Manifest) -> Iterator[str]:
     cached = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
     extra = {*EXTRA_INPUTS[manifest.cache], *(["labels"] if manifest.shape.labelled else [])}
     if manifest.shape.text:
-        extra |= {"features", "valid"}
+        extra |= {"features", "valid"} if manifest.shape.order == "causal" else {"features"}
     wanted = {
         "inputs": {"tokens", *extra, *(f"past.{name}" for name in cached)},
         "outputs": {"logits", *(f"present.{name}" for name in cached)},

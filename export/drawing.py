@@ -66,6 +66,14 @@ class Task:
         return np.where(self.known.where[part], self.known.tokens[:, part], tokens)
 
 
+def conditions(shape: Shape, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+    """Classes (count,), each in turn, and features of no particular texts where the model draws texts."""
+    if shape.text is None:
+        return np.arange(count, dtype=np.int64) % max(shape.classes, 1), None
+    noise = np.random.Generator(np.random.Philox(key=0)).standard_normal((count, shape.text.length, shape.text.width))
+    return np.zeros(count, dtype=np.int64), noise.astype(np.float32)
+
+
 def draw(
     runner: Runner,
     labels: NDArray[np.int64],

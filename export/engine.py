@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.drawing import Known, Runner, draw, score_stepwise
+from export.drawing import Known, Runner, conditions, draw, score_stepwise
 from export.loops import Parts, Sessions, filled_up, make_loop
 from export.manifest import EngineError, Manifest
 from export.sampling import Sampler
@@ -111,6 +111,11 @@ class Engine:
     def shape(self) -> Shape:
         """Its tokens, classes and order of drawing."""
         return self.manifest.shape
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """Height, width and colour channels of a picture."""
+        return tuple(self.image_decoder.get_outputs()[0].shape[1:])
 
     @property
     def vocabulary(self) -> int:
@@ -207,8 +212,9 @@ class Engine:
         """The same logits (N, T, O) step by step as when drawing, through the KV cache where there is one."""
         return score_stepwise(self._loop(len(inputs)), inputs, self.shape, features)
 
-    def profile(self, labels: Sequence[int] | NDArray[np.int64]) -> list[Event]:
-        """Time of every operator while drawing these classes once, from ONNX Runtime's own profiler."""
+    def profile(self, count: int = 1) -> list[Event]:
+        """Time of every operator while drawing this many pictures, from ONNX Runtime's own profiler."""
+        labels, features = conditions(self.shape, count)
         with tempfile.TemporaryDirectory() as room:
             options = onnxruntime.SessionOptions()
             options.enable_profiling = True
@@ -222,7 +228,7 @@ class Engine:
             )
             watched.sessions = Sessions(self._open("decode", options), self.sessions.scales)
             watched.plan = None
-            watched.draw_tokens(np.asarray(labels, dtype=np.int64))
+            watched.draw_tokens(labels, features=features)
             records = json.loads(Path(watched.sessions.decode.end_profiling()).read_text())
         return [
             Event(record["args"]["op_name"], record["name"].removesuffix("_kernel_time"), record["dur"])
@@ -252,7 +258,9 @@ class Engine:
         if shape.labelled:
             feeds["labels"] = labels
         if features is not None:
-            feeds |= {"features": features, "valid": (features != 0).any(axis=-1)}
+            feeds["features"] = features
+            if shape.order == "causal":
+                feeds["valid"] = (features != 0).any(axis=-1)
         if self.manifest.cache == "none":
             return feeds
         cached = 0 if self.manifest.cache == "growing" else shape.reach

@@ -195,7 +195,7 @@ class StaticLoop(BufferLoop):
 
 
 class WholeLoop:
-    """A masked model: all positions at every step, nothing to remember but the classes."""
+    """A masked model: all positions at every step, nothing to remember but the classes and a text's features."""
 
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
         self.session = sessions.decode
@@ -204,8 +204,10 @@ class WholeLoop:
     def begin(
         self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32] | None:
-        """Take the classes (R,)."""
+        """Take the classes (R,), and features (R, P, C) where the model has a text."""
         self.feeds = {"labels": labels}
+        if features is not None:
+            self.feeds["features"] = np.ascontiguousarray(features)
         return None
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -115,15 +115,15 @@ class DecodeStep(nn.Module):
 
 
 class WholeStep(nn.Module):
-    """One pass of a masked transformer, its classes apart from the tokens."""
+    """One pass of a masked transformer, its classes apart from the tokens, and features of a text where it has one."""
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()
         self.transformer = transformer
 
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, T, O) of tokens (B, T) and classes (B,)."""
-        x, around = self.transformer.prepare_masked(tokens, labels)
+    def forward(self, tokens: Tensor, labels: Tensor, features: Tensor | None = None) -> Tensor:
+        """Logits (B, T, O) of tokens (B, T), classes (B,) and features (B, P, C)."""
+        x, around = self.transformer.prepare_masked(tokens, labels, features)
         *_, last = self.transformer.layer_outputs(x, around)
         return self.transformer.predictions(last, around)
 
@@ -216,16 +216,18 @@ def source_graph(transformer: nn.Module) -> ir.Model:
 
     Inputs are `tokens` (B, S), or latents (B, S, Z) of a next-scale model; `past.{i}.key` and `past.{i}.value` (B, K,
     P, d); `labels` (B,) where the model reads them; `features` (B, P or 0, C) and `valid` (B, P) of a text. Outputs are
-    `logits` (B, S, O) and `present.{i}.key`, `present.{i}.value` (B, K, P + S, d). A masked model has `tokens` (B, T)
-    and `labels` only, and no cache.
+    `logits` (B, S, O) and `present.{i}.key`, `present.{i}.value` (B, K, P + S, d). A masked model has `tokens` (B, T),
+    `labels` and all `features` (B, P, C) of a text at every step, and no cache.
     """
     config: Any = transformer.config
     shape: Shape = config.shape
     labels = torch.zeros(EXAMPLE_BATCH, dtype=torch.int64)
     if shape.order == "masked":
-        given = (example_tokens(shape.length), labels)
-        model = traced(WholeStep(transformer), given, ({0: "batch"}, {0: "batch"}))
-        rename(model, ["tokens", "labels"], ["logits"], "decode")
+        given = {"tokens": example_tokens(shape.length), "labels": labels}
+        if shape.text:
+            given["features"] = torch.zeros(EXAMPLE_BATCH, shape.text.length, shape.text.width)
+        model = traced(WholeStep(transformer), tuple(given.values()), ({0: "batch"},) * len(given))
+        rename(model, list(given), ["logits"], "decode")
         return model
     shapes = [(EXAMPLE_BATCH, layer.kv_heads, EXAMPLE_PAST, config.head_width) for layer in config.layers]
     past = [[torch.zeros(each), torch.zeros(each)] for each in shapes]

@@ -12,7 +12,11 @@ from compress.cli.group import BREACH, example, json_option, threads_option, who
 from compress.cli.terminal import console, print_json, print_rows
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from compress.comparison import Comparison
+    from export.shape import Shape
 
 
 @click.command()
@@ -45,34 +49,80 @@ def tokens(images: Path, output: Path, model_name: str, validation: float, held_
 @click.command()
 @example("compress generate runs/quickstart/engines/cpu --labels 3,1,4 -o out.png")
 @click.argument("engine", type=click.Path(path_type=Path))
-@click.option("--labels", required=True, help="Classes, separated by commas.")
+@click.option("--labels", help="Classes, separated by commas.")
+@click.option("--count", type=click.IntRange(1), help="How many pictures of a model without classes.  [default: 1]")
+@click.option("--features", type=click.Path(path_type=Path), help="Features of texts, .npy (pictures, length, width).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.option("--image", type=click.Path(path_type=Path), help="A picture to start from; give --mask or --keep too.")
+@click.option("--mask", type=click.Path(path_type=Path), help="What is white in it is drawn anew (inpainting).")
+@click.option("--keep", type=click.FloatRange(0, 1), help="Share of its tokens that stay, in the order of drawing.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the pictures.")
+@click.option("--steps", type=click.IntRange(1), help="Steps of a masked model.  [default: the engine's]")
 @click.option("--cfg-scale", type=click.FloatRange(0), help="Guidance; 1 is none.  [default: the engine's]")
 @click.option("--temperature", type=click.FloatRange(0), help="0 always takes the likeliest.  [default: the engine's]")
 @click.option("--top-k", type=click.IntRange(0), help="Keep the k likeliest; 0 keeps all.  [default: the engine's]")
 @click.option("--top-p", type=click.FloatRange(0, 1), help="Keep this much probability.  [default: the engine's]")
 @threads_option
 def generate(
-    engine: Path, labels: str, output: Path, seed: int, cfg_scale: float | None, temperature: float | None,
-    top_k: int | None, top_p: float | None, threads: int,
+    engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path, image: Path | None,
+    mask: Path | None, keep: float | None, seed: int, steps: int | None, cfg_scale: float | None,
+    temperature: float | None, top_k: int | None, top_p: float | None, threads: int,
 ) -> None:  # fmt: skip
-    """Draw pictures with an engine (or a checkpoint, in PyTorch)."""
-    import numpy as np
+    """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
+    A causal model keeps the upper rows of a picture (--keep 0.5 completes the lower half); a masked model keeps tokens
+    all over it, or redraws what a mask shows; a next-scale model keeps the coarse scales.
+    """
     from compress.candidate import open_candidate
+    from compress.editing import known_tokens
     from compress.measure.images import save_grid
     from compress.settings import InputError
 
-    classes = np.array(whole_numbers(labels, "--labels", "3,1,4"), dtype=np.int64)
     drawer = open_candidate(str(engine), threads)
+    classes, texts = wanted(drawer.shape, labels, count, features)
+    if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
+        raise InputError("--image goes with exactly one of --mask and --keep")
+    known = known_tokens(drawer, image, mask, keep, len(classes)) if image else None
     try:
-        sampler = drawer.sampler.changed(cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p)
-        pictures = drawer.decode_images(drawer.draw_tokens(classes, seed, sampler))
+        sampler = drawer.sampler.changed(
+            cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p, steps=steps
+        )
+        pictures = drawer.decode_images(drawer.draw_tokens(classes, seed, sampler, texts, known))
     except ValueError as error:
         raise InputError(str(error)) from error
     save_grid(pictures, output)
     click.echo(f"{output}: {len(classes)} pictures")
+
+
+def wanted(
+    shape: Shape, labels: str | None, count: int | None, features: Path | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+    """The classes (N,) to draw, and features of texts, as the options say.
+
+    Raises:
+        InputError: the model takes something else.
+    """
+    import numpy as np
+
+    from compress.settings import InputError
+
+    if shape.text is not None:
+        if features is None or labels is not None:
+            raise InputError("this model draws texts: give --features FILE.npy, not --labels")
+        try:
+            texts = np.load(features, allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--features: {features}: not a readable .npy file ({error})") from error
+        return np.zeros(len(texts), dtype=np.int64), texts
+    if features is not None:
+        raise InputError("--features: this model draws no texts; leave it out")
+    if shape.classes == 0:
+        if labels is not None:
+            raise InputError("--labels: this model knows no classes; give --count instead")
+        return np.zeros(count or 1, dtype=np.int64), None
+    if labels is None or count is not None:
+        raise InputError(f"--labels: needed, one of 0 to {shape.classes - 1} for each picture, separated by commas")
+    return np.array(whole_numbers(labels, "--labels", "3,1,4"), dtype=np.int64), None
 
 
 @click.command()

@@ -13,10 +13,12 @@ TIMEOUT_S = 600
 DRAW = """
 import sys
 from pathlib import Path
-import numpy as np
+from export.drawing import conditions
 from export.engine import Engine
 folder, batch, threads = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-Engine.load(folder, threads=threads).generate(np.zeros(batch, dtype=np.int64), seed=0)
+engine = Engine.load(folder, threads=threads)
+labels, features = conditions(engine.shape, batch)
+engine.decode_images(engine.draw_tokens(labels, 0, None, features))
 """
 
 # ru_maxrss is no use on Linux: a child inherits the high-water mark of the process that started it. VmHWM begins anew.

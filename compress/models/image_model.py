@@ -39,6 +39,11 @@ class ImageModel:
         return self.transformer.config.shape
 
     @property
+    def picture(self) -> tuple[int, int, int]:
+        """Height, width and colour channels of a picture."""
+        return self.tokenizer.picture
+
+    @property
     def vocabulary(self) -> int:
         """Image tokens."""
         return self.shape.vocabulary
@@ -95,9 +100,15 @@ class ImageModel:
         runner = TorchRunner(self.transformer)
         return draw(runner, labels, self.shape, sampler or self.sampler, seed, features, known)
 
-    def generate(self, labels: NDArray[np.int64], seed: int = 0, sampler: Sampler | None = None) -> NDArray[np.uint8]:
-        """New pictures (B, H, W, C) of these classes (B,)."""
-        return self.decode_images(self.draw_tokens(labels, seed, sampler))
+    def generate(
+        self,
+        labels: NDArray[np.int64],
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        features: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.uint8]:
+        """New pictures (B, H, W, C) of these classes (B,), or of texts with features (B, P, C)."""
+        return self.decode_images(self.draw_tokens(labels, seed, sampler, features))
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (B, H, W, C) of tokens (B, T)."""
@@ -124,6 +135,7 @@ class TorchRunner:
         """Logits (R, 1, O) of the first token, unless the model is masked."""
         self.labels, rows, shape = torch.from_numpy(labels), len(labels), self.shape
         if shape.order == "masked":
+            self.features = None if features is None else torch.from_numpy(features)
             return None
         self.past = self.transformer.empty_cache(rows)
         if shape.order == "next-scale":
@@ -146,7 +158,7 @@ class TorchRunner:
         with torch.no_grad():
             if self.shape.order == "masked":
                 inputs = torch.cat([self.labels[:, None] + self.shape.first_class, given], dim=1)
-                return self.transformer(inputs).numpy()
+                return self.transformer(inputs, self.features).numpy()
             start = self.past[0].key.shape[2]
             end = start + self.shape.side_at(start) ** 2
             latents = self.transformer.scales.features(given)[:, start - 1 : end - 1]

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.models.codebook import Codebook
+from compress.models.conditioned import CrossAttention, SteeredNorm
 from compress.models.scales import MultiScaleQuantizer, ScalesConfig
+from compress.models.uvit import Stem, Tail, TextCondition, UvitConfig
 from export.shape import Order, Shape, TextShape
 
-GATED = ("swiglu",)
+GATED = ("swiglu", "geglu")
 QUICK_GELU = 1.702  # gelu(x) ~ x sigmoid(1.702 x)
 
 Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias"]
@@ -54,6 +56,10 @@ class TransformerConfig:
     makes it for all blocks. `registers` tokens are appended and dropped again; `patch` x `patch` tokens
     become one position and are told apart again before the head (both of masked models). `context` is how many
     positions have an embedding, 0: as many as a picture needs. `outputs` 0: one for each token.
+
+    `uvit` is the stem and the head of a masked model of texts; then modulation is ``text``: every block attends to the
+    text too, and its pooled embedding scales and shifts the norms. `class_token` puts the class before the tokens of a
+    masked model. `post_norm` normalises after each branch was added (BERT), `embedding_norm` before the first block.
     """
 
     vocabulary: int
@@ -64,8 +70,8 @@ class TransformerConfig:
     layers: tuple[LayerConfig, ...]
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_epsilon: float = 1e-5
-    activation: Literal["swiglu", "gelu", "gelu-tanh", "quick-gelu"] = "swiglu"
-    positions: Literal["rotary-2d", "learned"] = "rotary-2d"
+    activation: Literal["swiglu", "geglu", "gelu", "gelu-tanh", "quick-gelu"] = "swiglu"
+    positions: Literal["rotary-2d", "learned", "none"] = "rotary-2d"
     rotary_base: float = 10_000.0
     bias: bool = False
     tied_head: bool = False
@@ -75,7 +81,7 @@ class TransformerConfig:
     final_affine: bool = True
     head_bias: bool = False
     qk_norm: Literal["none", "rms", "layernorm", "l2"] = "none"
-    modulation: Literal["none", "class", "class-position"] = "none"
+    modulation: Literal["none", "class", "class-position", "text"] = "none"
     shared_modulation: bool = False
     rotary_prefix: Literal["identity", "zero"] = "identity"
     lead: int = 0
@@ -86,6 +92,7 @@ class TransformerConfig:
     text: TextShape | None = None
     scales: tuple[int, ...] = ()
     latent_width: int = 0
+    uvit: UvitConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no model has.
@@ -113,8 +120,22 @@ class TransformerConfig:
                 f"lead {self.lead}, modulation {self.modulation}: at most one start token, and masked models are "
                 "modulated by class alone"
             )
+        if (self.uvit is None) != (self.modulation != "text") or (
+            self.uvit and (self.order != "masked" or self.text is None or self.bias or self.norm != "rmsnorm")
+        ):
+            raise ValueError(
+                f"modulation {self.modulation}, order {self.order}: uvit and modulation text go together, in masked "
+                "models of a text with rmsnorm and without biases"
+            )
+        if self.uvit and (self.width % self.uvit.cross_heads or (self.uvit.halved and any(n % 2 for n in self.grid))):
+            raise ValueError(
+                f"uvit: cross_heads {self.uvit.cross_heads} must divide the width {self.width}, and a grid "
+                f"{self.grid} that is halved must have even sides"
+            )
         if self.positions == "rotary-2d" and self.order != "causal":
             raise ValueError(f"order {self.order}: only causal models have rotary-2d positions here; use learned")
+        if self.positions == "none" and self.uvit is None:
+            raise ValueError("positions none: only a U-ViT, whose convolutions know their neighbours, does without")
         if self.order == "next-scale" and (
             not self.scales or self.scales[0] != 1 or self.latent_width < 1 or (self.scales[-1],) * 2 != self.grid
         ):
@@ -191,13 +212,14 @@ class Surroundings(NamedTuple):
 
     `mask` (S, P + S) or (B, 1, S, P + S), true where a query sees a key; None with `causal` is the triangle, without it
     everything. `rotary` are the cosines and sines of the positions; `condition` (B, 1 or S, D), or (B, 1 or S, 6 D)
-    where modulation is shared.
+    where modulation is shared; `states` (B, P, D) those of a text that blocks attend to.
     """
 
     mask: Tensor | None
     causal: bool
     rotary: tuple[Tensor, Tensor] | None = None
     condition: Tensor | None = None
+    states: Tensor | None = None
 
     def behind(self, start: int) -> Surroundings:
         """The same for the positions from `start` on, as the head reads them."""
@@ -332,6 +354,8 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.activation == "swiglu":
             return self.down(functional.silu(self.gate(x)) * self.up(x))
+        if self.activation == "geglu":
+            return self.down(functional.gelu(self.gate(x)) * self.up(x))
         up = self.up(x)
         if self.activation == "quick-gelu":
             return self.down(up * torch.sigmoid(QUICK_GELU * up))
@@ -385,6 +409,31 @@ class Block(nn.Module):
         return x + ffn_gate * self.dropout(self.ffn(self.ffn_norm(x) * (1 + ffn_scale) + ffn_shift)), present
 
 
+class TextBlock(nn.Module):
+    """Pre-norm residual layer with attention to a text too; the text's vector scales and shifts all three norms."""
+
+    def __init__(self, config: TransformerConfig, layer: LayerConfig, uvit: UvitConfig) -> None:
+        super().__init__()
+        width, epsilon = config.width, config.norm_epsilon
+        self.attention_norm = SteeredNorm(width, epsilon, width)
+        self.attention = Attention(config, layer)
+        self.text_norm = SteeredNorm(width, epsilon, width)
+        self.text = CrossAttention(width, width, uvit.cross_heads)
+        self.ffn_norm = SteeredNorm(width, epsilon, width)
+        self.ffn = FeedForward(config, layer)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor, around: Surroundings, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+        """x (B, S, D)."""
+        condition, states = around.condition, around.states
+        assert condition is not None
+        assert states is not None
+        mixed, present = self.attention(self.attention_norm(x, condition), around, past)
+        x = x + self.dropout(mixed)
+        x = x + self.dropout(self.text(self.text_norm(x, condition), states))
+        return x + self.dropout(self.ffn(self.ffn_norm(x, condition))), present
+
+
 class TextPrefix(nn.Module):
     """Features of a text as the positions before the picture: a two-layer network, and learned features of no text."""
 
@@ -413,10 +462,11 @@ class TokenTransformer(nn.Module):
         self.config = config
         self.tokens = 0 if config.order == "next-scale" else config.first_class  # rows before those of the classes
         classes = 0 if config.text else config.classes + 1
-        self.embedding = nn.Embedding(self.tokens + classes + min(config.lead, 1), config.width)
+        embedding = config.uvit.embedding if config.uvit else config.width
+        self.embedding = nn.Embedding(self.tokens + classes + min(config.lead, 1), embedding)
         if config.positions == "learned":
             self.position = nn.Embedding(config.reach, config.width)
-        else:
+        elif config.positions == "rotary-2d":
             cosine, sine = rotary_table(config)
             self.register_buffer("cosine", cosine, persistent=False)
             self.register_buffer("sine", sine, persistent=False)
@@ -425,7 +475,13 @@ class TokenTransformer(nn.Module):
         if config.patch > 1:
             self.merge = nn.Conv2d(config.width, config.width, config.patch, stride=config.patch, bias=False)
             self.divide = nn.Linear(config.width, config.width * config.patch**2, bias=False)
-        if config.text:
+        if config.uvit:
+            assert config.text is not None
+            around = (config.uvit, config.grid, config.width, config.norm_epsilon)
+            self.text: TextPrefix | TextCondition
+            self.text = TextCondition(config.uvit, config.text, config.width, config.norm_epsilon)
+            self.stem, self.tail = Stem(*around), Tail(*around)
+        elif config.text:
             self.text = TextPrefix(config.text, config.width)
         if config.order == "next-scale":
             self.latent = nn.Linear(config.latent_width, config.width)
@@ -437,14 +493,16 @@ class TokenTransformer(nn.Module):
             self.moment = nn.Embedding(config.reach, config.width)
         if config.shared_modulation:
             self.shared = nn.Linear(config.width, 6 * config.width)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in config.layers)
+        self.blocks = nn.ModuleList(
+            TextBlock(config, layer, config.uvit) if config.uvit else Block(config, layer) for layer in config.layers
+        )
         self.norm = make_norm(config.final_norm or config.norm, config.width, config.norm_epsilon, config.final_affine)
-        self.final_modulation = Modulation(config.width, 2) if config.modulation != "none" else None
+        self.final_modulation = Modulation(config.width, 2) if config.modulation not in ("none", "text") else None
         if config.tied_head:
             if config.head_bias:
                 self.head_bias = nn.Parameter(torch.zeros(config.predicted))
         else:
-            self.head = nn.Linear(config.width, config.predicted, bias=config.head_bias)
+            self.head = nn.Linear(embedding, config.predicted, bias=config.head_bias)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights: normal of deviation 0.02, residual branches scaled down by depth as in GPT-2.
@@ -464,7 +522,7 @@ class TokenTransformer(nn.Module):
     def set_dropout(self, probability: float) -> None:
         """Drop attention weights and residual branches with this probability while training."""
         for block in self.blocks:
-            assert isinstance(block, Block)
+            assert isinstance(block, (Block, TextBlock))
             block.dropout.p = block.attention.dropout = probability
 
     # What the blocks read
@@ -494,7 +552,7 @@ class TokenTransformer(nn.Module):
         config = self.config
         labels = inputs[:, 0] - config.first_class
         if config.order == "masked":
-            return self.prepare_masked(inputs[:, 1:], labels)
+            return self.prepare_masked(inputs[:, 1:], labels, features)
         if config.order == "next-scale":
             latents = self.scales.features(inputs[:, 1:])
             first = latents.new_zeros(len(inputs), 1, config.latent_width)
@@ -504,8 +562,15 @@ class TokenTransformer(nn.Module):
         valid = None if features is None else (features != 0).any(dim=-1)
         return self.prepare_causal(inputs[:, 1:] if config.text else inputs, None, labels, features, valid)
 
-    def prepare_masked(self, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Surroundings]:
-        """Of tokens (B, T), some of them mask tokens, and classes (B,)."""
+    def prepare_masked(
+        self, tokens: Tensor, labels: Tensor, features: Tensor | None = None
+    ) -> tuple[Tensor, Surroundings]:
+        """Of tokens (B, T), some of them mask tokens, and classes (B,); where the model has a text, its features."""
+        if self.config.uvit:
+            assert features is not None
+            states, vector = self.text(features, labels == self.config.null_class)
+            x = self.stem(self.embedding(tokens), states, vector)
+            return x, Surroundings(None, causal=False, condition=vector, states=states)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x, _ = self.located(self.embedding(tokens), positions)
         if self.config.patch > 1:
@@ -593,6 +658,8 @@ class TokenTransformer(nn.Module):
     def predictions(self, x: Tensor, around: Surroundings) -> Tensor:
         """Logits (B, T, O) of the last residual stream (B, S, D): only of the positions that predict a token."""
         config = self.config
+        if config.uvit:
+            return self.head(self.tail(self.norm(x), around.states, around.condition))
         if config.order == "causal":
             return self.logits(x[:, config.prefix - 1 :], around.behind(config.prefix - 1))
         if config.patch > 1:
