@@ -182,9 +182,10 @@ def test_a_part_of_the_config_that_is_no_mapping_is_named(saved, key):
         ("transformer", {"width": 0}, "config.json: transformer: width 0: must be at least 1"),
         ("transformer", {"norm": "batchnorm"}, "config.json: transformer.norm: 'batchnorm' is not one of "),
         ("transformer", {"layers": []}, "config.json: transformer: grid (8, 8) and 0 layers: need at least one token"),
-        ("tokenizer", {"kind": "vq"}, "config.json: tokenizer.kind: 'vq' is not a tokenizer; known: 'pixels'"),
-        ("tokenizer", {"levels": 9}, "config.json: tokenizer.levels: 9 is not the transformer's vocabulary; write 17"),
-        ("sampler", {"top_p": 0.0}, "config.json: sampler: cfg_scale 1.5, temperature 1.0, top_k 0, top_p 0.0: need"),
+        ("tokenizer", {"kind": "vqq"}, "config.json: tokenizer.kind: 'vqq' is not a tokenizer; did you mean 'vq'?"),
+        ("tokenizer", {"kind": "vq"}, "config.json: tokenizer: unknown key 'levels'; known: autoencoder, grid"),
+        ("tokenizer", {"levels": 9}, "config.json: tokenizer: has 9 tokens, 64 for each picture; the transformer has 17"),
+        ("sampler", {"top_p": 0.0}, "config.json: sampler: top_p 0.0: must be above 0 and at most 1"),
         ("quantized", {"head": {"weights": "int3"}}, "config.json: quantized.head.weights: 'int3' is not one of "),
         (
             "quantized",
