@@ -65,6 +65,10 @@ class Tensors:
         """The output channels of a layer's weight."""
         return int(self[f"{name}.weight"].shape[0])
 
+    def has(self, module: str) -> bool:
+        """Whether there is any weight of a module."""
+        return any(name.startswith(f"{self.prefix}{module}.") for name in self.state)
+
     def count(self, template: str) -> int:
         """How many there are of a numbered module, by the highest number, so that what lies below it is missed."""
         pattern = re.compile(re.escape(f"{self.prefix}{template}.").replace(re.escape("{}"), r"(\d+)"))
@@ -99,11 +103,10 @@ def side(tensors: Tensors, layout: Layout, template: str, *, finest_first: bool)
     names = [template.format(level) for level in range(levels)]
     if not finest_first:
         names.reverse()
-    output = layout.parts.get("output", "output")
     return Side(
         tuple(tensors.width(f"{name}.{layout.block.format(0)}.conv1") for name in names),
         blocks,
-        tuple(i for i, name in enumerate(names) if f"{name}.{layout.attention.format(0)}.{output}.weight" in tensors),
+        tuple(i for i, name in enumerate(names) if tensors.has(f"{name}.{layout.attention.format(0)}")),
     )
 
 
@@ -116,7 +119,7 @@ def infer(tensors: Tensors, layout: Layout, **known: Any) -> VqConfig:
     decoder = side(tensors, layout, layout.decoder_level, finest_first=layout.finest_first)
     encoder = Side((), 1, decoder.attention_levels)
     stem, head_kernel = 0, 3
-    if "encoder.conv_in.weight" in tensors:
+    if tensors.has("encoder"):
         encoder = side(tensors, layout, layout.encoder_level, finest_first=True)
         stem = tensors.width("encoder.conv_in")
         head_kernel = int(tensors["encoder.conv_out.weight"].shape[2])
@@ -126,9 +129,7 @@ def infer(tensors: Tensors, layout: Layout, **known: Any) -> VqConfig:
             f"{decoder.attention_levels}; they must be the same"
         )
     codes, code_width = tensors["quantize.embedding.weight"].shape
-    has_quant = "post_quant_conv.weight" in tensors
-    output = layout.parts.get("output", "output")
-    middle_attention = bool(layout.middle_attention) and f"decoder.{layout.middle_attention}.{output}.weight" in tensors
+    quant_kernel = int(tensors["post_quant_conv.weight"].shape[2]) if tensors.has("post_quant_conv") else 0
     fields = {
         "codes": int(codes),
         "code_width": int(code_width),
@@ -139,8 +140,8 @@ def infer(tensors: Tensors, layout: Layout, **known: Any) -> VqConfig:
         "decoder_blocks": decoder.blocks,
         "stem_width": 0 if encoder.channels[:1] in ((), (stem,)) else stem,
         "attention_levels": decoder.attention_levels,
-        "middle_attention": middle_attention,
-        "quant_kernel": int(tensors["post_quant_conv.weight"].shape[2]) if has_quant else 0,
+        "middle_attention": bool(layout.middle_attention) and tensors.has(f"decoder.{layout.middle_attention}"),
+        "quant_kernel": quant_kernel,
         "head_kernel": head_kernel,
     }
     try:

@@ -68,10 +68,13 @@ def test_what_is_wrong_is_named(golden) -> None:
         r"tensor 'quantize.embedding.weight' holds NaN or Inf",
         **{"quantize.embedding.weight": torch.full((64, 8), torch.nan)},
     )
-    refused(
-        r"encoder has attention in levels \(\) and the decoder in \(1,\)",
-        **{"encoder.conv_blocks.1.attn.0.proj_out.weight": None},
-    )
+    refused("tensor 'encoder.conv_in.weight' is missing", **{"encoder.conv_in.weight": None})
+    refused("tensor 'post_quant_conv.weight' is missing", **{"post_quant_conv.weight": None})
+    for module in ("decoder.mid.1", "encoder.conv_blocks.1.attn.0"):
+        refused(f"tensor '{module}.proj_out.weight' is missing", **{f"{module}.proj_out.weight": None})
+    attention = {name: None for name in case.state if name.startswith("encoder.conv_blocks.1.attn.")}
+    refused(r"encoder has attention in levels \(\) and the decoder in \(1,\)", **attention)
+    refused("33 channels: norm_groups 32 must divide them", **{"encoder.conv_in.weight": torch.zeros(33, 3, 3, 3)})
 
 
 def test_a_checkpoint_without_an_encoder_decodes_only(golden) -> None:
