@@ -7,7 +7,7 @@ features of a text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -193,19 +193,32 @@ def reveal_surest(runner: Runner, task: Task, tokens: NDArray[np.int64], positio
         # A position that drew the mask token would count as open again.
         logits = runner.step(task.rows(tokens))[:, positions, : task.shape.vocabulary]
         logits = guide(logits, sampler, step, steps)
-        chosen = choose(logits, sampler, task.noise, step, steps)
+        noise = sampler.choice_at(step, steps)
+        chosen = choose(logits, cooled(sampler, noise), task.noise, step, steps)
         drawn = np.where(unknown, chosen, tokens[:, positions])
         done = (step + 1) / steps
         masked = 0 if step + 1 == steps else int(masked_share(sampler.schedule, done) * count)
         masked = min(max(masked, 1), left - 1) if step + 1 < steps and left > 1 else 0
         if masked:
-            scores = tempered(logits, sampler, step, steps)
-            sureness = log_probability(logits.astype(np.float64) if scores is None else scores, chosen)
-            sureness += sampler.choice_temperature * (1 - done) * gumbel(task.noise, sureness.shape[1:])
+            sureness = sure(logits, chosen, sampler, step) + noise * gumbel(task.noise, chosen.shape[1:])
             sureness = np.where(unknown, sureness, np.inf)
             again = np.argsort(sureness, axis=1, kind="stable")[:, :masked]
             np.put_along_axis(drawn, again, task.shape.mask_token, axis=1)
         tokens[:, positions] = drawn
+
+
+def cooled(sampler: Sampler, noise: float) -> Sampler:
+    """How tokens are drawn while positions are chosen with so much noise."""
+    return replace(sampler, temperature=noise, end_temperature=None) if sampler.reveal == "logit" else sampler
+
+
+def sure(logits: NDArray[np.float32], chosen: NDArray[np.int64], sampler: Sampler, step: int) -> NDArray[np.float64]:
+    """How sure the tokens chosen (B, n) from logits (B, n, O) are: their logits, or log-probabilities."""
+    exact = logits.astype(np.float64)
+    if sampler.reveal == "logit":
+        return np.take_along_axis(exact, chosen[..., None], axis=-1)[..., 0]
+    scores = tempered(logits, sampler, step, sampler.steps)
+    return log_probability(exact if scores is None else scores, chosen)
 
 
 def log_probability(logits: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:

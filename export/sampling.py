@@ -28,26 +28,30 @@ Streams = Sequence[np.random.Generator]
 class Sampler:
     """How tokens are drawn from logits.
 
-    `cfg_scale` 1 is no guidance; it is held constant, or grows from 1 to its value over the steps: linearly, or as
-    (1 - cos(pi x^guidance_power)) / 2. `temperature` 0 takes the likeliest token; `end_temperature` is that of the last
-    step, the inverse in between linear. `top_k` 0 and `top_p` 1 keep all tokens.
+    `cfg_scale` 1 is no guidance; it is held constant, or grows from 1 to its value over the steps: linearly (with
+    ``ramp`` it would reach it one step later), or as (1 - cos(pi x^guidance_power)) / 2. `temperature` 0 takes the
+    likeliest token; `end_temperature` is that of the last step, the inverse in between linear. `top_k` 0 and `top_p` 1
+    keep all tokens.
 
     Masked models take `steps`; `schedule` says what share is still masked after each. `reveal` chooses which positions
     are: ``halton`` spreads them over the picture by a fixed sequence, ``confidence`` keeps those drawn with the highest
-    probability, perturbed by Gumbel noise times `choice_temperature`, which falls to 0.
+    probability, perturbed by Gumbel noise times `choice_temperature`; ``logit`` those of the highest logit, where the
+    tokens are drawn at that temperature too. It falls to 0 as steps are done: at the first step it has fallen by one
+    (`choice_fall` ``after``), or is still whole (``before``).
     """
 
     cfg_scale: float = 1.0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    guidance: Literal["constant", "linear", "power-cosine"] = "constant"
+    guidance: Literal["constant", "linear", "ramp", "power-cosine"] = "constant"
     guidance_power: float = 1.0
     end_temperature: float | None = None
     steps: int = 12
     schedule: Schedule = "cosine"
-    reveal: Literal["halton", "confidence"] = "confidence"
+    reveal: Literal["halton", "confidence", "logit"] = "confidence"
     choice_temperature: float = 1.0
+    choice_fall: Literal["after", "before"] = "after"
 
     def __post_init__(self) -> None:
         for name in ("cfg_scale", "temperature", "top_k", "guidance_power", "choice_temperature"):
@@ -79,6 +83,8 @@ class Sampler:
             return self.cfg_scale
         if self.guidance == "linear":
             grown = step / max(steps - 1, 1)
+        elif self.guidance == "ramp":
+            grown = step / steps
         else:
             grown = (1 - math.cos(math.pi * (step / steps) ** self.guidance_power)) / 2
         return 1 + (self.cfg_scale - 1) * grown
@@ -89,6 +95,11 @@ class Sampler:
             return self.temperature
         done = step / max(steps - 1, 1)
         return 1 / ((1 - done) / self.temperature + done / self.end_temperature)
+
+    def choice_at(self, step: int, steps: int) -> float:
+        """The temperature of the choice of positions at a step (from 0) of so many."""
+        fallen = (step + 1) / steps if self.choice_fall == "after" else step / max(steps - 1, 1)
+        return self.choice_temperature * (1 - fallen)
 
 
 def guide(logits: NDArray[np.float32], sampler: Sampler, step: int, steps: int) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from compress.models.containers import PICKLES, SAFETENSORS, Entry, entries
 from compress.settings import InputError
 
 CONFIG = "config.json"
+PIPELINE = ("model_index.json", "transformer")  # what marks a pipeline of diffusers, and the part that draws tokens
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # each can be turned into the others
 # What a folder may hold, in order of preference; a pattern with * is a sharded checkpoint's index.
 LAYOUTS = (
@@ -55,8 +56,9 @@ class Checkpoint(Mapping[str, Tensor]):
         Raises:
             InputError: nothing is there, or not exactly one thing to read; a file is damaged, or a pickle holds code.
         """
-        folder = path if path.is_dir() else path.parent
-        index, files = weight_files(path)
+        part = path / PIPELINE[1] if (path / PIPELINE[0]).is_file() else path
+        folder = part if part.is_dir() else part.parent
+        index, files = weight_files(part)
         found = entries(files[0], weights=weights) if index is None else shard_entries(index, weights)
         config = {**read_config(folder / CONFIG), **(overrides or {})}
         return cls(path, files, config, without_wrapping(found))

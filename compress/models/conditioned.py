@@ -48,11 +48,11 @@ class Steer(nn.Module):
 
 
 class SteeredNorm(nn.Module):
-    """RMSNorm whose result a vector scales and shifts."""
+    """A normalisation whose result a vector scales and shifts."""
 
-    def __init__(self, width: int, epsilon: float, condition: int) -> None:
+    def __init__(self, norm: nn.Module, width: int, condition: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(width, eps=epsilon)
+        self.norm = norm
         self.modulation = Steer(width, condition)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:

@@ -415,11 +415,12 @@ class TextBlock(nn.Module):
     def __init__(self, config: TransformerConfig, layer: LayerConfig, uvit: UvitConfig) -> None:
         super().__init__()
         width, epsilon = config.width, config.norm_epsilon
-        self.attention_norm = SteeredNorm(width, epsilon, width)
+        self.attention_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, width)
         self.attention = Attention(config, layer)
-        self.text_norm = SteeredNorm(width, epsilon, width)
+        self.text_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, width)
         self.text = CrossAttention(width, width, uvit.cross_heads)
-        self.ffn_norm = SteeredNorm(width, epsilon, width)
+        # The original's third norm is another kind than its first two.
+        self.ffn_norm = SteeredNorm(nn.LayerNorm(width, eps=epsilon, bias=False), width, width)
         self.ffn = FeedForward(config, layer)
         self.dropout = nn.Dropout(0.0)
 

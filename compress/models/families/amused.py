@@ -1,0 +1,263 @@
+"""aMUSEd (diffusers UVit2DModel): a pipeline's folder or its `transformer/`, masked, drawn from a text.
+
+Features of a text are the penultimate states of its CLIP encoder, and its pooled embedding as one more row. Those of no
+text, which guidance needs, are what the folder's own encoder says of the empty text; without it give
+`null_features`, a .npy file of them. `micro_conds` are what else the model is told: width, height, crop, crop, score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.models import clip
+from compress.models.checkpoint import CONFIG, Checkpoint, Planned, read_config
+from compress.models.published import grid_of, stated
+from compress.models.tokenizer import Tokenizer
+from compress.models.transformer import LayerConfig, TransformerConfig
+from compress.models.uvit import UvitConfig
+from compress.settings import InputError
+from export.sampling import Sampler
+from export.shape import TextShape
+
+EXPECTED = (
+    "embed.embeddings.weight",
+    "cond_embed.linear_1.weight",
+    "transformer_layers.0.attn2.to_q.weight",
+    "mlm_layer.conv2.weight",
+)
+TOKENIZER = "give the pipeline's vqvae folder"
+CONDITIONS = 5  # width, height, crop from the left, crop from the top, aesthetic score
+SCORE = 6.0  # that the authors' pipeline asks for
+FACTOR = 16  # pixels along a token's side, where there is no vqvae to ask
+STEPS = 12
+
+
+def matches(checkpoint: Checkpoint) -> bool:
+    """Whether the names are this family's."""
+    return all(name in checkpoint for name in EXPECTED)
+
+
+def architecture(checkpoint: Checkpoint) -> TransformerConfig:
+    """From shapes, and the heads and the grid that config.json states.
+
+    Raises:
+        InputError: config.json asks for what no published model has.
+    """
+    config = checkpoint.config
+    if config.get("use_bias", False) or not config.get("ln_elementwise_affine", True):
+        raise InputError(f"{checkpoint.path}: config: biases, and norms without weights, are not supported")
+    width, text_width = checkpoint.shape("encoder_proj.weight")
+    channels, embedding = checkpoint.shape("embed.conv.weight")[:2]
+    heads = stated(checkpoint, "num_attention_heads") or 16
+    size_width = stated(checkpoint, "micro_cond_encode_dim") or 256
+    pooled_width = checkpoint.shape("cond_embed.linear_1.weight")[1] - CONDITIONS * size_width
+    ffn = checkpoint.shape("transformer_layers.0.ff.net.2.weight")[1]
+    parts = pipeline_of(checkpoint.path)
+    factor = pixels_of_a_token(parts)
+    grid = grid_of(checkpoint, "", factor, stated(checkpoint, "sample_size") or 16)
+    halved = "down_block.downsample.conv.weight" in checkpoint
+    return TransformerConfig(
+        vocabulary=checkpoint.shape("mlm_layer.conv2.weight")[0],
+        classes=1,
+        grid=grid,
+        width=width,
+        head_width=width // heads,
+        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("transformer_layers"),
+        norm_epsilon=float(config.get("layer_norm_eps", 1e-6)),
+        activation="geglu",
+        positions="none",
+        order="masked",
+        modulation="text",
+        text=TextShape(text_length(checkpoint, parts), max(text_width, pooled_width)),
+        uvit=UvitConfig(
+            embedding=embedding,
+            channels=channels,
+            depth=checkpoint.numbers("down_block.res_blocks"),
+            heads=stated(checkpoint, "block_num_heads") or 12,
+            cross_heads=heads,
+            text_width=text_width,
+            pooled_width=pooled_width,
+            size=conditions(checkpoint, (float(grid[1] * factor), float(grid[0] * factor), 0.0, 0.0, SCORE)),
+            size_width=size_width,
+            halved=halved,
+        ),
+    )
+
+
+def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by our names; of the embeddings the tokens' and the mask token's, which is the last of them.
+
+    Raises:
+        InputError: the features of no text are given wrongly, or not at all.
+    """
+    table = checkpoint["embed.embeddings.weight"]
+    yield "embedding.weight", torch.cat([table[: config.vocabulary], table[-1:]])
+    yield "text.null", null_features(checkpoint, config)
+    for their, our in (
+        ("encoder_proj", "text.project"),
+        ("encoder_proj_layer_norm", "text.norm"),
+        ("cond_embed.linear_1", "text.up"),
+        ("cond_embed.linear_2", "text.down"),
+        ("embed.layer_norm", "stem.norm"),
+        ("embed.conv", "stem.enter"),
+        ("project_to_hidden_norm", "stem.leave_norm"),
+        ("project_to_hidden", "stem.leave"),
+        ("project_from_hidden_norm", "norm"),
+        ("project_from_hidden", "tail.enter"),
+        ("mlm_layer.conv1", "tail.leave"),
+        ("mlm_layer.layer_norm", "tail.norm"),
+        ("mlm_layer.conv2", "head"),
+    ):
+        yield f"{our}.weight", flat(checkpoint[f"{their}.weight"])
+    for place, their, ours in (("down", "downsample", "stem"), ("up", "upsample", "tail")):
+        yield from stage(checkpoint, f"{place}_block", f"{ours}.stage")
+        if config.uvit and config.uvit.halved:
+            yield f"{ours}.resample.norm.weight", checkpoint[f"{place}_block.{their}.norm.weight"]
+            yield f"{ours}.resample.convolution.weight", checkpoint[f"{place}_block.{their}.conv.weight"]
+    for index in range(len(config.layers)):
+        yield from block(checkpoint, f"transformer_layers.{index}", f"blocks.{index}")
+
+
+def block(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one transformer layer."""
+    for number, norm in ((1, "attention_norm"), (2, "text_norm"), (3, "ffn_norm")):
+        yield f"{our}.{norm}.norm.weight", checkpoint[f"{their}.norm{number}.norm.weight"]
+        yield f"{our}.{norm}.modulation.linear.weight", checkpoint[f"{their}.norm{number}.linear.weight"]
+    yield from attention(checkpoint, f"{their}.attn1", f"{our}.attention")
+    yield from attention(checkpoint, f"{their}.attn2", f"{our}.text")
+    up, gate = checkpoint[f"{their}.ff.net.0.proj.weight"].chunk(2)
+    yield f"{our}.ffn.up.weight", up
+    yield f"{our}.ffn.gate.weight", gate
+    yield f"{our}.ffn.down.weight", checkpoint[f"{their}.ff.net.2.weight"]
+
+
+def stage(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one convolutional stage."""
+    for index in range(checkpoint.numbers(f"{their}.res_blocks")):
+        for part, name in (
+            ("depthwise.weight", "depthwise.weight"),
+            ("norm.weight", "norm.weight"),
+            ("channelwise_linear_1.weight", "up.weight"),
+            ("channelwise_linear_2.weight", "down.weight"),
+            ("cond_embeds_mapper.weight", "modulation.linear.weight"),
+        ):
+            yield f"{our}.blocks.{index}.{name}", checkpoint[f"{their}.res_blocks.{index}.{part}"]
+        for part, name in (("gamma", "weight"), ("beta", "bias")):
+            tensor = checkpoint[f"{their}.res_blocks.{index}.channelwise_norm.{part}"]
+            yield f"{our}.blocks.{index}.response.{name}", tensor.flatten()
+        theirs, ours = f"{their}.attention_blocks.{index}", f"{our}.texts.{index}"
+        if f"{theirs}.kv_mapper.weight" in checkpoint:
+            yield f"{ours}.states.weight", checkpoint[f"{theirs}.kv_mapper.weight"]
+        for number, name in ((1, "first"), (2, "second")):
+            yield f"{ours}.{name}_norm.weight", checkpoint[f"{theirs}.norm{number}.weight"]
+            yield from attention(checkpoint, f"{theirs}.attn{number}", f"{ours}.{name}")
+
+
+def attention(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one attention."""
+    for part, name in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "output")):
+        yield f"{our}.{name}.weight", checkpoint[f"{their}.{part}.weight"]
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """A 1 x 1 convolution's weights as a linear layer's; others as they are."""
+    return tensor.flatten(1) if tensor.dim() == 4 else tensor
+
+
+def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | None:
+    """The pipeline's VQModel, where it is there."""
+    from compress.models import tokenizers
+
+    parts = pipeline_of(checkpoint.path)
+    if parts is None or not (parts / "vqvae").is_dir():
+        return None
+    opened = Checkpoint.open(parts / "vqvae", {"grid": list(config.grid)})
+    return tokenizers.read(opened, opened.config, str(parts / "vqvae"))
+
+
+def sampler(checkpoint: Checkpoint) -> Sampler:
+    """As the authors' pipeline draws."""
+    return Sampler(cfg_scale=10.0, steps=STEPS, reveal="confidence", choice_temperature=2.0, choice_fall="before")
+
+
+def pipeline_of(path: Path) -> Path | None:
+    """The folder of the whole pipeline, of which the path is that or a part."""
+    return next((each for each in (path, *path.parents[:2]) if (each / "text_encoder" / CONFIG).is_file()), None)
+
+
+def pixels_of_a_token(parts: Path | None) -> int:
+    """Pixels along one side of a token's patch."""
+    blocks = read_config(parts / "vqvae" / CONFIG).get("block_out_channels") if parts else None
+    return int(2 ** (len(blocks) - 1)) if isinstance(blocks, list) else FACTOR
+
+
+def text_length(checkpoint: Checkpoint, parts: Path | None) -> int:
+    """Rows of a text's features: one for each of its tokens, and the pooled embedding."""
+    given = given_null(checkpoint)
+    if given is not None:
+        return len(given)
+    return 1 + (clip.length(parts) if parts else clip.LENGTH)
+
+
+def given_null(checkpoint: Checkpoint) -> np.ndarray[Any, Any] | None:
+    """The features of no text that the user gives.
+
+    Raises:
+        InputError: the file is no array of two axes.
+    """
+    path = checkpoint.config.get("null_features")
+    if path is None:
+        return None
+    try:
+        array = np.load(Path(str(path)).expanduser(), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{checkpoint.path}: config.null_features: {path}: not a readable .npy file") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
+        raise InputError(f"{checkpoint.path}: config.null_features: {path}: not one array of rows of features")
+    return array.astype(np.float32)
+
+
+def null_features(checkpoint: Checkpoint, config: TransformerConfig) -> Tensor:
+    """The features (P, C) of no text.
+
+    Raises:
+        InputError: they are not given, and there is no text encoder to ask.
+    """
+    assert config.text is not None
+    if isinstance(checkpoint, Planned):
+        return torch.empty(config.text.length, config.text.width, device="meta")
+    given = given_null(checkpoint)
+    if given is not None:
+        return torch.from_numpy(given)
+    parts = pipeline_of(checkpoint.path)
+    if parts is None:
+        raise InputError(
+            f"{checkpoint.path}: no text_encoder beside it, so the features of no text are not known; give the "
+            "pipeline's folder, or state config.null_features, a .npy file (texts' tokens + 1, width)"
+        )
+    return torch.from_numpy(clip.features(parts, [""])[0])
+
+
+def conditions(checkpoint: Checkpoint, usual: tuple[float, ...]) -> tuple[float, ...]:
+    """What the model is told of the picture besides the text.
+
+    Raises:
+        InputError: they are stated, but not as five numbers.
+    """
+    found = checkpoint.config.get("micro_conds", usual)
+    if (
+        not isinstance(found, (list, tuple))
+        or len(found) != CONDITIONS
+        or not all(isinstance(each, (int, float)) for each in found)
+    ):
+        raise InputError(
+            f"{checkpoint.path}: config.micro_conds: {found!r} are not five numbers: width, height, crop from the "
+            "left and from the top, aesthetic score"
+        )
+    return tuple(float(each) for each in found)
