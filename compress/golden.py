@@ -28,7 +28,7 @@ from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.passes.export import pictures_of
 from compress.settings import InputError, setting
 from export.engine import Engine, run_once
-from export.onnx_model import export_model, image_decoder, plain_graph
+from export.onnx_model import export_model, plain_graph
 from export.sampling import Sampler, halton_order
 from export.shape import Shape
 
@@ -302,7 +302,7 @@ def decoded(
     decoder = tokenizer.decoder().eval()
     with torch.no_grad():
         ways = {"torch": decoder(torch.from_numpy(tokens))[1].numpy()}
-    ways["engine"] = run_graph(image_decoder(pictures_of(tokenizer)), "pixels", {"tokens": tokens})
+    ways["engine"] = run_graph(pictures_of(tokenizer).decoder_graph, "pixels", {"tokens": tokens})
     rows = []
     for way, pixels in ways.items():
         bounded = np.clip(pixels, 0, 1) if clamped else pixels

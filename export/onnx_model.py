@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -142,12 +143,28 @@ class Latents(nn.Module):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Modules of a tokenizer: tokens (B, T) to pictures (uint8, and float32), and back where the checkpoint can."""
+    """Modules of a tokenizer: tokens (B, T) to pictures (uint8, and float32), and back where the checkpoint can.
+
+    Their graphs are exported once, however many transformers are exported beside them; nobody may change them.
+    """
 
     decoder: nn.Module
     encoder: nn.Module | None
     length: int
     picture: tuple[int, int, int]
+
+    @cached_property
+    def decoder_graph(self) -> ir.Model:
+        """Tokens (B, T) to `images` uint8 (B, H, W, C), and `pixels` float32 in 0..1 before clamping and rounding."""
+        return plain_graph(self.decoder, example_tokens(self.length), "image_decoder", "tokens", "images", "pixels")
+
+    @cached_property
+    def encoder_graph(self) -> ir.Model | None:
+        """`images` uint8 (B, H, W, C) to `tokens` (B, T)."""
+        if self.encoder is None:
+            return None
+        images = torch.zeros(EXAMPLE_BATCH, *self.picture, dtype=torch.uint8)
+        return plain_graph(self.encoder, images, "image_encoder", "images", "tokens")
 
 
 def export_model(
@@ -180,8 +197,8 @@ def export_model(
     if fixed_batch:
         fix_batch(decode, fixed_batch)
     optional: dict[str, ir.Model] = {}
-    if pictures.encoder is not None:
-        optional["image_encoder"] = image_encoder(pictures.encoder, pictures.picture)
+    if pictures.encoder_graph is not None:
+        optional["image_encoder"] = pictures.encoder_graph
     if shape.order == "next-scale":
         optional["scales"] = plain_graph(
             Latents(transformer), example_tokens(shape.length), "scales", "tokens", "latents"
@@ -204,7 +221,7 @@ def export_model(
     )
     return OnnxModel(
         decode,
-        image_decoder(pictures),
+        pictures.decoder_graph,
         manifest,
         image_encoder=optional.get("image_encoder"),
         scales=optional.get("scales"),
@@ -280,17 +297,6 @@ def plain_graph(module: nn.Module, given: Tensor, title: str, takes: str, *gives
     model = traced(module, (given,), ({0: "batch"},))
     rename(model, [takes], list(gives), title)
     return model
-
-
-def image_decoder(pictures: Pictures) -> ir.Model:
-    """Tokens (B, T) to `images` uint8 (B, H, W, C), and `pixels` float32 in 0..1 before clamping and rounding."""
-    return plain_graph(pictures.decoder, example_tokens(pictures.length), "image_decoder", "tokens", "images", "pixels")
-
-
-def image_encoder(encoder: nn.Module, picture: tuple[int, int, int]) -> ir.Model:
-    """Pictures uint8 (B, H, W, C) to `tokens` (B, T)."""
-    images = torch.zeros(EXAMPLE_BATCH, *picture, dtype=torch.uint8)
-    return plain_graph(encoder, images, "image_encoder", "images", "tokens")
 
 
 def tidy(model: ir.Model) -> None:

@@ -578,7 +578,7 @@ class TokenTransformer(nn.Module):
             maps = x.transpose(1, 2).unflatten(2, self.config.grid)  # (B, D, h, w)
             x = self.merge(maps).flatten(2).transpose(1, 2)
         if self.config.registers:
-            x = torch.cat([x, self.registers.expand(len(x), -1, -1)], dim=1)
+            x = torch.cat([x, self.registers.expand(x.shape[0], -1, -1)], dim=1)
         return x, Surroundings(None, causal=False, condition=self.shareable(self.conditioned(labels, positions)))
 
     def prepare_scales(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from compress.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import Tokenizer
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import setting
+from compress.settings import digest, setting
 from export.conformance import check
 from export.lowering import LoweringError
 from export.manifest import Target
@@ -49,6 +50,21 @@ class Export(Pass):
         return Outcome(made, {"nodes": len(list(made.decode.graph))})
 
 
+LATEST: dict[str, Pictures] = {}  # a run exports one tokenizer beside many transformers
+
+
 def pictures_of(tokenizer: Tokenizer) -> Pictures:
-    """What an engine needs of a tokenizer."""
-    return Pictures(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
+    """What an engine needs of a tokenizer; of equal tokenizers one after the other it is the same."""
+    key = fingerprint(tokenizer)
+    if key not in LATEST:
+        LATEST.clear()
+        LATEST[key] = Pictures(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
+    return LATEST[key]
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """SHA-256 of what the tokenizer is."""
+    state = hashlib.sha256(digest(tokenizer.describe()).encode())
+    for name, tensor in tokenizer.state().items():
+        state.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return state.hexdigest()

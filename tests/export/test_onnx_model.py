@@ -10,7 +10,7 @@ import pytest
 
 from compress.models.tokenizer import PixelTokenizer
 from compress.passes.export import pictures_of
-from export.onnx_model import OnnxModel, export_model, fix_batch, image_decoder, quiet
+from export.onnx_model import OnnxModel, export_model, fix_batch, quiet
 from export.shape import Shape
 
 CACHED = [f"{layer}.{part}" for layer in range(2) for part in ("key", "value")]
@@ -116,7 +116,7 @@ def test_the_image_decoder_looks_up_the_level_of_each_token_in_raster_order(expo
 
 
 def test_the_image_decoders_output_has_the_grid() -> None:
-    model = image_decoder(pictures_of(PixelTokenizer(5, (2, 3))))
+    model = pictures_of(PixelTokenizer(5, (2, 3))).decoder_graph
     assert shapes(model.graph.inputs) == {"tokens": ["batch", 6]}
     assert shapes(model.graph.outputs) == {"images": ["batch", 2, 3, 1], "pixels": ["batch", 2, 3, 1]}
 
