@@ -15,6 +15,7 @@ from compress.models.image_model import ImageModel
 from compress.models.scales import ScalesConfig
 from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+from compress.models.uvit import UvitConfig
 from compress.models.vq import VqAutoencoder, VqConfig
 from compress.passes import Context
 from export.sampling import Sampler
@@ -154,6 +155,26 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "tied_head": True,
         "head_bias": True,
         "outputs": 18,
+    },
+    "u-vit": {
+        "order": "masked",
+        "classes": 1,
+        "positions": "none",
+        "activation": "geglu",
+        "modulation": "text",
+        "text": TextShape(5, 6),
+        "uvit": UvitConfig(
+            embedding=12,
+            channels=16,
+            depth=1,
+            heads=2,
+            cross_heads=2,
+            text_width=6,
+            pooled_width=4,
+            size=(64.0, 64.0, 0.0, 0.0, 6.0),
+            size_width=4,
+            halved=True,
+        ),
     },
     "next-scale": {**NEXT_SCALE},
     "next-scale-shared": {**NEXT_SCALE, "shared_modulation": True},

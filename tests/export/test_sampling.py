@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from export.sampling import Sampler, choose, draw, keep_likeliest, keep_nucleus
+from export.drawing import draw
+from export.sampling import Sampler, choose, guide, halton_order, keep_likeliest, keep_nucleus, masked_share
+from export.shape import Shape
 
 NOTHING = -np.inf
 
@@ -18,12 +20,30 @@ def streams(count: int, seed: int = 0) -> list[np.random.Generator]:
 
 def drawn(step, labels, sampler: Sampler = Sampler(), seed: int = 0, length: int = 3) -> np.ndarray:  # noqa: B008
     """Tokens of a model of 4 tokens and 2 classes."""
-    return draw(step, np.array(labels), vocabulary=4, classes=2, length=length, sampler=sampler, seed=seed)
+    return draw(Feeder(step), np.array(labels), Shape("causal", 4, 2, (1, length)), sampler, seed)
+
+
+class Feeder:
+    """A runner of a function from tokens (R, 1) to logits (R, V), whose first tokens are the classes."""
+
+    def __init__(self, step) -> None:
+        self.function = step
+
+    def begin(self, labels: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+        return self.step(labels[:, None] + 4)
+
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        return self.function(tokens)[:, None]
 
 
 def flat(tokens: np.ndarray) -> np.ndarray:
     """A model without opinions."""
     return np.zeros((len(tokens), 4), dtype=np.float32)
+
+
+def chosen(logits: np.ndarray, sampler: Sampler, noise: list) -> np.ndarray:
+    """One token for each row of logits (B, V)."""
+    return choose(logits[:, None], sampler, noise)[:, 0]
 
 
 class Recorder:
@@ -46,16 +66,25 @@ def test_a_sampler_keeps_what_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cfg_scale": -1.0}, {"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}]
+    ("wrong", "text"),
+    [
+        ({"cfg_scale": -1.0}, "cfg_scale -1.0: must be at least 0"),
+        ({"temperature": -0.1}, "temperature -0.1: must be at least 0"),
+        ({"top_k": -1}, "top_k -1: must be at least 0"),
+        ({"top_p": 0.0}, "top_p 0.0: must be above 0 and at most 1"),
+        ({"top_p": 1.1}, "top_p 1.1: must be above 0 and at most 1"),
+        ({"guidance_power": -1.0}, "guidance_power -1.0: must be at least 0"),
+        ({"choice_temperature": -1.0}, "choice_temperature -1.0: must be at least 0"),
+        ({"steps": 0}, "steps 0: must be at least 1"),
+        ({"end_temperature": 0.0}, "temperature 1.0 to 0.0: both must be above 0"),
+        ({"end_temperature": 1.0, "temperature": 0.0}, "temperature 0.0 to 1.0: both must be above 0"),
+    ],
 )
-def test_a_sampler_out_of_range_is_refused_with_its_values(wrong) -> None:
-    values = {"cfg_scale": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0, **wrong}
-    listed = ", ".join(f"{name} {value}" for name, value in values.items())
-    with pytest.raises(ValueError, match="cfg_scale") as error:
-        Sampler(**wrong)
-    assert str(error.value) == f"{listed}: need numbers of at least 0, and top_p above 0 and at most 1"
-    with pytest.raises(ValueError, match="top_p above 0"):
-        Sampler().changed(**wrong)
+def test_a_sampler_out_of_range_is_refused_with_its_value(wrong, text) -> None:
+    for make in (Sampler, Sampler().changed):
+        with pytest.raises(ValueError, match="must be") as error:
+            make(**wrong)
+        assert str(error.value) == text
 
 
 def test_only_a_scale_of_one_is_no_guidance() -> None:
@@ -84,7 +113,7 @@ def test_guidance_of_zero_is_the_null_class_alone() -> None:
 
 def test_temperature_zero_takes_the_first_of_the_likeliest_whatever_the_seed() -> None:
     logits = np.array([[1, 3, 3, 0]], dtype=np.float32)
-    assert [choose(logits, Sampler(temperature=0, top_p=0.1), streams(1, seed)).item() for seed in range(5)] == [1] * 5
+    assert [chosen(logits, Sampler(temperature=0, top_p=0.1), streams(1, seed)).item() for seed in range(5)] == [1] * 5
 
 
 def test_top_k_keeps_ties_with_the_last_it_keeps() -> None:
@@ -95,14 +124,14 @@ def test_top_k_keeps_ties_with_the_last_it_keeps() -> None:
 
 def test_top_k_of_at_least_the_vocabulary_changes_nothing() -> None:
     logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-    plain = choose(logits, Sampler(), streams(5))
-    assert (choose(logits, Sampler(top_k=4), streams(5)) == plain).all()
-    assert (choose(logits, Sampler(top_k=9), streams(5)) == plain).all()
+    plain = chosen(logits, Sampler(), streams(5))
+    assert (chosen(logits, Sampler(top_k=4), streams(5)) == plain).all()
+    assert (chosen(logits, Sampler(top_k=9), streams(5)) == plain).all()
 
 
 def test_top_k_of_one_takes_the_likeliest() -> None:
     logits = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    assert (choose(logits, Sampler(top_k=1), streams(50)) == logits.argmax(axis=1)).all()
+    assert (chosen(logits, Sampler(top_k=1), streams(50)) == logits.argmax(axis=1)).all()
 
 
 @pytest.mark.parametrize(
@@ -125,8 +154,8 @@ def test_top_p_always_keeps_the_likeliest_and_treats_rows_apart() -> None:
 def test_top_p_holds_the_share_after_temperature() -> None:
     # At temperature 0.5 the shares 0.6 and 0.4 become 0.36 / 0.52 = 0.69 and 0.31, so 0.65 keeps the first alone.
     logits = np.log(np.array([[0.6, 0.4]], dtype=np.float32))
-    cold = [choose(logits, Sampler(temperature=0.5, top_p=0.65), streams(1, seed)).item() for seed in range(40)]
-    warm = [choose(logits, Sampler(top_p=0.65), streams(1, seed)).item() for seed in range(40)]
+    cold = [chosen(logits, Sampler(temperature=0.5, top_p=0.65), streams(1, seed)).item() for seed in range(40)]
+    warm = [chosen(logits, Sampler(top_p=0.65), streams(1, seed)).item() for seed in range(40)]
     assert set(cold) == {0}
     assert set(warm) == {0, 1}
 
@@ -160,10 +189,10 @@ def test_equal_seeds_give_equal_tokens_and_others_do_not() -> None:
 
 def test_a_uniform_draw_of_zero_is_no_token_rather_than_not_a_number() -> None:
     class Zero:
-        def random(self, size: int) -> np.ndarray:
-            return np.array([0.0, 0.5, 0.0, 0.5])[:size]
+        def random(self, size: tuple[int, ...]) -> np.ndarray:
+            return np.array([0.0, 0.5, 0.0, 0.5]).reshape(size)
 
-    assert choose(np.zeros((1, 4), dtype=np.float32), Sampler(), [Zero()]).tolist() == [1]
+    assert chosen(np.zeros((1, 4), dtype=np.float32), Sampler(), [Zero()]).tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -183,3 +212,76 @@ def test_labels_that_are_no_classes_are_refused(labels, text) -> None:
 
 def test_the_null_class_can_be_drawn() -> None:
     assert drawn(flat, [2]).shape == (1, 3)
+
+
+# Schedules, by hand
+
+
+@pytest.mark.parametrize(
+    ("changes", "scales"),
+    [
+        ({"guidance": "constant"}, [5, 5, 5, 5]),
+        ({"guidance": "linear"}, [1, 1 + 4 / 3, 1 + 8 / 3, 5]),
+        # 1 + 4 (1 - cos(pi x^p)) / 2 at x = 0, 1/4, 1/2, 3/4; cos 0, pi/4, pi/2, 3 pi/4
+        ({"guidance": "power-cosine"}, [1, 3 - 2**0.5, 3, 3 + 2**0.5]),
+        # x^2 = 0, 1/16, 1/4, 9/16
+        (
+            {"guidance": "power-cosine", "guidance_power": 2.0},
+            [1, 3 - 2 * np.cos(np.pi / 16), 3 - 2**0.5, 3 - 2 * np.cos(9 * np.pi / 16)],
+        ),
+    ],
+)
+def test_guidance_grows_as_its_schedule_says(changes, scales) -> None:
+    sampler = Sampler(cfg_scale=5.0, **changes)
+    assert [sampler.scale_at(step, 4) for step in range(4)] == pytest.approx(scales)
+
+
+def test_guidance_of_a_single_step_begins_at_none() -> None:
+    assert Sampler(cfg_scale=5.0, guidance="linear").scale_at(0, 1) == 1
+    assert Sampler(cfg_scale=5.0, guidance="constant").scale_at(0, 1) == 5
+
+
+def test_guidance_is_applied_to_every_position_of_a_step() -> None:
+    rows = np.array([[[2.0, 4.0], [1.0, 0.0]], [[1.0, 5.0], [0.0, 0.0]]], dtype=np.float32)  # given, null
+    sampler = Sampler(cfg_scale=3.0, guidance="linear")
+    assert guide(rows, sampler, 0, 2).tolist() == [[[2.0, 4.0], [1.0, 0.0]]]  # scale 1
+    assert guide(rows, sampler, 1, 2).tolist() == [[[4.0, 2.0], [3.0, 0.0]]]  # null + 3 (given - null)
+    assert guide(rows, Sampler(), 1, 2) is rows
+
+
+def test_the_inverse_of_the_temperature_is_linear() -> None:
+    sampler = Sampler(temperature=1.0, end_temperature=0.25)  # inverses 1, 2, 3, 4
+    assert [sampler.temperature_at(step, 4) for step in range(4)] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert sampler.temperature_at(0, 1) == 1
+    assert [Sampler(temperature=0.7).temperature_at(step, 3) for step in range(3)] == [0.7] * 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("linear", [1, 0.75, 0.5, 0]),
+        ("square", [1, 1 - 1 / 16, 0.75, 0]),
+        ("cosine", [1, np.cos(np.pi / 8), 0.5**0.5, 0]),
+        ("arccos", [1, np.arccos(0.25) * 2 / np.pi, 2 / 3, 0]),
+    ],
+)
+def test_a_schedule_says_what_share_is_still_masked(schedule, shares) -> None:
+    assert [masked_share(schedule, done) for done in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(shares, abs=1e-12)
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (3, 5), (1, 1), (24, 24), (64, 64)])
+def test_the_halton_order_visits_every_cell_once(grid) -> None:
+    order = halton_order(grid)
+    assert sorted(order.tolist()) == list(range(grid[0] * grid[1]))
+
+
+def test_the_halton_order_begins_as_its_points_do() -> None:
+    # Rows by base 2: 1/2, 1/4, 3/4, 1/8; columns by base 3: 1/3, 2/3, 1/9, 4/9. On a grid of 4 x 3:
+    # (2, 1), (1, 2), (3, 0), (0, 1)
+    assert halton_order((4, 3))[:4].tolist() == [7, 5, 9, 1]
+
+
+def test_the_halton_order_spreads_the_first_cells_over_the_picture() -> None:
+    first = halton_order((16, 16))[:64]
+    quarters = np.bincount((first // 16 // 8) * 2 + first % 16 // 8, minlength=4)
+    assert quarters.min() >= 14
