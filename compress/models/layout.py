@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.models.tokenizer import Autoencoder, VqTokenizer
+from compress.models.pictures import Autoencoder
+from compress.models.tokenizer import VqTokenizer
 from compress.models.vq import VqAutoencoder, VqConfig
 from compress.settings import InputError
 
