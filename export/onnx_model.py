@@ -257,7 +257,7 @@ def source_graph(transformer: nn.Module) -> ir.Model:
         extras["labels"], extra_dims["labels"] = labels, {0: "batch"}
     if shape.text:
         # Traced with a text of another length than the model's: afterwards its length is 0.
-        extras["features"] = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TEXT, shape.text.width)
+        extras["features"] = torch.zeros(EXAMPLE_BATCH, min(EXAMPLE_TEXT, shape.text.length - 1), shape.text.width)
         extras["valid"] = torch.ones(EXAMPLE_BATCH, shape.text.length, dtype=torch.bool)
         extra_dims |= {"features": {0: "batch", 1: "text"}, "valid": {0: "batch"}}
     cache_dims = {0: "batch", 2: "past"}
