@@ -53,7 +53,8 @@ def exact_nll(transformer, pictures):
     kind = transformer.embedding.weight.dtype
     probabilities = transformer(inputs, None if features is None else features.to(kind)).softmax(-1)
     chosen = probabilities.gather(2, torch.from_numpy(pictures.tokens)[..., None])[..., 0]
-    return torch.stack([-row[torch.from_numpy(scored)].log().mean() for row, scored in zip(chosen, asked.scored)])
+    scored = torch.from_numpy(asked.scored)
+    return -torch.stack([row[counted].log().mean() for row, counted in zip(chosen, scored, strict=True)])
 
 
 def slope(transformer, pictures, scaled):

@@ -81,7 +81,10 @@ def test_a_head_takes_its_query_key_value_and_output_weights_with_it(tiny_model)
 def test_layers_without_effect_can_go(any_model, given):
     model = any_model.transformer
     with torch.no_grad():
-        for linear in (model.blocks[0].attention.output, model.blocks[0].ffn.down):
+        branches = [model.blocks[0].attention.output, model.blocks[0].ffn.down]
+        if any_model.transformer.config.uvit:
+            branches.append(model.blocks[0].text.output)
+        for linear in branches:
             for parameter in linear.parameters():
                 parameter.zero_()
         shallower = keep_layers(model, [1])

@@ -12,13 +12,30 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
+from compress.models.examples import Examples, examples
 from compress.models.image_model import ImageModel
 from compress.passes import Context
 from compress.passes.export import pictures_of
 from compress.passes.quantize import Quantize
 from export.engine import Engine
-from export.onnx_model import OnnxModel, export_model, source_graph
+from export.onnx_model import OnnxModel, export_model, plain_graph, source_graph
+from export.shape import TextShape
 
+# 1 + 1 + 1 + 4 + 9 tokens are as many as those of the other kinds.
+NEXT_SCALE: dict[str, Any] = {
+    "order": "next-scale",
+    "grid": (3, 3),
+    "scales": (1, 1, 1, 2, 3),
+    "latent_width": 6,
+    "positions": "learned",
+    "norm": "layernorm",
+    "norm_affine": False,
+    "final_affine": False,
+    "modulation": "class",
+    "qk_norm": "l2",
+    "activation": "gelu-tanh",
+    "bias": True,
+}
 LEARNED = {"norm": "layernorm", "positions": "learned", "bias": True}
 # Heads are 16 wide because GroupQueryAttention rotates multiples of 16 only; 32 inputs make two groups of 16.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -27,6 +44,31 @@ SHAPES: dict[str, dict[str, Any]] = {
     "learned": {**LEARNED, "activation": "gelu", "tied_head": True},
     "learned tanh": {**LEARNED, "activation": "gelu-tanh", "layers": 1},
     "narrow heads": {"head_width": 8, "layers": 1},
+    "quick gelu": {**LEARNED, "activation": "quick-gelu", "context": 20, "layers": 1},
+    "zero prefix": {"rotary_prefix": "zero", "layers": 1},
+    "lead": {
+        **LEARNED,
+        "lead": 1,
+        "modulation": "class-position",
+        "qk_norm": "layernorm",
+        "activation": "gelu",
+        "final_norm": "rmsnorm-bias",
+    },
+    "modulated": {**LEARNED, "lead": 1, "modulation": "class", "activation": "gelu", "layers": 1},
+    "text": {"classes": 1, "text": TextShape(5, 6), "rotary_prefix": "zero"},
+    "masked": {
+        "order": "masked",
+        "positions": "learned",
+        "modulation": "class",
+        "registers": 1,
+        "qk_norm": "rms",
+        "tied_head": True,
+        "head_bias": True,
+        "outputs": 18,
+    },
+    "masked without classes": {**LEARNED, "order": "masked", "activation": "gelu", "classes": 0, "layers": 1},
+    "next-scale": NEXT_SCALE,
+    "next-scale shared": {**NEXT_SCALE, "shared_modulation": True},
 }
 FORMATS: dict[str, dict[str, Any]] = {
     "int8 dynamic": {"weights": "int8", "activations": "int8", "dynamic": True},
@@ -56,10 +98,25 @@ def model_of(tiny_model: Callable[..., ImageModel], tmp_path_factory: pytest.Tem
 def exported(model_of: Callable[..., ImageModel]) -> Callable[..., OnnxModel]:
     """Exported models: `exported("rotary", "onnxruntime")`; each call gives a graph of its own."""
     source = functools.cache(lambda kind: source_graph(model_of(kind).transformer))
+    others: dict[tuple[str, str], Any] = {}
+
+    def remembered(model: ImageModel, kind: str) -> Callable[..., Any]:
+        """`plain_graph`, once for each graph: all grey levels share theirs."""
+
+        def make(module: Any, given: Any, name: str, *outputs: str) -> Any:
+            key = (kind if model.tokenizer.state() else "grey", name)
+            if key not in others:
+                others[key] = plain_graph(module, given, name, *outputs)
+            return others[key].clone()
+
+        return make
 
     def make(kind: str, target: str = "onnxruntime", **settings: Any) -> OnnxModel:
         model = model_of(kind)
-        with mock.patch("export.onnx_model.source_graph", return_value=source(kind).clone()):
+        with (
+            mock.patch("export.onnx_model.source_graph", return_value=source(kind).clone()),
+            mock.patch("export.onnx_model.plain_graph", remembered(model, kind)),
+        ):
             return export_model(
                 model.transformer,
                 pictures_of(model.tokenizer),
@@ -91,3 +148,17 @@ def inputs() -> NDArray[np.int64]:
     """Teacher-forced inputs (3, 16): a class, then the picture's tokens but the last."""
     generator = np.random.default_rng(1)
     return np.concatenate([generator.integers(17, 27, (3, 1)), generator.integers(0, 17, (3, 15))], axis=1)
+
+
+@pytest.fixture(scope="session")
+def asked_of(model_of: Callable[..., ImageModel], pictures_of_kind: Callable) -> Callable[[str], Examples]:
+    """Teacher-forced examples of three pictures, as the model of a kind reads them."""
+
+    def make(kind: str) -> Examples:
+        generator = np.random.default_rng(1)
+        shape = model_of(kind).shape
+        labels = generator.integers(0, max(shape.classes, 1), 3)
+        pictures = TokenSet(generator.integers(0, 17, (3, 16)), labels, np.zeros(3, dtype=np.int64))
+        return examples(shape, pictures_of_kind(shape, pictures))
+
+    return make

@@ -39,7 +39,7 @@ def test_masked_shares_cover_the_cosine_schedule_evenly(seed) -> None:
     hidden = masks(1000, 256, seed).sum(axis=1)
     assert hidden.min() >= 1
     assert hidden.max() == 256
-    # The mean of cos(x pi / 2) over 0..1 is 2 / pi, and rounding up adds half a token; quantile q is cos((1 - q) pi / 2).
+    # The mean of cos(x pi / 2) over 0..1 is 2 / pi, and rounding up adds half a token.
     assert hidden.mean() == pytest.approx(256 * 2 / np.pi + 0.5, abs=0.5)
     for share in (0.25, 0.5, 0.75):
         assert np.quantile(hidden, share) == pytest.approx(256 * np.cos((1 - share) * np.pi / 2), abs=2)

@@ -82,7 +82,10 @@ def test_hidden_states_come_nearer_when_they_count(reference, pruned, context, t
 
     def gap(model):
         with torch.no_grad():
-            theirs, own = (list(each.transformer.layer_outputs(*each.transformer.prepare(inputs)))[-1] for each in (reference, model))
+            theirs, own = (
+                list(each.transformer.layer_outputs(*each.transformer.prepare(inputs)))[-1]
+                for each in (reference, model)
+            )
         return float((own - theirs).square().mean())
 
     gaps = {}

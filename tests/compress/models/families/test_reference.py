@@ -184,7 +184,11 @@ def test_a_part_of_the_config_that_is_no_mapping_is_named(saved, key):
         ("transformer", {"layers": []}, "config.json: transformer: grid (8, 8) and 0 layers: need at least one token"),
         ("tokenizer", {"kind": "vqq"}, "config.json: tokenizer.kind: 'vqq' is not a tokenizer; did you mean 'vq'?"),
         ("tokenizer", {"kind": "vq"}, "config.json: tokenizer: unknown key 'levels'; known: autoencoder, grid"),
-        ("tokenizer", {"levels": 9}, "config.json: tokenizer: has 9 tokens, 64 for each picture; the transformer has 17"),
+        (
+            "tokenizer",
+            {"levels": 9},
+            "config.json: tokenizer: has 9 tokens, 64 for each picture; the transformer has 17",
+        ),
         ("sampler", {"top_p": 0.0}, "config.json: sampler: top_p 0.0: must be above 0 and at most 1"),
         ("quantized", {"head": {"weights": "int3"}}, "config.json: quantized.head.weights: 'int3' is not one of "),
         (
