@@ -215,10 +215,33 @@ class WholeLoop:
         return self.session.run(["logits"], {"tokens": tokens, **self.feeds})[0]
 
 
+class RepeatingLoop:
+    """A causal graph without a cache: every step reads all tokens up to here again."""
+
+    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
+        self.session, self.shape = sessions.decode, manifest.shape
+        self.tokens = np.zeros((rows, 0), dtype=np.int64)
+        self.feeds: dict[str, NDArray[Any]] = {}
+
+    def begin(
+        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32] | None:
+        """Logits (R, 1, O) of the first token of these classes (R,)."""
+        self.tokens = np.zeros((len(labels), 0), dtype=np.int64)
+        self.feeds = {"labels": labels} if self.shape.labelled else {}
+        return self.step(labels[:, None] + self.shape.first_class)
+
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (R, 1, O) behind the next tokens (R, 1)."""
+        self.tokens = np.concatenate([self.tokens, tokens], axis=1)
+        return self.session.run(["logits"], {"tokens": self.tokens, **self.feeds})[0][:, -1:]
+
+
 def make_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:
     """The loop that the manifest's graph wants."""
     if manifest.cache == "none":
-        return WholeLoop(sessions, manifest, rows)
+        kind = WholeLoop if manifest.shape.order == "masked" else RepeatingLoop
+        return kind(sessions, manifest, rows)
     if manifest.shape.order == "next-scale":
         return ScaleLoop(sessions, manifest, rows)
     if manifest.shape.text:
