@@ -33,7 +33,9 @@ def test_a_shipped_model_is_opened_by_its_name(
     shutil.copytree(checkpoint, tmp_path / "tiny")
     monkeypatch.setattr(zoo, "ROOT", tmp_path)
     assert isinstance(open_candidate("tiny"), ImageModel)
-    with pytest.raises(InputError, match=r"'tinny' is neither a file or folder nor a shipped model; did you mean 'tiny'\?"):
+    with pytest.raises(
+        InputError, match=r"'tinny' is neither a file or folder nor a shipped model; did you mean 'tiny'\?"
+    ):
         open_candidate("tinny")
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from compress.models.examples import examples
 from compress.models.quantized import LinearQuantization, QuantizedLinear, quantizations
 from compress.models.straight_through import StraightThroughLinear, settled, straight_through, trainable
 from compress.passes.quantize import Quantize
@@ -27,7 +28,7 @@ def test_a_trainable_copy_computes_exactly_what_the_quantized_model_does(
 ):
     model = Quantize(**settings).run(tiny_model(bias=bias), context()).model.transformer
     student = trainable(model)
-    inputs = torch.from_numpy(inputs_of(tiny_tokens.part("held_out", 3)))
+    inputs = torch.from_numpy(examples(model.config.shape, tiny_tokens.part("held_out", 3)).inputs)
     with torch.no_grad():
         assert torch.equal(student(inputs), model(inputs))
     assert len([module for module in student.modules() if isinstance(module, StraightThroughLinear)]) == 14
@@ -42,7 +43,7 @@ def test_training_the_copy_leaves_the_model_alone_and_settles_on_its_grid(tiny_m
     model = Quantize(weights="int4").run(tiny_model(bias=True), context()).model.transformer
     before = {name: value.clone() for name, value in model.state_dict().items()}
     student = trainable(model)
-    inputs = torch.from_numpy(inputs_of(tiny_tokens.part("train", 4)))
+    inputs = torch.from_numpy(examples(model.config.shape, tiny_tokens.part("train", 4)).inputs)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.5)
     student(inputs).square().mean().backward()
     optimizer.step()

@@ -12,7 +12,15 @@ from scipy import special
 from torch import nn
 from torch.nn import functional
 
-from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig, rotary_table, rotate
+from compress.models.transformer import (
+    LayerConfig,
+    Surroundings,
+    TokenTransformer,
+    TransformerConfig,
+    rotary_table,
+    rotate,
+    scales_mask,
+)
 
 ROTARY = TransformerConfig(
     vocabulary=5, classes=3, grid=(3, 4), width=16, head_width=8, layers=(LayerConfig(2, 2, 24), LayerConfig(4, 2, 8))
@@ -21,6 +29,9 @@ LEARNED = TransformerConfig(
     vocabulary=5, classes=3, grid=(3, 4), width=16, head_width=8, layers=(LayerConfig(2, 2, 32),) * 2,
     norm="layernorm", activation="gelu", positions="learned", bias=True, tied_head=True,
 )  # fmt: skip
+
+
+CAUSAL = Surroundings(None, causal=True)
 
 
 def build(config: TransformerConfig) -> TokenTransformer:
@@ -67,7 +78,7 @@ def test_a_layernorm_gelu_block_equals_pytorchs_own_encoder_layer() -> None:
         # head width 8 times 2 heads is the width 16, so both split heads alike
         x = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(3))
         mask = nn.Transformer.generate_square_subsequent_mask(6)
-        torch.testing.assert_close(own(x, None, None, None)[0], block(x, src_mask=mask), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(own(x, CAUSAL, None)[0], block(x, src_mask=mask), atol=1e-5, rtol=1e-5)
 
 
 def test_grouped_query_attention_equals_repeated_keys_and_values() -> None:
@@ -82,7 +93,7 @@ def test_grouped_query_attention_equals_repeated_keys_and_values() -> None:
         scores = query @ key.transpose(2, 3) / math.sqrt(8)
         scores = scores.masked_fill(~torch.ones(5, 5, dtype=torch.bool).tril(), -torch.inf)
         mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(2, 5, 32)
-        torch.testing.assert_close(attention(x, None, None, None)[0], attention.output(mixed), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attention(x, CAUSAL, None)[0], attention.output(mixed), atol=1e-5, rtol=1e-5)
 
 
 def test_rotary_positions_are_complex_turns_by_row_then_by_column() -> None:
@@ -112,7 +123,7 @@ def test_a_tied_head_reads_the_embedding_of_the_image_tokens() -> None:
     model = build(LEARNED)
     x = torch.randn(1, 2, 16)
     expected = functional.linear(model.norm(x), model.embedding.weight[:5])
-    torch.testing.assert_close(model.logits(x), expected)
+    torch.testing.assert_close(model.logits(x, CAUSAL), expected)
     assert "head.weight" not in model.state_dict()
 
 
@@ -262,3 +273,100 @@ def test_the_linears_of_the_blocks_are_named_as_in_the_state_dict() -> None:
     ]
     assert all(f"{name}.weight" in model.state_dict() for name in names)
     assert len(names) == 14
+
+
+# What kinds of models differ in, by hand
+
+
+def test_queries_and_keys_are_normalised_as_the_config_says() -> None:
+    x = torch.randn(2, 4, 5, 8, generator=torch.Generator().manual_seed(8))  # (B, H, S, d)
+    norms = {
+        kind: build(replace(ROTARY, qk_norm=kind)).blocks[0].attention.query_norm
+        for kind in ("none", "rms", "l2", "layernorm")
+    }
+    with torch.no_grad():
+        assert norms["none"](x) is x
+        torch.testing.assert_close(norms["l2"](x).norm(dim=-1), torch.ones(2, 4, 5))
+        together = x.transpose(1, 2).flatten(2)  # all heads of a position
+        wanted = functional.rms_norm(together, (32,), eps=1e-5).unflatten(2, (4, 8)).transpose(1, 2)
+        torch.testing.assert_close(norms["rms"](x), wanted)
+        own = norms["layernorm"].norm
+        torch.testing.assert_close(norms["layernorm"](x), functional.layer_norm(x, (8,), own.weight, own.bias, 1e-5))
+
+
+def test_l2_scores_are_cosines_times_the_heads_stretch() -> None:
+    attention = build(replace(ROTARY, qk_norm="l2", layers=(LayerConfig(2, 2, 24),))).blocks[0].attention
+    x = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        attention.stretch.copy_(torch.tensor([2.0, 5.0]))
+        query, key, value = (
+            linear(x).unflatten(-1, (2, 8)).transpose(1, 2)
+            for linear in (attention.query, attention.key, attention.value)
+        )
+        cosines = functional.cosine_similarity(query[:, :, :, None], key[:, :, None], dim=-1)  # (B, H, S, S)
+        scores = cosines * torch.tensor([2.0, 5.0])[:, None, None]
+        mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        everything = Surroundings(None, causal=False)
+        torch.testing.assert_close(attention(x, everything, None)[0], attention.output(mixed), atol=1e-5, rtol=1e-5)
+
+
+def test_quick_gelu_is_x_times_the_sigmoid_of_1702_thousandths_of_x() -> None:
+    ffn = build(replace(ROTARY, activation="quick-gelu")).blocks[0].ffn
+    x = torch.randn(2, 16)
+    torch.testing.assert_close(ffn(x), ffn.down(ffn.up(x) / (1 + torch.exp(-1.702 * ffn.up(x)))))
+
+
+def test_a_block_is_shifted_scaled_and_gated_by_the_class() -> None:
+    model = build(replace(LEARNED, modulation="class"))
+    block, x = model.blocks[0], torch.randn(2, 12, 16, generator=torch.Generator().manual_seed(10))
+    with torch.no_grad():
+        condition = model.class_vector(torch.tensor([0, 3]))[:, None]
+        parts = block.modulation.linear(functional.silu(condition)).chunk(6, dim=-1)
+        mixed, _ = block.attention(block.attention_norm(x) * (1 + parts[1]) + parts[0], CAUSAL, None)
+        middle = x + parts[2] * mixed
+        wanted = middle + parts[5] * block.ffn(block.ffn_norm(middle) * (1 + parts[4]) + parts[3])
+        found, _ = block(x, CAUSAL._replace(condition=condition), None)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_fresh_modulation_makes_every_block_the_identity() -> None:
+    model = TokenTransformer(replace(LEARNED, modulation="class"))
+    model.initialise(torch.Generator().manual_seed(0))
+    streams = list(model.layer_outputs(*model.prepare(torch.tensor([[6, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]]))))
+    assert all(torch.equal(stream, streams[0]) for stream in streams)
+
+
+def test_a_zero_prefix_lets_queries_and_keys_vanish() -> None:
+    cosine, sine = rotary_table(replace(ROTARY, rotary_prefix="zero"))
+    assert not cosine[0].any()
+    assert not sine[0].any()
+    for table, other in zip((cosine, sine), rotary_table(ROTARY), strict=True):
+        assert torch.equal(table[1:], other[1:])
+
+
+def test_a_scale_sees_itself_and_the_coarser_ones() -> None:
+    mask = scales_mask((1, 2))
+    assert mask.int().tolist() == [[1, 0, 0, 0, 0], *[[1, 1, 1, 1, 1]] * 4]
+
+
+def test_more_context_than_a_picture_needs_is_kept_but_not_read() -> None:
+    model = build(replace(LEARNED, context=20))
+    assert model.position.weight.shape == (20, 16)
+    tokens = torch.randint(0, 5, (1, 12), generator=torch.Generator().manual_seed(11))
+    with torch.no_grad():
+        before = model(tokens)
+        model.position.weight[12:] = 7
+        assert torch.equal(model(tokens), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"order": "masked"}, "order masked: only causal models have rotary-2d positions here; use learned"),
+        ({"lead": 2}, "lead 2, modulation none: at most one start token"),
+        ({"order": "next-scale", "positions": "learned"}, "next-scale needs sides that begin with 1"),
+    ],
+)
+def test_orders_that_cannot_be_are_refused(change: dict, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        replace(ROTARY, **change)
