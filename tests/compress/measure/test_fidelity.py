@@ -97,3 +97,29 @@ def test_a_logit_that_is_not_a_number_is_named(monkeypatch):
     candidate[3, 2, 1] = np.nan
     with pytest.raises(ValueError, match="candidate logits: nan at picture 3, token 2, entry 1; every logit must be"):
         fidelity(reference, candidate, targets)
+
+
+def test_only_tokens_that_are_asked_for_count_and_each_picture_the_same():
+    reference, candidate, targets = example()
+    scored = np.zeros(targets.shape, dtype=bool)
+    scored[:, :2] = True
+    part = fidelity(reference, candidate, targets, scored=scored)
+    only = fidelity(reference[:, :2], candidate[:, :2], targets[:, :2])
+    assert (part.tokens, only.tokens) == (24, 24)
+    assert part.nll == pytest.approx(only.nll)
+    assert part.kl_ci95 == pytest.approx(only.kl_ci95)
+    assert part.kl_p99 == pytest.approx(only.kl_p99)
+    assert part.agreement == pytest.approx(only.agreement)
+    scored[0] = [True, False, False, False, False]
+    uneven = fidelity(reference, candidate, targets, scored=scored)
+    p, q = (softmax(logits.astype(np.float64), axis=-1) for logits in (reference, candidate))
+    kl = rel_entr(p, q).sum(axis=-1)
+    assert uneven.kl == pytest.approx(np.mean([kl[0, 0], *kl[1:, :2].mean(axis=1)]))
+
+
+def test_a_picture_of_which_nothing_is_asked_is_refused():
+    reference, candidate, targets = example()
+    scored = np.ones(targets.shape, dtype=bool)
+    scored[3] = False
+    with pytest.raises(ValueError, match="a picture has no token that is scored"):
+        fidelity(reference, candidate, targets, scored=scored)
