@@ -10,6 +10,7 @@ from torch import Tensor
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import grid_of, heads_of
 from compress.models.transformer import LayerConfig, TransformerConfig
+from compress.settings import InputError
 from export.sampling import Sampler
 
 EXPECTED = ("tok_emb.weight", "pos_emb.weight", "cls_emb.weight", "transformer.layers.0.attn.wq.weight", "head.bias")
@@ -50,7 +51,14 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
 
 def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
     """The tensors by our names; the head's weight is the embedding's and stands in the file a second time."""
-    yield "embedding.weight", torch.cat([checkpoint["tok_emb.weight"], checkpoint["cls_emb.weight"]])
+    tokens = checkpoint["tok_emb.weight"]
+    if "head.weight" in checkpoint:
+        head = checkpoint["head.weight"]
+        if not tokens.is_meta and not torch.equal(head, tokens):
+            raise InputError(f"{checkpoint.path}: tensor 'head.weight' differs from 'tok_emb.weight'; they are tied")
+        del head
+    yield "embedding.weight", torch.cat([tokens, checkpoint["cls_emb.weight"]])
+    del tokens
     yield "position.weight", checkpoint["pos_emb.weight"]
     if config.registers:
         yield "registers", checkpoint["reg_tokens.weight"]
