@@ -8,24 +8,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.photos import photo_crops
 from calibration.tokens import TokenSet, digits, split
+from compress.models import zoo
 from compress.models.image_model import ImageModel
+from compress.models.tokenizer import Tokenizer
 from compress.settings import InputError
 
+PHOTOS = "photos-tokenizer/tokens.npz"  # crops of the photographs as tokens, beside the tokenizer that made them
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def open_source(source: str, where: str) -> TokenSet:
-    """The TokenSet called 'digits', or the one in a file.
+    """The TokenSet called 'digits' or 'photos', or the one in a file.
 
     Raises:
         InputError: it is neither, or the file is not a TokenSet.
     """
     if source == "digits":
         return digits()
-    path = Path(source).expanduser()
+    path = zoo.ROOT / PHOTOS if source == "photos" else Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"{where}: {source!r} is neither a file nor 'digits'")
+        raise InputError(f"{where}: {source!r} is neither a file nor 'digits' or 'photos'")
     try:
         tokens = TokenSet.load(path)
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -54,6 +58,14 @@ def check_fits(tokens: TokenSet, model: ImageModel, where: str) -> None:
         wrong = values[(values < 0) | (values >= limit)]
         if len(wrong):
             raise InputError(f"{where}: {name} {wrong[0]} is out of range; {model.name} knows 0 to {limit - 1}")
+
+
+def photos(tokenizer: Tokenizer, train: int, seed: int) -> TokenSet:
+    """Crops of the shipped photographs as tokens: random ones to train on, the fixed grids of the other parts."""
+    parts = [photo_crops("train", train, seed), photo_crops("validation"), photo_crops("held_out")]
+    tokens = np.concatenate([tokenizer.encode(images) for images, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    return TokenSet(tokens, labels, np.repeat(np.arange(len(parts)), [len(labels) for _, labels in parts]))
 
 
 def from_folder(folder: Path, model: ImageModel, validation: float, held_out: float, seed: int) -> TokenSet:

@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from calibration.augment import Augment, augmented
 from calibration.tokens import Part, TokenSet
 from compress.importance import nll
+from compress.models import tokenizer_folder
 from compress.models.examples import asked, examples
+from compress.models.families import locate
 from compress.models.image_model import ImageModel
-from compress.models.tokenizer import PixelTokenizer
+from compress.models.tokenizer import PixelTokenizer, Tokenizer
 from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
 from compress.settings import InputError, digest, parse, plain, setting
 from compress.strict_yaml import read_yaml
@@ -45,9 +48,20 @@ class ModelSettings:
     head_width: int = setting(doc="width of a head", low=4)
     ffn: int = setting(doc="feed-forward units of a layer", low=1)
     rotary_base: float = setting(100.0, doc="base of the 2-D rotary positions; small grids want a small one", low=1)
+    order: Literal["causal", "masked"] = setting("causal", doc="drawn token by token, or mask by mask")
+    tokenizer: str = setting("", doc="a shipped image tokenizer's name, or its folder; grey levels if not given")
 
     def config(self) -> TransformerConfig:
-        """The transformer's config."""
+        """The transformer's config; a masked one is built as Halton-MaskGIT (arXiv 2503.17076)."""
+        masked: dict[str, Any] = {
+            "order": "masked",
+            "positions": "learned",
+            "modulation": "class",
+            "qk_norm": "rms",
+            "registers": 1,
+            "tied_head": True,
+            "head_bias": True,
+        }
         return TransformerConfig(
             vocabulary=self.vocabulary,
             classes=self.classes,
@@ -56,7 +70,24 @@ class ModelSettings:
             head_width=self.head_width,
             layers=(LayerConfig(self.heads, self.heads, self.ffn),) * self.layers,
             rotary_base=self.rotary_base,
+            **(masked if self.order == "masked" else {}),
         )
+
+    def image_tokenizer(self, where: str) -> Tokenizer:
+        """The tokenizer whose tokens the model draws.
+
+        Raises:
+            InputError: its tokens are not the model's.
+        """
+        if not self.tokenizer:
+            return PixelTokenizer(self.vocabulary, self.grid)
+        tokenizer = tokenizer_folder.load(locate(self.tokenizer, where))
+        if (tokenizer.vocabulary, tokenizer.grid) != (self.vocabulary, self.grid):
+            raise InputError(
+                f"{where}: has {tokenizer.vocabulary} tokens on a grid of {tokenizer.grid}; "
+                f"the model has {self.vocabulary} on {self.grid}"
+            )
+        return tokenizer
 
 
 @dataclass(frozen=True)
@@ -95,7 +126,7 @@ class TrainRecipe:
     train: TrainSettings = setting(doc="the schedule")
     augment: AugmentSettings = setting(AugmentSettings(), doc="the augmentation")
     sampler: Sampler = setting(Sampler(), doc="how the model is sampled unless told otherwise")
-    tokens: str = setting("digits", doc="'digits', or a TokenSet (.npz) that `compress tokens` wrote")
+    tokens: str = setting("digits", doc="'digits', 'photos', or a TokenSet (.npz) that `compress tokens` wrote")
     seed: int = setting(0, doc="seed of everything random", low=0)
 
     @classmethod
@@ -147,6 +178,7 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
         config = recipe.model.config()
     except ValueError as error:
         raise InputError(f"{recipe.name}: model: {error}") from error
+    tokenizer = recipe.model.image_tokenizer(f"{recipe.name}: model.tokenizer")
     data = open_source(recipe.tokens, f"{recipe.name}: tokens")
     check_tokens(data, config, recipe)
     try:
@@ -162,7 +194,7 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     def loss(step: int) -> Tensor:
         generator = np.random.Generator(np.random.Philox(key=recipe.seed, counter=[0, 0, 0, step]))
         batch = training.take(generator.choice(len(training), size=settings.batch, replace=False))
-        if step < recipe.augment.until * settings.steps:
+        if recipe.augment != AugmentSettings() and step < recipe.augment.until * settings.steps:
             moved = augmented(batch.tokens, config.grid, config.vocabulary, change, generator)
             batch = TokenSet(moved, batch.labels, batch.parts)
         labels = np.where(generator.random(len(batch)) < settings.null_share, config.null_class, batch.labels)
@@ -194,7 +226,6 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     }
     if not all(map(math.isfinite, result.values())):
         raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
-    tokenizer = PixelTokenizer(config.vocabulary, config.grid)
     trained = ImageModel(recipe.name, "reference", model, tokenizer, recipe.sampler)
     reference.save(trained, output, half=True)
     record = {

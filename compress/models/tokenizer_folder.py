@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from compress.models.checkpoint import read_config
 from compress.models.tokenizer import Tokenizer, build
 from compress.settings import InputError
 
@@ -22,6 +23,12 @@ def save(tokenizer: Tokenizer, name: str, folder: Path) -> None:
     save_file({key: value.contiguous() for key, value in state.items()}, folder / WEIGHTS)
     config = {"format": FORMAT, "name": name, "tokenizer": tokenizer.describe()}
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path is such a folder, by its config."""
+    config = read_config(path / CONFIG) if path.is_dir() else {}
+    return isinstance(config.get("tokenizer"), dict) and "transformer" not in config
 
 
 def load(folder: Path) -> Tokenizer:

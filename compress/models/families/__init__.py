@@ -4,7 +4,8 @@ A published family has `matches(checkpoint)`, which looks at names only; `archit
 config from shapes and config.json; `weights(checkpoint, config)`, the tensors under our names, one at a time; and
 `sampler(checkpoint)`, how its authors draw. It may have `tokenizer(checkpoint, config)`, where the checkpoint brings
 one, and `from_tokenizer(tokenizer)`, weights of the transformer that lie in the tokenizer's file. Its first docstring
-line is what `compress models` prints. The family `reference` is the project's own format.
+line is what `compress models` prints. The family `reference` is the project's own format. A family in GRAPHS reads
+what has no PyTorch form here: it has `fits(path)` and `load_graph(path, source, where)`, which gives an ONNX graph.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from compress.models import zoo
 from compress.settings import InputError, nearest, setting
 
 if TYPE_CHECKING:
+    from compress.models.adopted import AdoptedModel
     from compress.models.checkpoint import Checkpoint
     from compress.models.image_model import ImageModel
     from compress.models.tokenizer import Tokenizer
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 StandIn = Callable[["TransformerConfig"], "Tokenizer"]
 OWN = "reference"
+GRAPHS = ("onnx", "huggingface")  # in the order in which they are tried
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,32 @@ def names() -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
+def published() -> list[str]:
+    """The families that read a published checkpoint into the one transformer."""
+    return [name for name in names() if name != OWN and name not in GRAPHS]
+
+
+def graph_family(source: Source, path: Path) -> str | None:
+    """The family that reads a checkpoint as an ONNX graph, if one does; no weight is read."""
+    if source.family:
+        return source.family if source.family in GRAPHS else None
+    return next((name for name in GRAPHS if module_of(name).fits(path)), None) if not is_own(path) else None
+
+
+def load_graph(source: Source, where: str) -> AdoptedModel:
+    """Read a checkpoint that is an ONNX graph, or becomes one on the way.
+
+    Raises:
+        InputError: it is none, or something is missing from the recipe.
+    """
+    path = check(source, where)
+    name = graph_family(source, path)
+    if name is None:
+        raise InputError(f"{where}: {path} holds no ONNX graph and no decoder of Hugging Face")
+    graph: AdoptedModel = module_of(name).load_graph(path, source, where)
+    return graph
+
+
 def module_of(name: str) -> Any:
     """The module of a family."""
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
@@ -57,7 +86,7 @@ def locate(checkpoint: str, where: str) -> Path:
     Raises:
         InputError: it is neither.
     """
-    if checkpoint in zoo.names():
+    if checkpoint in zoo.folders():
         return zoo.ROOT / checkpoint
     path = Path(checkpoint).expanduser()
     if not path.exists():
@@ -96,6 +125,10 @@ def load(source: Source, where: str, stand_in: StandIn | None = None) -> ImageMo
         InputError: it is of no known family, or incomplete; the first name or shape that does not fit is named.
     """
     path = check(source, where)
+    if graph := graph_family(source, path):
+        raise InputError(
+            f"{where}: {path} is an ONNX graph (family {graph}), not a PyTorch model; run, verify, bench and generate take it"
+        )
     if source.family == OWN or (not source.family and is_own(path)):
         for key in ("tokenizer", "config"):
             if getattr(source, key):
@@ -113,7 +146,7 @@ def open_checkpoint(source: Source, path: Path) -> Checkpoint:
 
 def recognise(checkpoint: Checkpoint) -> str | None:
     """The published family that these names are of, if any."""
-    return next((name for name in names() if name != OWN and module_of(name).matches(checkpoint)), None)
+    return next((name for name in published() if module_of(name).matches(checkpoint)), None)
 
 
 def read(checkpoint: Checkpoint, source: Source, where: str, stand_in: StandIn | None = None) -> ImageModel:
@@ -161,7 +194,7 @@ def tokenizer_of(
     Raises:
         InputError: there is none, or it does not have the transformer's tokens.
     """
-    from compress.models import tokenizers
+    from compress.models import tokenizer_folder, tokenizers
     from compress.models.checkpoint import Checkpoint
 
     grid = {"grid": list(config.grid)}
@@ -169,6 +202,8 @@ def tokenizer_of(
         path = locate(source.tokenizer, f"{where}.tokenizer")
         if hasattr(module, "read_tokenizer"):
             tokenizer = module.read_tokenizer(path, config)
+        elif tokenizer_folder.is_one(path):
+            tokenizer = tokenizer_folder.load(path)
         else:
             opened = Checkpoint.open(path, grid, weights=None)
             tokenizer = tokenizers.read(opened, opened.config, f"{where}.tokenizer: {path}")
@@ -209,7 +244,7 @@ def plan(checkpoint: Checkpoint, module: Any) -> TokenTransformer:
 
 def nearest_family(checkpoint: Checkpoint) -> str:
     """Which family most of a checkpoint's names fit, and the first name that is missing from it."""
-    found = [(name, module_of(name).EXPECTED) for name in names() if name != OWN]
+    found = [(name, module_of(name).EXPECTED) for name in published()]
     counts = {name: sum(each in checkpoint for each in expected) for name, expected in found}
     best, expected = max(found, key=lambda each: counts[each[0]] / len(each[1]))
     if not counts[best]:

@@ -8,6 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 
 
+def folders() -> list[str]:
+    """Everything that ships: models, and tokenizers alone."""
+    return sorted(path.parent.name for path in ROOT.glob("*/config.json"))
+
+
 def names() -> list[str]:
     """The models that ship; a tokenizer alone is none."""
     return [
