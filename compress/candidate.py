@@ -17,6 +17,7 @@ from compress.settings import InputError, parse
 from compress.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
+    from compress.models.adopted import AdoptedModel
     from compress.models.image_model import ImageModel
     from export.drawing import Known
     from export.engine import Engine
@@ -104,13 +105,16 @@ def open_candidate(name: str, threads: int = 0) -> Candidate:
     return open_model(name)
 
 
-def open_model(name: str) -> ImageModel:
-    """The shipped model of this name, a checkpoint's, or the model of a recipe.
+def open_model(name: str) -> ImageModel | AdoptedModel:
+    """The shipped model of this name, a checkpoint's, or the model of a recipe; an ONNX graph where it is one.
 
     Raises:
         InputError: it is none of them.
     """
-    return families.load(source_of(name), name)
+    source = source_of(name)
+    if families.graph_family(source, families.check(source, name)):
+        return families.load_graph(source, name)
+    return families.load(source, name)
 
 
 def source_of(name: str) -> families.Source:

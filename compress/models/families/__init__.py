@@ -127,7 +127,8 @@ def load(source: Source, where: str, stand_in: StandIn | None = None) -> ImageMo
     path = check(source, where)
     if graph := graph_family(source, path):
         raise InputError(
-            f"{where}: {path} is an ONNX graph (family {graph}), not a PyTorch model; run, verify, bench and generate take it"
+            f"{where}: {path} is read as an ONNX graph (family {graph}) and has no PyTorch form here; "
+            "run, verify, bench, generate and tokens take it"
         )
     if source.family == OWN or (not source.family and is_own(path)):
         for key in ("tokenizer", "config"):

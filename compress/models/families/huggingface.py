@@ -1,0 +1,102 @@
+"""Any decoder-only folder of Hugging Face (*ForCausalLM, Chameleon, Emu3), exported by optimum's exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from compress.models import families
+from compress.models.adopted import AdoptedModel, adopted, picture_config
+from compress.models.families.onnx import graph_file, image_tokenizer
+from compress.settings import InputError
+
+CONFIG = "config.json"
+CAUSAL = "ForCausalLM"
+MIXED = ("ChameleonForConditionalGeneration", "Emu3ForConditionalGeneration")  # decoders that draw what they read
+TASK = "text-generation-with-past"
+LIBRARIES = ("optimum", "optimum-onnx", "transformers")  # what decides the graph, besides the libraries of every pass
+INSTALL = (
+    "pip install 'compress[optimum]' into an environment of its own: it needs transformers 4.57 (or export elsewhere "
+    "with `optimum-cli export onnx --task text-generation-with-past` and give that folder)"
+)
+
+
+def fits(path: Path) -> bool:
+    """Whether a folder's config.json names a decoder."""
+    from compress.models.checkpoint import read_config
+
+    return bool(architecture(read_config(path / CONFIG))) if (path / CONFIG).is_file() else False
+
+
+def architecture(config: dict[str, Any]) -> str:
+    """The class of the decoder that a config names; empty if there is none."""
+    names = config.get("architectures") or []
+    return next((str(name) for name in names if str(name).endswith(CAUSAL) or name in MIXED), "")
+
+
+def load_graph(path: Path, source: families.Source, where: str) -> AdoptedModel:
+    """The decoder in a folder, exported in fp32, its ids turned into image tokens as the recipe says.
+
+    Raises:
+        InputError: optimum is not installed, the decoder cannot be exported, or something is missing from the recipe.
+    """
+    config = picture_config(source.config, f"{where}.config")
+    tokenizer = image_tokenizer(source, config.grid, where)
+    room = tempfile.TemporaryDirectory(prefix="compress-")
+    known = export(path, Path(room.name), where)
+    file = graph_file(Path(room.name))
+    model = adopted(file, path.name, "huggingface", tokenizer, config, f"{where}.config", known)
+    model.rooms.append(room)  # weights above 2 GB are read from there when they are needed
+    return model
+
+
+def export(path: Path, folder: Path, where: str) -> tuple[int, ...]:
+    """Write a decoder as ONNX into a folder; the ids of its image tokens, where its config says them.
+
+    Raises:
+        InputError: optimum is missing, or it or transformers cannot read or export the folder.
+    """
+    try:
+        import transformers
+        from optimum.exporters.onnx import onnx_export_from_model
+        from optimum.exporters.onnx.model_configs import LlamaOnnxConfig
+        from optimum.exporters.tasks import TasksManager
+    except ImportError as error:
+        raise InputError(f"{where}: a folder of Hugging Face is exported by optimum ({error}); {INSTALL}") from error
+    from compress.models.checkpoint import read_config
+    from export.onnx_model import quiet
+
+    name = architecture(read_config(path / CONFIG))
+    kind = getattr(transformers, name, None)
+    if kind is None:
+        raise InputError(f"{path}: transformers {transformers.__version__} has no {name or 'class for it'}")
+    try:
+        with quiet(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            model = kind.from_pretrained(path, local_files_only=True, dtype="float32").eval()
+            text = model.config.get_text_config()
+            mapping = getattr(getattr(model, "model", None), "vocabulary_mapping", None)
+            if name.startswith("Chameleon"):
+                # transformers sets the logits of image tokens to the lowest number, for it only draws text.
+                mapping.__dict__["image_tokens"] = []
+            supported = TasksManager._SUPPORTED_MODEL_TYPE.get(model.config.model_type, {}).get("onnx", {})
+            # What optimum has no entry for is fed as Llama is; whether that is right, the adoption's checks say.
+            like_llama = LlamaOnnxConfig(config=text, task="text-generation", use_past=True, use_past_in_inputs=True)
+            custom = None if TASK in supported else {"model": like_llama}
+            onnx_export_from_model(model, output=folder, task=TASK, custom_onnx_configs=custom, do_validation=False)
+    except Exception as error:
+        raise InputError(f"{path}: optimum cannot export it ({type(error).__name__}: {first_line(error)})") from error
+    return image_ids(mapping)
+
+
+def image_ids(mapping: Any) -> tuple[int, ...]:
+    """The id of each code of the image tokenizer, from the vocabulary mapping of transformers' mixed models."""
+    found: dict[int, int] = getattr(mapping, "img2bpe", None) or {}
+    return tuple(int(found[code]) for code in sorted(found)) if sorted(found) == list(range(len(found))) else ()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0]

@@ -1,0 +1,79 @@
+"""Any causal decoder in an ONNX file with Hugging Face's inputs and outputs, or an engine folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.models import families
+from compress.models.adopted import AdoptedModel, adopted, opened, picture_config
+from compress.models.containers import PICKLES, SAFETENSORS
+from compress.models.tokenizer import Tokenizer
+from compress.settings import InputError
+
+SUFFIX = ".onnx"
+ENGINE = "manifest.json"
+USUAL = ("model.onnx", "decoder_with_past_model.onnx", "decoder_model.onnx")  # optimum's names, new and old
+
+
+def fits(path: Path) -> bool:
+    """Whether a path is an ONNX file, or a folder with one and without weights of PyTorch."""
+    if not path.is_dir():
+        return path.suffix == SUFFIX
+    suffixes = {each.suffix for each in path.iterdir()}
+    return SUFFIX in suffixes and not suffixes & {SAFETENSORS, *PICKLES}
+
+
+def load_graph(path: Path, source: families.Source, where: str) -> AdoptedModel:
+    """The graph in a file or folder, its ids turned into image tokens as the recipe says.
+
+    Raises:
+        InputError: it is no decoder of the known signature, or something is missing from the recipe.
+    """
+    if path.is_dir() and (path / ENGINE).exists():
+        for key in ("tokenizer", "config"):
+            if getattr(source, key):
+                raise InputError(f"{where}.{key}: an engine folder brings its own; leave it out")
+        return opened(path)
+    file = graph_file(path)
+    config = picture_config(source.config, f"{where}.config")
+    tokenizer = image_tokenizer(source, config.grid, where)
+    name = path.stem if path.is_file() else path.name
+    return adopted(file, name, "onnx", tokenizer, config, f"{where}.config")
+
+
+def graph_file(path: Path) -> Path:
+    """The decoder among a folder's files.
+
+    Raises:
+        InputError: there is none, or several of which none has a usual name.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob(f"*{SUFFIX}"))
+    usual = [path / name for name in USUAL if path / name in found]
+    if not usual and len(found) != 1:
+        names = ", ".join(each.name for each in found) or "none"
+        raise InputError(f"{path}: holds the ONNX files {names}; name the decoder's file as checkpoint")
+    return (usual or found)[0]
+
+
+def image_tokenizer(source: families.Source, grid: tuple[int, int], where: str) -> Tokenizer:
+    """The published tokenizer that the source names, or that of a model or tokenizer of this project's format.
+
+    Raises:
+        InputError: none is named, or it is of no known format.
+    """
+    from compress.models import tokenizer_folder, tokenizers
+    from compress.models.checkpoint import Checkpoint, read_config
+
+    if not source.tokenizer:
+        raise InputError(
+            f"{where}.tokenizer: a decoder brings no image tokenizer; give its weights, or a model that has the same"
+        )
+    path = families.locate(source.tokenizer, f"{where}.tokenizer")
+    if families.is_own(path):
+        return families.module_of(families.OWN).load(path).tokenizer
+    if path.is_dir() and "format" in read_config(path / tokenizer_folder.CONFIG):
+        return tokenizer_folder.load(path)
+    opened = Checkpoint.open(path, {"grid": list(grid)}, weights=None)
+    return tokenizers.read(opened, opened.config, f"{where}.tokenizer: {path}")
