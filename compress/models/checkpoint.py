@@ -216,7 +216,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, truncated, or a pickle of anything but tensors by name.
     """
-    return {name: entry.read() for name, entry in entries(path, wrapped=False).items()}
+    return dict(read_tensors(path))
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The same, one tensor at a time."""
+    for name, entry in entries(path, wrapped=False).items():
+        yield name, entry.read()
 
 
 def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:

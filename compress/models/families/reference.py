@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from compress.models.checkpoint import PICKLES, check_state, read_state
+from compress.models.checkpoint import PICKLES, fill, read_state, read_tensors
 from compress.models.image_model import ImageModel
 from compress.models.quantized import LinearQuantization, install, quantizations
 from compress.models.tokenizer import Tokenizer, build
@@ -64,18 +64,14 @@ def load(folder: Path) -> ImageModel:
     where = str(folder / CONFIG)
     transformer_config = parse(TransformerConfig, config["transformer"], f"{where}: transformer")
     with torch.device("meta"):
-        wanted = TokenTransformer(transformer_config)
-    transformer = TokenTransformer(transformer_config)
+        transformer = TokenTransformer(transformer_config)
     specs = {
         name: parse(LinearQuantization, spec, f"{where}: quantized.{name}")
         for name, spec in config.get("quantized", {}).items()
     }
-    for module in (wanted, transformer):
-        install(module, specs, f"{where}: quantized")
+    install(transformer, specs, f"{where}: quantized")
     weights = next((path for path in candidates(folder) if path.exists()), folder / WEIGHTS)
-    state = read_state(weights)
-    check_state(state, wanted.state_dict(), weights)
-    transformer.load_state_dict({name: to_compute(value) for name, value in state.items()})
+    fill(transformer, read_tensors(weights), weights)
     transformer.eval()
     return ImageModel(
         name=str(config.get("name", folder.name)),

@@ -206,7 +206,7 @@ def test_wrong_values_in_the_config_are_named(saved, part, change, text):
 def test_weights_of_another_width_are_refused(saved):
     rewrite(saved, lambda config: config["transformer"]["layers"][1].update(ffn=41))
     assert complaint(saved) == (
-        "model.safetensors: tensor 'blocks.1.ffn.gate.weight' is (40, 32); its config says (41, 32)"
+        "model.safetensors: tensor 'blocks.1.ffn.down.weight' is (32, 40); its config says (32, 41)"
     )
 
 
