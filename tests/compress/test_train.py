@@ -34,7 +34,7 @@ def weights(folder: Path) -> bytes:
 
 def test_a_training_writes_a_checkpoint_and_its_record(path: Path, tmp_path: Path) -> None:
     result = train(TrainRecipe.load(path), tmp_path / "out")
-    model = families.load("reference", str(tmp_path / "out"), "here")
+    model = families.load(families.Source(str(tmp_path / "out")), "here")
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["parameters"] == model.parameters()
     assert record["held_out_nll"] == result["held_out_nll"]

@@ -15,11 +15,12 @@ def test_the_peak_counts_what_the_program_touched_and_not_what_its_parent_holds(
     assert 145 < grown - bare < 160
 
 
-def fake_export(folder, monkeypatch, generate):
-    """A package `export` whose Engine does nothing but `generate`."""
+def fake_export(folder, monkeypatch, drawing):
+    """A package `export` whose Engine does nothing but what `drawing` says."""
     package = folder / "export"
     package.mkdir()
     (package / "__init__.py").touch()
+    (package / "drawing.py").write_text("def conditions(shape, count):\n    return list(range(count)), None\n")
     (package / "engine.py").write_text(
         f"""
 class Engine:
@@ -27,8 +28,11 @@ class Engine:
     def load(cls, folder, threads=0):
         assert str(folder) == "an engine" and threads == 2
         return cls()
-    def generate(self, labels, seed):
-        {generate}
+    shape = None
+    def draw_tokens(self, labels, seed, sampler, features):
+        {drawing}
+    def decode_images(self, tokens):
+        pass
 """
     )
     spec = importlib.machinery.ModuleSpec("export", None, origin=str(package / "__init__.py"))
