@@ -33,7 +33,7 @@ from export.shape import Order, Shape, TextShape
 GATED = ("swiglu", "geglu")
 QUICK_GELU = 1.702  # gelu(x) ~ x sigmoid(1.702 x)
 
-Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias"]
+Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias", "none"]
 CPU = torch.device("cpu")  # tables are computed even while weights are only planned on the meta device
 
 
@@ -93,6 +93,9 @@ class TransformerConfig:
     scales: tuple[int, ...] = ()
     latent_width: int = 0
     uvit: UvitConfig | None = None
+    class_token: bool = False
+    post_norm: bool = False
+    embedding_norm: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that no model has.
@@ -134,6 +137,16 @@ class TransformerConfig:
             )
         if self.positions == "rotary-2d" and self.order != "causal":
             raise ValueError(f"order {self.order}: only causal models have rotary-2d positions here; use learned")
+        if (self.class_token and (self.order != "masked" or self.patch > 1 or self.modulation != "none")) or (
+            self.post_norm and self.modulation != "none"
+        ):
+            raise ValueError(
+                f"class_token {self.class_token}, post_norm {self.post_norm}, order {self.order}, patch {self.patch}, "
+                f"modulation {self.modulation}: a class token is of masked models without patches, and neither goes "
+                "with modulation"
+            )
+        if self.embedding_norm and self.positions != "learned":
+            raise ValueError(f"embedding_norm with positions {self.positions}: only learned positions are normalised")
         if self.positions == "none" and self.uvit is None:
             raise ValueError("positions none: only a U-ViT, whose convolutions know their neighbours, does without")
         if self.order == "next-scale" and (
@@ -173,7 +186,7 @@ class TransformerConfig:
     @property
     def reach(self) -> int:
         """Positions that a sequence may have."""
-        return max(self.context, self.shape.reach)
+        return max(self.context, self.shape.reach + self.class_token)
 
     @property
     def mask_token(self) -> int:
@@ -266,7 +279,9 @@ class BiasedRMSNorm(nn.RMSNorm):
 
 
 def make_norm(kind: Norm, width: int, epsilon: float, affine: bool = True) -> nn.Module:
-    """A normalisation over the last axis."""
+    """A normalisation over the last axis, or nothing."""
+    if kind == "none":
+        return nn.Identity()
     if kind == "rmsnorm-bias":
         return BiasedRMSNorm(width, epsilon)
     if kind == "rmsnorm":
@@ -385,7 +400,7 @@ class Modulation(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm residual layer, modulated where the config says so."""
+    """Residual layer, normalised before each branch or after it was added, modulated where the config says so."""
 
     def __init__(self, config: TransformerConfig, layer: LayerConfig) -> None:
         super().__init__()
@@ -394,10 +409,15 @@ class Block(nn.Module):
         self.ffn_norm = make_norm(config.norm, config.width, config.norm_epsilon, config.norm_affine)
         self.ffn = FeedForward(config, layer)
         self.modulation = Modulation(config.width, 6, config.shared_modulation) if config.modulation != "none" else None
+        self.post_norm = config.post_norm
         self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor, around: Surroundings, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
         """x (B, S, D)."""
+        if self.post_norm:
+            mixed, present = self.attention(x, around, past)
+            x = self.attention_norm(x + self.dropout(mixed))
+            return self.ffn_norm(x + self.dropout(self.ffn(x))), present
         if self.modulation is None:
             mixed, present = self.attention(self.attention_norm(x), around, past)
             x = x + self.dropout(mixed)
@@ -471,6 +491,8 @@ class TokenTransformer(nn.Module):
             cosine, sine = rotary_table(config)
             self.register_buffer("cosine", cosine, persistent=False)
             self.register_buffer("sine", sine, persistent=False)
+        if config.embedding_norm:
+            self.embedding_norm = make_norm(config.norm, config.width, config.norm_epsilon)
         if config.registers:
             self.registers = nn.Parameter(torch.zeros(config.registers, config.width))
         if config.patch > 1:
@@ -545,7 +567,8 @@ class TokenTransformer(nn.Module):
     def located(self, x: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Embeddings (B, S, D) at their positions (S,), and the rotary rows of these."""
         if self.config.positions == "learned":
-            return x + self.position(positions), None
+            x = x + self.position(positions)
+            return self.embedding_norm(x) if self.config.embedding_norm else x, None
         return x, (self.cosine.index_select(0, positions), self.sine.index_select(0, positions))
 
     def prepare(self, inputs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Surroundings]:
@@ -572,6 +595,8 @@ class TokenTransformer(nn.Module):
             states, vector = self.text(features, labels == self.config.null_class)
             x = self.stem(self.embedding(tokens), states, vector)
             return x, Surroundings(None, causal=False, condition=vector, states=states)
+        if self.config.class_token:
+            tokens = torch.cat([labels[:, None] + self.config.first_class, tokens], dim=1)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x, _ = self.located(self.embedding(tokens), positions)
         if self.config.patch > 1:
@@ -667,7 +692,7 @@ class TokenTransformer(nn.Module):
             rows, columns = (side // config.patch for side in config.grid)
             parts = self.divide(x[:, : rows * columns]).transpose(1, 2).unflatten(2, (rows, columns))
             x = functional.pixel_shuffle(parts, config.patch).flatten(2).transpose(1, 2)  # (B, h w, D)
-        return self.logits(x[:, : config.length], around)
+        return self.logits(x[:, config.class_token :][:, : config.length], around)
 
     def forward(self, inputs: Tensor, features: Tensor | None = None) -> Tensor:
         """Logits (B, T, O) of inputs (B, 1 + ...): row t predicts the t-th token of the picture.

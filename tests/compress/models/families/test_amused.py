@@ -290,16 +290,6 @@ def test_every_name_and_shape_of_the_published_size_is_accounted_for(halved, tot
     class Seen(Planned):
         """A checkpoint that notes what is read of it."""
 
-        def __init__(self) -> None:
-            self.path, self.config = tmp_path, dict(whole.config)
-            self._entries = dict(state)
-
-        def dtype(self, name):
-            return state[name].dtype
-
-        def shape(self, name):
-            return tuple(state[name].shape)
-
         def __getitem__(self, name):
             read.add(name)
             return super().__getitem__(name)
@@ -307,7 +297,7 @@ def test_every_name_and_shape_of_the_published_size_is_accounted_for(halved, tot
         def planned(self):
             return self
 
-    transformer = families.plan(Seen(), amused)
+    transformer = families.plan(Seen(tmp_path, (), dict(whole.config), dict(state)), amused)
     config = transformer.config
     assert read == set(state)
     assert (config.vocabulary, config.grid, len(config.layers)) == (8192, (32, 32) if halved else (16, 16), 22)

@@ -1,0 +1,119 @@
+"""TiTok's generator ImageBert (bytedance/1d-tokenizer): `generator_titok_*`, masked, a BERT over a picture's tokens.
+
+Weights do not hold the number of heads; the published models of width 768 have 16. The sampler is the checkpoint's own,
+where its config.json holds one. UViTBert, which joins layers across the depth, is another model and not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from compress.models.checkpoint import Checkpoint
+from compress.models.published import heads_of
+from compress.models.transformer import LayerConfig, TransformerConfig
+from compress.settings import InputError
+from export.sampling import Sampler
+
+EXPECTED = (
+    "model.embeddings.word_embeddings.weight",
+    "model.encoder.layer.0.attention.self.query.weight",
+    "model.lm_head.weight",
+)
+TOKENIZER = "give tokenizer_titok_*, which the generator was trained with"
+HEADS = {768: 16}
+EPSILON = 1e-12
+GUIDANCE, TEMPERATURE, STEPS, POWER = 4.5, 9.5, 8, 3.0  # of TiTok-L-32
+
+
+def matches(checkpoint: Checkpoint) -> bool:
+    """Whether the names are this family's."""
+    return all(name in checkpoint for name in EXPECTED)
+
+
+def generator_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """What config.json says of the generator, in `model.generator` or at its top."""
+    model = checkpoint.config.get("model")
+    nested = model.get("generator") if isinstance(model, Mapping) else None
+    return {**(nested if isinstance(nested, Mapping) else {}), **checkpoint.config}
+
+
+def architecture(checkpoint: Checkpoint) -> TransformerConfig:
+    """From shapes, and the heads that config.json or the user states."""
+    rows, width = checkpoint.shape("model.embeddings.word_embeddings.weight")
+    vocabulary = checkpoint.shape("model.lm_head.weight")[0]
+    heads = heads_of(checkpoint.stating(dict(generator_of(checkpoint))), "num_attention_heads", width, HEADS)
+    ffn = checkpoint.shape("model.encoder.layer.0.intermediate.dense.weight")[0]
+    return TransformerConfig(
+        vocabulary=vocabulary,
+        classes=rows - vocabulary - 2,  # the mask token and no class have rows too
+        grid=(1, checkpoint.shape("model.embeddings.position_embeddings.weight")[0] - 1),
+        width=width,
+        head_width=width // heads,
+        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("model.encoder.layer"),
+        norm="layernorm",
+        norm_epsilon=EPSILON,
+        activation="gelu",
+        positions="learned",
+        bias=True,
+        order="masked",
+        final_norm="none",
+        head_bias=True,
+        class_token=True,
+        post_norm=True,
+        embedding_norm=True,
+    )
+
+
+def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by our names; every token is of the first of two types, whose vector goes into the positions."""
+    theirs = "model.embeddings"
+    yield "embedding.weight", checkpoint[f"{theirs}.word_embeddings.weight"]
+    types = checkpoint[f"{theirs}.token_type_embeddings.weight"]
+    yield "position.weight", checkpoint[f"{theirs}.position_embeddings.weight"] + types[:1]
+    pairs = [(f"{theirs}.LayerNorm", "embedding_norm"), ("model.lm_head", "head")]
+    for index in range(len(config.layers)):
+        pairs += [
+            (f"model.encoder.layer.{index}.{their}", f"blocks.{index}.{our}")
+            for their, our in (
+                ("attention.self.query", "attention.query"),
+                ("attention.self.key", "attention.key"),
+                ("attention.self.value", "attention.value"),
+                ("attention.output.dense", "attention.output"),
+                ("attention.output.LayerNorm", "attention_norm"),
+                ("intermediate.dense", "ffn.up"),
+                ("output.dense", "ffn.down"),
+                ("output.LayerNorm", "ffn_norm"),
+            )
+        ]
+    for their, our in pairs:
+        for kind in ("weight", "bias"):
+            yield f"{our}.{kind}", checkpoint[f"{their}.{kind}"]
+
+
+def sampler(checkpoint: Checkpoint) -> Sampler:
+    """As the authors draw: tokens and positions under the same falling noise.
+
+    Their guidance s, given + s (given - null), is a scale of 1 + s; with ``power-cosine`` it is the scale itself.
+
+    Raises:
+        InputError: config.json asks for a guidance or an annealing that is not known.
+    """
+    told = generator_of(checkpoint)
+    decay = told.get("guidance_decay", "linear")
+    kinds = {"linear": "ramp", True: "ramp", "constant": "constant", False: "constant", "power-cosine": "power-cosine"}
+    if decay not in kinds or told.get("softmax_temperature_annealing", False):
+        raise InputError(
+            f"{checkpoint.path}: config: guidance_decay {decay!r} with softmax_temperature_annealing "
+            f"{told.get('softmax_temperature_annealing', False)}: known are linear, constant and power-cosine, without"
+        )
+    scale = float(told.get("guidance_scale", GUIDANCE))
+    return Sampler(
+        cfg_scale=scale if decay == "power-cosine" else 1 + scale,
+        steps=int(told.get("num_steps", STEPS)),
+        schedule="arccos",
+        reveal="logit",
+        choice_temperature=float(told.get("randomize_temperature", TEMPERATURE)),
+    ).changed(guidance=kinds[decay], guidance_power=float(told.get("guidance_scale_pow", POWER)))
