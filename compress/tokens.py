@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,13 @@ from numpy.typing import NDArray
 from calibration.photos import photo_crops
 from calibration.tokens import TokenSet, digits, split
 from compress.models import zoo
-from compress.models.image_model import ImageModel
 from compress.models.tokenizer import Tokenizer
 from compress.settings import InputError
+
+if TYPE_CHECKING:
+    from compress.candidate import Candidate
+    from compress.models.adopted import AdoptedModel
+    from compress.models.image_model import ImageModel
 
 PHOTOS = "photos-tokenizer/tokens.npz"  # crops of the photographs as tokens, beside the tokenizer that made them
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -39,13 +44,13 @@ def open_source(source: str, where: str) -> TokenSet:
     return tokens
 
 
-def check_fits(tokens: TokenSet, model: ImageModel, where: str) -> None:
+def check_fits(tokens: TokenSet, model: ImageModel | AdoptedModel, where: str) -> None:
     """Refuse tokens that the model cannot read.
 
     Raises:
         InputError: another number of tokens per picture, a token or a class the model does not know.
     """
-    config = model.transformer.config
+    config = model.shape
     if tokens.tokens.shape[1] != config.length:
         raise InputError(
             f"{where}: pictures have {tokens.tokens.shape[1]} tokens; {model.name} reads {config.length} "
@@ -68,7 +73,7 @@ def photos(tokenizer: Tokenizer, train: int, seed: int) -> TokenSet:
     return TokenSet(tokens, labels, np.repeat(np.arange(len(parts)), [len(labels) for _, labels in parts]))
 
 
-def from_folder(folder: Path, model: ImageModel, validation: float, held_out: float, seed: int) -> TokenSet:
+def from_folder(folder: Path, model: Candidate, validation: float, held_out: float, seed: int) -> TokenSet:
     """Tokens of every picture in a folder; the pictures of a subfolder whose name is a class number get that class.
 
     Pictures right in the folder get the null class. Each is cropped to the aspect of the model's pictures around its
@@ -90,7 +95,7 @@ def from_folder(folder: Path, model: ImageModel, validation: float, held_out: fl
     classes = np.array(labels, dtype=np.int64)
     parts = split(classes, round(validation * len(arrays)), round(held_out * len(arrays)), seed)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(arrays))
-    return TokenSet(model.tokenizer.encode(np.stack(arrays)), classes, parts).take(order)
+    return TokenSet(model.encode_images(np.stack(arrays)), classes, parts).take(order)
 
 
 def read_picture(path: Path, picture: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -109,7 +114,7 @@ def read_picture(path: Path, picture: tuple[int, int, int]) -> NDArray[np.uint8]
             fitted = ImageOps.fit(ImageOps.exif_transpose(opened).convert(mode), (width, height), filtered)
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(f"{path}: not a readable picture ({error})") from error
-    return np.asarray(fitted, dtype=np.uint8).reshape(picture)
+    return np.array(fitted, dtype=np.uint8).reshape(picture)
 
 
 def class_of(path: Path, null_class: int, folder: Path) -> int:

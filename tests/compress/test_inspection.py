@@ -1,0 +1,57 @@
+"""What a checkpoint is, from names and shapes alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compress.inspection import inspect
+from compress.models.families import Source
+from compress.passes.export import Export
+from compress.passes.quantize import Quantize
+from compress.settings import InputError
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "kind"),
+    [
+        ("llamagen-c2i", "llamagen", "transformer"),
+        ("halton-maskgit", "halton-maskgit", "transformer"),
+        ("var", "var", "transformer"),
+        ("rar-vqgan", "maskgit-vqgan", "tokenizer"),
+        ("llamagen-vq", "llamagen-vq", "tokenizer"),
+    ],
+)
+def test_a_published_file_is_recognised(name: str, family: str, kind: str) -> None:
+    found = inspect(Source(str(GOLDEN / name)))
+    assert (found.family, found.kind) == (family, kind)
+    assert found.parameters > 0
+    if kind == "transformer":
+        assert sum(found.parts.values()) == pytest.approx(found.parameters, rel=0.05)
+        assert found.prunable == {"layers": 3, "heads": [4] * 3, "ffn_units": found.prunable["ffn_units"]}
+
+
+def test_an_unknown_file_is_told_what_is_missing(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(GOLDEN / "var" / "checkpoint.safetensors")
+    del state["lvl_embed.weight"]
+    save_file(state, tmp_path / "var.safetensors")
+    with pytest.raises(InputError, match=r"the nearest is var: 'lvl_embed.weight' is missing"):
+        inspect(Source(str(tmp_path / "var.safetensors")))
+
+
+def test_predicted_sizes_of_engines_are_those_that_are_exported(tiny_model, context, tmp_path: Path) -> None:
+    from compress.models.families import reference
+
+    model = tiny_model(ffn=64, layers=1)
+    reference.save(model, tmp_path)
+    predicted = inspect(Source(str(tmp_path))).engine_bytes
+    for form, settings in (("fp32", None), ("int8", {"weights": "int8"})):
+        made = model if settings is None else Quantize(**settings).run(model, context()).model
+        decode = Export(target="standard").run(made, context()).model.decode
+        weights = sum(value.const_value.nbytes for value in decode.graph.initializers.values())
+        assert weights == pytest.approx(predicted[form], rel=0.25), form  # rotary tables and shapes weigh here
