@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -14,9 +15,9 @@ from click.testing import CliRunner
 from calibration.photos import photo_crops
 from compress import train_tokenizer as module
 from compress.cli import main
-from compress.models import tokenizer_folder
+from compress.models import tokenizer_folder, zoo
 from compress.models.vq import VqConfig
-from compress.settings import InputError
+from compress.settings import InputError, plain
 from compress.train_tokenizer import (
     TokenizerRecipe,
     TokenizerTraining,
@@ -199,3 +200,24 @@ def test_every_key_is_documented() -> None:
     for field in (*fields(TokenizerRecipe), *fields(TokenizerTrainSettings)):
         assert f"| `{field.name}` |" in described, field.name
         assert field.metadata["doc"] in described
+
+
+def test_the_shipped_tokenizer_is_what_its_record_says() -> None:
+    folder = zoo.ROOT / "photos-tokenizer"
+    record = json.loads((folder / "training.json").read_text())
+    weights = (folder / "model.safetensors").read_bytes()
+    recipe = TokenizerRecipe.load(Path(__file__).parents[2] / "recipes" / "train-photos-tokenizer.yaml")
+    assert record["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert record["recipe"] == plain(recipe)
+    assert record["psnr"] >= 22
+    assert record["used_codes_share"] >= 0.9
+    tokenizer = tokenizer_folder.load(folder)
+    assert (tokenizer.length, tokenizer.vocabulary, tokenizer.picture) == (256, 1024, (128, 128, 3))
+    # Twenty of the 260 held-out crops, two of each class, are easier or harder than all of them by a little.
+    assert psnr(squared_errors(tokenizer, photo_crops("held_out", 20)[0]).mean()) == pytest.approx(
+        record["psnr"], abs=2
+    )
+
+
+def test_a_tokenizer_alone_is_no_model_of_the_zoo() -> None:
+    assert "photos-tokenizer" not in zoo.names()
