@@ -29,6 +29,7 @@ from compress.measure.images import save_pair
 from compress.measure.memory import peak_mib
 from compress.measure.speed import SpeedRow, paired
 from compress.models import families
+from compress.models.adopted import AdoptedModel, opened
 from compress.models.examples import examples
 from compress.models.image_model import ImageModel
 from compress.passes import Context
@@ -64,6 +65,21 @@ def load_reference(recipe: Recipe, tokens: TokenSet) -> ImageModel:
     return model
 
 
+def adopt_reference(recipe: Recipe, tokens: TokenSet, plan: Plan, store: Store, listener: Listener) -> AdoptedModel:
+    """The untouched model that is an ONNX graph, from the store or made now: exporting a large one takes minutes."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        with listener.work("read the model") as progress:
+            progress(0, 1, {})
+            families.load_graph(recipe.model, f"{recipe.path}: model").model.save(folder)
+        return {}
+
+    entry, _ = store.make(plan.reference.key, plan.reference.made_by, write, listener.say)
+    model = opened(entry.folder, recipe.bench.threads)
+    check_fits(tokens, model, f"{recipe.path}: tokens")
+    return model
+
+
 def run(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool = True) -> Report:
     """Drive a recipe from its checkpoint to judged engines in `output`.
 
@@ -72,12 +88,19 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
     """
     torch.set_num_threads(recipe.bench.threads)  # sums, and so weights, depend on their number in the last bit
     tokens = plans.load_tokens(recipe)
-    reference = load_reference(recipe, tokens)
-    plan = plans.make_plan(recipe, tokens)
-    store.prepare()
-    prepare_output(output)
-    if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
-        listener.say(rehearse(recipe, plan, reference, tokens, listener).words())
+    reference: ImageModel | AdoptedModel
+    if recipe.form is Form.TORCH:
+        reference = load_reference(recipe, tokens)
+        plan = plans.make_plan(recipe, tokens)
+        store.prepare()
+        prepare_output(output)
+        if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
+            listener.say(rehearse(recipe, plan, reference, tokens, listener).words())
+    else:  # a graph has no two-layer copy to rehearse with, and no pass on graphs takes long
+        plan = plans.make_plan(recipe, tokens)
+        store.prepare()
+        prepare_output(output)
+        reference = adopt_reference(recipe, tokens, plan, store, listener)
     return Run(recipe, store, output, listener, tokens, reference, plan).report()
 
 
@@ -102,7 +125,7 @@ class Run:
         output: Path,
         listener: Listener,
         tokens: TokenSet,
-        reference: ImageModel,
+        reference: ImageModel | AdoptedModel,
         plan: Plan,
     ) -> None:
         self.recipe, self.store, self.output, self.listener = recipe, store, output, listener
@@ -120,9 +143,11 @@ class Run:
     # Making
 
     def make(self, node: Node) -> Entry:
-        """The node's artifact, from the store or made now."""
+        """The node's artifact, from the store or made now (a reference that is a graph was made first of all)."""
         if node.key in self.entries:
             return self.entries[node.key]
+        if node.source is None and (entry := self.store.find(node.key)) is not None:
+            return self.entries.setdefault(node.key, entry)
         assert node.source is not None
         assert node.setting is not None
         source, setting = node.source, node.setting
@@ -131,7 +156,7 @@ class Run:
             model = self.model(source)  # may make what comes before, with messages and progress of its own
             with self.listener.work(node.name) as progress:
                 context = Context(
-                    reference=self.reference,
+                    reference=self.reference,  # type: ignore[arg-type]  # only torch passes read it, and only of torch
                     tokens=self.tokens,
                     calibration=self.recipe.tokens.calibration,
                     seed=self.recipe.seed,
@@ -152,7 +177,9 @@ class Run:
 
     def model(self, node: Node) -> artifact.Model:
         """The node's model, read from the store (the reference: from its checkpoint)."""
-        return self.reference if node.source is None else artifact.load(self.make(node).folder, node.form)
+        if node.source is None and isinstance(self.reference, ImageModel):
+            return self.reference
+        return artifact.load(self.make(node).folder, node.form)
 
     def deployed(self, node: Node) -> Node:
         """The node whose engine stands for this one's speed: a TORCH node is lowered through the plain export first."""
@@ -210,12 +237,15 @@ class Run:
     def speed(self, node: Node, previous: Node | None) -> tuple[SpeedRow, ...]:
         """Rows of a node's engine, interleaved with the reference's and the previous node's.
 
-        Eager PyTorch is timed beside the reference and the last node of each engine's chain. A node that is deployed
+        Eager PyTorch, where the model has that form, is timed beside the reference and the last node of each engine's
+        chain. A node that is deployed
         as the one before it (a plain export) has that one's rows, and one for a runtime that is not here has none.
         """
         if node.form is not Form.TORCH and not self.engine(node).runs_as_deployed:
             return ()
-        eager = previous is None or node in [chain[-1] for chain in self.plan.engines.values()]
+        eager = self.plan.reference.form is Form.TORCH and (
+            previous is None or node in [chain[-1] for chain in self.plan.engines.values()]
+        )
         if previous is not None and not eager and self.deployed(node).key == self.deployed(previous).key:
             rows = self.measure(previous).speed
             return tuple(replace(row, speedup_vs_previous=None, speedup_vs_previous_ci95=None) for row in rows)

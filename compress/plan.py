@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from calibration.tokens import Part, TokenSet
 from compress.artifact import Form
 from compress.models import families
+from compress.models.adopted import files_of
 from compress.models.containers import PICKLES, SAFETENSORS
 from compress.passes import Pass
 from compress.recipe import Recipe, Step
@@ -20,6 +22,9 @@ from compress.tokens import open_source
 from compress.verdict import Gate
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+GRAPH_LIBRARIES = ("optimum", "optimum-onnx", "transformers")
+GRAPHS = (".onnx", ".onnx_data", ".data")  # with the weights that lie outside
+ADOPTION = 1  # goes up when the same foreign graph becomes another decode graph
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,20 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def reference_node(source: families.Source, where: str) -> Node:
-    """The node of the untouched model, named by the content of its files."""
+def installed(names: Sequence[str]) -> dict[str, str]:
+    """Versions of those that are installed."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def reference_node(source: families.Source, where: str, form: Form = Form.TORCH) -> Node:
+    """The node of the untouched model, named by the content of its files.
+
+    A graph is made of them (exported, adopted) by libraries of certain versions, which are part of its name then.
+    """
     made_by: dict[str, Any] = {
         "pass": "reference",
         "family": source.family,
@@ -69,16 +86,21 @@ def reference_node(source: families.Source, where: str) -> Node:
         made_by["tokenizer"] = hashes(families.locate(source.tokenizer, f"{where}.tokenizer"))
     if source.config:
         made_by["config"] = plain(source.config)
-    return Node("reference", digest(made_by), Form.TORCH, made_by)
+    if form is Form.ONNX:
+        made_by |= {"version": ADOPTION, "libraries": versions() | installed(GRAPH_LIBRARIES)}
+        made_by["named"] = {path.name: file_hash(path) for path in files_of(source.config) if path.is_file()}
+    return Node("reference", digest(made_by), form, made_by)
 
 
 def hashes(path: Path) -> dict[str, str]:
     """The files that a checkpoint consists of, by their content: a folder's, or a file and the config beside it."""
-    beside = path.iterdir() if path.is_dir() else (path, *path.parent.glob("*.json"))
+    beside = list(path.iterdir() if path.is_dir() else path.parent.iterdir())
+    if not path.is_dir():  # weights outside an ONNX file are called like it: model.onnx_data, model.onnx.data
+        beside = [each for each in beside if each.suffix == ".json" or each.name.startswith(path.name)]
     return {
         each.name: file_hash(each)
         for each in sorted(beside)
-        if each.suffix in (".json", SAFETENSORS, *PICKLES) and each.name != "training.json"
+        if each.suffix in (".json", SAFETENSORS, *PICKLES, *GRAPHS) and each.name != "training.json"
     }
 
 
@@ -99,7 +121,7 @@ def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> No
 def make_plan(recipe: Recipe, tokens: TokenSet) -> Plan:
     """Name every artifact of a recipe, without making any."""
     fingerprint = digest(tokens.fingerprint(), recipe.tokens.calibration)
-    reference = reference_node(recipe.model, f"{recipe.path}: model")
+    reference = reference_node(recipe.model, f"{recipe.path}: model", recipe.form)
 
     def chain(source: Node, steps: Sequence[Step], prefix: str) -> tuple[Node, ...]:
         nodes: list[Node] = []

@@ -67,6 +67,7 @@ class Recipe:
     steps: tuple[Step, ...]
     engines: tuple[EngineChain, ...]
     gate: Gate | None
+    form: Form = Form.TORCH  # of the untouched model
 
     @property
     def name(self) -> str:
@@ -118,8 +119,9 @@ def load(path: Path) -> Recipe:
         raise InputError(
             f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}"
         )
+    form = form_of(layout.model, f"{path}: model")
     trunk = read_chain(layout.passes, f"{path}: passes")
-    check_forms(trunk, Form.TORCH, f"{path}: passes", ends=(Form.TORCH,))
+    check_forms(trunk, form, f"{path}: passes", ends=(form,))
     engines = []
     for name, items in layout.engines.items():
         where = f"{path}: engines.{name}"
@@ -128,11 +130,18 @@ def load(path: Path) -> Recipe:
         if not isinstance(items, list) or not items:
             raise InputError(f"{where}: {items!r} is not a list of passes")
         chain = read_chain(items, where)
-        check_forms(chain, Form.TORCH, where, ends=(Form.ONNX, Form.ENGINE))
+        check_forms(chain, form, where, ends=(Form.ONNX, Form.ENGINE))
         engines.append(EngineChain(name, chain))
-    recipe = Recipe(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate)
+    recipe = Recipe(
+        path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate, form
+    )
     check_gates(recipe)
     return recipe
+
+
+def form_of(source: Source, where: str) -> Form:
+    """What the model is made of before any pass; no weight is read."""
+    return Form.ONNX if families.graph_family(source, families.check(source, where)) else Form.TORCH
 
 
 def read_chain(items: Any, where: str) -> tuple[Step, ...]:
@@ -159,12 +168,15 @@ def read_step(item: Any, where: str) -> Step:
 
 def check_forms(chain: tuple[Step, ...], form: Form, where: str, ends: tuple[Form, ...]) -> None:
     """Every pass must take the form that the one before it returns, and the chain must end in one of `ends`."""
+    start = form
     for index, step in enumerate(chain):
         if step.setting.accepts is not form:
+            hint = "put an export before it" if form is Form.TORCH else "move it before the export"
+            if start is Form.ONNX:
+                hint = "this model is an ONNX graph from the beginning, so passes that take onnx apply alone"
             raise InputError(
                 f"{where}[{index}]: {step.name} takes {step.setting.accepts.value}, "
-                f"but what reaches it is {form.value}; "
-                + ("put an export before it" if form is Form.TORCH else "move it before the export")
+                f"but what reaches it is {form.value}; {hint}"
             )
         form = step.setting.returns
     if form not in ends:

@@ -31,6 +31,7 @@ __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precisi
 CPU = ["CPUExecutionProvider"]
 SCORE_ROWS = 128  # rows scored at once at most; bounds the memory of a prefill
 SCORE_LOGITS = 2**26  # and logits, 256 MB
+STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
 DECODE_TOKENS = 1024  # decoded at once: four pictures of 256 tokens take about 1 GB inside a VQ decoder
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
@@ -189,8 +190,14 @@ class Engine:
     def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...): all tokens in one call, where the graph can.
 
-        A plan takes one token a call, and a next-scale graph one scale.
+        A plan takes one token a call, and a next-scale graph one scale. Where logits depend on what else is in a call,
+        the calls are those of drawing a few pictures.
         """
+        if self.manifest.call_scaled and self.shape.order == "causal":
+            chunks = [slice(start, start + STEPWISE_ROWS) for start in range(0, len(inputs), STEPWISE_ROWS)]
+            texts = [None if features is None else features[rows] for rows in chunks]
+            parts = [self.score_stepwise(inputs[rows], text) for rows, text in zip(chunks, texts, strict=True)]
+            return np.concatenate(parts)
         if self.plan is not None or self.shape.order == "next-scale":
             return self.score_stepwise(inputs, features)
         size = self.manifest.fixed_batch or max(

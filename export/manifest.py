@@ -38,7 +38,8 @@ class Manifest:
     length, updated in place, GroupQueryAttention), ``static`` (buffers of full length in and out, TensorScatter),
     ``none`` (a masked model sees all positions at every step).
     `weight_only` says that weights alone are quantized, so the runtime is not to round activations on its own.
-    `fixed_batch` is the only number of rows that the graph takes; 0: any.
+    `fixed_batch` is the only number of rows that the graph takes; 0: any. `call_scaled` says that inputs of products are
+    scaled once for a whole call, so that logits depend on everything else in it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Manifest:
     parameters: int
     weight_only: bool = False
     fixed_batch: int = 0
+    call_scaled: bool = False
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class Manifest:
                     raise EngineError(
                         f"{folder / name}: damaged (its content is not what was exported); export it again"
                     )
-            known = {each.name: value[each.name] for each in fields(cls)}
+            known = {each.name: value[each.name] for each in fields(cls) if each.name in value}
             known |= {
                 "shape": read_shape(value["shape"]),
                 "kv_heads": tuple(value["kv_heads"]),

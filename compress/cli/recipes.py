@@ -71,8 +71,12 @@ def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None
     estimate = None
     if preflight:
         from compress import pipeline
+        from compress.artifact import Form
         from compress.preflight import rehearse
+        from compress.settings import InputError
 
+        if loaded.form is not Form.TORCH:
+            raise InputError(f"--preflight: {recipe} reads an ONNX graph, which has no two-layer copy to rehearse with")
         model = pipeline.load_reference(loaded, tokens)
         estimate = rehearse(loaded, planned, model, tokens, Terminal())
     if as_json:

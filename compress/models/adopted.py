@@ -213,7 +213,12 @@ class AdoptedModel:
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Tokens (N, T) of pictures (N, H, W, C)."""
-        return self.engine.encode_images(images)
+        from export.engine import EngineError
+
+        try:
+            return self.engine.encode_images(images)
+        except EngineError as error:
+            raise InputError(f"{self.name}: its tokenizer only decodes; it makes no tokens of pictures") from error
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""

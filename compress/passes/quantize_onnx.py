@@ -1,0 +1,76 @@
+"""The pass `quantize-onnx`: products of an ONNX graph in int8 or int4, by ONNX Runtime's own tools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from compress.artifact import Form
+from compress.passes import Context, Outcome, Pass, PassError
+from compress.settings import setting
+from export.conformance import check
+from export.onnx_model import OnnxModel
+from export.ort_quantization import quantize_dynamic, quantize_weights
+
+
+@dataclass(frozen=True)
+class QuantizeOnnx(Pass):
+    """Quantize the products of the decode graph with ONNX Runtime's tools, whatever the graph came from.
+
+    Weights alone are kept in int8 or int4 with a scale for each `group` of inputs, and MatMulNBits computes with them.
+    With int8 activations every product becomes MatMulInteger: signed int8 weights with a scale for each output channel,
+    and one scale for all inputs of a call, so that a picture depends on what is drawn beside it.
+    """
+
+    weights: Literal["int8", "int4"] = setting("int8", doc="format of the weights")
+    activations: Literal["int8", "none"] = setting(
+        "none", doc="int8: inputs are rounded as they come; none: weights alone"
+    )
+    group: int = setting(32, doc="inputs that share a weight scale, where activations are none", low=16, high=256)
+    symmetric: bool = setting(False, doc="no zero points, where activations are none")
+    reduce_range: bool = setting(
+        False, doc="7-bit weights, for x86 processors without VNNI, where activations are int8"
+    )
+    head: bool = setting(False, doc="quantize the head that makes the logits too")
+
+    accepts: ClassVar[Form] = Form.ONNX
+    returns: ClassVar[Form] = Form.ONNX
+    uses_tokens: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together.
+
+        Raises:
+            ValueError: which, and what would.
+        """
+        if self.weights == "int4" and self.activations == "int8":
+            raise ValueError(
+                "weights int4 with activations int8: ONNX Runtime has no such product; use activations: none"
+            )
+        if self.group & (self.group - 1):
+            raise ValueError(f"group {self.group}: MatMulNBits takes powers of two, 16 to 256")
+
+    def run(self, model: OnnxModel, context: Context) -> Outcome:
+        """The quantized model; its notes count what was quantized and what is left.
+
+        Raises:
+            PassError: the target does not run such products, or the graph has none to quantize.
+        """
+        target = model.manifest.target
+        if target == "tensorrt":
+            raise PassError(
+                "quantize-onnx: makes operators of ONNX Runtime; for tensorrt put quantize before the export"
+            )
+        if self.activations == "int8":
+            made = quantize_dynamic(model.decode, reduce_range=self.reduce_range, head=self.head)
+        else:
+            bits: Literal[4, 8] = 4 if self.weights == "int4" else 8
+            made = quantize_weights(model.decode, bits=bits, group=self.group, symmetric=self.symmetric, head=self.head)
+        if not made.quantized:
+            raise PassError("quantize-onnx: found no product with constant float weights to quantize")
+        manifest = replace(model.manifest, call_scaled=model.manifest.call_scaled or self.activations == "int8")
+        quantized = replace(model, decode=made.decode, manifest=manifest)
+        findings = check(quantized)
+        if findings:
+            raise PassError(f"quantize-onnx: the graph breaks a rule of {target}: {findings[0]}")
+        return Outcome(quantized, {"products": made.quantized, "left_in_float": made.left})

@@ -1,0 +1,128 @@
+"""Quantization by ONNX Runtime's own tools: dynamic int8 products, or weights alone in int8 or int4.
+
+The only file besides the engine's that imports ONNX Runtime; it works on graphs, and is no part of the runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+
+from export.builder import drop_unused_initializers
+from export.onnx_model import quiet
+
+# int8 arithmetic inside MatMulNBits; the default computes in fp32 and was measured 30 to 40 times slower for 8 bits.
+INT8_ARITHMETIC = 4
+PRODUCTS = ("MatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The quantized graph, and how many products were quantized and how many are left in float."""
+
+    decode: ir.Model
+    quantized: int
+    left: int
+
+
+def quantize_dynamic(decode: ir.Model, *, reduce_range: bool, head: bool) -> Quantized:
+    """int8 weights with a scale for each output channel, signed; inputs are scaled as they come, one scale a call."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization import quantize_dynamic as tool
+
+    source = prepared(decode)
+    with tempfile.TemporaryDirectory() as name, calm():
+        path = Path(name) / "decode.onnx"
+        tool(
+            ir.to_proto(source),
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,  # unsigned weights were measured 2.5 times slower at 16 rows
+            nodes_to_exclude=excluded(source, head),
+            # What comes out of operators of other domains (fused ones) has no inferred type; here all of it is fp32.
+            extra_options={"DefaultTensorType": int(ir.DataType.FLOAT)},
+        )
+        made = ir.load(path)
+    return counted(decode, made, "MatMulInteger")
+
+
+def quantize_weights(decode: ir.Model, *, bits: Literal[4, 8], group: int, symmetric: bool, head: bool) -> Quantized:
+    """Weights alone, rounded to nearest with a scale for each `group` of inputs of an output channel (MatMulNBits)."""
+    with calm():
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+        source = prepared(decode)
+        tool = MatMulNBitsQuantizer(
+            ir.to_proto(source),
+            bits=bits,
+            block_size=group,
+            is_symmetric=symmetric,
+            accuracy_level=INT8_ARITHMETIC,
+            nodes_to_exclude=excluded(source, head),
+        )
+        tool.process()
+        made = ir.from_proto(tool.model.model)
+    return counted(decode, made, "MatMulNBits")
+
+
+def prepared(decode: ir.Model) -> ir.Model:
+    """A copy whose Gemm nodes are MatMul and Add, and whose nodes all have names: what the tools look for."""
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    source = decode.clone()
+    if any(node.op_type == "Gemm" for node in source.graph):
+        proto = ONNXModel(ir.to_proto(source))
+        proto.replace_gemm_with_matmul()
+        source = ir.from_proto(proto.model)
+    for index, node in enumerate(source.graph):
+        node.name = node.name or f"/{node.op_type}_{index}"
+    return source
+
+
+def excluded(source: ir.Model, head: bool) -> list[str]:
+    """The names of products that stay in float: that which makes the logits, unless it is asked for."""
+    if head:
+        return []
+    value: Any = next((each for each in source.graph.outputs if each.name == "logits"), None)
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in PRODUCTS:
+            return [node.name]
+        value = node.inputs[0] if node.inputs else None
+    return []
+
+
+def counted(before: ir.Model, made: ir.Model, operator: str) -> Quantized:
+    """The graph with how many products became `operator`, and how many with constant weights did not."""
+    drop_unused_initializers(made.graph)
+    made.graph.name, made.producer_name = before.graph.name, before.producer_name
+    made.producer_version = made.doc_string = made.graph.doc_string = None
+    nodes = list(made.graph)
+    left = [node for node in nodes if node.op_type in PRODUCTS and constant_weights(node)]
+    return Quantized(made, sum(node.op_type == operator for node in nodes), len(left))
+
+
+def constant_weights(node: ir.Node) -> bool:
+    """Whether a product's right side is a constant."""
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return weight is not None and weight.const_value is not None
+
+
+@contextlib.contextmanager
+def calm() -> Iterator[None]:
+    """Undo what the tools do to logging on import (they configure the root logger), and keep them quiet."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    try:
+        with quiet():
+            yield
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
