@@ -184,6 +184,10 @@ def test_a_training_that_diverged_is_said(path: Path, tmp_path: Path, monkeypatc
 def test_a_folder_that_is_no_tokenizer_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a readable tokenizer"):
         tokenizer_folder.load(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((zoo.ROOT / "photos-tokenizer" / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text('{"format": 2}')
+    with pytest.raises(InputError, match=r"config\.json: not a tokenizer's config of format 1$"):
+        tokenizer_folder.load(tmp_path)
 
 
 def test_the_command_trains_what_the_recipe_describes(path: Path, tmp_path: Path) -> None:
