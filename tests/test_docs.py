@@ -10,7 +10,8 @@ import pytest
 
 from compress.artifact import Form
 from compress.passes import find
-from compress.recipe import Bench, ModelSource, TokenSource, _Layout
+from compress.models.families import Source
+from compress.recipe import Bench, TokenSource, _Layout
 from compress.train import AugmentSettings, ModelSettings, TrainRecipe, TrainSettings
 from compress.verdict import Gate
 from export import fusions
@@ -22,7 +23,7 @@ PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("README.md")])
 OWN_PASSES = sorted(
     path.stem.replace("_", "-") for path in (ROOT / "compress/passes").glob("*.py") if path.stem != "__init__"
 )
-RECIPE_KEYS = (_Layout, ModelSource, TokenSource, Bench, TrainRecipe, ModelSettings, TrainSettings, AugmentSettings)
+RECIPE_KEYS = (_Layout, Source, TokenSource, Bench, TrainRecipe, ModelSettings, TrainSettings, AugmentSettings)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

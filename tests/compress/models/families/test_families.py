@@ -30,7 +30,7 @@ def test_only_folders_with_a_config_ship(shipped):
 
 def test_a_shipped_model_is_found_by_name_and_any_other_by_path(shipped, tiny_model, tmp_path, monkeypatch):
     assert families.locate("digits", "r.yaml: model.checkpoint") == shipped / "digits"
-    assert families.load("reference", "digits", "r.yaml: model").name == "tiny"
+    assert families.load(families.Source("digits"), "r.yaml: model").name == "tiny"
     mine = tmp_path / "mine"
     mine.mkdir()
     reference.save(tiny_model(), mine)
@@ -43,11 +43,11 @@ def test_a_checkpoint_that_is_nowhere_is_refused_with_the_nearest_name(shipped):
     with pytest.raises(InputError) as caught:
         families.locate("digit", "r.yaml: model.checkpoint")
     assert str(caught.value) == (
-        "r.yaml: model.checkpoint: 'digit' is neither a folder nor a shipped model; did you mean 'digits'?"
+        "r.yaml: model.checkpoint: 'digit' is neither a file or folder nor a shipped model; did you mean 'digits'?"
     )
 
 
 def test_an_unknown_family_is_refused_with_the_nearest_name(shipped):
     with pytest.raises(InputError) as caught:
-        families.load("referenc", "digits", "r.yaml: model")
+        families.load(families.Source("digits", "referenc"), "r.yaml: model")
     assert str(caught.value) == "r.yaml: model.family: 'referenc' is not a family; did you mean 'reference'?"
