@@ -154,3 +154,24 @@ def models_check(
             for row in rows
         ])  # fmt: skip
     sys.exit(0 if all(row.agrees for row in rows) else BREACH)
+
+
+@models.command("features")
+@example('compress models features amused-256/ "a cat on a mat" -o features.npy')
+@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The features to write (.npy).")
+@click.option("--onnx", type=click.Path(path_type=Path), help="The encoder itself, as a graph of ids to features.")
+def models_features(pipeline: Path, texts: tuple[str, ...], output: Path | None, onnx: Path | None) -> None:
+    """Features of texts by a pipeline's own CLIP encoder, for `generate --features`; needs compress[text]."""
+    from compress.models import clip
+    from compress.settings import InputError
+
+    if bool(texts) != (output is not None) or not (texts or onnx):
+        raise InputError('give texts and -o FILE.npy, or --onnx FILE, or both; for example  "a cat" -o features.npy')
+    if output is not None:
+        clip.write(clip.features(pipeline, texts), output)
+        click.echo(f"{output}: features of {len(texts)} texts")
+    if onnx is not None:
+        clip.write_graph(pipeline, onnx)
+        click.echo(f"{onnx}: ids of {clip.length(pipeline)} tokens to features")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from compress.models.checkpoint import CONFIG, read_config
 from compress.settings import InputError
+from export.onnx_model import EXAMPLE_BATCH, plain_graph
 
 LENGTH = 77  # tokens of a text, of every published CLIP
 BATCH = 64
@@ -40,6 +42,19 @@ class ClipFeatures(nn.Module):
         width = max(states.shape[-1], pooled.shape[-1])
         rows = [functional.pad(each, (0, width - each.shape[-1])) for each in (states, pooled)]
         return torch.cat(rows, dim=1)
+
+
+def write(made: NDArray[np.float32], path: Path) -> None:
+    """Features as `generate --features` reads them.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with path.open("wb") as file:
+            np.save(file, made)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def length(pipeline: Path) -> int:
@@ -85,10 +100,16 @@ def load(pipeline: Path) -> ClipFeatures:
     where = pipeline / "text_encoder"
     whole = any(where.glob("model.safetensors*")) or any(where.glob("pytorch_model.bin*"))
     settings = {"local_files_only": True, "dtype": torch.float32, "variant": None if whole else HALF}
+    found = library()
+    bars = found.utils.logging.is_progress_bar_enabled()
+    found.utils.logging.disable_progress_bar()
     try:
-        encoder = library().CLIPTextModelWithProjection.from_pretrained(where, **settings)
+        encoder = found.CLIPTextModelWithProjection.from_pretrained(where, **settings)
     except (OSError, ValueError) as error:
         raise InputError(f"{where}: holds no CLIP encoder that transformers can read ({first_line(error)})") from error
+    finally:
+        if bars:
+            found.utils.logging.enable_progress_bar()
     return ClipFeatures(encoder.eval())
 
 
@@ -111,3 +132,26 @@ def library() -> Any:
 def first_line(error: Exception) -> str:
     """An error's first line."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def graph(pipeline: Path) -> ir.Model:
+    """The encoder as ONNX: `ids` (N, P) to `features` (N, P + 1, C).
+
+    Raises:
+        InputError: transformers is not installed, or the folder holds no encoder.
+    """
+    ids = torch.zeros(EXAMPLE_BATCH, length(pipeline), dtype=torch.int64)
+    return plain_graph(load(pipeline), ids, "text_encoder", "ids", "features")
+
+
+def write_graph(pipeline: Path, path: Path) -> None:
+    """The encoder's graph on disk.
+
+    Raises:
+        InputError: transformers is not installed, the folder holds no encoder, or the file cannot be written.
+    """
+    made = graph(pipeline)
+    try:
+        ir.save(made, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error

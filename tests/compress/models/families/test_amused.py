@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
 from compress.settings import InputError
 from export.drawing import draw
-from export.engine import Engine
+from export.engine import Engine, run_once
 from export.sampling import Sampler, gumbel, streams
 from export.shape import Shape
 
@@ -368,3 +369,55 @@ def test_every_kind_of_pass_works_on_it(model, pictures, tmp_path):
     assert np.abs(engine.score(asked.inputs, asked.features) - wanted).mean() < 0.05 * wanted.std()
     images = engine.generate([0, 0], seed=1, features=asked.features[:2])
     assert images.shape == (2, 16, 16, 3)
+
+
+def test_the_text_encoder_is_a_graph_too(pipeline, tmp_path, invoke):
+    texts = ["a cat", "", "a text that is far longer than the encoder takes"]
+    result = invoke(
+        "models", "features", pipeline, *texts, "-o", tmp_path / "made.npy", "--onnx", tmp_path / "clip.onnx"
+    )
+    assert result.exit_code == 0, result.output
+    found = np.load(tmp_path / "made.npy")
+    np.testing.assert_array_equal(found, clip.features(pipeline, texts))
+    made = run_once(tmp_path / "clip.onnx", "features", {"ids": clip.tokens(pipeline, texts)})
+    np.testing.assert_allclose(made, found, atol=1e-4)
+
+
+def test_an_engine_draws_what_is_written(pipeline, engine, tmp_path, invoke):
+    clip.write(clip.features(pipeline, ["a cat", "dog"]), tmp_path / "made.npy")
+    result = invoke("generate", engine.folder, "--features", tmp_path / "made.npy", "-o", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_texts_without_a_file_for_their_features_are_refused(pipeline, refused):
+    assert refused("models", "features", pipeline, "a cat") == (
+        'give texts and -o FILE.npy, or --onnx FILE, or both; for example  "a cat" -o features.npy'
+    )
+
+
+def test_a_file_that_cannot_be_written_is_named(pipeline, tmp_path):
+    with pytest.raises(InputError) as caught:
+        clip.write(np.zeros((1, 2, 3), dtype=np.float32), tmp_path / "nowhere" / "made.npy")
+    assert str(caught.value) == f"{tmp_path / 'nowhere' / 'made.npy'}: cannot be written (No such file or directory)"
+
+
+def test_a_folder_without_an_encoder_or_tokenizer_is_refused(tmp_path):
+    for part, read in (
+        ("text_encoder", lambda: clip.load(tmp_path)),
+        ("tokenizer", lambda: clip.tokens(tmp_path, [""])),
+    ):
+        with pytest.raises(InputError) as caught:
+            read()
+        kind = "encoder" if part == "text_encoder" else "tokenizer"
+        assert str(caught.value).startswith(f"{tmp_path / part}: holds no CLIP {kind} that transformers can read (")
+
+
+def test_without_transformers_a_person_is_told_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError) as caught:
+        clip.load(tmp_path)
+    assert str(caught.value) == (
+        "the features of texts need the transformers library; install it with pip install 'compress[text]', or give "
+        "features that were computed elsewhere"
+    )
