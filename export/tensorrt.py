@@ -113,16 +113,22 @@ def first_line(error: Exception) -> str:
 
 
 def profile_shapes(manifest: Manifest, rows: Rows) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Smallest, best and largest shape of each input whose shape varies; a step takes one token."""
+    """Smallest, best and largest shape of each input whose shape varies; a step takes one token, or all if masked."""
     counts = (rows.smallest, rows.best, rows.largest)
-    shapes: dict[str, tuple[tuple[int, ...], ...]] = {"tokens": tuple((count, 1) for count in counts)}
-    if manifest.shape.modulated:
+    taken = tokens_of_a_step(manifest)
+    shapes: dict[str, tuple[tuple[int, ...], ...]] = {"tokens": tuple((count, taken) for count in counts)}
+    if manifest.shape.labelled:
         shapes["labels"] = tuple((count,) for count in counts)
     for layer, heads in enumerate(manifest.kv_heads):
         for part in ("key", "value"):
             cache = (heads, manifest.shape.reach, manifest.head_width)  # (K, L, d)
             shapes[f"past.{layer}.{part}"] = tuple((count, *cache) for count in counts)
     return shapes
+
+
+def tokens_of_a_step(manifest: Manifest) -> int:
+    """One behind a cache, all of a picture where there is none."""
+    return manifest.shape.length if manifest.cache == "none" else 1
 
 
 def build(
@@ -236,22 +242,25 @@ class PlanLoop:
         starts = range(0, rows, plan.largest)
         self.parts = [PlanPart(plan, slice(start, min(start + plan.largest, rows))) for start in starts]
         self.shape = plan.manifest.shape
-        self.result = np.zeros((rows, 1, self.shape.predicted), dtype=np.float32)
+        self.masked = plan.manifest.cache == "none"
+        self.result = np.zeros((rows, tokens_of_a_step(plan.manifest), self.shape.predicted), dtype=np.float32)
         self.position = 0
 
     def begin(
         self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32] | None:
-        """Logits (R, 1, O) of the first token of these classes (R,)."""
+        """Logits (R, 1, O) of the first token of these classes (R,); none of a masked model."""
         self.position = 0
         for part in self.parts:
             part.take(labels[part.rows])
+        if self.masked:
+            return None
         for _ in range(self.shape.lead):
             self.step(np.full((len(labels), 1), self.shape.start_token))
         return self.step(labels[:, None] + self.shape.first_class)
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, 1, O) behind the next tokens (R, 1); the array is overwritten by the next step."""
+        """Logits of what comes next, as `export.drawing.Runner` says; the array is overwritten by the next step."""
         for part in self.parts:
             part.enqueue(tokens[part.rows], self.position)
         self.position += 1
@@ -268,14 +277,16 @@ class PlanPart:
         self.path, self.torch, self.rows = plan.path, torch, rows
         self.context = plan.engine.create_execution_context()
         self.stream = torch.cuda.Stream()
+        taken = tokens_of_a_step(manifest)
         count = max(rows.stop - rows.start, plan.smallest)  # rows beyond those asked for are computed and dropped
         with torch.cuda.stream(self.stream):
             self.buffers = {
-                "tokens": torch.zeros((count, 1), dtype=torch.int64, device="cuda"),
-                "position": torch.zeros((), dtype=torch.int64, device=place(plan, "position")),
-                "logits": torch.zeros((count, 1, manifest.shape.predicted), dtype=torch.float32, device="cuda"),
+                "tokens": torch.zeros((count, taken), dtype=torch.int64, device="cuda"),
+                "logits": torch.zeros((count, taken, manifest.shape.predicted), dtype=torch.float32, device="cuda"),
             }
-            if manifest.shape.modulated:
+            if manifest.cache == "static":
+                self.buffers["position"] = torch.zeros((), dtype=torch.int64, device=place(plan, "position"))
+            if manifest.shape.labelled:
                 self.buffers["labels"] = torch.zeros(count, dtype=torch.int64, device="cuda")
             for name, (_, _, shape) in profile_shapes(manifest, Rows(1, 1, count)).items():
                 if name not in ("tokens", "labels"):
@@ -303,15 +314,16 @@ class PlanPart:
                 self.buffers["labels"][: len(labels)].copy_(self.torch.from_numpy(np.ascontiguousarray(labels)))
 
     def enqueue(self, tokens: NDArray[np.int64], position: int) -> None:
-        """Start a step for tokens (R, 1) at a position."""
+        """Start a step for tokens (R, S) at a position."""
         with self.torch.cuda.stream(self.stream):
             self.buffers["tokens"][: len(tokens)].copy_(self.torch.from_numpy(np.ascontiguousarray(tokens)))
-            self.buffers["position"].fill_(position)
+            if "position" in self.buffers:
+                self.buffers["position"].fill_(position)
             if not self.context.execute_async_v3(self.stream.cuda_stream):
                 raise EngineError(f"{self.path}: TensorRT could not run a step at position {position}")
 
     def logits(self) -> NDArray[np.float32]:
-        """Logits (R, 1, O) of the step that was started, as soon as it is done."""
+        """Logits (R, S, O) of the step that was started, as soon as it is done."""
         with self.torch.cuda.stream(self.stream):
             found = self.buffers["logits"][: self.rows.stop - self.rows.start].cpu()
         return found.numpy()

@@ -250,8 +250,12 @@ def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def parameter_count(transformer: nn.Module) -> int:
-    """Weights and biases, embeddings included, whatever their precision; scales and tables do not count."""
-    count = sum(parameter.numel() for parameter in transformer.parameters())
+    """Weights and biases, embeddings included, whatever their precision; scales and tables do not count.
+
+    Neither does what a next-scale model borrows of its tokenizer.
+    """
+    own = (each for name, each in transformer.named_parameters() if not name.startswith("scales."))
+    count = sum(parameter.numel() for parameter in own)
     for module in transformer.modules():
         if isinstance(module, QuantizedLinear):
             count += module.weight.numel() + (0 if module.bias is None else module.bias.numel())

@@ -257,6 +257,11 @@ class OnnxContext:
 @pytest.fixture
 def device(installed: mock.MagicMock, monkeypatch: pytest.MonkeyPatch, model: OnnxModel, tmp_path: Path) -> Path:
     """An engine folder with a plan of at most 3 rows, on a stand-in device."""
+    return stand_in(model, installed, monkeypatch, tmp_path)
+
+
+def stand_in(model: OnnxModel, installed: mock.MagicMock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An engine folder of a model with a plan of at most 3 rows, on a stand-in device."""
     model.with_plan(b"serialized").save(tmp_path)
     session = onnxruntime.InferenceSession(str(tmp_path / "decode.onnx"), providers=["CPUExecutionProvider"])
     engine = mock.MagicMock(name="engine")
@@ -294,6 +299,18 @@ def test_a_plan_draws_the_same_tokens_as_its_onnx(device, pictures):
     drawn = engine.draw_tokens(labels, seed=3)  # 10 rows of 5 guided pictures are 4 parts of at most 3
     assert (drawn == on_onnxruntime(device).draw_tokens(labels, seed=3)).all()
     assert (engine.draw_tokens(labels, seed=3) == drawn).all()  # what an earlier picture left in the cache is not seen
+
+
+def test_a_masked_models_plan_takes_whole_pictures_and_their_classes(tiny_model, installed, monkeypatch, tmp_path):
+    made = tiny_model(layers=1, grid=(4, 4), order="masked", positions="learned", modulation="class", tied_head=True)
+    model = Export("tensorrt").run(made, None).model
+    assert profile_shapes(model.manifest, Rows(1, 2, 3))["tokens"] == ((1, 16), (2, 16), (3, 16))
+    engine = Engine.load(stand_in(model, installed, monkeypatch, tmp_path), threads=1)
+    assert engine.runtime == "tensorrt"
+    labels = np.array([1, 7])  # 4 rows under guidance: two parts
+    drawn = engine.draw_tokens(labels, seed=3)
+    assert (drawn == on_onnxruntime(tmp_path).draw_tokens(labels, seed=3)).all()
+    assert (drawn == made.draw_tokens(labels, seed=3)).all()
 
 
 def test_a_plan_scores_what_it_deploys(device):
