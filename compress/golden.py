@@ -111,12 +111,41 @@ def of_prefixed(arrays: Arrays, shape: Shape) -> Golden:
     return Golden(with_class(labels, tokens[:, 1:], shape))
 
 
+def of_amused(arrays: Arrays, shape: Shape) -> Golden:
+    """Texts are features; the likeliest tokens stay where they are surest, without noise."""
+    tokens = arrays["tokens"].reshape(len(arrays["tokens"]), -1)
+    labels = np.zeros(len(tokens), dtype=np.int64)
+    sampler = Sampler(
+        cfg_scale=float(arrays["greedy_cfg_scale"]),
+        temperature=0,
+        steps=int(arrays["greedy_steps"]),
+        choice_temperature=0,
+    )
+    inputs = with_class(labels, tokens, shape)
+    return Golden(inputs, arrays["features"].astype(np.float32), labels, sampler)
+
+
+def of_titok_bert(arrays: Arrays, shape: Shape) -> Golden:
+    """The guidance s grows over the steps; the likeliest tokens stay where their logits are highest, without noise."""
+    sampler = Sampler(
+        cfg_scale=1 + float(arrays["greedy_cfg"]),
+        guidance="ramp",
+        steps=int(arrays["greedy_steps"]),
+        schedule="arccos",
+        reveal="logit",
+        choice_temperature=0,
+    )
+    return Golden(with_class(arrays["labels"], arrays["tokens"], shape), labels=arrays["labels"], sampler=sampler)
+
+
 READ: dict[str, Callable[[Arrays, Shape], Golden]] = {
+    "amused": of_amused,
     "halton-maskgit": of_halton,
     "imagegpt": of_prefixed,
     "llamagen": of_llamagen,
     "rar": of_rar,
     "taming": of_prefixed,
+    "titok-bert": of_titok_bert,
     "var": of_var,
 }
 

@@ -1,4 +1,4 @@
-"""Ten published formats compute what their original implementations did: in PyTorch, step by step, in an engine."""
+"""Twelve published formats compute what their original implementations did: in PyTorch, step by step, in an engine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from compress.settings import InputError
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 TOKENIZER = {"var": "var-vqvae"}
 FORMATS = (
-    "halton-maskgit", "imagegpt", "llamagen-c2i", "llamagen-t2i", "llamagen-vq", "rar", "rar-vqgan", "taming-mingpt",
-    "var", "var-vqvae",
+    "amused", "halton-maskgit", "imagegpt", "llamagen-c2i", "llamagen-t2i", "llamagen-vq", "rar", "rar-vqgan",
+    "taming-mingpt", "titok-bert", "var", "var-vqvae",
 )  # fmt: skip
 # What every array is computed by; pictures and codes have no steps.
 WAYS = {

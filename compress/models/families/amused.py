@@ -2,7 +2,8 @@
 
 Features of a text are the penultimate states of its CLIP encoder, and its pooled embedding as one more row. Those of no
 text, which guidance needs, are what the folder's own encoder says of the empty text; without it give
-`null_features`, a .npy file of them. `micro_conds` are what else the model is told: width, height, crop, crop, score.
+`null_features`, a .npy file of them, its path from here or from the weights. `micro_conds` are what else the model is
+told: width, height, crop, crop, score.
 """
 
 from __future__ import annotations
@@ -214,8 +215,9 @@ def given_null(checkpoint: Checkpoint) -> np.ndarray[Any, Any] | None:
     path = checkpoint.config.get("null_features")
     if path is None:
         return None
+    beside = checkpoint.weights[0].parent / str(path) if checkpoint.weights else Path(str(path))
     try:
-        array = np.load(Path(str(path)).expanduser(), allow_pickle=False)
+        array = np.load(beside if beside.is_file() else Path(str(path)).expanduser(), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{checkpoint.path}: config.null_features: {path}: not a readable .npy file") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2:
