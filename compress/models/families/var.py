@@ -33,8 +33,10 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     """From shapes, and the sides of the scales.
 
     Raises:
-        InputError: the scales are neither stated nor published ones.
+        InputError: the scales are neither stated nor published ones, or attention has no l2 norm.
     """
+    if "blocks.0.attn.scale_mul_1H11" not in checkpoint:
+        raise InputError(f"{checkpoint.path}: attention without l2 norm is not supported; the published VARs have it")
     _, tokens, width = checkpoint.shape("pos_1LC")
     sides = checkpoint.config.get("patch_nums") or SCALES.get(tokens)
     if sides is None or sum(side * side for side in sides) != tokens:
@@ -61,8 +63,7 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
         bias=True,
         head_bias=True,
         order="next-scale",
-        # Without the length norm queries are not stretched; scores are scaled by a quarter of the usual.
-        qk_norm="l2" if "blocks.0.attn.scale_mul_1H11" in checkpoint else "none",
+        qk_norm="l2",
         modulation="class",
         shared_modulation=shared,
         scales=tuple(sides),
@@ -92,9 +93,8 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
         ):
             yield f"{ours}.attention.{part}.weight", tensor
             yield f"{ours}.attention.{part}.bias", checkpoint[f"{theirs}.attn.{bias}"]
-        if config.qk_norm == "l2":
-            stretch = checkpoint[f"{theirs}.attn.scale_mul_1H11"].flatten().clamp(max=LARGEST_STRETCH).exp()
-            yield f"{ours}.attention.stretch", stretch
+        stretch = checkpoint[f"{theirs}.attn.scale_mul_1H11"].flatten().clamp(max=LARGEST_STRETCH).exp()
+        yield f"{ours}.attention.stretch", stretch
         for their, our in (("attn.proj", "attention.output"), ("ffn.fc1", "ffn.up"), ("ffn.fc2", "ffn.down")):
             for kind in ("weight", "bias"):
                 yield f"{ours}.{our}.{kind}", checkpoint[f"{theirs}.{their}.{kind}"]
