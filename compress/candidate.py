@@ -102,10 +102,10 @@ def open_candidate(name: str, threads: int = 0) -> Candidate:
     path = Path(name).expanduser()
     if name not in zoo.names() and (path / MANIFEST).exists():
         return open_engine(path, threads)
-    return open_model(name)
+    return open_model(name, threads)
 
 
-def open_model(name: str) -> ImageModel | AdoptedModel:
+def open_model(name: str, threads: int = 0) -> ImageModel | AdoptedModel:
     """The shipped model of this name, a checkpoint's, or the model of a recipe; an ONNX graph where it is one.
 
     Raises:
@@ -113,7 +113,9 @@ def open_model(name: str) -> ImageModel | AdoptedModel:
     """
     source = source_of(name)
     if families.graph_family(source, families.check(source, name)):
-        return families.load_graph(source, name)
+        graph = families.load_graph(source, name)
+        graph.threads = threads
+        return graph
     return families.load(source, name)
 
 

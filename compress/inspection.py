@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from compress.models import families, tokenizers
-from compress.models.checkpoint import Checkpoint
+from compress.models.checkpoint import Checkpoint, read_config
 from compress.models.quantized import parameter_count
 from compress.models.transformer import TokenTransformer, TransformerConfig
 from compress.pruning import HEADS, UNITS
@@ -52,12 +53,36 @@ def inspect(source: families.Source) -> Inspection:
             transformer = TokenTransformer(parse(TransformerConfig, config, f"{path}: transformer"))
         size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         return of_transformer(str(path), families.OWN, transformer, size)
+    if graph := families.graph_family(source, path):
+        return of_graph(source.checkpoint, graph, path)
     checkpoint = families.open_checkpoint(source, path)
     name = source.family or families.recognise(checkpoint)
     if name is None:
         return of_tokenizer(source.checkpoint, checkpoint)
     transformer = families.plan(checkpoint, families.module_of(name))
     return of_transformer(source.checkpoint, name, transformer, checkpoint.bytes)
+
+
+def of_graph(name: str, family: str, path: Path) -> Inspection:
+    """A decoder that is read as an ONNX graph: its size, and the config beside it."""
+    module = families.module_of(family)
+    if family == "onnx":
+        import onnx_ir as ir
+
+        from export.adopt import parameters
+
+        file: Path = module.graph_file(path)
+        try:
+            count, size = parameters(ir.load(file)), file.stat().st_size
+        except Exception as error:
+            raise InputError(f"{file}: not a readable ONNX file ({str(error).splitlines()[0]})") from error
+        config = read_config((path if path.is_dir() else path.parent) / "config.json")
+    else:
+        checkpoint = Checkpoint.open(path)
+        count = sum(torch.Size(checkpoint.shape(each)).numel() for each in checkpoint)
+        size, config = checkpoint.bytes, checkpoint.config
+    plain_config = {key: value for key, value in config.items() if isinstance(value, (int, str, float))}
+    return Inspection(name, family, "decoder", size, count, config=plain_config, memory_bytes=memory(count))
 
 
 def of_tokenizer(path: str, checkpoint: Checkpoint) -> Inspection:

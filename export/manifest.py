@@ -38,8 +38,8 @@ class Manifest:
     length, updated in place, GroupQueryAttention), ``static`` (buffers of full length in and out, TensorScatter),
     ``none`` (a masked model sees all positions at every step).
     `weight_only` says that weights alone are quantized, so the runtime is not to round activations on its own.
-    `fixed_batch` is the only number of rows that the graph takes; 0: any. `call_scaled` says that inputs of products are
-    scaled once for a whole call, so that logits depend on everything else in it.
+    `fixed_batch` is the only number of rows that the graph takes; 0: any.
+    `call_scaled` says that inputs of products are scaled once for a whole call: logits depend on all else in it.
     """
 
     name: str

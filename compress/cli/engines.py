@@ -1,4 +1,4 @@
-"""The verbs that use a finished model: tokens, generate, verify, bench, report."""
+"""The verbs that use a finished model: tokens, generate, verify, bench, to-optimum, report."""
 
 from __future__ import annotations
 
@@ -200,6 +200,30 @@ def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_j
             for row in rows
         ],
     )  # fmt: skip
+
+
+@click.command("to-optimum")
+@example("compress to-optimum runs/quickstart/engines/cpu -o optimum/")
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+def to_optimum(engine: Path, output: Path) -> None:
+    """Write a causal engine as a folder that optimum's ORTModelForCausalLM.from_pretrained opens.
+
+    The folder holds model.onnx with the names of Hugging Face, config.json and generation_config.json. Its ids are the
+    engine's: image tokens, then classes. optimum is not needed to write it.
+    """
+    from compress import artifact
+    from compress.settings import InputError
+    from export.engine import EngineError
+    from export.optimum_layout import LayoutError, write
+
+    try:
+        model = artifact.load(engine, artifact.Form.ONNX)
+        output.mkdir(parents=True, exist_ok=True)
+        write(model, output)  # type: ignore[arg-type]  # an engine folder never holds a torch model
+    except (EngineError, LayoutError) as error:
+        raise InputError(str(error)) from error
+    click.echo(f"{output}: open it with ORTModelForCausalLM.from_pretrained")
 
 
 @click.command()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from export.adopt import Writing
     from export.drawing import Known
     from export.engine import Engine
+    from export.manifest import Manifest
     from export.onnx_model import OnnxModel
 
 
@@ -141,24 +142,29 @@ class AdoptedModel:
         return Engine.load(self.folder, self.threads)
 
     @property
+    def manifest(self) -> Manifest:
+        """What the graph is."""
+        return self.model.manifest
+
+    @property
     def name(self) -> str:
         """What it is called."""
-        return self.model.manifest.name
+        return self.manifest.name
 
     @property
     def family(self) -> str:
         """The family that read it."""
-        return self.model.manifest.family
+        return self.manifest.family
 
     @property
     def shape(self) -> Shape:
         """Its tokens, classes and order of drawing."""
-        return self.model.manifest.shape
+        return self.manifest.shape
 
     @property
     def sampler(self) -> Sampler:
         """How it draws unless told otherwise."""
-        return self.model.manifest.sampler
+        return self.manifest.sampler
 
     @property
     def picture(self) -> tuple[int, int, int]:
@@ -182,7 +188,7 @@ class AdoptedModel:
 
     def parameters(self) -> int:
         """Weights of the decode graph."""
-        return self.model.manifest.parameters
+        return self.manifest.parameters
 
     def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...)."""
