@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from calibration.tokens import Part, TokenSet
 from compress.artifact import Form
 from compress.models import families
 from compress.models.adopted import files_of
+from compress.models.checkpoint import PIPELINE
 from compress.models.containers import PICKLES, SAFETENSORS
 from compress.passes import Pass
 from compress.recipe import Recipe, Step
@@ -24,6 +25,7 @@ from compress.verdict import Gate
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 GRAPH_LIBRARIES = ("optimum", "optimum-onnx", "transformers")
 GRAPHS = (".onnx", ".onnx_data", ".data")  # with the weights that lie outside
+READ = (".json", ".npy", SAFETENSORS, *PICKLES, *GRAPHS)  # what a checkpoint may consist of
 ADOPTION = 1  # goes up when the same foreign graph becomes another decode graph
 
 
@@ -86,21 +88,39 @@ def reference_node(source: families.Source, where: str, form: Form = Form.TORCH)
         made_by["tokenizer"] = hashes(families.locate(source.tokenizer, f"{where}.tokenizer"))
     if source.config:
         made_by["config"] = plain(source.config)
+        if named := {key: file_hash(path) for key, path in named_files(source.config)}:
+            made_by["config files"] = named
     if form is Form.ONNX:
         made_by |= {"version": ADOPTION, "libraries": versions() | installed(GRAPH_LIBRARIES)}
         made_by["named"] = {path.name: file_hash(path) for path in files_of(source.config) if path.is_file()}
     return Node("reference", digest(made_by), form, made_by)
 
 
+def named_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """The files that a model's config names, by its keys."""
+    for key, value in config.items():
+        if isinstance(value, str) and (path := Path(value).expanduser()).is_file():
+            yield key, path
+
+
 def hashes(path: Path) -> dict[str, str]:
-    """The files that a checkpoint consists of, by their content: a folder's, or a file and the config beside it."""
+    """The files that a checkpoint consists of, by their content.
+
+    They are a folder's, a file and the config beside it, or all parts of the pipeline of which the path is one.
+    """
+    whole = next((each for each in (path, *path.parents[:2]) if (each / PIPELINE[0]).is_file()), None)
+    if whole is not None:
+        parts = (each.relative_to(whole) for each in whole.rglob("*") if each.is_file())
+        return {
+            each.as_posix(): file_hash(whole / each)
+            for each in sorted(parts)
+            if each.suffix in (*READ, ".txt") and not any(name.startswith(".") for name in each.parts)
+        }
     beside = list(path.iterdir() if path.is_dir() else path.parent.iterdir())
     if not path.is_dir():  # weights outside an ONNX file are called like it: model.onnx_data, model.onnx.data
         beside = [each for each in beside if each.suffix == ".json" or each.name.startswith(path.name)]
     return {
-        each.name: file_hash(each)
-        for each in sorted(beside)
-        if each.suffix in (".json", SAFETENSORS, *PICKLES, *GRAPHS) and each.name != "training.json"
+        each.name: file_hash(each) for each in sorted(beside) if each.suffix in READ and each.name != "training.json"
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from calibration.tokens import TokenSet
 from compress import plan, recipe
+from compress.models import families
 from compress.settings import InputError
 from compress.store import Store
 
@@ -87,3 +88,30 @@ def test_tokens_that_are_too_few_are_refused(finished, tmp_path) -> None:
     made = recipe.load(finished.changed(("source: digits", f"source: {tmp_path}/t.npz")))
     with pytest.raises(InputError, match=r"tiny\.yaml: tokens: 16 train pictures are asked for, but only 1 exist"):
         plan.load_tokens(made)
+
+
+def test_every_part_of_a_pipeline_is_part_of_its_name(tmp_path) -> None:
+    for name in (
+        "model_index.json",
+        "transformer/config.json",
+        "tokenizer/merges.txt",
+        ".cache/state.json",
+        "README.md",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = plan.hashes(tmp_path)
+    assert set(found) == {"model_index.json", "transformer/config.json", "tokenizer/merges.txt"}
+    assert plan.hashes(tmp_path / "transformer") == found
+    (tmp_path / "tokenizer" / "merges.txt").write_text("others")
+    assert plan.hashes(tmp_path) != found
+
+
+def test_a_file_that_the_config_names_is_part_of_the_models_name(tmp_path, checkpoint) -> None:
+    named = tmp_path / "null.npy"
+    source = families.Source(str(checkpoint), config={"null_features": str(named), "n_head": 4})
+    keys = []
+    for content in ("one", "other"):
+        named.write_text(content)
+        keys.append(plan.reference_node(source, "r.yaml: model").key)
+    assert keys[0] != keys[1]
