@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +206,80 @@ def any_model(request: pytest.FixtureRequest) -> ImageModel:
 def any_tokens(any_model: ImageModel, tiny_tokens: TokenSet) -> TokenSet:
     """The tiny pictures as `any_model` reads them."""
     return pictures_for(any_model.shape, tiny_tokens)
+
+
+class ForeignDecoder(torch.nn.Module):
+    """A decoder as others write them: 64 ids, width 16, learned positions, and Hugging Face's inputs and outputs."""
+
+    def __init__(self, layers: int, heads: int, kv_heads: int, width: int = 16) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_width = heads, kv_heads, width // heads
+        self.embedding, self.position = torch.nn.Embedding(64, width), torch.nn.Embedding(128, width)
+        kv_width = kv_heads * self.head_width
+        self.layers = torch.nn.ModuleList(
+            torch.nn.ModuleList(torch.nn.Linear(width, size) for size in (width, kv_width, kv_width, width))
+            for _ in range(layers)
+        )
+        self.head = torch.nn.Linear(width, 64, bias=False)
+
+    def forward(
+        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *past: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Logits (B, N, 64), then keys and values (B, K, P + N, d) of each layer if there were any."""
+        x, present = self.embedding(ids) + self.position(positions), []
+        count, total = ids.shape[1], mask.shape[1]
+        columns = torch.arange(total)
+        seen = (columns <= columns[-count:, None]) & (mask[:, None, None, :] != 0)  # (B, 1, N, P + N)
+        for index, (query, key, value, output) in enumerate(self.layers):
+            q, k, v = (
+                made(x).unflatten(-1, (number, self.head_width)).transpose(1, 2)
+                for made, number in ((query, self.heads), (key, self.kv_heads), (value, self.kv_heads))
+            )
+            if past:
+                k, v = (torch.cat(pair, dim=2) for pair in zip(past[2 * index : 2 * index + 2], (k, v), strict=True))
+                present += [k, v]
+            wide = (self.heads // self.kv_heads, 1)
+            scores = q @ k.repeat_interleave(wide[0], 1).transpose(2, 3) + torch.where(seen, 0.0, -1e9)
+            mixed = scores.softmax(-1) @ v.repeat_interleave(wide[0], 1)
+            x = x + output(mixed.transpose(1, 2).flatten(2)).tanh()
+        return self.head(x), *present
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A foreign decoder in PyTorch, and the file that Hugging Face's exporter would write of it."""
+
+    module: ForeignDecoder
+    path: Path
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Foreign]:
+    """A factory of foreign decoders: `foreign(layers=2, heads=4, kv_heads=2, cached=True)`; equal calls share one."""
+    made: dict[Any, Foreign] = {}
+
+    def make(layers: int = 2, heads: int = 4, kv_heads: int = 2, cached: bool = True) -> Foreign:
+        key = (layers, heads, kv_heads, cached)
+        if key in made:
+            return made[key]
+        torch.manual_seed(0)
+        module = ForeignDecoder(layers, heads, kv_heads).eval()
+        parts = [f"{{}}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")] if cached else []
+        past = [torch.zeros(2, kv_heads, 3, module.head_width) for _ in parts]
+        ids, mask = torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 7 if cached else 4, dtype=torch.int64)
+        inputs = ["input_ids", "attention_mask", "position_ids", *(part.format("past_key_values") for part in parts)]
+        outputs = ["logits", *(part.format("present") for part in parts)]
+        axes = {
+            name: {0: "batch", 1: "total" if name == "attention_mask" else "new"} for name in (*inputs[:3], "logits")
+        }
+        axes |= {name: {0: "batch", 2: "past"} for name in (*inputs[3:], *outputs[1:])}
+        path = tmp_path_factory.mktemp("foreign") / "model.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module, (ids, mask, ids, *past), path, input_names=inputs, output_names=outputs, dynamic_axes=axes,
+                opset_version=18, dynamo=False,
+            )  # fmt: skip
+        return made.setdefault(key, Foreign(module, path))
+
+    return make
