@@ -105,9 +105,9 @@ def counted(before: ir.Model, made: ir.Model, operator: str) -> Quantized:
     drop_unused_initializers(made.graph)
     made.graph.name, made.producer_name = before.graph.name, before.producer_name
     made.producer_version = made.doc_string = made.graph.doc_string = None
-    nodes = list(made.graph)
-    left = [node for node in nodes if node.op_type in PRODUCTS and constant_weights(node)]
-    return Quantized(made, sum(node.op_type == operator for node in nodes), len(left))
+    left = sum(node.op_type in PRODUCTS and constant_weights(node) for node in made.graph)
+    new, old = (sum(node.op_type == operator for node in model.graph) for model in (made, before))
+    return Quantized(made, new - old, left)
 
 
 def constant_weights(node: ir.Node) -> bool:
