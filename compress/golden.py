@@ -171,7 +171,7 @@ def check(source: families.Source, golden: Path | None) -> list[Compared]:
     """
     arrays = read_arrays(golden) if golden else {}
     path = families.check(source, source.checkpoint)
-    if not source.family and not families.is_own(path):
+    if not source.family and not families.is_own(path) and not families.graph_family(source, path):
         checkpoint = families.open_checkpoint(source, path)
         if families.recognise(checkpoint) is None and tokenizers.recognise(checkpoint):
             tokenizer = tokenizers.read(checkpoint, tokenizer_config(checkpoint, arrays), source.checkpoint)

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from compress.models import families, tokenizers
+from compress.models.architecture import TransformerConfig
 from compress.models.checkpoint import Checkpoint, read_config
 from compress.models.quantized import parameter_count
-from compress.models.transformer import TokenTransformer, TransformerConfig
+from compress.models.transformer import TokenTransformer
 from compress.pruning import HEADS, UNITS
 from compress.settings import InputError, parse, plain, setting
 

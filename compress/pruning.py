@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from compress.models.architecture import GATED, LayerConfig, TransformerConfig
 from compress.models.image_model import ImageModel
 from compress.models.quantized import quantizations
-from compress.models.transformer import GATED, LayerConfig, TokenTransformer, TransformerConfig
+from compress.models.transformer import TokenTransformer
 from compress.passes import PassError
 
 

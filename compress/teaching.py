@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.tokens import TokenSet
+from compress.models.architecture import TransformerConfig
 from compress.models.examples import Examples, asked
-from compress.models.transformer import TokenTransformer, TransformerConfig
+from compress.models.transformer import TokenTransformer
 from compress.training import Report
 
 BATCH = 32

@@ -21,11 +21,12 @@ from calibration.augment import Augment, augmented
 from calibration.tokens import Part, TokenSet
 from compress.importance import nll
 from compress.models import tokenizer_folder
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.examples import asked, examples
 from compress.models.families import locate
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer, Tokenizer
-from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+from compress.models.transformer import TokenTransformer
 from compress.settings import InputError, digest, parse, plain, setting
 from compress.strict_yaml import read_yaml
 from compress.teaching import LARGE_PRIME

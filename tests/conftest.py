@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from calibration.tokens import TokenSet
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.image_model import ImageModel
 from compress.models.scales import ScalesConfig
 from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
-from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+from compress.models.transformer import TokenTransformer
 from compress.models.uvit import UvitConfig
 from compress.models.vq import VqAutoencoder, VqConfig
 from compress.passes import Context

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from compress.artifact import Form
-from compress.passes import find
 from compress.models.families import Source
+from compress.passes import find
 from compress.recipe import Bench, TokenSource, _Layout
 from compress.train import AugmentSettings, ModelSettings, TrainRecipe, TrainSettings
 from compress.verdict import Gate

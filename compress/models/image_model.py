@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compress.models.blocks import KeyValue
 from compress.models.tokenizer import Tokenizer
-from compress.models.transformer import KeyValue, TokenTransformer
+from compress.models.transformer import TokenTransformer
 from export.drawing import Known, draw, score_stepwise
 from export.sampling import Sampler
 from export.shape import Shape

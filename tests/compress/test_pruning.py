@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from compress.models.architecture import LayerConfig
 from compress.models.examples import examples
-from compress.models.transformer import LayerConfig
 from compress.passes import PassError
 from compress.passes.quantize import Quantize
 from compress.pruning import (

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from calibration.tokens import TokenSet
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer
-from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+from compress.models.transformer import TokenTransformer
 from compress.passes import Context
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize

@@ -40,8 +40,9 @@ def can_build() -> bool:
 @pytest.fixture(scope="module")
 def model(tiny_tokens: object, tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     """A model of one grouped-query layer, exported for TensorRT."""
+    from compress.models.architecture import LayerConfig, TransformerConfig
     from compress.models.tokenizer import PixelTokenizer
-    from compress.models.transformer import LayerConfig, TokenTransformer, TransformerConfig
+    from compress.models.transformer import TokenTransformer
     from export.sampling import Sampler
 
     config = TransformerConfig(17, 10, (4, 4), 32, 8, (LayerConfig(4, 2, 40),), rotary_base=100.0)

@@ -22,10 +22,11 @@ from compress.settings import InputError, nearest, setting
 
 if TYPE_CHECKING:
     from compress.models.adopted import AdoptedModel
+    from compress.models.architecture import TransformerConfig
     from compress.models.checkpoint import Checkpoint
     from compress.models.image_model import ImageModel
     from compress.models.tokenizer import Tokenizer
-    from compress.models.transformer import TokenTransformer, TransformerConfig
+    from compress.models.transformer import TokenTransformer
 
 StandIn = Callable[["TransformerConfig"], "Tokenizer"]
 OWN = "reference"

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from compress.models import clip
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import CONFIG, Checkpoint, Planned, read_config
 from compress.models.published import grid_of, stated
 from compress.models.tokenizer import Tokenizer
-from compress.models.transformer import LayerConfig, TransformerConfig
 from compress.models.uvit import UvitConfig
 from compress.settings import InputError
 from export.sampling import Sampler

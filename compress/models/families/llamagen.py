@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import grid_of, heads_of
-from compress.models.transformer import LayerConfig, TransformerConfig
 from export.sampling import Sampler
 from export.shape import TextShape
 

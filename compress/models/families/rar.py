@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import grid_of, heads_of
-from compress.models.transformer import LayerConfig, TransformerConfig
 from compress.settings import InputError
 from export.sampling import Sampler
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from compress.models.architecture import TransformerConfig
 from compress.models.checkpoint import PICKLES, fill, read_state, read_tensors
 from compress.models.image_model import ImageModel
 from compress.models.quantized import LinearQuantization, install, quantizations
 from compress.models.tokenizer import Tokenizer, build
-from compress.models.transformer import TokenTransformer, TransformerConfig
+from compress.models.transformer import TokenTransformer
 from compress.settings import InputError, parse, plain
 from export.sampling import Sampler
 

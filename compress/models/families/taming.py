@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from compress.models import tokenizers
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import grid_of, heads_of, stated
 from compress.models.tokenizer import Tokenizer
-from compress.models.transformer import LayerConfig, TransformerConfig
 from export.sampling import Sampler
 
 PREFIX, FIRST_STAGE = "transformer.", "first_stage_model."

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import heads_of
-from compress.models.transformer import LayerConfig, TransformerConfig
 from compress.settings import InputError
 from export.sampling import Sampler
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import heads_of
 from compress.models.tokenizer import Tokenizer, VqTokenizer
-from compress.models.transformer import LayerConfig, TransformerConfig
 from compress.settings import InputError
 from export.sampling import Sampler
 

@@ -12,15 +12,9 @@ from scipy import special
 from torch import nn
 from torch.nn import functional
 
-from compress.models.transformer import (
-    LayerConfig,
-    Surroundings,
-    TokenTransformer,
-    TransformerConfig,
-    rotary_table,
-    rotate,
-    scales_mask,
-)
+from compress.models.architecture import LayerConfig, TransformerConfig
+from compress.models.blocks import Surroundings, rotary_table, rotate
+from compress.models.transformer import TokenTransformer, scales_mask
 
 ROTARY = TransformerConfig(
     vocabulary=5, classes=3, grid=(3, 4), width=16, head_width=8, layers=(LayerConfig(2, 2, 24), LayerConfig(4, 2, 8))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.conditioned import CrossAttention, Steer, sinusoids
-from compress.models.transformer import LayerConfig, TransformerConfig
 from compress.models.uvit import ResponseNorm, UvitConfig, as_map, as_rows
 from export.shape import TextShape
 
