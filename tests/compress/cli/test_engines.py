@@ -48,6 +48,32 @@ def test_generate_draws_the_same_pictures_for_the_same_seed(
     assert invoke("generate", checkpoint, "--labels", "3", "-o", tmp_path / "d.png", "--top-k", 1).exit_code == 0
 
 
+def test_an_engine_keeps_the_upper_half_of_a_picture(
+    engine: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    levels = (np.indices((8, 8)).sum(axis=0) * 18).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "in.png")
+    given = ("generate", engine, "--labels", "3,4", "--image", tmp_path / "in.png")
+    result = invoke(*given, "--keep", "0.5", "-o", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "out.png") as opened:
+        sheet = np.asarray(opened)[..., 0]
+    drawn = sheet[4 : 4 + 56, 4 : 4 + 56][3::7, 3::7]  # the first picture, each pixel 7 wide in its frame of 4
+    assert np.abs(drawn[:4].astype(int) - levels[:4]).max() <= 255 / 16 / 2 + 1, "rounded to one of 17 levels"
+    assert not np.array_equal(drawn[4:], levels[4:])
+
+
+def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "in.png")
+    given = ("generate", engine, "-o", tmp_path / "out.png")
+    lone = refused(*given, "--labels", "3", "--image", tmp_path / "in.png")
+    assert lone == "--image goes with exactly one of --mask and --keep"
+    assert (
+        refused(*given, "--labels", "3", "--features", "f.npy") == "--features: this model draws no texts; leave it out"
+    )
+    assert refused(*given).startswith("--labels: needed, one of 0 to 9 for each picture")
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
