@@ -25,10 +25,10 @@ from compress.models.checkpoint import Checkpoint
 from compress.models.examples import asked
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
-from compress.passes.export import pictures_of
+from compress.passes.export import Export, pictures_of
 from compress.settings import InputError, setting
 from export.engine import Engine, run_once
-from export.onnx_model import export_model, plain_graph
+from export.onnx_model import plain_graph
 from export.sampling import Sampler, halton_order
 from export.shape import Shape
 
@@ -263,15 +263,7 @@ def compare_model(model: ImageModel, arrays: Arrays, where: str) -> list[Compare
 
 def exported(model: ImageModel, room: Path) -> Engine:
     """The model as an engine that computes exactly what it does."""
-    made = export_model(
-        model.transformer,
-        pictures_of(model.tokenizer),
-        "onnxruntime",
-        name=model.name,
-        family=model.family,
-        sampler=model.sampler,
-        parameters=model.parameters(),
-    )
+    made = Export(target="onnxruntime").exported(model)
     made.save(room)
     return Engine.load(room)
 

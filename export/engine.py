@@ -21,7 +21,7 @@ from export.drawing import Known, Runner, conditions, draw, score_stepwise
 from export.loops import Parts, Sessions, filled_up, make_loop
 from export.manifest import EngineError, Manifest
 from export.sampling import Sampler
-from export.shape import Shape
+from export.shape import Shape, Shaped
 
 if TYPE_CHECKING:
     from export.tensorrt import Plan
@@ -46,7 +46,7 @@ LOW_PRECISION = {
 FULL_PRECISION = {"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul"}
 
 
-class Engine:
+class Engine(Shaped):
     """A loaded engine folder; one is not to be used from several threads at once."""
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
@@ -117,21 +117,6 @@ class Engine:
     def picture(self) -> tuple[int, int, int]:
         """Height, width and colour channels of a picture."""
         return tuple(self.image_decoder.get_outputs()[0].shape[1:])
-
-    @property
-    def vocabulary(self) -> int:
-        """Image tokens."""
-        return self.shape.vocabulary
-
-    @property
-    def classes(self) -> int:
-        """Classes, without the null class."""
-        return self.shape.classes
-
-    @property
-    def length(self) -> int:
-        """Tokens of a picture."""
-        return self.shape.length
 
     def generate(
         self,

@@ -88,3 +88,27 @@ class Shape:
     def predicted(self) -> int:
         """Logits of a position."""
         return self.outputs or self.vocabulary
+
+
+class Shaped:
+    """What has a shape, with the numbers that are asked of it most often."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its tokens, classes and order of drawing."""
+        raise NotImplementedError
+
+    @property
+    def vocabulary(self) -> int:
+        """Image tokens."""
+        return self.shape.vocabulary
+
+    @property
+    def classes(self) -> int:
+        """Classes, without the null class."""
+        return self.shape.classes
+
+    @property
+    def length(self) -> int:
+        """Tokens of a picture."""
+        return self.shape.length

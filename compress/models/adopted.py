@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compress.settings import InputError, parse, setting
 from export.sampling import Sampler
-from export.shape import Shape
+from export.shape import Shape, Shaped
 
 if TYPE_CHECKING:
     from compress.models.tokenizer import Tokenizer
@@ -123,7 +123,7 @@ def ids_of(value: Any, where: str) -> tuple[int, ...]:
     return found
 
 
-class AdoptedModel:
+class AdoptedModel(Shaped):
     """An ONNX graph as the untouched model of a recipe; it scores and draws through the runtime (a `Candidate`)."""
 
     def __init__(self, model: OnnxModel, folder: Path | None = None, threads: int = 0) -> None:
@@ -170,21 +170,6 @@ class AdoptedModel:
     def picture(self) -> tuple[int, int, int]:
         """Height, width and colour channels of a picture."""
         return self.engine.picture
-
-    @property
-    def vocabulary(self) -> int:
-        """Image tokens."""
-        return self.shape.vocabulary
-
-    @property
-    def classes(self) -> int:
-        """Classes, without the null class."""
-        return self.shape.classes
-
-    @property
-    def length(self) -> int:
-        """Tokens of a picture."""
-        return self.shape.length
 
     def parameters(self) -> int:
         """Weights of the decode graph."""

@@ -18,14 +18,14 @@ from compress.models.tokenizer import Tokenizer
 from compress.models.transformer import TokenTransformer
 from export.drawing import Known, draw, score_stepwise
 from export.sampling import Sampler
-from export.shape import Shape
+from export.shape import Shape, Shaped
 
 SCORE_ROWS = 128  # rows scored at once at most
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 
 
 @dataclass(frozen=True)
-class ImageModel:
+class ImageModel(Shaped):
     """A trained image-token transformer with what it needs to make pictures."""
 
     name: str
@@ -43,21 +43,6 @@ class ImageModel:
     def picture(self) -> tuple[int, int, int]:
         """Height, width and colour channels of a picture."""
         return self.tokenizer.picture
-
-    @property
-    def vocabulary(self) -> int:
-        """Image tokens."""
-        return self.shape.vocabulary
-
-    @property
-    def classes(self) -> int:
-        """Classes, without the null class."""
-        return self.shape.classes
-
-    @property
-    def length(self) -> int:
-        """Tokens of a picture."""
-        return self.shape.length
 
     def with_transformer(self, transformer: TokenTransformer) -> ImageModel:
         """The same model with another transformer."""

@@ -14,7 +14,7 @@ from compress.settings import digest, setting
 from export.conformance import check
 from export.lowering import LoweringError
 from export.manifest import Target
-from export.onnx_model import Pictures, export_model
+from export.onnx_model import OnnxModel, Pictures, export_model
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,15 @@ class Export(Pass):
 
     def run(self, model: ImageModel, context: Context) -> Outcome:
         """The ONNX model, checked for its target's rules."""
+        made = self.exported(model)
+        return Outcome(made, {"nodes": len(list(made.decode.graph))})
+
+    def exported(self, model: ImageModel) -> OnnxModel:
+        """The ONNX model.
+
+        Raises:
+            PassError: a layer has no form on the target, or the graph breaks one of its rules.
+        """
         try:
             made = export_model(
                 model.transformer,
@@ -47,7 +56,7 @@ class Export(Pass):
         findings = check(made)
         if findings:
             raise PassError(f"export: the graph breaks a rule of {self.target}: {findings[0]}")
-        return Outcome(made, {"nodes": len(list(made.decode.graph))})
+        return made
 
 
 LATEST: dict[str, Pictures] = {}  # a run exports one tokenizer beside many transformers
