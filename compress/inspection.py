@@ -21,6 +21,16 @@ from compress.models.transformer import TokenTransformer
 from compress.pruning import HEADS, UNITS
 from compress.settings import InputError, parse, plain, setting
 
+# What a parameter is for, by words of its name; the first that fits counts.
+PARTS = {
+    "stem and tail": (".stem.", ".tail.", ".merge.", ".divide."),
+    "modulation": ("modulation", ".shared."),
+    "embeddings": (".embedding.", ".position.", ".moment.", ".registers", ".latent."),
+    "attention": (".attention.",),
+    "texts": (".text.",),
+    "feed-forward": (".ffn.",),
+    "head": (".head",),
+}
 GROUP = 32  # inputs that share a scale, where int4 sizes are predicted
 SCALE_BYTES = 4
 
@@ -123,20 +133,15 @@ def memory(parameters: int) -> dict[str, int]:
 
 def parts(transformer: TokenTransformer) -> dict[str, int]:
     """Parameters by what they are for."""
-    found = dict.fromkeys(("embeddings", "attention", "feed-forward", "modulation", "head", "other"), 0)
+    found = dict.fromkeys((*PARTS, "other"), 0)
     for name, parameter in transformer.named_parameters():
         found[part_of(name)] += parameter.numel()
     return {name: count for name, count in found.items() if count}
 
 
 def part_of(name: str) -> str:
-    """What a parameter is for, by its name."""
-    if name.startswith(("embedding", "position", "moment", "registers")):
-        return "embeddings"
-    for part, word in (("modulation", "modulation"), ("attention", ".attention."), ("feed-forward", ".ffn.")):
-        if word in name:
-            return part
-    return "modulation" if name.startswith("shared") else "head" if name.startswith("head") else "other"
+    """What a parameter is for, by the first words that its name holds."""
+    return next((part for part, words in PARTS.items() if any(word in f".{name}" for word in words)), "other")
 
 
 def engine_bytes(transformer: TokenTransformer) -> dict[str, int]:
