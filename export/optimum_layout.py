@@ -5,7 +5,8 @@ Letters: B batch, S tokens of a call, P cached tokens, K key/value heads, d head
 The decode graph is the same but for its names: `tokens` become `input_ids`, `past.{i}.key` `past_key_values.{i}.key`.
 A shared cache becomes a growing one: the lengths that the runtime feeds are computed from the cache's shape. Ids are
 those of the engine, and logits those of its image tokens. There is no `attention_mask` and there are no `position_ids`:
-the graph counts positions itself, so all rows of a batch have prompts of the same length.
+the graph counts positions itself, so all rows of a batch have prompts of the same length. Where attention is fused, a
+call behind a past takes one token a row, unless there is one row.
 """
 
 from __future__ import annotations

@@ -1,0 +1,192 @@
+"""A foreign ONNX file is a recipe's model: it is adopted, quantized, measured and drawn with like any other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from compress import pipeline, plan, recipe
+from compress.artifact import Form
+from compress.candidate import open_candidate
+from compress.cli import main
+from compress.listener import Silent
+from compress.models import families
+from compress.models.families import Source
+from compress.report import Report
+from compress.settings import InputError
+from compress.store import Store
+
+CONFIG = "{grid: [8, 8], image_offset: 40, start: [1], classes: [20, 21, 22, 23, 24, 25, 26, 27, 28, 29], no_class: 30}"
+RECIPE = """\
+model:
+  checkpoint: {checkpoint}
+  tokenizer: digits
+  config: {config}
+tokens: {{source: digits, calibration: 16, held_out: 20}}
+bench:  {{batch: [1, 2], threads: 1, repeats: 6, samples: 20}}
+engines:
+  fused:   [fuse]
+  weights: [fuse, quantize-onnx: {{weights: int4, group: 16}}]
+  products: [quantize-onnx: {{activations: int8}}]
+gate: {{kl: 50}}
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe_path(foreign, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe for a foreign decoder of digits."""
+    path = tmp_path_factory.mktemp("onnx") / "foreign.yaml"
+    path.write_text(RECIPE.format(checkpoint=foreign().path, config=CONFIG))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(recipe_path: Path) -> Report:
+    """The finished run."""
+    room = recipe_path.parent
+    return pipeline.run(recipe.load(recipe_path), Store(room / "store"), room / "run", Silent())
+
+
+def source(foreign, **changes) -> Source:
+    """The model of the recipe."""
+    config = {"grid": [8, 8], "image_offset": 40, "start": [1]}
+    return Source(**{"checkpoint": str(foreign().path), "tokenizer": "digits", "config": config, **changes})
+
+
+def test_a_whole_recipe_runs(finished: Report) -> None:
+    assert finished.verdict.passed
+    assert finished.reference.form == "onnx"
+    assert [step.name for step in finished.steps] == [
+        "fused.fuse", "weights.fuse", "weights.quantize-onnx", "products.quantize-onnx",
+    ]  # fmt: skip
+    assert [engine.name for engine in finished.engines] == ["fused", "weights", "products"]
+    exact, _, weights, products = finished.steps
+    assert exact.fidelity.max_abs_difference < 1e-4
+    assert 0 < products.fidelity.kl < weights.fidelity.kl
+    assert weights.size_bytes < finished.reference.size_bytes
+
+
+def test_every_row_is_timed_in_the_runtime_against_the_reference_and_none_in_pytorch(finished: Report) -> None:
+    rows = [row for step in (finished.reference, *finished.steps) for row in step.speed]
+    assert {row.runtime for row in rows} == {"onnxruntime"}
+    assert {row.batch for row in rows} == {1, 2}
+    assert all(row.speedup_vs_baseline is None for row in rows)
+    assert all(row.speedup_vs_reference is not None for step in finished.steps for row in step.speed)
+
+
+def test_the_cached_loop_is_checked_at_every_step_and_pictures_are_drawn(finished: Report, recipe_path: Path) -> None:
+    for step in (finished.reference, *finished.steps):
+        assert step.notes["cached_loop"]["max_abs_difference"] < 1e-4
+    assert all((recipe_path.parent / "run" / name).exists() for name in finished.pictures.values())
+    assert all(engine.class_accuracy is not None for engine in finished.engines)
+
+
+def test_a_second_run_takes_the_model_from_the_store(
+    finished: Report, recipe_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "load_graph", lambda *given: pytest.fail("read again"))
+    room = recipe_path.parent
+    again = pipeline.run(recipe.load(recipe_path), Store(room / "store"), room / "again", Silent())
+    assert again.steps[0].fidelity == finished.steps[0].fidelity
+
+
+def test_the_plan_names_the_graph_by_its_file_and_the_libraries_that_read_it(recipe_path: Path, foreign) -> None:
+    node = plan.make_plan(recipe.load(recipe_path), plan.load_tokens(recipe.load(recipe_path))).reference
+    assert node.form is Form.ONNX
+    assert "model.onnx" in node.made_by["files"]
+    assert "onnxruntime" in node.made_by["libraries"]
+
+
+def test_engines_and_the_model_of_the_recipe_are_verified_and_drawn_with(finished: Report, recipe_path: Path) -> None:
+    engine = recipe_path.parent / "run" / "engines" / "fused"
+    ran = CliRunner().invoke(main, ["verify", str(recipe_path), str(engine), "--held-out", "4"])
+    assert ran.exit_code == 0, ran.output
+    picture = recipe_path.parent / "out.png"
+    ran = CliRunner().invoke(main, ["generate", str(recipe_path), "--labels", "3,1", "-o", str(picture)])
+    assert (ran.exit_code, ran.output) == (0, f"{picture}: 2 pictures\n")
+    model = open_candidate(str(recipe_path), threads=1)
+    np.testing.assert_array_equal(
+        model.draw_tokens(np.array([3, 1]), seed=5),
+        open_candidate(str(engine), 1).draw_tokens(np.array([3, 1]), seed=5),
+    )
+    images = model.decode_images(np.arange(64)[None] % 17)
+    np.testing.assert_array_equal(model.encode_images(images), np.arange(64)[None] % 17)
+
+
+def test_an_engine_folder_is_a_model_too(finished: Report, recipe_path: Path) -> None:
+    engine = recipe_path.parent / "run" / "engines" / "fused"
+    assert families.load_graph(Source(str(engine)), "here").shape.vocabulary == 17
+    with pytest.raises(InputError, match=r"here\.tokenizer: an engine folder brings its own; leave it out"):
+        families.load_graph(Source(str(engine), tokenizer="digits"), "here")
+
+
+def test_a_pass_on_pytorch_is_one_clear_line(recipe_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "torch.yaml"
+    path.write_text(recipe_path.read_text() + "passes: [prune-heads: {ratio: 0.5}]\n")
+    with pytest.raises(InputError) as error:
+        recipe.load(path)
+    assert str(error.value) == (
+        f"{path}: passes[0]: prune-heads takes torch, but what reaches it is onnx; "
+        "this model is an ONNX graph from the beginning, so passes that take onnx apply alone"
+    )
+
+
+def test_a_rehearsal_is_refused_for_there_is_no_small_copy(recipe_path: Path) -> None:
+    ran = CliRunner().invoke(main, ["plan", str(recipe_path), "--preflight"])
+    assert ran.exit_code == 2
+    assert "which has no two-layer copy to rehearse with" in ran.output
+
+
+def test_inspect_says_its_size_and_check_that_there_is_no_pytorch(foreign) -> None:
+    ran = CliRunner().invoke(main, ["models", "inspect", str(foreign().path), "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert '"family": "onnx"' in ran.output
+    ran = CliRunner().invoke(main, ["models", "check", str(foreign().path)])
+    assert ran.exit_code == 2
+    assert "is read as an ONNX graph (family onnx) and has no PyTorch form here" in ran.output
+
+
+def test_the_decoder_is_found_in_a_folder(foreign, tmp_path: Path) -> None:
+    for name in ("decoder_model.onnx", "decoder_with_past_model.onnx", "other.onnx"):
+        shutil.copy(foreign().path, tmp_path / name)
+    assert families.module_of("onnx").graph_file(tmp_path).name == "decoder_with_past_model.onnx"
+    for name in ("decoder_model.onnx", "decoder_with_past_model.onnx"):
+        (tmp_path / name).rename(tmp_path / f"my_{name}")
+    with pytest.raises(
+        InputError, match=r"holds the ONNX files .*, other\.onnx; name the decoder's file as checkpoint"
+    ):
+        families.module_of("onnx").graph_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"tokenizer": ""},
+            "here.tokenizer: a decoder brings no image tokenizer; give its weights, or a model that has",
+        ),
+        ({"config": {"image_offset": 40}}, "here.config: 'grid' is missing"),
+        (
+            {"config": {"grid": [4, 4], "image_offset": 40, "start": [1]}},
+            "here.config.grid: [4, 4], but a picture of the tokenizer has 64 tokens",
+        ),
+        (
+            {"config": {"grid": [8, 8], "image_offset": 60, "start": [1]}},
+            "model.onnx: id 76 is named, but its embedding has 64 rows",
+        ),
+    ],
+)
+def test_what_a_recipe_lacks_is_named(foreign, changes, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        families.load_graph(source(foreign, **changes), "here")
+    assert words in str(error.value)
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path, foreign) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match="not a readable ONNX file"):
+        families.load_graph(source(foreign, checkpoint=str(tmp_path / "model.onnx")), "here")
