@@ -78,6 +78,7 @@ def export(path: Path, folder: Path, where: str) -> tuple[int, ...]:
             model = kind.from_pretrained(path, local_files_only=True, dtype="float32").eval()
             text = model.config.get_text_config()
             mapping = getattr(getattr(model, "model", None), "vocabulary_mapping", None)
+            known = image_ids(mapping)
             if name.startswith("Chameleon"):
                 # transformers sets the logits of image tokens to the lowest number, for it only draws text.
                 mapping.__dict__["image_tokens"] = []
@@ -88,7 +89,7 @@ def export(path: Path, folder: Path, where: str) -> tuple[int, ...]:
             onnx_export_from_model(model, output=folder, task=TASK, custom_onnx_configs=custom, do_validation=False)
     except Exception as error:
         raise InputError(f"{path}: optimum cannot export it ({type(error).__name__}: {first_line(error)})") from error
-    return image_ids(mapping)
+    return known
 
 
 def image_ids(mapping: Any) -> tuple[int, ...]:
