@@ -39,7 +39,8 @@ class Manifest:
     ``none`` (a masked model sees all positions at every step).
     `weight_only` says that weights alone are quantized, so the runtime is not to round activations on its own.
     `fixed_batch` is the only number of rows that the graph takes; 0: any.
-    `call_scaled` says that inputs of products are scaled once for a whole call: logits depend on all else in it.
+    `call_scaled` says that products round their inputs depending on what else is in a call, by one scale for all of it
+    or by another kernel for several rows.
     """
 
     name: str

@@ -68,7 +68,9 @@ class QuantizeOnnx(Pass):
             made = quantize_weights(model.decode, bits=bits, group=self.group, symmetric=self.symmetric, head=self.head)
         if not made.quantized:
             raise PassError("quantize-onnx: found no product with constant float weights to quantize")
-        manifest = replace(model.manifest, call_scaled=model.manifest.call_scaled or self.activations == "int8")
+        # MatMulNBits rounds inputs too, and its kernels for one row and for several round differently (KL 1.4e-4
+        # measured on six layers), so both kinds are scored in the calls of drawing.
+        manifest = replace(model.manifest, call_scaled=True)
         quantized = replace(model, decode=made.decode, manifest=manifest)
         findings = check(quantized)
         if findings:

@@ -62,9 +62,10 @@ def test_the_notes_count_products(model, context) -> None:
     assert QuantizeOnnx(head=True).run(model, context()).notes == {"products": products, "left_in_float": 0}
 
 
-def test_only_one_scale_a_call_makes_logits_depend_on_what_is_beside_them(model, context) -> None:
-    assert QuantizeOnnx(activations="int8").run(model, context()).model.manifest.call_scaled
-    assert not QuantizeOnnx().run(model, context()).model.manifest.call_scaled
+def test_what_rounds_inputs_by_the_call_is_scored_in_the_calls_of_drawing(model, context) -> None:
+    for activations in ("int8", "none"):
+        assert QuantizeOnnx(activations=activations).run(model, context()).model.manifest.call_scaled
+    assert not model.manifest.call_scaled
 
 
 def test_a_quantized_graph_has_nothing_left_to_quantize(model, context) -> None:
