@@ -40,7 +40,7 @@ def test_a_pass_that_fails_is_named(finished, tiny_model) -> None:
 
 
 def test_an_engine_that_draws_nonsense_is_named(finished, tiny_model, monkeypatch) -> None:
-    monkeypatch.setattr("export.engine.Engine.score", lambda self, inputs: np.full((2, 64, 17), np.nan))
+    monkeypatch.setattr("export.engine.Engine.score", lambda self, inputs, features: np.full((2, 64, 17), np.nan))
     text = finished.recipe.read_text()
     finished.recipe.write_text(text[: text.index("passes:")] + text[text.index("engines:") :])
     with pytest.raises(InputError, match=r"^preflight: cpu\.export: the engine's logits hold NaN or Inf"):

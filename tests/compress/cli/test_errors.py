@@ -76,7 +76,7 @@ def edit(path: Path, old: str, new: str) -> Path:
             "engines.cpu: ends in torch; an engine needs an export, for example  export: {target: onnxruntime}",
         ),
         ("held_out: 4", "held_out: 400", "tokens: 400 held_out pictures are asked for, but only 297 exist"),
-        ("source: digits", "source: digit", "tokens.source: 'digit' is neither a file nor 'digits'"),
+        ("source: digits", "source: digit", "tokens.source: 'digit' is neither a file nor 'digits' or 'photos'"),
     ],
 )
 def test_a_wrong_recipe_is_one_line_before_a_weight_is_read(
@@ -89,7 +89,7 @@ def test_a_wrong_recipe_is_one_line_before_a_weight_is_read(
 def test_a_missing_checkpoint_is_named(small: Path, refused: Callable[..., str]) -> None:
     line = refused("run", edit(small, "/model}", "/modle}"))
     assert line.startswith(
-        f"{small}: model.checkpoint: '{small.parent}/modle' is neither a folder nor a shipped model;"
+        f"{small}: model.checkpoint: '{small.parent}/modle' is neither a file or folder nor a shipped model;"
     )
     shutil.move(small.parent / "model" / "model.safetensors", small.parent / "elsewhere")
     small.write_text(small.read_text().replace("/modle}", "/model}"))

@@ -23,6 +23,7 @@ VERBS = [
     "generate",
     "verify",
     "bench",
+    "to-optimum",
     "report",
     "passes",
     "models",

@@ -278,7 +278,7 @@ def both_even(model: OnnxModel) -> None:
         (capped, "stopped at /blocks/1/attention/Attention: it caps its scores"),
         (unmasked, "stopped at /blocks/1/attention/Attention: it has a cache of its own, or no mask"),
         (strictly_before, "stopped at /LessOrEqual: Less is not LessOrEqual"),
-        (anticausal, "stopped at /Add_3: Add is not Range"),
+        (anticausal, "stopped at /Add: Add is not Range"),
         (late_keys, "it does not count 0, 1, 2, ..."),
         (unrotated_key, "stopped at /blocks/1/attention/Attention: only one of query and key is rotated"),
         (backward_rotation, "it is not a rotation of pairs"),
