@@ -106,7 +106,8 @@ def guide(logits: NDArray[np.float32], sampler: Sampler, step: int, steps: int) 
     """Logits (B, n, V) of the pictures, from rows (2B, n, V) whose second half has no class, or as they are."""
     if not sampler.guided:
         return logits
-    given, null = np.split(logits, 2)
+    half = len(logits) // 2
+    given, null = logits[:half], logits[half:]  # np.split costs more than the arithmetic
     return null + np.float32(sampler.scale_at(step, steps)) * (given - null)
 
 
