@@ -211,7 +211,8 @@ class Run:
 
     def fidelity(self, node: Node, other: Node) -> Fidelity:
         """Drift of a node from another one."""
-        key = digest("fidelity", MEASURED_BY, node.key, other.key, self.held_out.fingerprint())
+        # The seed decides which positions a masked model is asked for, and the resampling.
+        key = digest("fidelity", MEASURED_BY, node.key, other.key, self.held_out.fingerprint(), self.recipe.seed)
         asked, seed = self.asked, self.recipe.seed
 
         def measure() -> dict[str, Any]:
@@ -232,7 +233,9 @@ class Run:
             drift = fidelity(self.score(node)[: len(few)], stepwise, few.targets, scored=few.scored)
             return {"kl": drift.kl, "max_abs_difference": drift.max_abs_difference}
 
-        return self.remembered(digest("cached loop", MEASURED_BY, node.key, self.held_out.fingerprint()), measure)
+        return self.remembered(
+            digest("cached loop", MEASURED_BY, node.key, self.held_out.fingerprint(), self.recipe.seed), measure
+        )
 
     def speed(self, node: Node, previous: Node | None) -> tuple[SpeedRow, ...]:
         """Rows of a node's engine, interleaved with the reference's and the previous node's.
