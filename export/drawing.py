@@ -7,13 +7,15 @@ features of a text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.sampling import Sampler, Streams, choose, guide, gumbel, halton_order, masked_share, streams, tempered
+from export.choosing import Choice, Chosen, choose
+from export.noise import Noise
+from export.sampling import Sampler, halton_order, masked_share
 from export.shape import Order, Shape
 
 
@@ -21,11 +23,14 @@ class Runner(Protocol):
     """A model that is about to draw rows of pictures."""
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
-        """Forget everything and take the classes (R,) and features (R, P, C).
+        """Forget everything and take the classes (R,), features (R, P, C) and, causal, the first tokens (R, S).
 
-        Returns logits of the first token (R, 1, O), unless the model is masked.
+        Returns logits of the first token behind them (R, 1, O), unless the model is masked.
         """
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -34,6 +39,45 @@ class Runner(Protocol):
         Causal: (R, 1, O) after the tokens (R, 1) behind those before. Masked: (R, T, O) of tokens (R, T). Next-scale:
         (R, side^2, O) of the next scale, from tokens (R, T) that are known up to it.
         """
+
+
+class Drawer(Protocol):
+    """A runner that chooses tokens too, so that logits need not leave it."""
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """The first tokens, chosen behind what `Runner.begin` takes; none where there is no choice yet."""
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """What is chosen next, behind what `Runner.step` takes; of a masked model at these positions (n,)."""
+
+
+class Outside:
+    """A drawer that chooses from the logits that a runner gives out."""
+
+    def __init__(self, runner: Runner, shape: Shape) -> None:
+        self.runner, self.surely = runner, shape.order == "masked"
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """The first tokens, where the model is not masked."""
+        logits = self.runner.begin(labels, features, prompt)
+        return None if logits is None or choice is None else choose(logits, choice)
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """What is chosen next."""
+        logits = self.runner.step(tokens)
+        return choose(logits if positions is None else logits[:, positions], choice, surely=self.surely)
 
 
 @dataclass(frozen=True)
@@ -49,10 +93,28 @@ class Task:
     """What is to be drawn."""
 
     shape: Shape
-    count: int
+    labels: NDArray[np.int64]
+    features: NDArray[np.float32] | None
     sampler: Sampler
-    noise: Streams
+    noise: Noise
     known: Known | None
+
+    @property
+    def count(self) -> int:
+        """Pictures."""
+        return len(self.labels)
+
+    def begin(self, drawer: Drawer, choice: Choice | None, prompt: NDArray[np.int64] | None = None) -> Chosen | None:
+        """Let a drawer begin with this task; guidance draws every picture again without class, below the others."""
+        labels, features = self.labels, self.features
+        if self.sampler.guided:
+            labels = np.concatenate([labels, np.full_like(labels, self.shape.null_class)])
+            features = None if features is None else np.concatenate([features, features])
+        return drawer.begin(labels, features, None if prompt is None else self.rows(prompt), choice)
+
+    def choice(self, step: int, steps: int, positions: int) -> Choice:
+        """How the tokens of so many positions are chosen at a step of so many."""
+        return Choice.at(self.sampler, self.noise, step, steps, (positions, self.shape.predicted))
 
     def rows(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens (B, ...) for every row of a step."""
@@ -75,29 +137,26 @@ def conditions(shape: Shape, count: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def draw(
-    runner: Runner,
+    drawer: Drawer,
     labels: NDArray[np.int64],
     shape: Shape,
     sampler: Sampler,
     seed: int,
     features: NDArray[np.float32] | None = None,
     known: Known | None = None,
+    first: int = 0,
 ) -> NDArray[np.int64]:
     """Tokens (B, T) of new pictures of these classes (B,), or of texts with these features (B, P, C).
 
+    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it.
+
     Raises:
         ValueError: a label that is no class (the null class is allowed), labels that are not (B,) with B > 0, features
-        or
-            known tokens of another shape.
+        or known tokens of another shape.
     """
     check(labels, shape, features, known)
-    labels = labels.astype(np.int64)
-    task = Task(shape, len(labels), sampler, streams(seed, len(labels)), known)
-    rows = np.concatenate([labels, np.full_like(labels, shape.null_class)]) if sampler.guided else labels
-    if features is not None and sampler.guided:
-        features = np.concatenate([features, features])
-    first = runner.begin(rows, features)
-    return DRAW[shape.order](runner, task, first)
+    task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
+    return DRAW[shape.order](drawer, task)
 
 
 def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None, known: Known | None) -> None:
@@ -123,36 +182,46 @@ def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32]
         )
 
 
-def draw_causal(runner: Runner, task: Task, first: NDArray[np.float32] | None) -> NDArray[np.int64]:
-    """Token by token."""
-    assert first is not None
-    length, logits = task.shape.length, first
+def opening(shape: Shape, labels: NDArray[np.int64], prompt: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """What a causal model without a text reads first (R, S): start token, class, and the tokens of a prompt (R, S)."""
+    start = np.full((len(labels), shape.lead), shape.start_token)
+    parts = [start, labels[:, None] + shape.first_class, *([] if prompt is None else [prompt])]
+    return np.concatenate(parts, axis=1)
+
+
+def draw_causal(drawer: Drawer, task: Task) -> NDArray[np.int64]:
+    """Token by token; known ones from the first on are read all at once."""
+    length = task.shape.length
     tokens = np.empty((task.count, length), dtype=np.int64)
-    for position in range(length):
-        guided = guide(logits, task.sampler, position, length)
-        chosen = task.kept(choose(guided, task.sampler, task.noise, position, length), position)
-        tokens[:, position : position + 1] = chosen
+    given = 0
+    if task.known is not None:
+        given = length if task.known.where.all() else int(np.argmin(task.known.where))
+        tokens[:, :given] = task.known.tokens[:, :given]
+    if given == length:
+        return tokens
+    chosen = task.begin(drawer, task.choice(given, length, 1), tokens[:, :given] if given else None)
+    assert chosen is not None
+    for position in range(given, length):
+        tokens[:, position : position + 1] = kept = task.kept(chosen.tokens, position)
         if position + 1 < length:
-            logits = runner.step(task.rows(chosen))
+            chosen = drawer.step(task.rows(kept), task.choice(position + 1, length, 1))
     return tokens
 
 
-def draw_scales(runner: Runner, task: Task, first: NDArray[np.float32] | None) -> NDArray[np.int64]:
+def draw_scales(drawer: Drawer, task: Task) -> NDArray[np.int64]:
     """Scale by scale, all tokens of one at once."""
-    assert first is not None
-    scales, logits, start = task.shape.scales, first, 0
+    scales, start = task.shape.scales, 0
     tokens = np.zeros((task.count, task.shape.length), dtype=np.int64)
     for index, side in enumerate(scales):
-        if index:
-            logits = runner.step(task.rows(tokens))
-        guided = guide(logits, task.sampler, index, len(scales))
-        chosen = choose(guided, task.sampler, task.noise, index, len(scales))
-        tokens[:, start : start + side * side] = task.kept(chosen, start)
+        choice = task.choice(index, len(scales), side * side)
+        chosen = drawer.step(task.rows(tokens), choice) if index else task.begin(drawer, choice)
+        assert chosen is not None
+        tokens[:, start : start + side * side] = task.kept(chosen.tokens, start)
         start += side * side
     return tokens
 
 
-def draw_masked(runner: Runner, task: Task, first: NDArray[np.float32] | None) -> NDArray[np.int64]:
+def draw_masked(drawer: Drawer, task: Task) -> NDArray[np.int64]:
     """Mask by mask: by a fixed order of positions, or the surest first. Known positions are never masked."""
     shape, known = task.shape, task.known
     tokens = np.full((task.count, shape.length), shape.mask_token, dtype=np.int64)
@@ -160,13 +229,14 @@ def draw_masked(runner: Runner, task: Task, first: NDArray[np.float32] | None) -
     if known is not None:
         tokens[:, known.where] = known.tokens[:, known.where]
         open_ = np.flatnonzero(~known.where)
+    task.begin(drawer, None)
     reveal = reveal_in_order if task.sampler.reveal == "halton" else reveal_surest
     if len(open_):
-        reveal(runner, task, tokens, open_)
+        reveal(drawer, task, tokens, open_)
     return np.minimum(tokens, shape.vocabulary - 1)  # a model that can draw the mask token itself may have
 
 
-def reveal_in_order(runner: Runner, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+def reveal_in_order(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
     """Fill the open positions (T',) of tokens (B, T) in the Halton order, as many at each step as the schedule says."""
     sampler, steps, done = task.sampler, task.sampler.steps, 0
     order = halton_order(task.shape.grid)
@@ -177,58 +247,39 @@ def reveal_in_order(runner: Runner, task: Task, tokens: NDArray[np.int64], posit
         now = order[done:revealed]
         if not len(now):
             continue
-        logits = guide(runner.step(task.rows(tokens))[:, now], sampler, step, steps)
-        tokens[:, now] = choose(logits, sampler, task.noise, step, steps)
+        tokens[:, now] = drawer.step(task.rows(tokens), task.choice(step, steps, len(now)), now).tokens
         done = revealed
 
 
-def reveal_surest(runner: Runner, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
     """Fill the open positions (T',) of tokens (B, T): draw all, keep the surest, mask the others again."""
     sampler, steps, count = task.sampler, task.sampler.steps, len(positions)
+    by_logit = sampler.reveal == "logit"
     for step in range(steps):
         unknown = tokens[:, positions] == task.shape.mask_token  # (B, T'), as many in each row
         left = int(unknown[0].sum())
         if not left:
             return
+        disturbance = sampler.choice_at(step, steps)
         # A position that drew the mask token would count as open again.
-        logits = runner.step(task.rows(tokens))[:, positions, : task.shape.vocabulary]
-        logits = guide(logits, sampler, step, steps)
-        noise = sampler.choice_at(step, steps)
-        chosen = choose(logits, cooled(sampler, noise), task.noise, step, steps)
-        drawn = np.where(unknown, chosen, tokens[:, positions])
+        drawn_from = (count, task.shape.vocabulary)
+        choice = Choice.at(sampler, task.noise, step, steps, drawn_from, disturbance if by_logit else None)
+        chosen = drawer.step(task.rows(tokens), choice, positions)
+        drawn = np.where(unknown, chosen.tokens, tokens[:, positions])
         done = (step + 1) / steps
         masked = 0 if step + 1 == steps else int(masked_share(sampler.schedule, done) * count)
         masked = min(max(masked, 1), left - 1) if step + 1 < steps and left > 1 else 0
         if masked:
-            sureness = sure(logits, chosen, sampler, step) + noise * gumbel(task.noise, chosen.shape[1:])
+            sureness = chosen.logit if by_logit else chosen.log_probability
+            if disturbance:
+                sureness = sureness + np.float32(disturbance) * task.noise.gumbel(step, (count,), "place")
             sureness = np.where(unknown, sureness, np.inf)
             again = np.argsort(sureness, axis=1, kind="stable")[:, :masked]
             np.put_along_axis(drawn, again, task.shape.mask_token, axis=1)
         tokens[:, positions] = drawn
 
 
-def cooled(sampler: Sampler, noise: float) -> Sampler:
-    """How tokens are drawn while positions are chosen with so much noise."""
-    return replace(sampler, temperature=noise, end_temperature=None) if sampler.reveal == "logit" else sampler
-
-
-def sure(logits: NDArray[np.float32], chosen: NDArray[np.int64], sampler: Sampler, step: int) -> NDArray[np.float64]:
-    """How sure the tokens chosen (B, n) from logits (B, n, O) are: their logits, or log-probabilities."""
-    exact = logits.astype(np.float64)
-    if sampler.reveal == "logit":
-        return np.take_along_axis(exact, chosen[..., None], axis=-1)[..., 0]
-    scores = tempered(logits, sampler, step, sampler.steps)
-    return log_probability(exact if scores is None else scores, chosen)
-
-
-def log_probability(logits: NDArray[np.float64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Log-probabilities (B, n) of the tokens chosen (B, n) from logits (B, n, O)."""
-    top = logits.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(logits - top).sum(axis=-1)) + top[..., 0]
-    return np.take_along_axis(logits, chosen[..., None], axis=-1)[..., 0] - total
-
-
-DRAW: dict[Order, Callable[[Runner, Task, NDArray[np.float32] | None], NDArray[np.int64]]] = {
+DRAW: dict[Order, Callable[[Drawer, Task], NDArray[np.int64]]] = {
     "causal": draw_causal,
     "masked": draw_masked,
     "next-scale": draw_scales,

@@ -17,8 +17,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.drawing import Known, Runner, conditions, draw, score_stepwise
-from export.loops import Parts, Sessions, filled_up, make_loop
+from export.drawing import Drawer, Known, Outside, Runner, conditions, draw, score_stepwise
+from export.loops import NOTHING_TO_CHOOSE, FedLoop, Inside, Loop, Parts, Sessions, choice_feeds, filled_up, make_loop
 from export.manifest import EngineError, Manifest
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
@@ -151,8 +151,8 @@ class Engine(Shaped):
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are."""
         sampler = sampler or self.sampler
-        loop = self._loop(len(labels) * (2 if sampler.guided else 1))
-        return draw(loop, labels, self.shape, sampler, seed, features, known)
+        drawer = self._drawer(len(labels) * (2 if sampler.guided else 1), sampler)
+        return draw(drawer, labels, self.shape, sampler, seed, features, known)
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""
@@ -238,6 +238,12 @@ class Engine(Shaped):
                 self.loops[rows] = make_loop(self.sessions, self.manifest, rows)
         return self.loops[rows]
 
+    def _drawer(self, rows: int, sampler: Sampler) -> Drawer:
+        """What draws this many rows: the graph itself where it chooses tokens as the sampler wants."""
+        loop = self._loop(rows)
+        inside = self.manifest.sampling and sampler.reveal == self.sampler.reveal
+        return Inside(loop) if inside and isinstance(loop, (Loop, FedLoop)) else Outside(loop, self.shape)
+
     def _whole(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
         """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
         shape, count = self.shape, len(inputs)
@@ -247,6 +253,8 @@ class Engine(Shaped):
         elif shape.lead:
             tokens = np.concatenate([np.full((count, 1), shape.start_token), inputs], axis=1)
         feeds: dict[str, Any] = {"tokens": np.ascontiguousarray(tokens)}
+        if self.manifest.sampling:
+            feeds |= choice_feeds(NOTHING_TO_CHOOSE)
         if shape.labelled:
             feeds["labels"] = labels
         if features is not None:

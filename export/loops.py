@@ -1,7 +1,7 @@
 """Running a decode graph step after step in ONNX Runtime, for every kind of cache: each an `export.drawing.Runner`.
 
 Letters: R rows of a step, S positions of a call, T tokens of a picture, O logits of a position, Z latent width, K
-key/value heads, P cached positions, L length of a shared cache, d head width.
+key/value heads, P cached positions, L length of a shared cache, d head width, B pictures, n positions of a choice.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.drawing import Runner
+from export.choosing import Choice, Chosen
+from export.drawing import Runner, opening
 from export.manifest import Manifest
+
+NOTHING_TO_CHOOSE = Choice(np.zeros((1, 1, 1), dtype=np.float32))  # a graph that samples has to be fed a choice
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,24 @@ class Sessions:
     scales: onnxruntime.InferenceSession | None = None
 
 
+def choice_feeds(choice: Choice) -> dict[str, NDArray[Any]]:
+    """What a graph that samples reads of a choice; at temperature 0 there is no noise and nothing is divided."""
+    return {
+        "noise": choice.noise,
+        "guidance": np.array(choice.guidance, dtype=np.float32),
+        "temperature": np.array(choice.temperature or 1.0, dtype=np.float32),
+        "top_k": np.array([choice.top_k], dtype=np.int64),
+        "top_p": np.array(choice.top_p, dtype=np.float32),
+    }
+
+
 class Loop:
     """Token by token for a fixed number of rows: buffers are made and bound once, a step only writes into them."""
 
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
         self.sessions, self.manifest, self.shape, self.rows = sessions, manifest, manifest.shape, rows
         self.binding = sessions.decode.io_binding()
+        self.outputs: list[str] = []
         self.tokens = np.zeros((rows, 1), dtype=np.int64)
         self.labels = np.zeros(rows, dtype=np.int64)
         self.logits = np.zeros((rows, 1, self.shape.predicted), dtype=np.float32)
@@ -40,27 +55,80 @@ class Loop:
         self._bind_output("logits", self.logits)
         self.names = [f"{layer}.{part}" for layer in range(len(manifest.kv_heads)) for part in ("key", "value")]
         self.position = 0
+        self.drawn = np.zeros((0, 0), dtype=np.int64)
+        if manifest.sampling:
+            self.choice = choice_feeds(NOTHING_TO_CHOOSE)
+            for name, value in self.choice.items():
+                self.binding.bind_cpu_input(name, value)
+            self.take(NOTHING_TO_CHOOSE)
+
+    def take(self, choice: Choice) -> None:
+        """How the next tokens are chosen, of a graph that samples."""
+        for name, value in choice_feeds(choice).items():
+            if name == "noise":
+                self.choice[name] = value
+                self.binding.bind_cpu_input(name, value)
+            else:
+                self.choice[name][...] = value
+        if self.drawn.shape != choice.noise.shape[:2]:
+            self.drawn = np.zeros(choice.noise.shape[:2], dtype=np.int64)
+            self._bind_output("drawn", self.drawn)
+
+    def chosen(self) -> Chosen:
+        """What was chosen (B, n); the array is overwritten by the next step."""
+        return Chosen(self.drawn, NOTHING_TO_CHOOSE.noise, NOTHING_TO_CHOOSE.noise)
 
     def restart(self) -> None:
         """Forget the cache."""
         self.position = 0
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
-        """Logits (R, 1, O) of the first token of these classes (R,)."""
+        """Logits (R, 1, O) of the first token of these classes (R,), behind a prompt (R, S)."""
         self.restart()
         self.labels[:] = labels
-        for _ in range(self.shape.lead):
-            self.step(np.full((self.rows, 1), self.shape.start_token))
-        return self.step(labels[:, None] + self.shape.first_class)
+        return self.read(opening(self.shape, labels, prompt))
+
+    def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (R, 1, O) behind tokens (R, S) that are read in one call."""
+        if tokens.shape[1] == 1:
+            return self.step(tokens)
+        tokens = np.ascontiguousarray(tokens)
+        self.binding.bind_cpu_input("tokens", tokens)
+        self._bind_output("logits")
+        last = self.run(max(tokens.shape[1], 1))[:, -1:]
+        self.binding.bind_cpu_input("tokens", self.tokens)
+        self._bind_output("logits", self.logits)
+        return last
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind the next tokens (R, 1); the array is overwritten by the next step."""
-        raise NotImplementedError
+        self.tokens[:] = tokens
+        self.run(1)
+        return self.logits
 
-    def _bind_output(self, name: str, array: NDArray[Any]) -> None:
-        self.binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    def run(self, count: int) -> NDArray[np.float32]:
+        """One call with what is bound, for so many positions: logits (R, S, O)."""
+        self.position += count
+        self.sessions.decode.run_with_iobinding(self.binding)
+        return self.output("logits").numpy()
+
+    def output(self, name: str) -> onnxruntime.OrtValue:
+        """What the last call gave."""
+        return self.binding.get_outputs()[self.outputs.index(name)]
+
+    def _bind_output(self, name: str, array: NDArray[Any] | None = None) -> None:
+        """Let an output be written into an array, or into memory that the runtime makes."""
+        if name not in self.outputs:
+            self.outputs.append(name)
+        if array is None:
+            self.binding.bind_output(name, "cpu")
+        else:
+            self.binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
     def _cache_shape(self, name: str, length: int) -> tuple[int, int, int, int]:
         heads = self.manifest.kv_heads[int(name.split(".")[0])]
@@ -77,51 +145,48 @@ class GrowingLoop(Loop):
             empty = np.zeros(self._cache_shape(name, 0), dtype=np.float32)
             self.binding.bind_ortvalue_input(f"past.{name}", onnxruntime.OrtValue.ortvalue_from_numpy(empty))
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, 1, O) behind the next tokens (R, 1)."""
-        self.tokens[:] = tokens
-        self.run()
-        return self.logits
-
-    def run(self) -> NDArray[np.float32]:
-        """One call with what is bound; its present becomes the past. Returns logits (R, S, O)."""
+    def run(self, count: int) -> NDArray[np.float32]:
+        """One call; its present becomes the past."""
         for name in self.names:  # a bound output keeps its last buffer, so each step asks for a new one
-            self.binding.bind_output(f"present.{name}", "cpu")
-        self.sessions.decode.run_with_iobinding(self.binding)
-        logits, *present = self.binding.get_outputs()
-        for name, value in zip(self.names, present, strict=True):
-            self.binding.bind_ortvalue_input(f"past.{name}", value)
-        return logits.numpy()
+            self._bind_output(f"present.{name}")
+        logits = super().run(count)
+        values = dict(zip(self.outputs, self.binding.get_outputs(), strict=True))
+        for name in self.names:
+            self.binding.bind_ortvalue_input(f"past.{name}", values[f"present.{name}"])
+        return logits
 
 
 class TextLoop(GrowingLoop):
     """A text's features go first, all in one call; afterwards they are of length 0."""
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
-        """Logits (R, 1, O) of the first token of these texts (R, P, C)."""
+        """Logits (R, 1, O) of the first token of these texts (R, P, C), behind a prompt (R, S)."""
         assert features is not None
         self.restart()
         self.labels[:] = labels
-        self.none, self.empty = np.zeros((self.rows, 0), dtype=np.int64), features[:, :0].copy()
         self.features, self.valid = np.ascontiguousarray(features), (features != 0).any(axis=-1)
-        self.binding.bind_cpu_input("tokens", self.none)
         self.binding.bind_cpu_input("features", self.features)
         self.binding.bind_cpu_input("valid", self.valid)
-        self.binding.bind_output("logits", "cpu")
-        first = self.run()[:, -1:]
-        self.binding.bind_cpu_input("tokens", self.tokens)
-        self.binding.bind_cpu_input("features", self.empty)
-        self._bind_output("logits", self.logits)
-        return first
+        none = np.zeros((self.rows, 0), dtype=np.int64)
+        first = self.read(none)
+        self.features = self.features[:, :0].copy()
+        self.binding.bind_cpu_input("features", self.features)
+        return first if prompt is None else self.read(prompt)
 
 
 class ScaleLoop(GrowingLoop):
     """Scale by scale: what the model reads of one comes from the tokens of the coarser ones."""
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first scale of these classes (R,)."""
         self.restart()
@@ -139,9 +204,8 @@ class ScaleLoop(GrowingLoop):
         """Logits (R, S, O) of latents (R, S, Z)."""
         latents = np.ascontiguousarray(latents)
         self.binding.bind_cpu_input("tokens", latents)
-        self.binding.bind_output("logits", "cpu")  # of another size at every scale
-        self.position += latents.shape[1]
-        return self.run()
+        self._bind_output("logits")  # of another size at every scale
+        return self.run(latents.shape[1])
 
 
 class BufferLoop(Loop):
@@ -167,14 +231,11 @@ class SharedLoop(BufferLoop):
         self.binding.bind_cpu_input("seqlens_k", self.seqlens_k)
         self.binding.bind_cpu_input("total_sequence_length", self.total)
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, 1, O) behind the next tokens (R, 1)."""
-        self.tokens[:] = tokens
-        self.seqlens_k.fill(self.position)
-        self.position += 1
-        self.total.fill(self.position)
-        self.sessions.decode.run_with_iobinding(self.binding)
-        return self.logits
+    def run(self, count: int) -> NDArray[np.float32]:
+        """One call, behind as many positions as were read."""
+        self.seqlens_k.fill(self.position + count - 1)
+        self.total.fill(self.position + count)
+        return super().run(count)
 
 
 class StaticLoop(BufferLoop):
@@ -185,24 +246,65 @@ class StaticLoop(BufferLoop):
         self.place = np.zeros((), dtype=np.int64)
         self.binding.bind_cpu_input("position", self.place)
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, 1, O) behind the next tokens (R, 1)."""
-        self.tokens[:] = tokens
+    def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (R, 1, O) behind tokens (R, S), one call each as a plan takes them."""
+        for column in np.split(tokens, tokens.shape[1], axis=1):
+            last = self.step(column)
+        return last
+
+    def run(self, count: int) -> NDArray[np.float32]:
+        """One call at a position."""
         self.place.fill(self.position)
-        self.position += 1
-        self.sessions.decode.run_with_iobinding(self.binding)
-        return self.logits
+        return super().run(count)
 
 
-class WholeLoop:
-    """A masked model: all positions at every step, nothing to remember but the classes and a text's features."""
+class FedLoop:
+    """A graph without a cache, fed with arrays at every call."""
 
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
-        self.session = sessions.decode
+        self.session, self.shape = sessions.decode, manifest.shape
+        self.outputs = [each.name for each in self.session.get_outputs()]
         self.feeds: dict[str, NDArray[Any]] = {}
+        self.choice = choice_feeds(NOTHING_TO_CHOOSE) if manifest.sampling else {}
+        self.found: dict[str, NDArray[Any]] = {}
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32] | None:
+        """What `export.drawing.Runner` says."""
+        raise NotImplementedError
+
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What `export.drawing.Runner` says."""
+        raise NotImplementedError
+
+    def take(self, choice: Choice) -> None:
+        """How the next tokens are chosen, of a graph that samples."""
+        self.choice = choice_feeds(choice)
+
+    def chosen(self) -> Chosen:
+        """What was chosen (B, n)."""
+        sureness = self.found.get("sureness", NOTHING_TO_CHOOSE.noise)
+        return Chosen(self.found["drawn"], sureness, sureness)
+
+    def call(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (R, S, O) of tokens (R, S)."""
+        made = self.session.run(self.outputs, {"tokens": tokens, **self.feeds, **self.choice})
+        self.found = dict(zip(self.outputs, made, strict=True))
+        return self.found["logits"]
+
+
+class WholeLoop(FedLoop):
+    """A masked model: all positions at every step, nothing to remember but the classes and a text's features."""
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
         """Take the classes (R,), and features (R, P, C) where the model has a text."""
         self.feeds = {"labels": labels}
@@ -212,29 +314,53 @@ class WholeLoop:
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (R, T, O) of tokens (R, T)."""
-        return self.session.run(["logits"], {"tokens": tokens, **self.feeds})[0]
+        return self.call(tokens)
 
 
-class RepeatingLoop:
+class RepeatingLoop(FedLoop):
     """A causal graph without a cache: every step reads all tokens up to here again."""
 
-    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
-        self.session, self.shape = sessions.decode, manifest.shape
-        self.tokens = np.zeros((rows, 0), dtype=np.int64)
-        self.feeds: dict[str, NDArray[Any]] = {}
-
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
-        """Logits (R, 1, O) of the first token of these classes (R,)."""
+        """Logits (R, 1, O) of the first token of these classes (R,), behind a prompt (R, S)."""
         self.tokens = np.zeros((len(labels), 0), dtype=np.int64)
         self.feeds = {"labels": labels} if self.shape.labelled else {}
-        return self.step(labels[:, None] + self.shape.first_class)
+        return self.step(opening(self.shape, labels, prompt))
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind the next tokens (R, 1)."""
         self.tokens = np.concatenate([self.tokens, tokens], axis=1)
-        return self.session.run(["logits"], {"tokens": self.tokens, **self.feeds})[0][:, -1:]
+        return self.call(self.tokens)[:, -1:]
+
+
+class Inside:
+    """A drawer whose graph chooses (`export.sampling_graph`), so that only tokens leave the runtime."""
+
+    def __init__(self, loop: Loop | FedLoop) -> None:
+        self.loop = loop
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """The first tokens, where the model is not masked."""
+        if choice is not None:
+            self.loop.take(choice)
+        self.loop.begin(labels, features, prompt)
+        return None if choice is None else self.loop.chosen()
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """What is chosen next; of a masked model at these positions (n,)."""
+        self.loop.take(choice)
+        self.loop.step(tokens)
+        return self.loop.chosen()
 
 
 def make_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:
@@ -259,14 +385,15 @@ class Parts:
         self.loops = [make_loop(sessions, manifest, self.size) for _ in range(count)]
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first token, unless the model is masked."""
-        texts = [None] * len(self.loops) if features is None else self.split(features)
-        parts = [
-            loop.begin(*given)
-            for loop, given in zip(self.loops, zip(self.split(labels), texts, strict=True), strict=True)
-        ]
+        given = [labels, features, prompt]
+        split = [[None] * len(self.loops) if each is None else self.split(each) for each in given]
+        parts = [loop.begin(*part) for loop, part in zip(self.loops, zip(*split, strict=True), strict=True)]
         made = [part for part in parts if part is not None]
         return np.concatenate(made)[: self.rows] if made else None
 

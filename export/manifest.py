@@ -55,6 +55,7 @@ class Manifest:
     weight_only: bool = False
     fixed_batch: int = 0
     call_scaled: bool = False
+    sampling: bool = False
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)

@@ -1,27 +1,20 @@
-"""Sampling: guidance, temperature, top-k, top-p, schedules and the noise of a seed; PyTorch and engines share it.
+"""How a model draws unless told otherwise: guidance, temperature, top-k, top-p, and the schedules of masked models.
 
-Letters: B pictures, n positions of a step, V logits of a position.
-
-Tokens are drawn with the Gumbel-max trick from one counter-based generator (Philox; Salmon et al., SC 2011): the noise
-of a picture depends on the seed, its index in the call and what was drawn of it before, so equal logits give equal
-tokens whatever runs the model and however many pictures are drawn at once.
+Letters: T tokens of a picture.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-TINIEST = np.finfo(np.float64).tiny  # a uniform draw of exactly 0 has no logarithm
 HALTON_POINTS = 10_000
 
 Schedule = Literal["cosine", "arccos", "linear", "square"]
-Streams = Sequence[np.random.Generator]
 
 
 @dataclass(frozen=True)
@@ -100,69 +93,6 @@ class Sampler:
         """The temperature of the choice of positions at a step (from 0) of so many."""
         fallen = (step + 1) / steps if self.choice_fall == "after" else step / max(steps - 1, 1)
         return self.choice_temperature * (1 - fallen)
-
-
-def guide(logits: NDArray[np.float32], sampler: Sampler, step: int, steps: int) -> NDArray[np.float32]:
-    """Logits (B, n, V) of the pictures, from rows (2B, n, V) whose second half has no class, or as they are."""
-    if not sampler.guided:
-        return logits
-    half = len(logits) // 2
-    given, null = logits[:half], logits[half:]  # np.split costs more than the arithmetic
-    return null + np.float32(sampler.scale_at(step, steps)) * (given - null)
-
-
-def streams(seed: int, count: int) -> list[np.random.Generator]:
-    """The noise of each picture."""
-    return [np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, index])) for index in range(count)]
-
-
-def choose(
-    logits: NDArray[np.float32], sampler: Sampler, noise: Streams, step: int = 0, steps: int = 1
-) -> NDArray[np.int64]:
-    """One token for each position (B, n) of logits (B, n, V); each picture's noise comes from its own stream."""
-    scaled = tempered(logits, sampler, step, steps)
-    if scaled is None:
-        return logits.argmax(axis=-1)
-    return (scaled + gumbel(noise, scaled.shape[1:])).argmax(axis=-1)
-
-
-def tempered(logits: NDArray[np.float32], sampler: Sampler, step: int, steps: int) -> NDArray[np.float64] | None:
-    """The logits (B, n, V) that are drawn from; None where the likeliest token is taken."""
-    temperature = sampler.temperature_at(step, steps)
-    if temperature == 0:
-        return None
-    scaled = logits.astype(np.float64) / temperature
-    if sampler.top_k and sampler.top_k < scaled.shape[-1]:
-        scaled = keep_likeliest(scaled, sampler.top_k)
-    return keep_nucleus(scaled, sampler.top_p) if sampler.top_p < 1 else scaled
-
-
-def gumbel(noise: Streams, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Gumbel noise (B, *shape)."""
-    uniform = np.stack([stream.random(shape) for stream in noise])
-    return -np.log(-np.log(np.maximum(uniform, TINIEST)))
-
-
-def keep_likeliest(logits: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Logits (..., V) with all below the `count`-th largest of the row at minus infinity (ties with it stay)."""
-    floor = np.partition(logits, -count, axis=-1)[..., -count, None]
-    return np.where(logits < floor, -np.inf, logits)
-
-
-def keep_nucleus(logits: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Logits (..., V) with all outside the smallest set of likeliest tokens that holds `share` at minus infinity.
-
-    Nucleus sampling (Holtzman et al., arXiv 1904.09751); the likeliest token always stays.
-    """
-    order = np.argsort(-logits, axis=-1, kind="stable")
-    ranked = np.take_along_axis(logits, order, axis=-1)
-    probability = np.exp(ranked - ranked[..., :1])
-    probability /= probability.sum(axis=-1, keepdims=True)
-    before = np.cumsum(probability, axis=-1) - probability  # what likelier tokens hold
-    kept = np.where(before < share, ranked, -np.inf)
-    result = np.empty_like(logits)
-    np.put_along_axis(result, order, kept, axis=-1)
-    return result
 
 
 def masked_share(schedule: Schedule, done: float) -> float:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.drawing import opening
 from export.manifest import EngineError, Manifest
 
 OLDEST = 11  # the first whose networks are always strongly typed; TensorScatter came with 10.15
@@ -247,17 +248,21 @@ class PlanLoop:
         self.position = 0
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
-        """Logits (R, 1, O) of the first token of these classes (R,); none of a masked model."""
+        """Logits (R, 1, O) of the first token of these classes (R,) behind a prompt; none of a masked model."""
         self.position = 0
         for part in self.parts:
             part.take(labels[part.rows])
         if self.masked:
             return None
-        for _ in range(self.shape.lead):
-            self.step(np.full((len(labels), 1), self.shape.start_token))
-        return self.step(labels[:, None] + self.shape.first_class)
+        tokens = opening(self.shape, labels, prompt)
+        for column in np.split(tokens, tokens.shape[1], axis=1):
+            last = self.step(column)
+        return last
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits of what comes next, as `export.drawing.Runner` says; the array is overwritten by the next step."""

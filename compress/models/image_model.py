@@ -16,7 +16,7 @@ from torch import Tensor
 from compress.models.blocks import KeyValue
 from compress.models.tokenizer import Tokenizer
 from compress.models.transformer import TokenTransformer
-from export.drawing import Known, draw, score_stepwise
+from export.drawing import Known, Outside, draw, opening, score_stepwise
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
 
@@ -83,8 +83,8 @@ class ImageModel(Shaped):
         known: Known | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (B, T) of new pictures of these classes (B,), or of texts with features (B, P, C)."""
-        runner = TorchRunner(self.transformer)
-        return draw(runner, labels, self.shape, sampler or self.sampler, seed, features, known)
+        drawer = Outside(TorchRunner(self.transformer), self.shape)
+        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known)
 
     def generate(
         self,
@@ -116,9 +116,12 @@ class TorchRunner:
         self.features: Tensor | None = None
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
-        """Logits (R, 1, O) of the first token, unless the model is masked."""
+        """Logits (R, 1, O) of the first token behind a prompt (R, S), unless the model is masked."""
         self.labels, rows, shape = torch.from_numpy(labels), len(labels), self.shape
         if shape.order == "masked":
             self.features = None if features is None else torch.from_numpy(features)
@@ -131,10 +134,8 @@ class TorchRunner:
             self.valid = (self.features != 0).any(dim=-1)
             logits = self.advance(torch.zeros(rows, 0, dtype=torch.int64))[:, -1:]
             self.features = self.features[:, :0]
-            return logits
-        for _ in range(shape.lead):
-            self.advance(torch.full((rows, 1), shape.start_token))
-        return self.advance(self.labels[:, None] + shape.first_class)
+            return logits if prompt is None else self.advance(torch.from_numpy(prompt))[:, -1:]
+        return self.advance(torch.from_numpy(opening(shape, labels, prompt)))[:, -1:]
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits of what comes next."""

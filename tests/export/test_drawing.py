@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.drawing import Known, draw, log_probability, score_stepwise
+from export.choosing import log_probability
+from export.drawing import Known, Outside, draw, score_stepwise
 from export.sampling import Sampler, halton_order
 from export.shape import Shape, TextShape
 
@@ -27,9 +29,12 @@ class Noted:
         self.start = 0
 
     def begin(
-        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
-        self.labels, self.features, self.start = labels, features, 0
+        self.labels, self.features, self.prompt, self.start = labels, features, prompt, 0
         return None if self.shape.order == "masked" else self.logits(np.zeros((len(labels), 1), dtype=np.int64))
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -46,6 +51,11 @@ class Noted:
         return np.stack([3 * row.normal(size=(count, self.shape.predicted)) for row in rows]).astype(np.float32)
 
 
+def drawn_by(runner: Noted, labels: NDArray[np.int64], shape: Shape, *given, **more) -> NDArray[np.int64]:
+    """Tokens that are chosen from a runner's logits."""
+    return draw(Outside(runner, shape), labels, shape, *given, **more)
+
+
 def reveals(runner: Noted, shape: Shape) -> list[int]:
     """How many tokens of the first picture were known at each step."""
     return [int((tokens[0] != shape.mask_token).sum()) for tokens in runner.fed]
@@ -57,7 +67,7 @@ def reveals(runner: Noted, shape: Shape) -> list[int]:
 def test_no_mask_token_is_left(reveal, schedule, steps) -> None:
     runner = Noted(MASKED)
     sampler = Sampler(cfg_scale=2.0, steps=steps, schedule=schedule, reveal=reveal)
-    tokens = draw(runner, LABELS, MASKED, sampler, 0)
+    tokens = drawn_by(runner, LABELS, MASKED, sampler, 0)
     assert tokens.shape == (3, 16)
     assert tokens.min() >= 0
     assert tokens.max() < 7
@@ -70,17 +80,18 @@ def test_no_mask_token_is_left(reveal, schedule, steps) -> None:
 
 def test_the_surest_are_kept_as_many_as_the_schedule_leaves_unmasked() -> None:
     runner = Noted(MASKED)
-    draw(runner, LABELS, MASKED, Sampler(steps=4, schedule="linear", choice_temperature=0), 0)
+    drawn_by(runner, LABELS, MASKED, Sampler(steps=4, schedule="linear", choice_temperature=0), 0)
     assert reveals(runner, MASKED) == [0, 4, 8, 12]
     runner = Noted(MASKED)
-    draw(runner, LABELS, MASKED, Sampler(steps=4, schedule="cosine"), 0)
+    drawn_by(runner, LABELS, MASKED, Sampler(steps=4, schedule="cosine"), 0)
     # 16 cos(pi/8) = 14.8, 16 cos(pi/4) = 11.3, 16 cos(3 pi/8) = 6.1 stay masked
     assert reveals(runner, MASKED) == [0, 2, 5, 10]
 
 
 def test_positions_are_revealed_in_the_halton_order_as_many_as_the_schedule_says() -> None:
-    runner = Noted(MASKED)
-    draw(runner, LABELS, MASKED, Sampler(steps=4, schedule="linear", reveal="halton"), 0)
+    shape = replace(MASKED, outputs=7)  # the mask token itself cannot be drawn
+    runner = Noted(shape)
+    drawn_by(runner, LABELS, shape, Sampler(steps=4, schedule="linear", reveal="halton"), 0)
     order = halton_order((4, 4))
     for tokens, count in zip(runner.fed, (0, 4, 8, 12), strict=True):
         assert (np.flatnonzero(tokens[0] != 7) == np.sort(order[:count])).all()
@@ -95,14 +106,14 @@ def test_the_surest_tokens_of_a_step_are_those_that_stay() -> None:
 
     runner = Sure(shape)
     sampler = Sampler(steps=3, schedule="linear", temperature=0.0, choice_temperature=0.0)
-    assert draw(runner, np.array([0]), shape, sampler, 0).tolist() == [[0, 1, 2]]
+    assert drawn_by(runner, np.array([0]), shape, sampler, 0).tolist() == [[0, 1, 2]]
     assert [tokens.tolist() for tokens in runner.fed] == [[[3, 3, 3]], [[3, 1, 3]], [[3, 1, 2]]]
 
 
 @pytest.mark.parametrize("reveal", ["halton", "confidence", "logit"])
 def test_what_is_once_revealed_stays(reveal) -> None:
     runner = Noted(MASKED)
-    tokens = draw(runner, LABELS, MASKED, Sampler(steps=6, reveal=reveal), 3)
+    tokens = drawn_by(runner, LABELS, MASKED, Sampler(steps=6, reveal=reveal), 3)
     for fed in runner.fed:
         assert (fed[fed != 7] == tokens[fed != 7]).all()
 
@@ -110,7 +121,7 @@ def test_what_is_once_revealed_stays(reveal) -> None:
 def test_a_step_shows_the_same_tokens_with_the_class_and_without() -> None:
     for shape in (MASKED, SCALES, CAUSAL):
         runner = Noted(shape)
-        draw(runner, LABELS, shape, Sampler(cfg_scale=3.0), 0)
+        drawn_by(runner, LABELS, shape, Sampler(cfg_scale=3.0), 0)
         assert runner.labels.tolist() == [1, 0, 2, 2, 2, 2]
         assert all((tokens[:3] == tokens[3:]).all() for tokens in runner.fed)
 
@@ -119,10 +130,10 @@ def test_a_step_shows_the_same_tokens_with_the_class_and_without() -> None:
 @pytest.mark.parametrize("reveal", ["halton", "confidence"])
 def test_equal_seeds_give_equal_tokens_whatever_the_batch(shape, reveal) -> None:
     sampler = Sampler(cfg_scale=2.0, temperature=2.0, steps=5, reveal=reveal)
-    first, again, other = (draw(Noted(shape), LABELS, shape, sampler, seed) for seed in (4, 4, 5))
+    first, again, other = (drawn_by(Noted(shape), LABELS, shape, sampler, seed) for seed in (4, 4, 5))
     assert (first == again).all()
     assert (first != other).any()
-    assert (draw(Noted(shape), LABELS[:1], shape, sampler, 4) == first[:1]).all()
+    assert (drawn_by(Noted(shape), LABELS[:1], shape, sampler, 4) == first[:1]).all()
 
 
 @pytest.mark.parametrize("reveal", ["halton", "confidence"])
@@ -131,7 +142,7 @@ def test_known_tokens_stay(shape, reveal) -> None:
     generator = np.random.default_rng(0)
     known = Known(generator.integers(0, 7, (3, shape.length)), generator.random(shape.length) < 0.5)
     runner = Noted(shape)
-    tokens = draw(runner, LABELS, shape, Sampler(steps=4, reveal=reveal), 0, known=known)
+    tokens = drawn_by(runner, LABELS, shape, Sampler(steps=4, reveal=reveal), 0, known=known)
     assert (tokens[:, known.where] == known.tokens[:, known.where]).all()
     assert (tokens[:, ~known.where] != known.tokens[:, ~known.where]).any()
     if shape.order == "masked":
@@ -141,12 +152,12 @@ def test_known_tokens_stay(shape, reveal) -> None:
 def test_a_picture_that_is_wholly_known_is_handed_back() -> None:
     for shape in (MASKED, SCALES, CAUSAL):
         whole = Known(np.arange(3 * shape.length).reshape(3, -1) % 7, np.ones(shape.length, dtype=bool))
-        assert (draw(Noted(shape), LABELS, shape, Sampler(), 0, known=whole) == whole.tokens).all()
+        assert (drawn_by(Noted(shape), LABELS, shape, Sampler(), 0, known=whole) == whole.tokens).all()
 
 
 def test_a_scale_is_drawn_from_the_tokens_of_the_coarser_ones_at_the_guidance_of_its_number() -> None:
     runner = Noted(SCALES)
-    tokens = draw(runner, LABELS, SCALES, Sampler(temperature=0.0), 0)
+    tokens = drawn_by(runner, LABELS, SCALES, Sampler(temperature=0.0), 0)
     assert tokens.shape == (3, 14)
     assert len(runner.fed) == 2
     for fed, start in zip(runner.fed, (1, 5), strict=True):
@@ -158,7 +169,7 @@ def test_a_scale_is_drawn_from_the_tokens_of_the_coarser_ones_at_the_guidance_of
             scales.append((step, steps))
             return super().scale_at(step, steps)
 
-    draw(Noted(SCALES), LABELS, SCALES, Watched(cfg_scale=2.0), 0)
+    drawn_by(Noted(SCALES), LABELS, SCALES, Watched(cfg_scale=2.0), 0)
     assert scales == [(0, 3), (1, 3), (2, 3)]
 
 
@@ -166,32 +177,48 @@ def test_texts_are_drawn_with_their_features_and_without_for_guidance() -> None:
     shape = Shape("causal", 7, 1, (2, 4), text=TextShape(3, 2))
     features = np.random.default_rng(0).normal(size=(2, 3, 2)).astype(np.float32)
     runner = Noted(shape)
-    draw(runner, np.zeros(2, dtype=np.int64), shape, Sampler(cfg_scale=2.0), 0, features)
+    drawn_by(runner, np.zeros(2, dtype=np.int64), shape, Sampler(cfg_scale=2.0), 0, features)
     assert runner.labels.tolist() == [0, 0, 1, 1]
     assert (runner.features == np.concatenate([features, features])).all()
     for wrong in (None, features[:1], features[:, :2]):
         with pytest.raises(ValueError, match=r"features of a text .*: this model takes \(2, 3, 2\)"):
-            draw(runner, np.zeros(2, dtype=np.int64), shape, Sampler(), 0, wrong)
+            drawn_by(runner, np.zeros(2, dtype=np.int64), shape, Sampler(), 0, wrong)
     with pytest.raises(ValueError, match="this model takes none"):
-        draw(Noted(CAUSAL), np.zeros(2, dtype=np.int64), CAUSAL, Sampler(), 0, features)
+        drawn_by(Noted(CAUSAL), np.zeros(2, dtype=np.int64), CAUSAL, Sampler(), 0, features)
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
     unconditional = Shape("causal", 7, 0, (2, 4))
-    assert draw(Noted(unconditional), np.zeros(1, dtype=np.int64), unconditional, Sampler(), 0).shape == (1, 8)
+    assert drawn_by(Noted(unconditional), np.zeros(1, dtype=np.int64), unconditional, Sampler(), 0).shape == (1, 8)
     with pytest.raises(ValueError, match="label 1 is not a class; the model draws without classes"):
-        draw(Noted(unconditional), np.ones(1, dtype=np.int64), unconditional, Sampler(), 0)
+        drawn_by(Noted(unconditional), np.ones(1, dtype=np.int64), unconditional, Sampler(), 0)
     for known in (
         Known(np.zeros((3, 7), dtype=np.int64), np.ones(8, dtype=bool)),
         Known(np.zeros((3, 8), dtype=np.int64), np.ones(7, dtype=bool)),
     ):
         with pytest.raises(ValueError, match=r"known tokens .*: need \(3, 8\)"):
-            draw(Noted(CAUSAL), LABELS, CAUSAL, Sampler(), 0, known=known)
+            drawn_by(Noted(CAUSAL), LABELS, CAUSAL, Sampler(), 0, known=known)
 
 
 def test_log_probabilities_are_the_logarithm_of_softmax() -> None:
     logits = np.log(np.array([[[0.7, 0.2, 0.1]], [[0.25, 0.5, 0.25]]])) + 800
     np.testing.assert_allclose(log_probability(logits, np.array([[1], [0]])), np.log([[0.2], [0.25]]))
+
+
+def test_known_tokens_at_the_beginning_of_a_causal_model_are_read_at_once() -> None:
+    known = Known(np.arange(24).reshape(3, 8) % 7, np.arange(8) < 3)
+    runner = Noted(CAUSAL)
+    tokens = drawn_by(runner, LABELS, CAUSAL, Sampler(cfg_scale=2.0), 0, known=known)
+    assert (runner.prompt == np.concatenate([known.tokens[:, :3]] * 2)).all()
+    assert len(runner.fed) == 4
+    assert (tokens[:, :3] == known.tokens[:, :3]).all()
+
+
+def test_the_noise_of_a_picture_is_that_of_its_number() -> None:
+    all_, sampler = np.zeros(3, dtype=np.int64), Sampler(temperature=3.0)
+    whole = drawn_by(Noted(CAUSAL), all_, CAUSAL, sampler, 4)
+    parts = [drawn_by(Noted(CAUSAL), all_[:1], CAUSAL, sampler, 4, first=number) for number in range(3)]
+    assert (np.concatenate(parts) == whole).all()
 
 
 @pytest.mark.parametrize("shape", [MASKED, SCALES, CAUSAL], ids=lambda shape: shape.order)

@@ -6,21 +6,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from export.drawing import draw
-from export.sampling import Sampler, choose, guide, halton_order, keep_likeliest, keep_nucleus, masked_share
+from export.choosing import Choice, choose, guide, keep_likeliest, keep_nucleus
+from export.drawing import Outside, draw
+from export.noise import Noise
+from export.sampling import Sampler, halton_order, masked_share
 from export.shape import Shape
 
 NOTHING = -np.inf
 
 
-def streams(count: int, seed: int = 0) -> list[np.random.Generator]:
-    """Noise for some rows."""
-    return [np.random.default_rng([seed, index]) for index in range(count)]
-
-
 def drawn(step, labels, sampler: Sampler = Sampler(), seed: int = 0, length: int = 3) -> np.ndarray:  # noqa: B008
     """Tokens of a model of 4 tokens and 2 classes."""
-    return draw(Feeder(step), np.array(labels), Shape("causal", 4, 2, (1, length)), sampler, seed)
+    shape = Shape("causal", 4, 2, (1, length))
+    return draw(Outside(Feeder(step), shape), np.array(labels), shape, sampler, seed)
 
 
 class Feeder:
@@ -29,7 +27,7 @@ class Feeder:
     def __init__(self, step) -> None:
         self.function = step
 
-    def begin(self, labels: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+    def begin(self, labels: np.ndarray, features: np.ndarray | None = None, prompt: np.ndarray | None = None):
         return self.step(labels[:, None] + 4)
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
@@ -41,9 +39,10 @@ def flat(tokens: np.ndarray) -> np.ndarray:
     return np.zeros((len(tokens), 4), dtype=np.float32)
 
 
-def chosen(logits: np.ndarray, sampler: Sampler, noise: list) -> np.ndarray:
+def chosen(logits: np.ndarray, sampler: Sampler, seed: int = 0) -> np.ndarray:
     """One token for each row of logits (B, V)."""
-    return choose(logits[:, None], sampler, noise)[:, 0]
+    choice = Choice.at(sampler, Noise(seed, len(logits)), 0, 1, (1, logits.shape[1]))
+    return choose(logits[:, None], choice).tokens[:, 0]
 
 
 class Recorder:
@@ -113,7 +112,7 @@ def test_guidance_of_zero_is_the_null_class_alone() -> None:
 
 def test_temperature_zero_takes_the_first_of_the_likeliest_whatever_the_seed() -> None:
     logits = np.array([[1, 3, 3, 0]], dtype=np.float32)
-    assert [chosen(logits, Sampler(temperature=0, top_p=0.1), streams(1, seed)).item() for seed in range(5)] == [1] * 5
+    assert [chosen(logits, Sampler(temperature=0, top_p=0.1), seed).item() for seed in range(5)] == [1] * 5
 
 
 def test_top_k_keeps_ties_with_the_last_it_keeps() -> None:
@@ -124,14 +123,14 @@ def test_top_k_keeps_ties_with_the_last_it_keeps() -> None:
 
 def test_top_k_of_at_least_the_vocabulary_changes_nothing() -> None:
     logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
-    plain = chosen(logits, Sampler(), streams(5))
-    assert (chosen(logits, Sampler(top_k=4), streams(5)) == plain).all()
-    assert (chosen(logits, Sampler(top_k=9), streams(5)) == plain).all()
+    plain = chosen(logits, Sampler())
+    assert (chosen(logits, Sampler(top_k=4)) == plain).all()
+    assert (chosen(logits, Sampler(top_k=9)) == plain).all()
 
 
 def test_top_k_of_one_takes_the_likeliest() -> None:
     logits = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    assert (chosen(logits, Sampler(top_k=1), streams(50)) == logits.argmax(axis=1)).all()
+    assert (chosen(logits, Sampler(top_k=1)) == logits.argmax(axis=1)).all()
 
 
 @pytest.mark.parametrize(
@@ -154,8 +153,8 @@ def test_top_p_always_keeps_the_likeliest_and_treats_rows_apart() -> None:
 def test_top_p_holds_the_share_after_temperature() -> None:
     # At temperature 0.5 the shares 0.6 and 0.4 become 0.36 / 0.52 = 0.69 and 0.31, so 0.65 keeps the first alone.
     logits = np.log(np.array([[0.6, 0.4]], dtype=np.float32))
-    cold = [chosen(logits, Sampler(temperature=0.5, top_p=0.65), streams(1, seed)).item() for seed in range(40)]
-    warm = [chosen(logits, Sampler(top_p=0.65), streams(1, seed)).item() for seed in range(40)]
+    cold = [chosen(logits, Sampler(temperature=0.5, top_p=0.65), seed).item() for seed in range(40)]
+    warm = [chosen(logits, Sampler(top_p=0.65), seed).item() for seed in range(40)]
     assert set(cold) == {0}
     assert set(warm) == {0, 1}
 
@@ -185,14 +184,6 @@ def test_equal_seeds_give_equal_tokens_and_others_do_not() -> None:
     first, again, other = (drawn(flat, [0, 1], seed=seed, length=20) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
-
-
-def test_a_uniform_draw_of_zero_is_no_token_rather_than_not_a_number() -> None:
-    class Zero:
-        def random(self, size: tuple[int, ...]) -> np.ndarray:
-            return np.array([0.0, 0.5, 0.0, 0.5]).reshape(size)
-
-    assert chosen(np.zeros((1, 4), dtype=np.float32), Sampler(), [Zero()]).tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -243,10 +234,9 @@ def test_guidance_of_a_single_step_begins_at_none() -> None:
 
 def test_guidance_is_applied_to_every_position_of_a_step() -> None:
     rows = np.array([[[2.0, 4.0], [1.0, 0.0]], [[1.0, 5.0], [0.0, 0.0]]], dtype=np.float32)  # given, null
-    sampler = Sampler(cfg_scale=3.0, guidance="linear")
-    assert guide(rows, sampler, 0, 2).tolist() == [[[2.0, 4.0], [1.0, 0.0]]]  # scale 1
-    assert guide(rows, sampler, 1, 2).tolist() == [[[4.0, 2.0], [3.0, 0.0]]]  # null + 3 (given - null)
-    assert guide(rows, Sampler(), 1, 2) is rows
+    assert guide(rows, 1, 1.0).tolist() == [[[2.0, 4.0], [1.0, 0.0]]]
+    assert guide(rows, 1, 3.0).tolist() == [[[4.0, 2.0], [3.0, 0.0]]]  # null + 3 (given - null)
+    assert guide(rows, 2, 3.0) is rows
 
 
 def test_the_inverse_of_the_temperature_is_linear() -> None:

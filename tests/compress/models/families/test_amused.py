@@ -25,9 +25,10 @@ from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
 from compress.settings import InputError
-from export.drawing import draw
+from export.drawing import Outside, draw
 from export.engine import Engine, run_once
-from export.sampling import Sampler, gumbel, streams
+from export.noise import Noise
+from export.sampling import Sampler
 from export.shape import Shape
 
 diffusers = pytest.importorskip("diffusers", reason="the original is in diffusers, which is not installed")
@@ -233,7 +234,7 @@ class Fixed:
     def __init__(self, logits) -> None:
         self.logits, self.seen = logits, []
 
-    def begin(self, labels, features=None):
+    def begin(self, labels, features=None, prompt=None):
         return None
 
     def step(self, tokens):
@@ -247,16 +248,19 @@ def test_positions_are_masked_as_the_original_scheduler_does_with_the_same_noise
 
     logits = np.random.default_rng(3).standard_normal((1, 63, CODES)).astype(np.float32)
     sampler, steps = amused.sampler(None).changed(cfg_scale=1.0), amused.STEPS
-    noise = streams(9, 1)
+    noise = Noise(9, 1)
+    step = iter(np.repeat(np.arange(steps), 2))  # tokens and places of each
 
     def drawn(probabilities, count, generator=None):
-        scores = probabilities.double().log().numpy() + gumbel(noise, tuple(probabilities.shape))[0]
+        scores = probabilities.double().log().numpy() + noise.gumbel(next(step), tuple(probabilities.shape))[0]
         return torch.from_numpy(scores.argmax(axis=-1, keepdims=True))
 
     monkeypatch.setattr(torch, "multinomial", drawn)
-    monkeypatch.setattr(
-        scheduling_amused, "gumbel_noise", lambda t, generator=None: torch.from_numpy(gumbel(noise, (t.shape[1],)))
-    )
+
+    def disturbance(t, generator=None):
+        return torch.from_numpy(noise.gumbel(next(step), (t.shape[1],), "place"))
+
+    monkeypatch.setattr(scheduling_amused, "gumbel_noise", disturbance)
     scheduler = diffusers.AmusedScheduler(mask_token_id=CODES)
     scheduler.set_timesteps(steps)
     sample, states = torch.full((1, 63), CODES), []
@@ -266,7 +270,7 @@ def test_positions_are_masked_as_the_original_scheduler_does_with_the_same_noise
         sample = scheduler.step(given, timestep, sample.view(1, 7, 9)).prev_sample.flatten(1)
     runner = Fixed(logits)
     shape = Shape("masked", CODES, 1, (7, 9))
-    found = draw(runner, np.zeros(1, dtype=np.int64), shape, sampler, 9)
+    found = draw(Outside(runner, shape), np.zeros(1, dtype=np.int64), shape, sampler, 9)
     assert len(runner.seen) == steps
     np.testing.assert_array_equal(np.concatenate(runner.seen), np.concatenate(states))
     np.testing.assert_array_equal(found, sample.numpy())

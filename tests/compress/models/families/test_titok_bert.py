@@ -18,7 +18,8 @@ from compress.models.families import titok_bert
 from compress.models.image_model import ImageModel
 from compress.settings import InputError
 from export.engine import Engine
-from export.sampling import Sampler, gumbel, streams
+from export.noise import Noise
+from export.sampling import Sampler
 
 transformers = pytest.importorskip("transformers", reason="BertModel is in transformers, which is not installed")
 
@@ -107,11 +108,13 @@ def published_loop(original, label: int, temperature: float, noise) -> np.ndarra
         with torch.no_grad():
             given, null = (original(tokens, torch.tensor([each]))[0].double().numpy() for each in (label, CLASSES))
         logits = given + scale * (given - null)
-        disturbed = logits + falling * gumbel(noise, logits.shape)[0] if falling else logits
+        disturbed = logits + falling * noise.gumbel(step, logits.shape)[0] if falling else logits
         chosen, known = disturbed.argmax(axis=-1), tokens[0].numpy() != CODES
         drawn = np.where(known, tokens[0].numpy(), chosen)
         if step + 1 < steps:
-            sure = np.where(known, np.inf, logits[np.arange(LENGTH), chosen] + falling * gumbel(noise, (LENGTH,))[0])
+            sure = np.where(
+                known, np.inf, logits[np.arange(LENGTH), chosen] + falling * noise.gumbel(step, (LENGTH,), "place")[0]
+            )
             hidden = max(1, min(int((~known).sum()) - 1, math.floor(LENGTH * math.acos(done) / (math.pi / 2))))
             drawn[np.argsort(sure)[:hidden]] = CODES
         tokens = torch.from_numpy(drawn)[None]
@@ -120,7 +123,7 @@ def published_loop(original, label: int, temperature: float, noise) -> np.ndarra
 
 @pytest.mark.parametrize("temperature", [9.5, 0.5])
 def test_pictures_are_drawn_as_published_from_the_same_noise(original, model, engine, temperature):
-    wanted = published_loop(original, 3, temperature, streams(11, 1))
+    wanted = published_loop(original, 3, temperature, Noise(11, 1))
     sampler = model.sampler.changed(choice_temperature=temperature)
     for drawer in (model, engine):
         np.testing.assert_array_equal(drawer.draw_tokens(np.array([3]), 11, sampler)[0], wanted)
