@@ -14,7 +14,7 @@ import onnx_ir as ir
 from export import quantization_rules, tensorrt_rules
 from export.builder import MICROSOFT
 from export.manifest import Cache, Manifest, Target
-from export.onnx_model import OnnxModel
+from export.onnx_model import POSITIONS, OnnxModel
 
 STANDARD = ("", "ai.onnx")
 DOMAINS: dict[Target, tuple[str, ...]] = {
@@ -55,6 +55,8 @@ def signature(decode: ir.Model, manifest: Manifest) -> Iterator[str]:
     layers = range(len(manifest.kv_heads))
     cached = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
     extra = {*EXTRA_INPUTS[manifest.cache], *(["labels"] if manifest.shape.labelled else [])}
+    if manifest.shape.order == "masked" and manifest.target != "tensorrt":
+        extra.add(POSITIONS)
     if manifest.shape.text:
         extra |= {"features", "valid"} if manifest.shape.order == "causal" else {"features"}
     wanted = {

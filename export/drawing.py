@@ -7,7 +7,7 @@ features of a text.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -33,11 +33,12 @@ class Runner(Protocol):
         Returns logits of the first token behind them (R, 1, O), unless the model is masked.
         """
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits of what comes next.
 
-        Causal: (R, 1, O) after the tokens (R, 1) behind those before. Masked: (R, T, O) of tokens (R, T). Next-scale:
-        (R, side^2, O) of the next scale, from tokens (R, T) that are known up to it.
+        Causal: (R, 1, O) after the tokens (R, 1) behind those before. Masked: (R, n, O) of the positions (n,), or of
+        all, of tokens (R, T). Next-scale: (R, side^2, O) of the next scale, from tokens (R, T) that are known up to it.
+        Positions are of masked models alone.
         """
 
 
@@ -76,8 +77,7 @@ class Outside:
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """What is chosen next."""
-        logits = self.runner.step(tokens)
-        return choose(logits if positions is None else logits[:, positions], choice, surely=self.surely)
+        return choose(self.runner.step(tokens, positions), choice, surely=self.surely)
 
 
 @dataclass(frozen=True)
@@ -264,13 +264,17 @@ def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positio
         # A position that drew the mask token would count as open again.
         drawn_from = (count, task.shape.vocabulary)
         choice = Choice.at(sampler, task.noise, step, steps, drawn_from, disturbance if by_logit else None)
-        chosen = drawer.step(task.rows(tokens), choice, positions)
-        drawn = np.where(unknown, chosen.tokens, tokens[:, positions])
+        asked = unknown.any(axis=0)  # open in some picture
+        choice = replace(choice, noise=choice.noise[:, asked])
+        chosen = drawer.step(task.rows(tokens), choice, positions[asked])
+        drawn = tokens[:, positions]
+        drawn[:, asked] = np.where(unknown[:, asked], chosen.tokens, drawn[:, asked])
         done = (step + 1) / steps
         masked = 0 if step + 1 == steps else int(masked_share(sampler.schedule, done) * count)
         masked = min(max(masked, 1), left - 1) if step + 1 < steps and left > 1 else 0
         if masked:
-            sureness = chosen.logit if by_logit else chosen.log_probability
+            sureness = np.full(unknown.shape, np.inf, dtype=np.float32)
+            sureness[:, asked] = chosen.logit if by_logit else chosen.log_probability
             if disturbance:
                 sureness = sureness + np.float32(disturbance) * task.noise.gumbel(step, (count,), "place")
             sureness = np.where(unknown, sureness, np.inf)

@@ -257,6 +257,8 @@ class Engine(Shaped):
             feeds |= choice_feeds(NOTHING_TO_CHOOSE)
         if shape.labelled:
             feeds["labels"] = labels
+        if any(each.name == "positions" for each in self.sessions.decode.get_inputs()):
+            feeds["positions"] = np.arange(shape.length)
         if features is not None:
             feeds["features"] = features
             if shape.order == "causal":

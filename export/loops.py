@@ -105,7 +105,7 @@ class Loop:
         self._bind_output("logits", self.logits)
         return last
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind the next tokens (R, 1); the array is overwritten by the next step."""
         self.tokens[:] = tokens
         self.run(1)
@@ -193,7 +193,7 @@ class ScaleLoop(GrowingLoop):
         self.labels[:] = labels
         return self.advance(np.zeros((self.rows, 1, self.shape.latent_width), dtype=np.float32))
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits (R, side^2, O) of the next scale, from tokens (R, T) that are known up to it."""
         assert self.sessions.scales is not None
         latents = self.sessions.scales.run(["latents"], {"tokens": tokens})[0]
@@ -277,7 +277,7 @@ class FedLoop:
         """What `export.drawing.Runner` says."""
         raise NotImplementedError
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """What `export.drawing.Runner` says."""
         raise NotImplementedError
 
@@ -300,6 +300,11 @@ class FedLoop:
 class WholeLoop(FedLoop):
     """A masked model: all positions at every step, nothing to remember but the classes and a text's features."""
 
+    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
+        super().__init__(sessions, manifest, rows)
+        self.every = np.arange(manifest.shape.length)
+        self.chooses = any(each.name == "positions" for each in self.session.get_inputs())
+
     def begin(
         self,
         labels: NDArray[np.int64],
@@ -312,8 +317,12 @@ class WholeLoop(FedLoop):
             self.feeds["features"] = np.ascontiguousarray(features)
         return None
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, T, O) of tokens (R, T)."""
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Logits (R, n, O) of positions (n,) of tokens (R, T)."""
+        wanted = self.every if positions is None else positions
+        if not self.chooses:
+            return self.call(tokens)[:, wanted]
+        self.feeds["positions"] = wanted
         return self.call(tokens)
 
 
@@ -331,7 +340,7 @@ class RepeatingLoop(FedLoop):
         self.feeds = {"labels": labels} if self.shape.labelled else {}
         return self.step(opening(self.shape, labels, prompt))
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind the next tokens (R, 1)."""
         self.tokens = np.concatenate([self.tokens, tokens], axis=1)
         return self.call(self.tokens)[:, -1:]
@@ -359,7 +368,7 @@ class Inside:
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """What is chosen next; of a masked model at these positions (n,)."""
         self.loop.take(choice)
-        self.loop.step(tokens)
+        self.loop.step(tokens, positions)
         return self.loop.chosen()
 
 
@@ -397,9 +406,9 @@ class Parts:
         made = [part for part in parts if part is not None]
         return np.concatenate(made)[: self.rows] if made else None
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits of what comes next."""
-        parts = [loop.step(part) for loop, part in zip(self.loops, self.split(tokens), strict=True)]
+        parts = [loop.step(part, positions) for loop, part in zip(self.loops, self.split(tokens), strict=True)]
         return np.concatenate(parts)[: self.rows]
 
     def split(self, rows: NDArray[Any]) -> list[NDArray[Any]]:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common
@@ -21,6 +22,7 @@ from onnxscript import optimizer
 from torch import Tensor, nn
 
 from export import static_cache
+from export.builder import Builder
 from export.lowering import LoweringError, lower
 from export.manifest import DECODE, IMAGE_DECODER, IMAGE_ENCODER, PLAN, SCALES, Cache, Manifest, Target
 from export.sampling import Sampler
@@ -28,6 +30,7 @@ from export.shape import Shape
 
 OPSET = 23  # the first with Attention and RMSNormalization
 IR_VERSION = 11
+POSITIONS = "positions"  # of which a masked model's logits are wanted
 SCOPES = "pkg.torch.onnx.name_scopes"
 FILES = {"decode": DECODE, "image_decoder": IMAGE_DECODER, "image_encoder": IMAGE_ENCODER, "scales": SCALES}
 # Sizes to trace with; each is distinct and becomes symbolic.
@@ -122,11 +125,9 @@ class WholeStep(nn.Module):
         super().__init__()
         self.transformer = transformer
 
-    def forward(self, tokens: Tensor, labels: Tensor, features: Tensor | None = None) -> Tensor:
-        """Logits (B, T, O) of tokens (B, T), classes (B,) and features (B, P, C)."""
-        x, around = self.transformer.prepare_masked(tokens, labels, features)
-        *_, last = self.transformer.layer_outputs(x, around)
-        return self.transformer.predictions(last, around)
+    def forward(self, tokens: Tensor, labels: Tensor, positions: Tensor, features: Tensor | None = None) -> Tensor:
+        """Logits (B, n, O) of positions (n,) of tokens (B, T), classes (B,) and features (B, P, C)."""
+        return self.transformer.revealed(tokens, labels, positions, features)
 
 
 class Latents(nn.Module):
@@ -191,6 +192,8 @@ def export_model(
     decode = source_graph(transformer)
     lower(decode, target)
     cache: Cache = "none" if shape.order == "masked" else "growing"
+    if target == "tensorrt" and shape.order == "masked":
+        ask_for_all(decode.graph, shape.length)
     if target == "tensorrt" and cache == "growing":
         static_cache.make_static(decode, shape.reach)
         cache = "static"
@@ -234,16 +237,19 @@ def source_graph(transformer: nn.Module) -> ir.Model:
     Inputs are `tokens` (B, S), or latents (B, S, Z) of a next-scale model; `past.{i}.key` and `past.{i}.value` (B, K,
     P, d); `labels` (B,) where the model reads them; `features` (B, P or 0, C) and `valid` (B, P) of a text. Outputs are
     `logits` (B, S, O) and `present.{i}.key`, `present.{i}.value` (B, K, P + S, d). A masked model has `tokens` (B, T),
-    `labels` and all `features` (B, P, C) of a text at every step, and no cache.
+    `labels`, the `positions` (n,) whose logits (B, n, O) are wanted, all `features` (B, P, C) of a text at every step,
+    and no cache.
     """
     config: Any = transformer.config
     shape: Shape = config.shape
     labels = torch.zeros(EXAMPLE_BATCH, dtype=torch.int64)
     if shape.order == "masked":
-        given = {"tokens": example_tokens(shape.length), "labels": labels}
+        positions = torch.arange(min(EXAMPLE_TOKENS, shape.length))
+        given = {"tokens": example_tokens(shape.length), "labels": labels, POSITIONS: positions}
         if shape.text:
             given["features"] = torch.zeros(EXAMPLE_BATCH, shape.text.length, shape.text.width)
-        model = traced(WholeStep(transformer), tuple(given.values()), ({0: "batch"},) * len(given))
+        sizes = tuple({0: "positions" if name == POSITIONS else "batch"} for name in given)
+        model = traced(WholeStep(transformer), tuple(given.values()), sizes)
         rename(model, list(given), ["logits"], "decode")
         return model
     shapes = [(EXAMPLE_BATCH, layer.kv_heads, EXAMPLE_PAST, config.head_width) for layer in config.layers]
@@ -267,6 +273,15 @@ def source_graph(transformer: nn.Module) -> ir.Model:
     inputs, outputs = ([each.format(kind) for each in names] for kind in ("past", "present"))
     rename(model, ["tokens", *inputs, *extras], ["logits", *outputs], "decode")
     return model
+
+
+def ask_for_all(graph: ir.Graph, length: int) -> None:
+    """Logits of all positions at every step, for runtimes that want static shapes."""
+    asked = next(value for value in graph.inputs if value.name == POSITIONS)
+    every = Builder(graph, graph[0], "logits").initializer(POSITIONS, np.arange(length))
+    ir.convenience.replace_all_uses_with(asked, every)
+    graph.inputs.remove(asked)
+    graph.outputs[0].shape = ir.Shape([graph.outputs[0].shape[0], length, graph.outputs[0].shape[2]])  # type: ignore[index]
 
 
 def example_tokens(length: int) -> Tensor:

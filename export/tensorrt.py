@@ -264,14 +264,14 @@ class PlanLoop:
             last = self.step(column)
         return last
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits of what comes next, as `export.drawing.Runner` says; the array is overwritten by the next step."""
         for part in self.parts:
             part.enqueue(tokens[part.rows], self.position)
         self.position += 1
         for part in self.parts:
             self.result[part.rows] = part.logits()
-        return self.result
+        return self.result if positions is None else self.result[:, positions]
 
 
 class PlanPart:

@@ -138,11 +138,14 @@ class Attention(nn.Module):
         self.grouped = layer.heads != layer.kv_heads
         self.dropout = 0.0
 
-    def forward(self, x: Tensor, around: Surroundings, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """x (B, S, D)."""
+    def forward(
+        self, x: Tensor, around: Surroundings, past: KeyValue | None, rows: Tensor | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """x (B, S, D); only the positions `rows` (n,) ask, where they are given: then what comes back is (B, n, D)."""
+        asking = x if rows is None else x.index_select(1, rows)
         query, key, value = (
-            linear(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, H or K, S, d)
-            for linear in (self.query, self.key, self.value)
+            linear(each).unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (B, H or K, S, d)
+            for linear, each in ((self.query, asking), (self.key, x), (self.value, x))
         )
         query, key = self.query_norm(query), self.key_norm(key)
         if self.scale is not None:
@@ -221,20 +224,26 @@ class Block(nn.Module):
         self.post_norm = config.post_norm
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, x: Tensor, around: Surroundings, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """x (B, S, D)."""
+    def forward(
+        self, x: Tensor, around: Surroundings, past: KeyValue | None, rows: Tensor | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """x (B, S, D); what comes back is of the positions `rows` (n,) alone, where they are given.
+
+        Then the others are only seen, and a condition is one for all positions.
+        """
+        stays = x if rows is None else x.index_select(1, rows)
         if self.post_norm:
-            mixed, present = self.attention(x, around, past)
-            x = self.attention_norm(x + self.dropout(mixed))
+            mixed, present = self.attention(x, around, past, rows)
+            x = self.attention_norm(stays + self.dropout(mixed))
             return self.ffn_norm(x + self.dropout(self.ffn(x))), present
         if self.modulation is None:
-            mixed, present = self.attention(self.attention_norm(x), around, past)
-            x = x + self.dropout(mixed)
+            mixed, present = self.attention(self.attention_norm(x), around, past, rows)
+            x = stays + self.dropout(mixed)
             return x + self.dropout(self.ffn(self.ffn_norm(x))), present
         assert around.condition is not None
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = self.modulation(around.condition)
-        mixed, present = self.attention(self.attention_norm(x) * (1 + scale) + shift, around, past)
-        x = x + gate * self.dropout(mixed)
+        mixed, present = self.attention(self.attention_norm(x) * (1 + scale) + shift, around, past, rows)
+        x = stays + gate * self.dropout(mixed)
         return x + ffn_gate * self.dropout(self.ffn(self.ffn_norm(x) * (1 + ffn_scale) + ffn_shift)), present
 
 

@@ -137,15 +137,15 @@ class TorchRunner:
             return logits if prompt is None else self.advance(torch.from_numpy(prompt))[:, -1:]
         return self.advance(torch.from_numpy(opening(shape, labels, prompt)))[:, -1:]
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits of what comes next."""
         given = torch.from_numpy(tokens)
         if self.shape.order == "causal":
             return self.advance(given)
         with torch.no_grad():
             if self.shape.order == "masked":
-                inputs = torch.cat([self.labels[:, None] + self.shape.first_class, given], dim=1)
-                return self.transformer(inputs, self.features).numpy()
+                wanted = torch.arange(self.shape.length) if positions is None else torch.from_numpy(positions)
+                return self.transformer.revealed(given, self.labels, wanted, self.features).numpy()
             start = self.past[0].key.shape[2]
             end = start + self.shape.side_at(start) ** 2
             latents = self.transformer.scales.features(given)[:, start - 1 : end - 1]

@@ -232,6 +232,20 @@ class TokenTransformer(nn.Module):
             x, _ = block(x, inside, None)
             yield x
 
+    def revealed(self, tokens: Tensor, labels: Tensor, positions: Tensor, features: Tensor | None = None) -> Tensor:
+        """Logits (B, n, O) of some positions (n,) of a masked model's tokens (B, T), classes (B,) and text features.
+
+        Of the last block and behind it only these positions are computed, where nothing mixes positions there.
+        """
+        x, around = self.prepare_masked(tokens, labels, features)
+        if self.config.uvit or self.config.patch > 1:
+            *_, x = self.layer_outputs(x, around)
+            return self.predictions(x, around, positions)
+        inside, last = self.inside(around), len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            x, _ = block(x, inside, None, positions + self.config.class_token if index == last else None)
+        return self.logits(x, around)
+
     def inside(self, around: Surroundings) -> Surroundings:
         """What blocks read of the surroundings: the shared part of the condition, where it is shared."""
         if around.condition is None or not self.config.shared_modulation:
@@ -250,18 +264,23 @@ class TokenTransformer(nn.Module):
             return functional.linear(x, self.embedding.weight[: self.config.predicted], bias)
         return self.head(x)
 
-    def predictions(self, x: Tensor, around: Surroundings) -> Tensor:
-        """Logits (B, T, O) of the last residual stream (B, S, D): only of the positions that predict a token."""
+    def predictions(self, x: Tensor, around: Surroundings, positions: Tensor | None = None) -> Tensor:
+        """Logits (B, T, O) of the last residual stream (B, S, D): only of the positions that predict a token.
+
+        A masked model's `positions` (n,) are those of which logits (B, n, O) are wanted.
+        """
         config = self.config
         if config.uvit:
-            return self.head(self.tail(self.norm(x), around.states, around.condition))
+            rows = self.tail(self.norm(x), around.states, around.condition)
+            return self.head(rows if positions is None else rows.index_select(1, positions))
         if config.order == "causal":
             return self.logits(x[:, config.prefix - 1 :], around.behind(config.prefix - 1))
         if config.patch > 1:
             rows, columns = (side // config.patch for side in config.grid)
             parts = self.divide(x[:, : rows * columns]).transpose(1, 2).unflatten(2, (rows, columns))
             x = functional.pixel_shuffle(parts, config.patch).flatten(2).transpose(1, 2)  # (B, h w, D)
-        return self.logits(x[:, config.class_token :][:, : config.length], around)
+        x = x[:, config.class_token :][:, : config.length]
+        return self.logits(x if positions is None else x.index_select(1, positions), around)
 
     def forward(self, inputs: Tensor, features: Tensor | None = None) -> Tensor:
         """Logits (B, T, O) of inputs (B, 1 + ...): row t predicts the t-th token of the picture.

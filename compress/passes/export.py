@@ -25,6 +25,7 @@ class Export(Pass):
     returns: ClassVar[Form] = Form.ONNX
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
+    version: ClassVar[int] = 2
 
     target: Target = setting(doc="what will run it: onnxruntime (fastest here), standard (ai.onnx only), tensorrt")
     fixed_batch: int = setting(0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0)

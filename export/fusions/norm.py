@@ -26,7 +26,7 @@ def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
     for weights in node.inputs[1:]:
         constant(weights)
     simplified = "Simplified" if node.op_type == "RMSNormalization" else ""
-    builder = Builder(graph, node, scope(node))
+    builder = Builder(graph, added, scope(node))  # the sum may be read before the norm
     normalised, _, _, total = builder.node(
         f"Skip{simplified}LayerNormalization",
         [left, right, *node.inputs[1:]],

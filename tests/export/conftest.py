@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from calibration.tokens import TokenSet
 from compress.models.examples import Examples, examples
 from compress.models.image_model import ImageModel
+from compress.models.uvit import UvitConfig
 from compress.passes import Context
 from compress.passes.export import pictures_of
 from compress.passes.quantize import Quantize
@@ -37,6 +38,27 @@ NEXT_SCALE: dict[str, Any] = {
     "bias": True,
 }
 LEARNED = {"norm": "layernorm", "positions": "learned", "bias": True}
+UVIT: dict[str, Any] = {
+    "order": "masked",
+    "classes": 1,
+    "positions": "none",
+    "activation": "geglu",
+    "modulation": "text",
+    "text": TextShape(5, 6),
+    "uvit": UvitConfig(
+        embedding=12,
+        channels=16,
+        depth=1,
+        heads=2,
+        cross_heads=2,
+        text_width=6,
+        pooled_width=4,
+        size=(64.0, 64.0, 0.0, 0.0, 6.0),
+        size_width=4,
+        halved=True,
+    ),
+    "layers": 1,
+}
 # Heads are 16 wide because GroupQueryAttention rotates multiples of 16 only; 32 inputs make two groups of 16.
 SHAPES: dict[str, dict[str, Any]] = {
     "rotary": {},
@@ -67,6 +89,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "outputs": 18,
     },
     "masked without classes": {**LEARNED, "order": "masked", "activation": "gelu", "classes": 0, "layers": 1},
+    "u-vit": UVIT,
+    "class token": {
+        **LEARNED,
+        "order": "masked",
+        "final_norm": "none",
+        "activation": "gelu",
+        "head_bias": True,
+        "class_token": True,
+        "post_norm": True,
+        "embedding_norm": True,
+        "layers": 1,
+    },
     "next-scale": NEXT_SCALE,
     "next-scale shared": {**NEXT_SCALE, "shared_modulation": True},
 }

@@ -37,9 +37,10 @@ class Noted:
         self.labels, self.features, self.prompt, self.start = labels, features, prompt, 0
         return None if self.shape.order == "masked" else self.logits(np.zeros((len(labels), 1), dtype=np.int64))
 
-    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         self.fed.append(tokens.copy())
-        return self.logits(tokens)
+        logits = self.logits(tokens)
+        return logits if positions is None else logits[:, positions]
 
     def logits(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         count = tokens.shape[1]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from compress.models.examples import Examples
-from compress.models.image_model import ImageModel
+from compress.models.image_model import ImageModel, TorchRunner
 from export.conformance import check
 from export.engine import Engine
 from export.fusions import fuse
+from export.loops import make_loop
 from export.lowering import LoweringError
 from export.onnx_model import OnnxModel
 from export.sampling import Sampler
@@ -25,10 +26,12 @@ KINDS = (
     "text",
     "masked",
     "masked without classes",
+    "u-vit",
+    "class token",
     "next-scale",
     "next-scale shared",
 )
-WITHOUT_STATIC_CACHE = ("text", "next-scale", "next-scale shared")
+WITHOUT_STATIC_CACHE = ("text", "u-vit", "next-scale", "next-scale shared")
 # How often each fusion applies in ONNX Runtime's graph, and a part of the reason where it does not.
 FUSED: dict[str, dict[str, int | str]] = {
     "quick gelu": {
@@ -99,6 +102,20 @@ def test_an_engine_draws_what_torch_draws(engines, model_of, asked_of, kind, fus
     expected = model.decode_images(model.draw_tokens(labels, 3, sampler, features))
     assert (pictures.shape, pictures.dtype) == ((3, *model.tokenizer.picture), np.uint8)
     assert np.abs(pictures.astype(int) - expected).max() <= 1  # an autoencoder may round to the next level
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("kind", ["masked", "u-vit", "class token"])
+def test_a_step_gives_logits_of_the_positions_asked_for(exported, engine_of, model_of, asked_of, kind, target) -> None:
+    model, asked = model_of(kind), asked_of(kind)
+    if target == "tensorrt" and model.shape.text:
+        return
+    engine, positions = engine_of(exported(kind, target)), np.array([9, 0, 15])
+    expected = model.score(asked.inputs, asked.features)[:, positions]
+    for runner in (make_loop(engine.sessions, engine.manifest, 3), TorchRunner(model.transformer)):
+        runner.begin(asked.inputs[:, 0] - model.shape.first_class, asked.features)
+        found = runner.step(asked.inputs[:, 1:], positions)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", ["lead", "next-scale"])

@@ -30,7 +30,7 @@ class Feeder:
     def begin(self, labels: np.ndarray, features: np.ndarray | None = None, prompt: np.ndarray | None = None):
         return self.step(labels[:, None] + 4)
 
-    def step(self, tokens: np.ndarray) -> np.ndarray:
+    def step(self, tokens: np.ndarray, positions: np.ndarray | None = None) -> np.ndarray:
         return self.function(tokens)[:, None]
 
 

@@ -330,6 +330,27 @@ def test_fresh_modulation_makes_every_block_the_identity() -> None:
     assert all(torch.equal(stream, streams[0]) for stream in streams)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"modulation": "class", "registers": 2, "qk_norm": "rms"},
+        {"modulation": "class", "patch": 2},
+        {"class_token": True, "post_norm": True, "embedding_norm": True},
+        {},
+    ],
+    ids=["registers", "patches", "class token", "plain"],
+)
+def test_logits_of_some_positions_are_those_of_all(change: dict) -> None:
+    model = build(replace(LEARNED, order="masked", grid=(4, 4), **change))
+    generator = torch.Generator().manual_seed(12)
+    tokens, labels = torch.randint(0, 6, (3, 16), generator=generator), torch.tensor([0, 3, 1])
+    positions = torch.tensor([15, 0, 7])
+    with torch.no_grad():
+        wanted = model(torch.cat([labels[:, None] + model.config.first_class, tokens], dim=1))
+        found = model.revealed(tokens, labels, positions)
+    torch.testing.assert_close(found, wanted[:, positions], rtol=0, atol=1e-5)
+
+
 def test_a_zero_prefix_lets_queries_and_keys_vanish() -> None:
     cosine, sine = rotary_table(replace(ROTARY, rotary_prefix="zero"))
     assert not cosine[0].any()

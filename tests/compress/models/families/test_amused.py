@@ -237,9 +237,9 @@ class Fixed:
     def begin(self, labels, features=None, prompt=None):
         return None
 
-    def step(self, tokens):
+    def step(self, tokens, positions):
         self.seen.append(tokens.copy())
-        return self.logits
+        return self.logits[:, positions]
 
 
 def test_positions_are_masked_as_the_original_scheduler_does_with_the_same_noise(monkeypatch):
