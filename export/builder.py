@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 MICROSOFT = "com.microsoft"
 
-Attribute = int | float | str | list[int]
+Attribute = int | float | str | list[int] | ir.Graph
 
 
 def constant(value: ir.Value | None) -> NDArray:
@@ -21,9 +21,9 @@ def constant(value: ir.Value | None) -> NDArray:
 
 
 class Builder:
-    """Adds nodes before one node, and initializers, with names below a scope."""
+    """Adds nodes before one node, or at the end, and initializers, with names below a scope."""
 
-    def __init__(self, graph: ir.Graph, before: ir.Node, scope: str) -> None:
+    def __init__(self, graph: ir.Graph, before: ir.Node | None, scope: str) -> None:
         self.graph, self.before, self.scope = graph, before, scope
 
     def node(
@@ -33,7 +33,7 @@ class Builder:
         suffix: str = "",
         domain: str = "",
         outputs: int = 1,
-        attributes: dict[str, Attribute] | None = None,
+        attributes: Mapping[str, Attribute] | None = None,
     ) -> list[ir.Value]:
         """The outputs of a new node, which is called for its operator or for the suffix."""
         path = f"/{self.scope.replace('.', '/')}/{suffix or op}"
@@ -47,7 +47,10 @@ class Builder:
         )
         for index, value in enumerate(made.outputs):
             value.name = f"{path}_output" + (f"_{index}" if index else "")
-        self.graph.insert_before(self.before, made)
+        if self.before is None:
+            self.graph.append(made)
+        else:
+            self.graph.insert_before(self.before, made)
         if domain:
             self.graph.opset_imports.setdefault(domain, 1)
         return list(made.outputs)

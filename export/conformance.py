@@ -15,6 +15,7 @@ from export import quantization_rules, tensorrt_rules
 from export.builder import MICROSOFT
 from export.manifest import Cache, Manifest, Target
 from export.onnx_model import POSITIONS, OnnxModel
+from export.sampling_graph import SAMPLING_INPUTS, SAMPLING_OUTPUTS
 
 STANDARD = ("", "ai.onnx")
 DOMAINS: dict[Target, tuple[str, ...]] = {
@@ -59,9 +60,14 @@ def signature(decode: ir.Model, manifest: Manifest) -> Iterator[str]:
         extra.add(POSITIONS)
     if manifest.shape.text:
         extra |= {"features", "valid"} if manifest.shape.order == "causal" else {"features"}
+    if manifest.sampling:
+        extra |= {*SAMPLING_INPUTS}
+    chosen = {name for name in SAMPLING_OUTPUTS if manifest.sampling}
+    if manifest.shape.order != "masked" or manifest.sampler.reveal == "halton":
+        chosen.discard("sureness")
     wanted = {
         "inputs": {"tokens", *extra, *(f"past.{name}" for name in cached)},
-        "outputs": {"logits", *(f"present.{name}" for name in cached)},
+        "outputs": {"logits", *chosen, *(f"present.{name}" for name in cached)},
     }
     for what, values in (("inputs", decode.graph.inputs), ("outputs", decode.graph.outputs)):
         found = {value.name or "" for value in values}

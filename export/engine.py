@@ -236,7 +236,10 @@ class Engine(Shaped):
                 self.loops[rows] = Parts(self.sessions, self.manifest, rows)
             else:
                 self.loops[rows] = make_loop(self.sessions, self.manifest, rows)
-        return self.loops[rows]
+        loop = self.loops[rows]
+        if self.manifest.sampling and isinstance(loop, (Loop, FedLoop)):
+            loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
+        return loop
 
     def _drawer(self, rows: int, sampler: Sampler) -> Drawer:
         """What draws this many rows: the graph itself where it chooses tokens as the sampler wants."""
