@@ -22,6 +22,7 @@ from export.builder import Builder
 from export.fusions.attention import SEQLENS, TOTAL
 from export.manifest import Manifest
 from export.onnx_model import OnnxModel
+from export.sampling_graph import without_sampling
 
 MODEL, CONFIG, GENERATION = "model.onnx", "config.json", "generation_config.json"
 SPELLED = "adopted.begins"  # a table of graphs that turn one of our tokens into several ids
@@ -39,7 +40,7 @@ def write(model: OnnxModel, folder: Path) -> None:
         LayoutError: the engine reads more than tokens and a growing cache, or its layers differ in their caches.
     """
     check(model)
-    decode = model.decode.clone()
+    decode = without_sampling(model.decode)
     grow(decode.graph)
     rename(decode.graph)
     ir.save(decode, folder / MODEL)

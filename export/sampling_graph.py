@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from export.builder import Builder, drop_unused_initializers
 from export.onnx_model import OnnxModel
@@ -39,13 +38,24 @@ def with_sampling(model: OnnxModel) -> OnnxModel:
 def without_sampling(decode: ir.Model) -> ir.Model:
     """A copy of a decode graph that only makes logits."""
     copy = decode.clone()
-    for values, names in ((copy.graph.outputs, SAMPLING_OUTPUTS), (copy.graph.inputs, SAMPLING_INPUTS)):
-        kept = [each for each in values if each.name not in names]
-        values.clear()
-        values.extend(kept)
-        common.RemoveUnusedNodesPass()(copy)
+    for output in [each for each in copy.graph.outputs if each.name in SAMPLING_OUTPUTS]:
+        copy.graph.outputs.remove(output)
+    added = [node for node in copy.graph if (node.name or "").startswith(f"/{SCOPE}/")]
+    for node in added:
+        branches = [each for attribute in node.attributes.values() for each in subgraph(attribute)]
+        for reader in (*branches, node):  # what is gone reads nothing any more
+            for index in range(len(reader.inputs)):
+                reader.replace_input_with(index, None)
+    copy.graph.remove(added)
+    for each in [each for each in copy.graph.inputs if each.name in SAMPLING_INPUTS]:
+        copy.graph.inputs.remove(each)
     drop_unused_initializers(copy.graph)
     return copy
+
+
+def subgraph(attribute: ir.Attr) -> list[ir.Node]:
+    """The nodes of a branch."""
+    return list(attribute.as_graph()) if attribute.type == ir.AttributeType.GRAPH else []
 
 
 def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:

@@ -1,0 +1,60 @@
+"""`engine` puts sampling into the graph, or says why it stays outside."""
+
+from __future__ import annotations
+
+import pytest
+
+from compress.artifact import Form
+from compress.passes import find
+from compress.passes.engine import Engine
+from compress.passes.export import Export
+from export.onnx_model import OnnxModel
+
+
+@pytest.fixture(scope="module")
+def held() -> dict[str, OnnxModel]:
+    """Holds the exported models of these tests."""
+    return {}
+
+
+@pytest.fixture
+def exported(held, tiny_model, context):
+    """A model of one layer, exported once for each target."""
+
+    def make(target: str, fixed_batch: int = 0) -> OnnxModel:
+        key = f"{target}{fixed_batch}"
+        if key not in held:
+            held[key] = Export(target, fixed_batch=fixed_batch).run(tiny_model(layers=1), context()).model
+        return held[key]
+
+    return make
+
+
+def test_engine_takes_and_gives_onnx_exactly_and_without_tokens() -> None:
+    assert find("engine", "recipe") is Engine
+    assert (Engine.accepts, Engine.returns, Engine.exact, Engine.uses_tokens) == (Form.ONNX, Form.ONNX, True, False)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "standard"])
+def test_sampling_is_put_into_the_graph_once(target, exported, context) -> None:
+    outcome = Engine().run(exported(target), context())
+    assert outcome.notes == {"sampling": "in the graph"}
+    assert outcome.model.manifest.sampling
+    assert [each.name for each in outcome.model.decode.graph.outputs][-1] == "drawn"
+    assert not exported(target).manifest.sampling
+    again = Engine().run(outcome.model, context())
+    assert again.notes == {"sampling": "was in the graph already"}
+    assert again.model is outcome.model
+
+
+def test_sampling_may_be_left_outside(exported, context) -> None:
+    outcome = Engine(sampling=False).run(exported("standard"), context())
+    assert outcome.notes == {}
+    assert outcome.model is exported("standard")
+
+
+def test_where_the_graph_cannot_sample_the_notes_say_why(exported, context) -> None:
+    notes = Engine().run(exported("tensorrt"), context()).notes
+    assert notes == {"sampling": "outside: TensorRT sorts too few logits"}
+    notes = Engine().run(exported("standard", 2), context()).notes
+    assert notes == {"sampling": "outside: with a fixed batch, the rows of a picture may be drawn in two calls"}
