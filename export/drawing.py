@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.choosing import Choice, Chosen, choose
 from export.noise import Noise
-from export.sampling import Sampler, halton_order, masked_share
+from export.sampling import Sampler, halton_order, steps_in_order, steps_surest
 from export.shape import Order, Shape
 
 
@@ -238,16 +238,12 @@ def draw_masked(drawer: Drawer, task: Task) -> NDArray[np.int64]:
 
 def reveal_in_order(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
     """Fill the open positions (T',) of tokens (B, T) in the Halton order, as many at each step as the schedule says."""
-    sampler, steps, done = task.sampler, task.sampler.steps, 0
-    order = halton_order(task.shape.grid)
+    order, done = halton_order(task.shape.grid), 0
     order = order[np.isin(order, positions)]
-    for step in range(steps):
-        revealed = int((1 - masked_share(sampler.schedule, (step + 1) / steps)) * len(order))
-        revealed = len(order) if step + 1 == steps else min(max(step + 1, revealed), len(order))
+    for step, revealed in steps_in_order(task.sampler, len(order)):
         now = order[done:revealed]
-        if not len(now):
-            continue
-        tokens[:, now] = drawer.step(task.rows(tokens), task.choice(step, steps, len(now)), now).tokens
+        choice = task.choice(step, task.sampler.steps, len(now))
+        tokens[:, now] = drawer.step(task.rows(tokens), choice, now).tokens
         done = revealed
 
 
@@ -255,11 +251,8 @@ def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positio
     """Fill the open positions (T',) of tokens (B, T): draw all, keep the surest, mask the others again."""
     sampler, steps, count = task.sampler, task.sampler.steps, len(positions)
     by_logit = sampler.reveal == "logit"
-    for step in range(steps):
+    for step, masked in steps_surest(sampler, count):
         unknown = tokens[:, positions] == task.shape.mask_token  # (B, T'), as many in each row
-        left = int(unknown[0].sum())
-        if not left:
-            return
         disturbance = sampler.choice_at(step, steps)
         # A position that drew the mask token would count as open again.
         drawn_from = (count, task.shape.vocabulary)
@@ -269,9 +262,6 @@ def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positio
         chosen = drawer.step(task.rows(tokens), choice, positions[asked])
         drawn = tokens[:, positions]
         drawn[:, asked] = np.where(unknown[:, asked], chosen.tokens, drawn[:, asked])
-        done = (step + 1) / steps
-        masked = 0 if step + 1 == steps else int(masked_share(sampler.schedule, done) * count)
-        masked = min(max(masked, 1), left - 1) if step + 1 < steps and left > 1 else 0
         if masked:
             sureness = np.full(unknown.shape, np.inf, dtype=np.float32)
             sureness[:, asked] = chosen.logit if by_logit else chosen.log_probability

@@ -6,6 +6,7 @@ Letters: T tokens of a picture.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -102,6 +103,28 @@ def masked_share(schedule: Schedule, done: float) -> float:
     if schedule == "arccos":
         return math.acos(done) * 2 / math.pi
     return 1 - done if schedule == "linear" else 1 - done * done
+
+
+def steps_in_order(sampler: Sampler, count: int) -> Iterator[tuple[int, int]]:
+    """Steps that reveal something of so many positions in a fixed order, and how many are revealed after each."""
+    steps, done = sampler.steps, 0
+    for step in range(steps):
+        revealed = int((1 - masked_share(sampler.schedule, (step + 1) / steps)) * count)
+        revealed = count if step + 1 == steps else min(max(step + 1, revealed), count)
+        if revealed > done:
+            yield step, revealed
+            done = revealed
+
+
+def steps_surest(sampler: Sampler, count: int) -> Iterator[tuple[int, int]]:
+    """Steps that draw something at so many positions, and how many are masked again after each."""
+    steps, left = sampler.steps, count
+    for step in range(steps):
+        if not left:
+            return
+        masked = 0 if step + 1 == steps else int(masked_share(sampler.schedule, (step + 1) / steps) * count)
+        left = min(max(masked, 1), left - 1) if step + 1 < steps and left > 1 else 0
+        yield step, left
 
 
 def halton_order(grid: tuple[int, int]) -> NDArray[np.int64]:
