@@ -54,6 +54,7 @@ class Engine(Shaped):
         self.sessions = Sessions(self._open("decode"), self._open("scales") if "scales" in manifest.files else None)
         self.image_decoder = self._open("image_decoder")
         self.image_encoder: onnxruntime.InferenceSession | None = None
+        self.whole: onnxruntime.InferenceSession | None = None
         self.plan = self._open_plan()
         self.loops: dict[int, Runner] = {}
 
@@ -159,6 +160,24 @@ class Engine(Shaped):
         size = max(1, DECODE_TOKENS // self.length)
         parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
         return np.concatenate([self.image_decoder.run(["images"], {"tokens": part})[0] for part in parts])
+
+    def draw_in_one(
+        self, labels: NDArray[np.int64], seed: int = 0, features: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Tokens (N, T) and pictures (N, H, W, C) from the one file that does all, as the engine's own sampler draws.
+
+        Raises:
+            EngineError: the folder has no such file.
+        """
+        if self.whole is None:
+            if "generate" not in self.manifest.files:
+                raise EngineError(f"{self.folder}: has no single file; make it with  engine: {{single_file: true}}")
+            self.whole = self._open("generate")
+        feeds: dict[str, Any] = {"labels": np.asarray(labels, dtype=np.int64), "seed": np.array(seed)}
+        if features is not None:
+            feeds["features"] = features
+        tokens, images = self.whole.run(["tokens", "images"], feeds)
+        return tokens, images
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Tokens (N, T) of pictures (N, H, W, C).

@@ -20,6 +20,7 @@ DECODE = "decode.onnx"
 IMAGE_DECODER = "image_decoder.onnx"
 IMAGE_ENCODER = "image_encoder.onnx"  # pictures to tokens, where the checkpoint has it
 SCALES = "scales.onnx"  # tokens to what a next-scale model reads
+GENERATE = "generate.onnx"  # all of it in one graph: labels and a seed in, pictures out
 PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
 
 Target = Literal["onnxruntime", "standard", "tensorrt"]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from export import static_cache
 from export.builder import Builder
 from export.lowering import LoweringError, lower
-from export.manifest import DECODE, IMAGE_DECODER, IMAGE_ENCODER, PLAN, SCALES, Cache, Manifest, Target
+from export.manifest import DECODE, GENERATE, IMAGE_DECODER, IMAGE_ENCODER, PLAN, SCALES, Cache, Manifest, Target
 from export.sampling import Sampler
 from export.shape import Shape
 
@@ -32,7 +32,13 @@ OPSET = 23  # the first with Attention and RMSNormalization
 IR_VERSION = 11
 POSITIONS = "positions"  # of which a masked model's logits are wanted
 SCOPES = "pkg.torch.onnx.name_scopes"
-FILES = {"decode": DECODE, "image_decoder": IMAGE_DECODER, "image_encoder": IMAGE_ENCODER, "scales": SCALES}
+FILES = {
+    "decode": DECODE,
+    "image_decoder": IMAGE_DECODER,
+    "image_encoder": IMAGE_ENCODER,
+    "scales": SCALES,
+    "generate": GENERATE,
+}
 # Sizes to trace with; each is distinct and becomes symbolic.
 EXAMPLE_BATCH, EXAMPLE_TOKENS, EXAMPLE_PAST, EXAMPLE_TEXT = 2, 3, 5, 7
 
@@ -56,6 +62,7 @@ class OnnxModel:
     """An engine in memory: the graph of a decode step with its cache, that of tokens to pictures, a plan if built.
 
     Where the checkpoint has it, that of pictures to tokens; of a next-scale model, that of tokens to what it reads.
+    `generate` is all of it in one graph.
     """
 
     decode: ir.Model
@@ -64,11 +71,13 @@ class OnnxModel:
     plan: bytes | None = None
     image_encoder: ir.Model | None = None
     scales: ir.Model | None = None
+    begin: ir.Model | None = None
+    generate: ir.Model | None = None
 
     @property
     def graphs(self) -> dict[str, ir.Model]:
         """Every graph by its file's name in the manifest."""
-        optional = {"image_encoder": self.image_encoder, "scales": self.scales}
+        optional = {"image_encoder": self.image_encoder, "scales": self.scales, "generate": self.generate}
         present = {name: graph for name, graph in optional.items() if graph is not None}
         return {"decode": self.decode, "image_decoder": self.image_decoder, **present}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from compress.artifact import Form
-from compress.passes import find
+from compress.passes import PassError, find
 from compress.passes.engine import Engine
 from compress.passes.export import Export
+from export.engine import Engine as Loaded
 from export.onnx_model import OnnxModel
 
 
@@ -58,3 +60,20 @@ def test_where_the_graph_cannot_sample_the_notes_say_why(exported, context) -> N
     assert notes == {"sampling": "outside: TensorRT sorts too few logits"}
     notes = Engine().run(exported("standard", 2), context()).notes
     assert notes == {"sampling": "outside: with a fixed batch, the rows of a picture may be drawn in two calls"}
+
+
+def test_one_file_is_written_beside_the_others(exported, context, tmp_path) -> None:
+    outcome = Engine(single_file=True).run(exported("onnxruntime"), context())
+    assert outcome.notes["single_file"].startswith("generate.onnx, ")
+    outcome.model.save(tmp_path)
+    loaded = Loaded.load(tmp_path, threads=1)
+    tokens, _ = loaded.draw_in_one(np.arange(2), 3)
+    np.testing.assert_array_equal(tokens, loaded.draw_tokens(np.arange(2), 3))
+
+
+def test_what_cannot_sample_inside_cannot_be_one_file(exported, context) -> None:
+    with pytest.raises(PassError) as error:
+        Engine(single_file=True).run(exported("tensorrt"), context())
+    assert str(error.value) == (
+        "engine: single_file: true needs sampling inside the graph; outside: TensorRT sorts too few logits"
+    )

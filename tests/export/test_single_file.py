@@ -1,0 +1,81 @@
+"""The whole generation in one graph draws what the engine draws step by step, of every order and cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from export.builder import Builder
+from export.engine import EngineError
+from export.fusions import fuse
+from export.manifest import GENERATE
+from export.noise import Noise
+from export.noise_graph import GraphNoise
+from export.sampling import Sampler
+from export.sampling_graph import with_sampling
+from export.single_file import single_file
+
+KINDS = ["rotary", "learned", "lead", "modulated", "text", "masked", "masked without classes", "next-scale"]
+SAMPLER = Sampler(top_k=9, temperature=0.9, steps=5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        *((kind, {}) for kind in KINDS),
+        *((kind, {"cfg_scale": 2.0, "guidance": "linear"}) for kind in KINDS),
+        ("rotary", {"temperature": 0.0, "top_p": 0.5}),
+        ("rotary", {"end_temperature": 0.3, "top_p": 0.8}),
+        ("masked", {"reveal": "halton", "cfg_scale": 2.0}),
+        ("masked", {"reveal": "logit", "cfg_scale": 2.0}),
+        ("masked", {"reveal": "halton", "steps": 40}),
+        ("masked", {"temperature": 0.0, "choice_temperature": 0.0}),
+    ],
+)
+def test_one_file_draws_the_tokens_and_pictures_of_the_engine(kind, changes, exported, engine_of, asked_of) -> None:
+    model = exported(kind)
+    model = replace(model, manifest=replace(model.manifest, sampler=replace(SAMPLER, **changes)))
+    asked = asked_of(kind)
+    labels = asked.inputs[:, 0] - model.manifest.shape.first_class
+    for each in (model, with_sampling(fuse(model).model)):
+        generate = single_file(each)
+        onnx.checker.check_model(ir.to_proto(generate), full_check=True)
+        files = {**each.manifest.files, "generate": GENERATE}
+        engine = engine_of(replace(each, generate=generate, manifest=replace(each.manifest, files=files)))
+        for seed in (0, 12345678901):
+            tokens, images = engine.draw_in_one(labels, seed, asked.features)
+            wanted = engine.draw_tokens(labels, seed, features=asked.features)
+            np.testing.assert_array_equal(tokens, wanted)
+            np.testing.assert_array_equal(images, engine.decode_images(wanted))
+
+
+def test_an_engine_without_the_file_says_how_to_make_it(exported, engine_of) -> None:
+    engine = engine_of(exported("rotary"))
+    with pytest.raises(EngineError, match=r"has no single file; make it with  engine: \{single_file: true\}"):
+        engine.draw_in_one(np.zeros(1, dtype=np.int64))
+
+
+def test_noise_made_in_a_graph_is_that_of_numpy() -> None:
+    whole = ir.TensorType(ir.DataType.INT64)
+    inputs = [
+        ir.Value(name=name, type=whole, shape=ir.Shape(dims))
+        for name, dims in (("seed", []), ("pictures", [1]), ("step", []), ("count", []))
+    ]
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 23}, name="noise")
+    noise = GraphNoise(Builder(graph, None, "noise"), inputs[0], inputs[1])
+    for use in ("token", "place"):
+        made = noise.gumbel(Builder(graph, None, use), inputs[2], inputs[3], use)
+        made.name, made.type, made.shape = use, ir.TensorType(ir.DataType.FLOAT), ir.Shape(["pictures", "count"])
+        graph.outputs.append(made)
+    proto = ir.to_proto(ir.Model(graph, ir_version=11))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for seed, step in ((0, 0), (7, 3), (2**40, 255)):
+        feeds = {"seed": seed, "pictures": [3], "step": step, "count": 1000}
+        found = session.run(["token", "place"], {name: np.array(value) for name, value in feeds.items()})
+        for values, use in zip(found, ("token", "place"), strict=True):
+            np.testing.assert_allclose(values, Noise(seed, 3).gumbel(step, (1000,), use), atol=2e-6)
