@@ -21,8 +21,9 @@ from compress import report as reports
 from compress.artifact import Form
 from compress.candidate import drawing, open_engine
 from compress.listener import Listener
-from compress.measure import EngineMeasurement, Measurement
+from compress.measure import EngineMeasurement, Measurement, decoding
 from compress.measure.classify import ClassAccuracy, DigitClassifier
+from compress.measure.decoding import Decoding
 from compress.measure.environment import environment
 from compress.measure.fidelity import Fidelity, fidelity
 from compress.measure.images import save_pair
@@ -40,11 +41,12 @@ from compress.report import Report
 from compress.report.markdown import markdown
 from compress.report.pays import pays
 from compress.settings import InputError, digest, parse, plain
-from compress.store import ENTRY, Entry, Store, disk_error
+from compress.store import ENTRY, Entry, Store, disk_error, file_hash
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge
 from export.drawing import conditions
 from export.engine import Engine, low_precision_share
+from export.manifest import IMAGE_DECODER
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
@@ -220,6 +222,44 @@ class Run:
 
         return parse(Fidelity, self.remembered(key, measure), "stored fidelity")
 
+    def decoding(self, node: Node) -> Decoding | None:
+        """A node's image decoder against the reference's, on the tokens of held-out pictures."""
+        if node.form is Form.TORCH:
+            return None
+        theirs = self.deployed(self.plan.reference)
+        own_file, reference_file = (self.make(each).folder / IMAGE_DECODER for each in (node, theirs))
+        own_hash, reference_hash = file_hash(own_file), file_hash(reference_file)
+        tokens = self.held_out.tokens[: decoding.MOST_PICTURES]
+        if own_hash == reference_hash:
+            return decoding.same(len(tokens), own_file.stat().st_size)
+
+        def measure() -> dict[str, Any]:
+            own, reference = (pixels_of(self.engine(each)) for each in (node, theirs))
+            one = tokens[:1]
+            with self.listener.work(f"decode with {node.name}") as progress:
+                timings = paired(
+                    {"own": lambda: own(one), "reference": lambda: reference(one)},
+                    self.recipe.bench.repeats,
+                    seed=self.recipe.seed,
+                )
+                return plain(
+                    decoding.compared(
+                        own,
+                        reference,
+                        tokens,
+                        (own_file.stat().st_size, reference_file.stat().st_size),
+                        timings,
+                        self.recipe.seed,
+                        lambda done, count: progress(done, count, {}),
+                    )
+                )
+
+        bench, asked = self.recipe.bench, (self.held_out.fingerprint(), self.recipe.seed)
+        key = digest(
+            "decoding", MEASURED_BY, own_hash, reference_hash, asked, bench.threads, bench.repeats, plain(environment())
+        )
+        return parse(Decoding, self.remembered(key, measure), "stored decoding")
+
     def remembered(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The store's measurement of this key, or a new one."""
         return self.store.measurement(key, measure, self.listener.say)
@@ -366,6 +406,7 @@ class Run:
             fidelity=self.fidelity(node, self.plan.reference) if previous else None,
             fidelity_vs_previous=self.fidelity(node, previous) if previous else None,
             speed=self.speed(node, previous),
+            decoding=self.decoding(node),
             exact=node.setting.exact if node.setting else True,
             notes=notes,
         )
@@ -458,6 +499,11 @@ class Run:
         own = self.engine(node)
         tokens = own.draw_tokens(labels, self.recipe.seed, features=features)
         save_pair(theirs, own.decode_images(tokens), labels, path)
+
+
+def pixels_of(engine: Engine) -> decoding.Decode:
+    """Pictures (N, H, W, C) of tokens (N, T) by an engine's decoder, before they are clamped and rounded."""
+    return lambda tokens: engine.image_decoder.run(["pixels"], {"tokens": tokens})[0]
 
 
 def judge_step(node: Node, measurement: Measurement) -> list[Breach]:

@@ -14,7 +14,7 @@ from compress.models.families import Source
 from compress.passes import Pass, find
 from compress.settings import InputError, parse, plain, setting
 from compress.strict_yaml import read_yaml
-from compress.verdict import Gate
+from compress.verdict import OF_DECODERS, Gate
 
 OF_ENGINES = ("class_accuracy_drop", "low_precision_share")  # what is measured of engines, not of every step
 
@@ -189,12 +189,20 @@ def check_forms(chain: tuple[Step, ...], form: Form, where: str, ends: tuple[For
 
 def check_gates(recipe: Recipe) -> None:
     """Refuse limits on what the run is not going to measure: they would be breached after all the work."""
-    gates = [(f"passes[{index}] {step.name}.gate", step.gate) for index, step in enumerate(recipe.steps)]
-    gates += [
-        (f"engines.{engine.name}[{index}] {step.name}.gate", step.gate)
+    steps = [(f"passes[{index}] {step.name}.gate", step) for index, step in enumerate(recipe.steps)]
+    steps += [
+        (f"engines.{engine.name}[{index}] {step.name}.gate", step)
         for engine in recipe.engines
         for index, step in enumerate(engine.steps)
     ]
+    for where, step in steps:
+        for key in OF_DECODERS:
+            if step.setting.returns is Form.TORCH and step.gate is not None and getattr(step.gate, key) is not None:
+                raise InputError(
+                    f"{recipe.path}: {where}.{key}: measured of image decoders, which {step.name} leaves alone; "
+                    "put it at a step behind the export or into the recipe's gate"
+                )
+    gates = [(where, step.gate) for where, step in steps]
     for where, gate in gates:
         for key in OF_ENGINES:
             if gate is not None and getattr(gate, key) is not None:

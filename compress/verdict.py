@@ -35,6 +35,10 @@ class Gate:
     low_precision_share: float | None = setting(
         None, doc="least share of matrix-product time that runs in low precision", low=0, high=1
     )
+    decoder_psnr: float | None = setting(None, doc="least PSNR of the image decoder against the reference's, dB", low=0)
+    decoder_ssim: float | None = setting(
+        None, doc="least SSIM of the image decoder against the reference's", low=0, high=1
+    )
     decide: Literal["interval", "estimate"] = setting(
         "interval", doc="judge the unfavourable end of the 95 % interval, or the estimate itself"
     )
@@ -52,8 +56,12 @@ UNITS = {
     "size": "percent",
     "peak_mib": "MiB",
     "low_precision_share": "percent",
+    "decoder_psnr": "dB",
+    "decoder_ssim": "plain",
 }
-AT_LEAST = ("agreement", "speedup", "low_precision_share")
+AT_LEAST = ("agreement", "speedup", "low_precision_share", "decoder_psnr", "decoder_ssim")
+
+OF_DECODERS = ("decoder_psnr", "decoder_ssim")  # what is measured of image decoders
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,9 @@ def found(key: str, gate: Gate, measurement: Measurement) -> Iterator[Finding]:
         yield Finding(measurement.size_share)
     elif key == "low_precision_share" and measurement.low_precision_share is not None:
         yield Finding(measurement.low_precision_share)
+    elif key in OF_DECODERS and (decoding := measurement.decoding) is not None:
+        name = key.removeprefix("decoder_")
+        yield Finding(getattr(decoding, name), getattr(decoding, f"{name}_ci95"))
     elif key in ("speedup", "latency_ms", "peak_mib"):
         for row in measurement.speed:
             yield from found_in_row(key, gate, row, min(other.batch for other in measurement.speed))

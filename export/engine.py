@@ -75,7 +75,7 @@ class Engine(Shaped):
         options.log_severity_level = 3
         # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self.manifest.weight_only:
+        if self.manifest.weight_only and file == "decode":  # an image decoder's Q/DQ are there to be fused
             # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:

@@ -1,4 +1,6 @@
-"""Quantization by ONNX Runtime's own tools: dynamic int8 products, or weights alone in int8 or int4.
+"""Quantization by ONNX Runtime's own tools: dynamic int8 products, weights alone in int8 or int4, or a whole decoder.
+
+Letters: N pictures, T tokens of a picture.
 
 The only file besides the engine's that imports ONNX Runtime; it works on graphs, and is no part of the runtime.
 """
@@ -6,14 +8,17 @@ The only file besides the engine's that imports ONNX Runtime; it works on graphs
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from export.builder import drop_unused_initializers
 from export.onnx_model import quiet
@@ -21,6 +26,8 @@ from export.onnx_model import quiet
 # int8 arithmetic inside MatMulNBits; the default computes in fp32 and was measured 30 to 40 times slower for 8 bits.
 INT8_ARITHMETIC = 4
 PRODUCTS = ("MatMul", "Gemm")
+
+RangeMethod = Literal["minmax", "percentile", "entropy"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,70 @@ def quantize_weights(decode: ir.Model, *, bits: Literal[4, 8], group: int, symme
         tool.process()
         made = ir.from_proto(tool.model.model)
     return counted(decode, made, "MatMulNBits")
+
+
+class Pictures:
+    """Tokens (N, T) as the calibration asks for them: one picture at a time, so that one's activations are alive."""
+
+    def __init__(self, tokens: NDArray[np.int64]) -> None:
+        self.tokens = tokens
+        self.next, self.stop = 0, len(tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Go on with these pictures."""
+        self.next, self.stop = start_index, end_index
+
+    def get_next(self) -> dict[str, NDArray[np.int64]] | None:
+        """The inputs of the next picture."""
+        if self.next >= self.stop:
+            return None
+        self.next += 1
+        return {"tokens": self.tokens[self.next - 1 : self.next]}
+
+
+def quantize_decoder(
+    decoder: ir.Model,
+    tokens: NDArray[np.int64],
+    *,
+    operators: Sequence[str],
+    left: Sequence[str],
+    ranges: RangeMethod,
+    percentile: float,
+    reduce_range: bool,
+) -> ir.Model:
+    """An image decoder with Q/DQ around its nodes of these operators, except for those `left` by name.
+
+    Weights are int8 with a scale for each output channel, inputs and outputs uint8 with a scale and a zero point from
+    the decoding of these tokens (N, T). That is what ONNX Runtime computes in int8 on CPU.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory() as name, calm(), contextlib.redirect_stdout(io.StringIO()):
+        path = Path(name) / "decoder.onnx"
+        quantize_static(
+            ir.to_proto(decoder),
+            path,
+            Pictures(tokens),
+            op_types_to_quantize=list(operators),
+            nodes_to_exclude=list(left),
+            per_channel=True,
+            reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method={
+                "minmax": CalibrationMethod.MinMax,
+                "percentile": CalibrationMethod.Percentile,
+                "entropy": CalibrationMethod.Entropy,
+            }[ranges],
+            extra_options={
+                "CalibStridedMinMax": 1,  # of every method: a picture's activations are reduced before the next one's
+                **({"CalibPercentile": percentile} if ranges == "percentile" else {}),
+            },
+        )
+        return ir.load(path)
 
 
 def prepared(decode: ir.Model) -> ir.Model:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compress.measure.classify import ClassAccuracy
+from compress.measure.decoding import Decoding
 from compress.measure.fidelity import Fidelity
 from compress.measure.speed import SpeedRow
 from compress.settings import setting
@@ -30,6 +31,7 @@ class Measurement:
     low_precision_share: float | None = setting(
         None, doc="share of matrix-product time that ran in low precision, by the runtime's profile", low=0, high=1
     )
+    decoding: Decoding | None = setting(None, doc="the image decoder against the reference's; null in PyTorch form")
     exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")
     notes: dict[str, Any] = field(default_factory=dict, metadata={"doc": "what the pass has to say of its work"})
     pays: str = setting("", doc="in words, why the step does not pay, or what it wins instead of speed; else empty")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compress.measure import EngineMeasurement, Measurement
+from compress.measure.decoding import Decoding
 from compress.measure.speed import SpeedRow, words
 from compress.report import Report
 from compress.report.pays import DOES_NOT_PAY
@@ -60,11 +61,19 @@ def flags(model: Measurement) -> list[str]:
             f"{100 * accuracy.accuracy:.1f} % of {accuracy.pictures} pictures recognised as their class "
             f"(reference {100 * accuracy.reference_accuracy:.1f} %)"
         )
+    if (decoding := model.decoding) is not None and not decoding.equal:
+        said.append(decoder(decoding))
     if fused := model.notes.get("fused"):
         said.append("fused " + ", ".join(f"{name} {count}" for name, count in fused.items()))
     if isinstance(model, EngineMeasurement) and model.not_built:
         said.append(f"not built: {model.not_built}")
     return said
+
+
+def decoder(found: Decoding) -> str:
+    """What an image decoder lost and won, in one phrase."""
+    won = f", {words(found.speedup, found.speedup_ci95)} to decode a picture" if found.speedup else ""
+    return f"image decoder {found.psnr:.1f} dB PSNR, SSIM {found.ssim:.4f}{won}"
 
 
 def smallest_batch(model: Measurement) -> SpeedRow | None:

@@ -8,10 +8,11 @@ import yaml
 
 from compress.measure.speed import changed
 from compress.report import Report
-from compress.report.cells import ABSENT, HEADERS, flagged, overview, signed_percent
+from compress.report.cells import ABSENT, HEADERS, flagged, overview, signed_percent, size
 from compress.report.table import headline
 
 TIMES = ("ms", "95 %", "ms/token", "images/s")
+DECODER_HEADERS = ("step", "PSNR dB", "worst", "SSIM", "ms/picture", "vs reference", "size")
 SPEED_HEADERS = ("step", "runtime", "batch", *TIMES, "vs previous", "vs reference", "vs eager", "peak MiB")
 
 
@@ -28,6 +29,7 @@ def markdown(report: Report) -> str:
         ],
         titled("## Flags", [f"- {line}" for line in flagged(report)]),
         titled("## Speed", speed(report)),
+        titled("## Image decoder", decoders(report)),
         titled("## Class accuracy", accuracy(report)),
         titled("## Engines", engines(report)),
         titled("## Pictures", [f"![{what}]({file})" for what, file in report.pictures.items()]),
@@ -82,6 +84,38 @@ def accuracy(report: Report) -> list[str]:
         for model in (*report.steps, *report.engines)
         if (found := model.class_accuracy) is not None
     ]
+
+
+def decoders(report: Report) -> list[str]:
+    """A row for each image decoder, where one of them is not the reference's."""
+    found = [(model.name, model.decoding) for model in (*report.steps, *report.engines) if model.decoding is not None]
+    if all(decoding.equal for _, decoding in found):
+        return []
+    other = next(decoding for _, decoding in found if not decoding.equal)
+    time, bytes_of = milliseconds(other.reference_ms_per_picture), size(other.reference_size_bytes)
+    rows = [("reference", ABSENT, ABSENT, ABSENT, time, ABSENT, bytes_of)]
+    for name, decoding in found:
+        cells = ("equal", ABSENT, "equal", ABSENT, ABSENT)
+        if not decoding.equal:
+            cells = (
+                f"{decoding.psnr:.2f} ({decoding.psnr_ci95[0]:.2f} to {decoding.psnr_ci95[1]:.2f})",
+                f"{decoding.psnr_worst:.2f}",
+                f"{decoding.ssim:.4f} ({decoding.ssim_ci95[0]:.4f} to {decoding.ssim_ci95[1]:.4f})",
+                milliseconds(decoding.ms_per_picture),
+                speedup(decoding.speedup, decoding.speedup_ci95),
+            )
+        rows.append((name, *cells, size(decoding.size_bytes)))
+    return [
+        *grid(DECODER_HEADERS, rows),
+        "",
+        f"Against the reference's decoder on the tokens of {other.pictures} held-out pictures, before rounding to 256 "
+        "levels; a picture is decoded alone.",
+    ]
+
+
+def milliseconds(value: float | None) -> str:
+    """A time."""
+    return ABSENT if value is None else f"{value:.2f}"
 
 
 def engines(report: Report) -> list[str]:

@@ -7,11 +7,13 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 
 from compress import pipeline, recipe
@@ -20,6 +22,9 @@ from compress.artifact import Form
 from compress.listener import Silent
 from compress.measure import Measurement
 from compress.measure.fidelity import fidelity
+from compress.models.families import reference
+from compress.models.tokenizer import VqTokenizer
+from compress.models.vq import VqAutoencoder, VqConfig
 from compress.report import schema
 from compress.settings import InputError
 from compress.store import Store
@@ -138,7 +143,7 @@ def test_a_damaged_artifact_and_a_damaged_measurement_are_said_and_made_again(
     weights = finished.store / "artifacts" / key / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + b"\0" if whole[-1] else whole[:-1] + b"\1")
-    measurement = next(path for path in (finished.store / "measurements").iterdir() if '"kl"' in path.read_text())
+    measurement = next(path for path in (finished.store / "measurements").iterdir() if '"kl_p99"' in path.read_text())
     measurement.write_text(measurement.read_text().replace("0.", "1.", 1))
     result = invoke("run", finished.recipe, "--store", finished.store, "-o", finished.output, "--skip-preflight")
     assert result.exit_code == 0, result.output
@@ -221,3 +226,52 @@ def test_what_comes_before_is_made_before_a_step_shows_its_progress(finished) ->
     run = pipeline.Run(made, store, finished.output, Strict(), tokens, reference, plan)
     run.make(plan.trunk[-1])
     assert {row["pass"] for row in store.rows()} == {"prune-heads", "distill", "quantize"}
+
+
+DECODER = """\
+model:  {{checkpoint: {checkpoint}}}
+tokens: {{source: digits, calibration: 4, held_out: 8}}
+bench:  {{batch: [1], threads: 1, repeats: 6, samples: 10}}
+engines:
+  cpu:
+    - export: {{target: onnxruntime}}
+    - decoder: {{keep: [], pictures: 4}}
+      gate: {{decoder_psnr: 100, decoder_ssim: 0.5}}
+gate: {{decoder_psnr: 10}}
+"""
+
+
+def test_an_image_decoder_is_measured_beside_the_reference_s_and_judged(tmp_path, tiny_model) -> None:
+    torch.manual_seed(0)
+    autoencoder = VqAutoencoder(VqConfig(17, 4, 8, (), (8, 8), decoder_blocks=1, norm_groups=4)).eval()
+    model = tiny_model(layers=1)
+    (tmp_path / "checkpoint").mkdir()
+    reference.save(replace(model, tokenizer=VqTokenizer(autoencoder, model.shape.grid)), tmp_path / "checkpoint")
+    path = tmp_path / "vq.yaml"
+    path.write_text(DECODER.format(checkpoint=tmp_path / "checkpoint"))
+    store, asked = Store(tmp_path / "store"), recipe.load(path)
+    report = pipeline.run(asked, store, tmp_path / "run", Silent(), preflight=True)
+    exported, decoder = report.steps
+    assert report.reference.decoding is None
+    assert (exported.decoding.equal, decoder.decoding.equal) == (True, False)
+    found = decoder.decoding
+    assert (found.pictures, found.reference_size_bytes) == (8, exported.decoding.size_bytes)
+    assert 10 < found.psnr_worst <= found.psnr < 100
+    assert found.ms_per_picture > 0
+    assert report.engines[0].decoding == found
+    (breach,) = report.verdict.breaches
+    assert breach.text.startswith(f"cpu.decoder: decoder_psnr {found.psnr:.3g} dB (95 % interval down to ")
+    assert decoder.fidelity_vs_previous.max_abs_difference == 0, "tokens are drawn as before"
+    again = pipeline.run(asked, store, tmp_path / "run", Silent())
+    assert again.steps[1].decoding == found, "measured once"
+    engine = Engine.load(tmp_path / "run" / "engines" / "cpu", threads=1)
+    tokens = np.random.default_rng(0).integers(0, 17, (2, 64))
+    with torch.no_grad():
+        exact = VqTokenizer(autoencoder, (8, 8)).decoder()(torch.from_numpy(tokens))[1].clamp(0, 1).numpy()
+    mean_square = np.square(engine.decode_images(tokens) / 255 - exact).mean()
+    assert -10 * np.log10(mean_square) == pytest.approx(found.psnr, abs=5)
+
+
+def test_grey_levels_have_the_reference_s_decoder(shared_run) -> None:
+    assert shared_run.report.steps[-1].decoding.equal
+    assert "## Image decoder" not in (shared_run.output / "report.md").read_text()

@@ -79,6 +79,11 @@ def test_a_pass_without_settings_may_be_written_as_a_word(tmp_path: Path) -> Non
             ": passes[0] quantize.gate.class_accuracy_drop: measured of engines only; put it into the recipe's gate",
         ),
         (
+            HEAD + ENGINE + "passes: [{quantize: {}, gate: {decoder_psnr: 40}}]",
+            ": passes[0] quantize.gate.decoder_psnr: measured of image decoders, which quantize leaves alone; "
+            "put it at a step behind the export or into the recipe's gate",
+        ),
+        (
             HEAD + ENGINE + "bench: {batch: [1, 8]}\ngate: {speedup: 2, speedup_batch: 4}",
             ": gate.speedup_batch: 4 is not timed; bench.batch has 1, 8",
         ),

@@ -5,6 +5,7 @@ import pytest
 
 from compress.measure import Measurement
 from compress.measure.classify import ClassAccuracy
+from compress.measure.decoding import Decoding, same
 from compress.measure.fidelity import Fidelity
 from compress.measure.speed import SpeedRow
 from compress.settings import InputError, parse
@@ -30,6 +31,8 @@ FIDELITY = Fidelity(
 )
 ACCURACY = ClassAccuracy(300, 0.93, (0.9, 0.95), 0.95, (0.92, 0.97), 0.02, (-0.005, 0.045), 0.99, (0.97, 1.0))
 
+DECODING = Decoding(10, False, 40.0, (39.0, 41.0), 36.0, 0.98, (0.97, 0.99), 50, 200)
+
 
 def speed(batch, speedup, ms=64.0):
     return SpeedRow(
@@ -48,6 +51,7 @@ MEASURED = Measurement(
     speed=(speed(8, 1.5, ms=200.0), speed(1, 2.0)),
     class_accuracy=ACCURACY,
     low_precision_share=0.8,
+    decoding=DECODING,
 )
 
 
@@ -75,6 +79,8 @@ MEASURED = Measurement(
         ),
         ({"size": 0.4}, "size 50 % is above the gate's 40 %"),
         ({"peak_mib": 105}, "peak_mib 108 MiB at batch 8 is above the gate's 105 MiB"),
+        ({"decoder_psnr": 39.5}, "decoder_psnr 40 dB (95 % interval down to 39 dB) is below the gate's 39.5 dB"),
+        ({"decoder_ssim": "97.5%"}, "decoder_ssim 0.98 (95 % interval down to 0.97) is below the gate's 0.975"),
         ({"low_precision_share": "90%"}, "low_precision_share 80 % is below the gate's 90 %"),
     ],
 )
@@ -88,6 +94,7 @@ def test_every_limit_is_kept_at_its_very_value():
     gate = Gate(
         nll_drift=0.038, kl=0.026, agreement=0.94, max_abs_difference=0.5, class_accuracy_drop=0.045, speedup=1.5 * 0.9,
         latency_ms=1.1000001, size=0.5, peak_mib=108, low_precision_share=0.8,
+        decoder_psnr=39.0, decoder_ssim=0.97,
     )  # fmt: skip
     assert judge(gate, MEASURED, "distill") == []
     assert {field.name for field in fields(Gate)} == {*UNITS, "speedup_batch", "decide"}
@@ -117,6 +124,10 @@ def test_what_is_gated_but_not_measured_is_a_breach(key):
     (breach,) = judge(Gate(**{key: 0.5}), bare, "export")
     assert breach.value is None
     assert breach.text.startswith(f"export: {key} was not measured, so the gate's ")
+
+
+def test_the_references_own_decoder_keeps_every_gate():
+    assert judge(Gate(decoder_psnr=100, decoder_ssim=1), replace(MEASURED, decoding=same(10, 5)), "cpu") == []
 
 
 def test_a_batch_that_was_not_timed_is_a_breach():

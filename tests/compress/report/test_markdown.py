@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from compress.measure.decoding import Decoding, same
 from compress.report.markdown import grid, markdown
 from compress.verdict import Verdict
 
@@ -48,3 +49,25 @@ def test_empty_sections_are_left_out(report):
 
 def test_a_bar_in_a_cell_does_not_split_it():
     assert grid(["a"], [["x|y"]])[-1] == "| x\\|y |"
+
+
+def test_image_decoders_have_a_section_where_one_is_not_the_references(report):
+    assert "## Image decoder" not in markdown(report)
+    cpu = replace(
+        report.engines[0],
+        decoding=Decoding(
+            100, False, 43.256, (43.0, 43.5), 37.11, 0.99412, (0.9938, 0.9944), 2_600_000, 10_100_000,
+            12.3, (12.0, 12.9), 39.9, 3.25, (3.1, 3.4),
+        ),
+    )  # fmt: skip
+    exported = replace(report.steps[0], decoding=same(100, 10_100_000))
+    page = markdown(replace(report, steps=(exported,), engines=(cpu, report.engines[1])))
+    section = page.partition("## Image decoder\n")[2].partition("\n## ")[0]
+    assert "| reference | – | – | – | 39.90 | – | 10.1 MB |" in section
+    assert "| distill | equal | – | equal | – | – | 10.1 MB |" in section
+    assert (
+        "| cpu | 43.26 (43.00 to 43.50) | 37.11 | 0.9941 (0.9938 to 0.9944) | 12.30 | 3.25x (3.10 to 3.40) | 2.6 MB |"
+        in section
+    )
+    assert "tokens of 100 held-out pictures" in section
+    assert "image decoder 43.3 dB PSNR, SSIM 0.9941, 3.25x to decode a picture" in page
