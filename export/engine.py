@@ -32,7 +32,7 @@ CPU = ["CPUExecutionProvider"]
 SCORE_ROWS = 128  # rows scored at once at most; bounds the memory of a prefill
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
-DECODE_TOKENS = 1024  # decoded at once: four pictures of 256 tokens take about 1 GB inside a VQ decoder
+DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
     "MatMulBnb4",
@@ -157,7 +157,7 @@ class Engine(Shaped):
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""
-        size = max(1, DECODE_TOKENS // self.length)
+        size = max(1, DECODE_PIXELS // (self.picture[0] * self.picture[1]))
         parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
         return np.concatenate([self.image_decoder.run(["images"], {"tokens": part})[0] for part in parts])
 
