@@ -43,7 +43,7 @@ class Decoder(Pass):
         """The model with the new image decoder; its notes count rewrites, and convolutions quantized and left.
 
         Raises:
-            PassError: the image decoder has no convolution, or is quantized already.
+            PassError: the image decoder has no convolution, is quantized already, or was copied into a single file.
         """
         nodes = list(model.image_decoder.graph)
         if not any(node.op_type == CONVOLUTION for node in nodes):
@@ -53,6 +53,8 @@ class Decoder(Pass):
             )
         if any(node.op_type == "QuantizeLinear" for node in nodes):
             raise PassError("decoder: the image decoder is quantized already; one step does all")
+        if model.generate is not None:
+            raise PassError("decoder: the single file holds the image decoder already; put decoder before engine")
         fused = fuse_decoder(model.image_decoder)
         made, notes = fused.graph, {"fused": fused.counts}
         if self.quantize == "int8":

@@ -139,6 +139,11 @@ def test_a_decoder_is_quantized_once(model, context) -> None:
         Decoder().run(once, context())
 
 
+def test_a_single_file_keeps_no_older_decoder(model, context) -> None:
+    with pytest.raises(PassError, match="decoder: the single file holds the image decoder already; put decoder before"):
+        Decoder().run(replace(model, generate=model.decode), context())
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
