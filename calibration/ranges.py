@@ -2,12 +2,14 @@
 
 Letters: N outputs, K inputs, G groups of inputs that share a scale.
 
-A number format is given by its largest code and by a function that rounds scaled values to codes (saturating).
+A number format is given by its largest code and by a function that rounds scaled values to codes (saturating); it
+returns numbers of its own, never a view of those it was given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -21,6 +23,10 @@ Rounded = Callable[[Tensor], Tensor]
 
 # Clips tried by `mse`, as shares of the absmax. Below 0.3 even 4-bit Gaussian or Laplace data loses by clipping.
 CLIPS = torch.linspace(1.0, 0.3, 71)
+# Weights of the rows that are looked at together: half a megabyte of float32, which stays in a processor's cache while
+# all clips are tried, and bounds the memory of the search. One thread is enough for so few: two would wait for each
+# other at every operation (15 million weights a second on an AMD EPYC; whole layers on 2 threads: below 1).
+TOGETHER = 2**17
 # Of a group that is all zeros: any positive number does, and engines refuse 0. Likewise of one whose scale would be
 # below the smallest normal float32, which engines may flush to 0.
 EMPTY_SCALE = 1.0
@@ -31,6 +37,31 @@ def weight_scales(
     weight: Tensor, group: int, largest: float, rounded: Rounded, method: Method, percentile: float
 ) -> Tensor:
     """Scales (N, G) of weights (N, K), one for each row (group 0) or for each `group` inputs of a row."""
+    parts = weight.split(rows_together(weight.shape[1]))
+    with one_thread():
+        return torch.cat([scales_of_rows(part, group, largest, rounded, method, percentile) for part in parts])
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch's operations on one thread: for many operations on few numbers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def rows_together(inputs: int) -> int:
+    """Rows of so many weights that are handled at once."""
+    return max(1, TOGETHER // inputs)
+
+
+def scales_of_rows(
+    weight: Tensor, group: int, largest: float, rounded: Rounded, method: Method, percentile: float
+) -> Tensor:
+    """Scales (N, G) of a few rows."""
     grouped = in_groups(weight, group)  # (N, G, group)
     absmax = grouped.abs().amax(dim=-1)
     if method == "percentile":
@@ -64,7 +95,7 @@ def least_error(grouped: Tensor, absmax: Tensor, largest: float, rounded: Rounde
     best, least = absmax, torch.full_like(absmax, torch.inf)
     for share in CLIPS.tolist():
         scale = torch.where(absmax > 0, absmax * share / largest, EMPTY_SCALE)[..., None]
-        error = (rounded(grouped / scale) * scale - grouped).square().sum(dim=-1)
+        error = rounded(grouped / scale).mul_(scale).sub_(grouped).square_().sum(dim=-1)
         best = torch.where(error < least, absmax * share, best)
         least = torch.minimum(error, least)
     return best

@@ -81,10 +81,12 @@ def of_graph(name: str, family: str, path: Path) -> Inspection:
         import onnx_ir as ir
 
         from export.adopt import parameters
+        from export.weights import bytes_beside
 
         file: Path = module.graph_file(path)
         try:
-            count, size = parameters(ir.load(file)), file.stat().st_size
+            graph = ir.load(file)
+            count, size = parameters(graph), file.stat().st_size + bytes_beside(graph)
         except Exception as error:
             raise InputError(f"{file}: not a readable ONNX file ({str(error).splitlines()[0]})") from error
         config = read_config((path if path.is_dir() else path.parent) / "config.json")

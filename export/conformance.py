@@ -16,6 +16,7 @@ from export.builder import MICROSOFT
 from export.manifest import Cache, Manifest, Target
 from export.onnx_model import POSITIONS, OnnxModel
 from export.sampling_graph import SAMPLING_INPUTS, SAMPLING_OUTPUTS
+from export.weights import in_memory
 
 STANDARD = ("", "ai.onnx")
 DOMAINS: dict[Target, tuple[str, ...]] = {
@@ -30,6 +31,7 @@ EXTRA_INPUTS: dict[Cache, set[str]] = {
     "shared": {"seqlens_k", "total_sequence_length"},
     "static": {"position"},
 }
+SMALL = 4096  # numbers of a constant whose values shape inference may want to know
 
 
 def check(model: OnnxModel) -> list[str]:
@@ -41,11 +43,11 @@ def check(model: OnnxModel) -> list[str]:
     findings = list(signature(model.decode, model.manifest))
     for name, graph in model.graphs.items():
         findings += [f"{name}: {text}" for text in domains(graph, target)]
-        proto = ir.to_proto(graph)
-        broken = standard(proto)
+        light = without_weights(graph)
+        broken = standard(ir.to_proto(light))
         findings += [f"{name}: {text}" for text in broken]
         if target == "tensorrt" and name == "decode" and not broken:
-            typed = inferred(proto)
+            typed = inferred(light)
             for rules in (tensorrt_rules, quantization_rules):
                 findings += [f"{name}: {text}" for text in rules.findings(typed)]
     return findings
@@ -99,6 +101,32 @@ def standard(proto: onnx.ModelProto) -> list[str]:
     return []
 
 
-def inferred(proto: onnx.ModelProto) -> ir.Model:
-    """The model with the type and shape of every value, as far as they can be inferred."""
-    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True))
+def without_weights(model: ir.Model) -> ir.Model:
+    """A copy whose large constants are inputs of the same type and shape, which is all that the checks ask of them.
+
+    The checker copies what it is given several times, and takes nothing above 2 GB.
+    """
+    light = model.clone()
+    for name, value in list(light.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.size > SMALL:
+            light.graph.initializers.pop(name)
+            value.type = ir.TensorType(tensor.dtype)
+            value.shape = ir.Shape([int(each) for each in tensor.shape])  # type: ignore[arg-type]
+            light.graph.inputs.append(value)
+        elif isinstance(tensor, ir.ExternalTensor):
+            value.const_value = in_memory(tensor)
+    return light
+
+
+def inferred(light: ir.Model) -> ir.Model:
+    """A model with the type and shape of every value, as far as they can be inferred, its large constants restored."""
+    proto = ir.to_proto(light)
+    typed = ir.from_proto(onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True))
+    constants = {value.name: value.const_value for value in light.graph.inputs if value.const_value is not None}
+    for value in list(typed.graph.inputs):
+        if value.name in constants:
+            typed.graph.inputs.remove(value)
+            value.const_value = constants[value.name]
+            typed.graph.register_initializer(value)
+    return typed

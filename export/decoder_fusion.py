@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from export.builder import Builder, drop_unused_initializers
 from export.match import Miss, constant, integer, number, require, scope, size, source
+from export.weights import with_weights_inside
 
 CONVOLUTION = "Conv"
 NORMALIZATIONS = ("GroupNormalization", "InstanceNormalization", "LayerNormalization", "RMSNormalization")
@@ -61,7 +62,7 @@ def parts(decoder: ir.Model) -> tuple[list[str], list[str], list[str]]:
 
 def typed(model: ir.Model) -> ir.Model:
     """A copy with the type and shape of every value, as far as they can be inferred."""
-    proto = ir.to_proto(model)
+    proto = ir.to_proto(with_weights_inside(model))
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
 
 

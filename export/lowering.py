@@ -165,9 +165,10 @@ def n_bits(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     outputs, inputs = layer.weight.shape
     bits, block = (4 if layer.weights == "int4" else 8), layer.block
     blocks = -(-inputs // block)
-    padded = np.zeros((outputs, blocks * block), dtype=np.int16)
-    padded[:, :inputs] = layer.weight
-    stored = (padded + 2 ** (bits - 1)).astype(np.uint8).reshape(outputs, blocks, block)  # the default zero point
+    middle = np.uint8(2 ** (bits - 1))  # the default zero point
+    padded = np.full((outputs, blocks * block), middle)
+    np.add(layer.weight.view(np.uint8), middle, out=padded[:, :inputs])  # bytes wrap around as they should
+    stored = padded.reshape(outputs, blocks, block)
     if bits == 4:
         stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
     scale = layer.scale if layer.group else np.repeat(layer.scale, blocks, axis=1)  # (N, blocks)

@@ -27,11 +27,13 @@ from export.lowering import LoweringError, lower
 from export.manifest import DECODE, GENERATE, IMAGE_DECODER, IMAGE_ENCODER, PLAN, SCALES, Cache, Manifest, Target
 from export.sampling import Sampler
 from export.shape import Shape
+from export.weights import PROTOBUF, save_graph
 
 OPSET = 23  # the first with Attention and RMSNormalization
 IR_VERSION = 11
 POSITIONS = "positions"  # of which a masked model's logits are wanted
 SCOPES = "pkg.torch.onnx.name_scopes"
+WEIGHTS = "_weights"  # ends the manifest's name of a file of weights
 FILES = {
     "decode": DECODE,
     "image_decoder": IMAGE_DECODER,
@@ -86,16 +88,19 @@ class OnnxModel:
         return replace(self, plan=plan, manifest=replace(self.manifest, files={**self.manifest.files, "plan": PLAN}))
 
     def save(self, folder: Path) -> None:
-        """Write an engine folder into an existing folder."""
+        """Write an engine folder into an existing folder; many weights lie in a file beside their graph."""
+        files = {name: file for name, file in self.manifest.files.items() if not name.endswith(WEIGHTS)}
         for name, graph in self.graphs.items():
-            ir.save(graph, folder / FILES[name])
+            _, *beside = save_graph(graph, folder / FILES[name], PROTOBUF if name == "generate" else None)
+            for path in beside:
+                files[name + WEIGHTS] = path.name
         if self.plan is not None:
             (folder / PLAN).write_bytes(self.plan)
-        self.manifest.save(folder)
+        replace(self.manifest, files=files).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> OnnxModel:
-        """Read an engine folder.
+        """Read an engine folder; weights beside a graph are read from there when they are used.
 
         Raises:
             EngineError: it is damaged.

@@ -23,6 +23,7 @@ from export.fusions.attention import SEQLENS, TOTAL
 from export.manifest import Manifest
 from export.onnx_model import OnnxModel
 from export.sampling_graph import without_sampling
+from export.weights import save_graph
 
 MODEL, CONFIG, GENERATION = "model.onnx", "config.json", "generation_config.json"
 SPELLED = "adopted.begins"  # a table of graphs that turn one of our tokens into several ids
@@ -43,7 +44,7 @@ def write(model: OnnxModel, folder: Path) -> None:
     decode = without_sampling(model.decode)
     grow(decode.graph)
     rename(decode.graph)
-    ir.save(decode, folder / MODEL)
+    save_graph(decode, folder / MODEL)
     for name, value in ((CONFIG, config(model)), (GENERATION, generation(model.manifest))):
         (folder / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from export.builder import drop_unused_initializers
 from export.onnx_model import quiet
+from export.weights import with_weights_inside
 
 # int8 arithmetic inside MatMulNBits; the default computes in fp32 and was measured 30 to 40 times slower for 8 bits.
 INT8_ARITHMETIC = 4
@@ -123,7 +124,7 @@ def quantize_decoder(
     with tempfile.TemporaryDirectory() as name, calm(), contextlib.redirect_stdout(io.StringIO()):
         path = Path(name) / "decoder.onnx"
         quantize_static(
-            ir.to_proto(decoder),
+            ir.to_proto(with_weights_inside(decoder)),
             path,
             Pictures(tokens),
             op_types_to_quantize=list(operators),
@@ -149,7 +150,7 @@ def prepared(decode: ir.Model) -> ir.Model:
     """A copy whose Gemm nodes are MatMul and Add, and whose nodes all have names: what the tools look for."""
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    source = decode.clone()
+    source = with_weights_inside(decode)
     if any(node.op_type == "Gemm" for node in source.graph):
         proto = ONNXModel(ir.to_proto(source))
         proto.replace_gemm_with_matmul()

@@ -8,7 +8,7 @@ Everything is symmetric: zero points are 0, int8 weights lie in -127..127, int4 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from calibration.ranges import rows_together
 from compress.settings import InputError
 
 Weights = Literal["int8", "int4", "fp8"]
@@ -97,7 +98,7 @@ class LinearQuantization:
 
 def spread(scale: Tensor, group: int, inputs: int) -> Tensor:
     """Scales (..., G) as one for each input: (..., K), or (..., 1) where there are no groups."""
-    return scale.repeat_interleave(group, dim=-1)[..., :inputs] if group else scale
+    return scale[..., None].expand(*scale.shape, group).flatten(-2)[..., :inputs] if group else scale
 
 
 def to_fp8(x: Tensor) -> Tensor:
@@ -157,7 +158,7 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.spec = inputs, outputs, spec
         ones = torch.ones(outputs, spec.groups(inputs), device=device)
-        self.register_buffer("weight", torch.zeros(outputs, inputs, device=device).to(spec.storage))
+        self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=spec.storage, device=device))
         self.register_buffer("weight_scale", ones)
         self.register_buffer("activation_scale", torch.ones((), device=device) if spec.static else None)
         self.register_buffer("bias", torch.zeros(outputs, device=device) if bias else None)
@@ -169,7 +170,11 @@ class QuantizedLinear(nn.Module):
         """A float layer, rounded with these scales (N, G); static activations need theirs."""
         module = cls(linear.in_features, linear.out_features, spec, linear.bias is not None)
         module.weight_scale.copy_(weight_scale)
-        module.weight.copy_(quantize_weight(linear.weight.detach(), weight_scale, spec))
+        rows = rows_together(linear.in_features)  # float copies of a whole head would be several times its size
+        for part, weight, scale in zip(
+            module.weight.split(rows), linear.weight.detach().split(rows), weight_scale.split(rows), strict=True
+        ):
+            part.copy_(quantize_weight(weight, scale, spec))
         if module.bias is not None:
             module.bias.copy_(linear.bias.detach())
         if module.activation_scale is not None:
@@ -181,6 +186,12 @@ class QuantizedLinear(nn.Module):
     def dequantized(self) -> Tensor:
         """The weights (N, K) as they act, in float32."""
         return dequantize_weight(self.weight, self.weight_scale, self.spec)
+
+    def dequantized_rows(self) -> Iterator[Tensor]:
+        """The same a few rows at a time."""
+        rows = rows_together(self.in_features)
+        for weight, scale in zip(self.weight.split(rows), self.weight_scale.split(rows), strict=True):
+            yield dequantize_weight(weight, scale, self.spec)
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """Inputs (..., K) as the product sees them."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import onnx_ir as ir
-
 from compress.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
 from compress.settings import setting
@@ -14,6 +12,7 @@ from export.conformance import check
 from export.manifest import DECODE
 from export.onnx_model import OnnxModel
 from export.tensorrt import BuildError, Rows, TensorRTMissingError, build, machine
+from export.weights import save_graph
 
 TIMING_CACHE = "timing.cache"
 
@@ -69,7 +68,7 @@ class BuildEngine(Pass):
             raise PassError(f"build-engine: the graph breaks a rule of tensorrt: {findings[0]}")
         rows = self.rows(model)
         path = context.workspace / DECODE
-        ir.save(model.decode, path)
+        save_graph(model.decode, path)
         try:
             plan = build(
                 path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from calibration.observe import Magnitudes, observe_inputs
-from calibration.ranges import activation_scale, weight_scales
+from calibration.ranges import activation_scale, one_thread, weight_scales
 from compress.artifact import Form
 from compress.importance import chunks
 from compress.models.image_model import ImageModel
@@ -70,7 +71,7 @@ class Quantize(Pass):
         Raises:
             PassError: it is quantized already, has no head to quantize, or its activations hold NaN or Inf.
         """
-        transformer, spec = copy.deepcopy(model.transformer), self.spec()
+        transformer, spec = sharing_copy(model.transformer), self.spec()
         if quantizations(transformer):
             raise PassError(
                 f"quantize: the model has {len(quantizations(transformer))} quantized layers already; quantize once"
@@ -85,8 +86,10 @@ class Quantize(Pass):
         for index, (name, linear) in enumerate(linears.items()):
             weight = linear.weight.detach()
             scales = weight_scales(weight, self.group, spec.largest, self.rounded_weight, self.ranges, self.percentile)
-            quantized = QuantizedLinear.of(linear, spec, scales, self.input_scale(seen[name]) if spec.static else None)
-            ratios[name] = sqnr_db(weight, quantized.dequantized())
+            input_scale = self.input_scale(seen[name]) if spec.static else None
+            with one_thread():
+                quantized = QuantizedLinear.of(linear, spec, scales, input_scale)
+                ratios[name] = sqnr_db(weight, quantized.dequantized_rows())
             replace_module(transformer, name, quantized)
             context.report(index + 1, len(linears), {})
         worst = min(ratios, key=lambda name: ratios[name])
@@ -121,14 +124,27 @@ class Quantize(Pass):
     def rounded_weight(self, scaled: Tensor) -> Tensor:
         """Scaled weights as the format holds them."""
         largest = self.spec().largest
-        return to_fp8(scaled).float() if self.weights == "fp8" else scaled.round().clamp(-largest, largest)
+        return to_fp8(scaled).float() if self.weights == "fp8" else scaled.round().clamp_(-largest, largest)
 
     def rounded_input(self, scaled: Tensor) -> Tensor:
         """Scaled activations as the format holds them."""
         return to_fp8(scaled).to(scaled.dtype) if self.activations == "fp8" else scaled.round().clamp(-128, 127)
 
 
-def sqnr_db(exact: Tensor, rounded: Tensor) -> float:
-    """Signal to quantization noise, decibels; of an exact copy 200."""
-    signal, noise = exact.double().square().sum(), (exact - rounded).double().square().sum()
+def sharing_copy(transformer: TokenTransformer) -> TokenTransformer:
+    """Modules of their own around the same tensors, so that layers can be replaced without a second copy in memory.
+
+    Nobody changes a model's tensors in place: what is trained is a full copy.
+    """
+    tensors = (*transformer.parameters(), *transformer.buffers())
+    return copy.deepcopy(transformer, {id(each): each for each in tensors})
+
+
+def sqnr_db(exact: Tensor, rounded: Iterable[Tensor]) -> float:
+    """Signal to quantization noise, decibels; of an exact copy 200. What is rounded comes a few rows at a time."""
+    signal, noise, start = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
+    for part in rounded:
+        rows = exact[start : start + len(part)]
+        signal, noise = signal + rows.double().square().sum(), noise + (rows - part).double().square().sum()
+        start += len(part)
     return float(torch.clamp(10 * torch.log10(signal / noise), max=200)) if noise > 0 else 200.0

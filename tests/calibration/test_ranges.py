@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from calibration import ranges
 from calibration.observe import BINS, Magnitudes
 from calibration.ranges import CLIPS, activation_scale, weight_scales
 
@@ -95,3 +96,12 @@ def test_activation_mse_is_as_good_as_a_search_over_the_values_themselves():
 def test_activations_that_are_all_zero_get_a_scale_that_engines_accept(method):
     for x in (torch.zeros(3), torch.full((3,), 1e-44)):
         assert activation_scale(observed(x), 127, torch.round, method, 99.9) == 1.0
+
+
+@pytest.mark.parametrize("method", ["absmax", "percentile", "mse"])
+@pytest.mark.parametrize("group", [0, 16])
+def test_ranges_are_the_same_however_many_rows_are_looked_at_together(method, group, monkeypatch):
+    weight = torch.randn(9, 40, generator=torch.Generator().manual_seed(0))
+    whole = weight_scales(weight, group, 7, rounded, method, 90)
+    monkeypatch.setattr(ranges, "TOGETHER", 100)
+    assert torch.equal(weight_scales(weight, group, 7, rounded, method, 90), whole)

@@ -20,6 +20,7 @@ from compress.passes.export import Export
 from compress.settings import InputError, parse
 from export.engine import Engine
 from export.onnx_model import OnnxModel
+from export.weights import bytes_beside
 
 CONVOLUTIONS = (
     13  # 1 behind the codes, a stem, 4 in the middle, 2 and a shortcut and an upsampling, 2, a shortcut, head
@@ -160,3 +161,16 @@ def test_wrong_settings_are_refused(settings, words: str) -> None:
 def test_the_rehearsal_decodes_one_picture() -> None:
     assert Decoder().rehearsal() == (Decoder(pictures=1), 16.0)
     assert Decoder(quantize="none").rehearsal()[1] == 1
+
+
+def test_a_decoder_whose_weights_lie_beside_its_graph_is_quantized_all_the_same(
+    model, context, tiny_tokens, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("export.weights.BESIDE", 0)
+    monkeypatch.setattr("export.weights.SMALLEST", 64)
+    model.save(tmp_path)
+    beside = OnnxModel.load(tmp_path)
+    assert bytes_beside(beside.image_decoder) > 0
+    tokens = tiny_tokens.part("held_out").tokens
+    found, wanted = (decoded(Decoder().run(each, context()).model.image_decoder, tokens) for each in (beside, model))
+    np.testing.assert_array_equal(found, wanted)

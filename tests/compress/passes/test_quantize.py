@@ -181,10 +181,21 @@ def test_settings_that_no_engine_computes_are_refused_while_the_recipe_is_read(s
 
 def test_signal_to_noise_is_worked_in_decibels() -> None:
     exact = torch.tensor([3.0, 4.0])
-    assert sqnr_db(exact, torch.tensor([3.0, 3.5])) == pytest.approx(20.0)  # 25 to 0.25
-    assert sqnr_db(exact, exact) == 200.0
-    assert sqnr_db(exact, torch.zeros(2)) == pytest.approx(0.0)
-    assert math.isfinite(sqnr_db(torch.zeros(2), torch.zeros(2)))
+    assert sqnr_db(exact, [torch.tensor([3.0]), torch.tensor([3.5])]) == pytest.approx(20.0)  # 25 to 0.25
+    assert sqnr_db(exact, [exact]) == 200.0
+    assert sqnr_db(exact, [torch.zeros(2)]) == pytest.approx(0.0)
+    assert math.isfinite(sqnr_db(torch.zeros(2), [torch.zeros(2)]))
+
+
+def test_a_quantized_model_shares_what_it_leaves_alone_and_changes_nothing_of_its_input(tiny_model, context):
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.transformer.state_dict().items()}
+    quantized = Quantize(weights="int8").run(model, context()).model.transformer
+    after = model.transformer.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert quantized.embedding.weight is model.transformer.embedding.weight
+    assert quantized.blocks[0] is not model.transformer.blocks[0]
 
 
 def test_the_format_named_is_the_format_of_the_layers(tiny_model, context):
