@@ -217,6 +217,14 @@ class Engine(Shaped):
         whole = np.concatenate(logits)
         return whole[:, self.shape.prefix - 1 :] if self.shape.order == "causal" else whole
 
+    def caches(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Keys and values (N, K, L, d) behind all of the inputs (N, 1 + ...), by the names `0.key`, `0.value`, ..."""
+        names = [f"{layer}.{part}" for layer in range(len(self.manifest.kv_heads)) for part in ("key", "value")]
+        outputs = [f"present.{name}" for name in names]
+        return dict(zip(names, self.sessions.decode.run(outputs, self._whole(inputs, features)), strict=True))
+
     def score_stepwise(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
@@ -290,7 +298,8 @@ class Engine(Shaped):
         cached = 0 if self.manifest.cache == "growing" else shape.reach
         for layer, heads in enumerate(self.manifest.kv_heads):
             for part in ("key", "value"):
-                empty = np.zeros((count, heads, cached, self.manifest.head_width), dtype=np.float32)
+                size = (count, heads, cached, self.manifest.head_width)
+                empty = np.zeros(size, dtype=self.manifest.cache_format)
                 feeds[f"past.{layer}.{part}"] = empty
         length = tokens.shape[1]
         if self.manifest.cache == "shared":

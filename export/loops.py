@@ -215,7 +215,7 @@ class BufferLoop(Loop):
         super().__init__(sessions, manifest, rows)
         self.caches = {}
         for name in self.names:
-            cache = np.zeros(self._cache_shape(name, self.shape.reach), dtype=np.float32)
+            cache = np.zeros(self._cache_shape(name, self.shape.reach), dtype=manifest.cache_format)
             self.caches[name] = cache
             self.binding.bind_cpu_input(f"past.{name}", cache)
             self._bind_output(f"present.{name}", cache)

@@ -57,6 +57,7 @@ class Manifest:
     fixed_batch: int = 0
     call_scaled: bool = False
     sampling: bool = False
+    cache_format: Literal["float32", "int8"] = "float32"
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
