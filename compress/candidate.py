@@ -54,6 +54,10 @@ class Candidate(Protocol):
     def length(self) -> int:
         """Tokens of a picture."""
 
+    @property
+    def cache_bytes(self) -> int:
+        """What keys and values of one row take."""
+
     def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...)."""
 
@@ -69,8 +73,12 @@ class Candidate(Protocol):
         sampler: Sampler | None = None,
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
+        first: int = 0,
     ) -> NDArray[np.int64]:
-        """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are."""
+        """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are.
+
+        `first` is the number of the first picture among all of this seed.
+        """
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Tokens (N, T) of pictures (N, H, W, C)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.drawing import Drawer, Known, Outside, Runner, conditions, draw, score_stepwise
+from export.drawing import Drawer, Known, Outside, Runner, check, conditions, draw, score_stepwise
 from export.loops import NOTHING_TO_CHOOSE, FedLoop, Inside, Loop, Parts, Sessions, choice_feeds, filled_up, make_loop
 from export.manifest import EngineError, Manifest
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
+from export.throughput import draw_in_batches
 
 if TYPE_CHECKING:
     from export.tensorrt import Plan
@@ -129,10 +130,13 @@ class Engine(Shaped):
         top_p: float | None = None,
         steps: int | None = None,
         features: NDArray[np.float32] | None = None,
+        batch: int = 0,
+        report: Callable[[int, int], None] = lambda done, count: None,
     ) -> NDArray[np.uint8]:
         """New pictures (N, H, W, C) of these classes; what is not given is the engine's own sampler's.
 
-        A model of texts takes their features (N, P, C), and 0 for each label.
+        They are drawn `batch` at a time, 0 for as many as the free memory holds; `report` is told how many are done. A
+        model of texts takes their features (N, P, C), and 0 for each label.
 
         Raises:
             ValueError: a label is not a class, or a setting is out of range.
@@ -140,7 +144,16 @@ class Engine(Shaped):
         sampler = self.sampler.changed(
             cfg_scale=cfg_scale, top_k=top_k, temperature=temperature, top_p=top_p, steps=steps
         )
-        return self.decode_images(self.draw_tokens(np.asarray(labels, dtype=np.int64), seed, sampler, features))
+        classes = np.asarray(labels, dtype=np.int64)
+        check(classes, self.shape, features, None)
+        drawn = draw_in_batches(self, classes, seed, sampler, features, batch=batch, report=report)
+        return np.concatenate(list(drawn))
+
+    @property
+    def cache_bytes(self) -> int:
+        """What keys and values of one row take."""
+        width = self.manifest.head_width * np.dtype(self.manifest.cache_format).itemsize
+        return 2 * sum(self.manifest.kv_heads) * self.shape.reach * width
 
     def draw_tokens(
         self,
@@ -149,11 +162,15 @@ class Engine(Shaped):
         sampler: Sampler | None = None,
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
+        first: int = 0,
     ) -> NDArray[np.int64]:
-        """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are."""
+        """Tokens (N, T) of new pictures of these classes (N,), all at once; `known` ones stay where they are.
+
+        `first` is the number of the first picture among all of this seed.
+        """
         sampler = sampler or self.sampler
         drawer = self._drawer(len(labels) * (2 if sampler.guided else 1), sampler)
-        return draw(drawer, labels, self.shape, sampler, seed, features, known)
+        return draw(drawer, labels, self.shape, sampler, seed, features, known, first)
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from compress.cli.group import BREACH, example, json_option, threads_option, whole_numbers
-from compress.cli.terminal import console, print_json, print_rows
+from compress.cli.terminal import Terminal, console, print_json, print_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,21 +62,25 @@ def tokens(images: Path, output: Path, model_name: str, validation: float, held_
 @click.option("--temperature", type=click.FloatRange(0), help="0 always takes the likeliest.  [default: the engine's]")
 @click.option("--top-k", type=click.IntRange(0), help="Keep the k likeliest; 0 keeps all.  [default: the engine's]")
 @click.option("--top-p", type=click.FloatRange(0, 1), help="Keep this much probability.  [default: the engine's]")
+@click.option("--batch", type=click.IntRange(1), help="Pictures drawn at once.  [default: as many as memory holds]")
 @threads_option
 def generate(
     engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path, image: Path | None,
     mask: Path | None, keep: float | None, seed: int, steps: int | None, cfg_scale: float | None,
-    temperature: float | None, top_k: int | None, top_p: float | None, threads: int,
+    temperature: float | None, top_k: int | None, top_p: float | None, batch: int | None, threads: int,
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
     A causal model keeps the upper rows of a picture (--keep 0.5 completes the lower half); a masked model keeps tokens
     all over it, or redraws what a mask shows; a next-scale model keeps the coarse scales.
     """
+    import numpy as np
+
     from compress.candidate import open_candidate
     from compress.editing import known_tokens
     from compress.measure.images import save_grid
     from compress.settings import InputError
+    from export.throughput import draw_in_batches
 
     drawer = open_candidate(str(engine), threads)
     classes, texts = wanted(drawer.shape, labels, count, features)
@@ -87,7 +91,10 @@ def generate(
         sampler = drawer.sampler.changed(
             cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p, steps=steps
         )
-        pictures = drawer.decode_images(drawer.draw_tokens(classes, seed, sampler, texts, known))
+        with Terminal().work(f"draw with {engine}") as progress:
+            report = lambda done, total: progress(done, total, {})  # noqa: E731
+            drawn = draw_in_batches(drawer, classes, seed, sampler, texts, known, batch or 0, report)
+            pictures = np.concatenate(list(drawn))
     except ValueError as error:
         raise InputError(str(error)) from error
     save_grid(pictures, output)

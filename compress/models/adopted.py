@@ -175,6 +175,11 @@ class AdoptedModel(Shaped):
         """Weights of the decode graph."""
         return self.manifest.parameters
 
+    @property
+    def cache_bytes(self) -> int:
+        """What keys and values of one row take."""
+        return self.engine.cache_bytes
+
     def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...)."""
         return self.engine.score(inputs, features)
@@ -192,9 +197,10 @@ class AdoptedModel(Shaped):
         sampler: Sampler | None = None,
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
+        first: int = 0,
     ) -> NDArray[np.int64]:
-        """Tokens (N, T) of new pictures of these classes (N,)."""
-        return self.engine.draw_tokens(labels, seed, sampler, features, known)
+        """Tokens (N, T) of new pictures of these classes (N,), which are numbered from `first`."""
+        return self.engine.draw_tokens(labels, seed, sampler, features, known, first)
 
     def generate(
         self, labels: NDArray[np.int64], seed: int = 0, features: NDArray[np.float32] | None = None

@@ -44,6 +44,12 @@ class ImageModel(Shaped):
         """Height, width and colour channels of a picture."""
         return self.tokenizer.picture
 
+    @property
+    def cache_bytes(self) -> int:
+        """What keys and values of one row take."""
+        config = self.transformer.config
+        return 8 * sum(layer.kv_heads for layer in config.layers) * config.head_width * self.shape.reach
+
     def with_transformer(self, transformer: TokenTransformer) -> ImageModel:
         """The same model with another transformer."""
         return replace(self, transformer=transformer)
@@ -81,10 +87,14 @@ class ImageModel(Shaped):
         sampler: Sampler | None = None,
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
+        first: int = 0,
     ) -> NDArray[np.int64]:
-        """Tokens (B, T) of new pictures of these classes (B,), or of texts with features (B, P, C)."""
+        """Tokens (B, T) of new pictures of these classes (B,), or of texts with features (B, P, C).
+
+        `first` is the number of the first picture among all of this seed.
+        """
         drawer = Outside(TorchRunner(self.transformer), self.shape)
-        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known)
+        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known, first)
 
     def generate(
         self,
