@@ -28,6 +28,7 @@ from compress.measure.environment import environment
 from compress.measure.fidelity import Fidelity, fidelity
 from compress.measure.images import save_pair
 from compress.measure.memory import peak_mib
+from compress.measure.single_file import SingleFile, single_file
 from compress.measure.speed import SpeedRow, paired
 from compress.models import families
 from compress.models.adopted import AdoptedModel, opened
@@ -472,6 +473,7 @@ class Run:
             engine,
             class_accuracy=accuracy,
             low_precision_share=None if not_built else self.low_precision_share(last),
+            single_file=self.single_file(last),
         )
         copy_engine(self.make(last).folder, folder, engine, self.provenance(chain))
         if not not_built:
@@ -486,6 +488,23 @@ class Run:
             key,
             lambda: {"value": low_precision_share(self.engine(node).profile())},
         )["value"]
+
+    def single_file(self, node: Node) -> SingleFile | None:
+        """What the whole generation in one file costs, where the engine has such a file."""
+        engine, bench, seed = self.engine(node), self.recipe.bench, self.recipe.seed
+        if "generate" not in engine.manifest.files:
+            return None
+        labels, features = self.conditions(min(bench.batch))
+
+        def measure() -> dict[str, Any]:
+            with self.listener.work(f"draw with {node.name} in one file") as progress:
+                progress(0, 1, {})
+                return plain(single_file(engine, labels, features, bench.repeats, seed))
+
+        key = digest(
+            "single file", MEASURED_BY, node.key, len(labels), bench.threads, bench.repeats, plain(environment())
+        )
+        return parse(SingleFile, self.remembered(key, measure), "stored single file")
 
     def provenance(self, chain: tuple[Node, ...]) -> dict[str, Any]:
         """Everything that made an engine, step by step."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from compress.measure.classify import ClassAccuracy
 from compress.measure.decoding import Decoding
 from compress.measure.fidelity import Fidelity
+from compress.measure.single_file import SingleFile
 from compress.measure.speed import SpeedRow
 from compress.settings import setting
 
@@ -43,4 +44,5 @@ class EngineMeasurement(Measurement):
 
     folder: str = setting("", doc="the engine's folder, relative to the report where it can be")
     target: str = setting("", doc="what it was exported for: onnxruntime, standard or tensorrt")
+    single_file: SingleFile | None = setting(None, doc="the whole generation in one file; null where there is none")
     not_built: str = setting("", doc="why a runtime's own files were not built on this machine; empty if they were")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.decoding import Decoding
+from compress.measure.single_file import SingleFile
 from compress.measure.speed import SpeedRow, words
 from compress.report import Report
 from compress.report.pays import DOES_NOT_PAY
@@ -65,9 +66,18 @@ def flags(model: Measurement) -> list[str]:
         said.append(decoder(decoding))
     if fused := model.notes.get("fused"):
         said.append("fused " + ", ".join(f"{name} {count}" for name, count in fused.items()))
+    if isinstance(model, EngineMeasurement) and model.single_file is not None:
+        said.append(in_one_file(model.single_file))
     if isinstance(model, EngineMeasurement) and model.not_built:
         said.append(f"not built: {model.not_built}")
     return said
+
+
+def in_one_file(found: SingleFile) -> str:
+    """What the one file costs, in one phrase."""
+    low, high = found.ratio_ci95
+    tokens = "the same tokens" if found.same_tokens else "other tokens"
+    return f"in one file {tokens} in {found.ratio:.2f} times ({low:.2f} to {high:.2f}) the time of step by step"
 
 
 def decoder(found: Decoding) -> str:
