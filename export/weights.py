@@ -15,6 +15,7 @@ PROTOBUF = 2**31 - 2**24  # bytes of weights that a file of one graph can hold, 
 SUFFIX = ".data"
 SMALLEST = 2**16  # bytes of a tensor that lies beside the graph; shapes and short constants stay inside
 PAGE = 4096
+LOOKUPS = ("Gather", "GatherBlockQuantized")
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -40,6 +41,15 @@ def save_graph(model: ir.Model, path: Path, limit: int | None = None) -> list[Pa
         align_threshold=PAGE,
     )
     return [path, data] if data.exists() else [path]
+
+
+def bytes_read(model: ir.Model) -> int:
+    """Bytes of the constants that a step reads whole: all but the tables that it takes single rows from."""
+    return sum(
+        each.const_value.nbytes
+        for each in model.graph.initializers.values()
+        if each.const_value is not None and any(use.node.op_type not in LOOKUPS for use in each.uses())
+    )
 
 
 def bytes_beside(model: ir.Model) -> int:

@@ -1,0 +1,63 @@
+"""The benchmark runs on a tiny shape, names what is missing, and writes the JSON that RESULTS.md is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROW = {
+    "stack", "shape", "batch", "ms_per_token", "s_per_image", "peak_mib", "file_mib", "ratio_eager", "ratio_best_peer",
+    "roofline_share",
+}  # fmt: skip
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A benchmark in a process of its own."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_tiny_shape_is_timed_and_its_rows_become_a_page(tmp_path):
+    found, page = tmp_path / "tiny.json", tmp_path / "RESULTS.md"
+    chosen = "torch eager fp32,int4 g128,optimum fp32"
+    done = run("decode.py", "--shape", "tiny", "--batch", "1,2", "--stacks", chosen, "--json", str(found), "--pictures")
+    assert done.returncode == 0, done.stderr
+    assert "optimum fp32: left out" in done.stderr
+    value = json.loads(found.read_text())
+    assert value["machine"]["cpu"]
+    assert value["machine"]["roofline"]["read_gb_per_s"] > 0
+    assert all(set(row) == ROW for row in value["rows"])
+    rows = {(row["stack"], row["batch"]): row for row in value["rows"]}
+    ours = rows["ours int4 g128", 1]
+    assert rows["torch eager fp32", 1]["ratio_eager"] == 1
+    assert ours["ratio_eager"] > 1
+    assert ours["ms_per_token"] * 16 == 1e3 * ours["s_per_image"]
+    assert 0 < ours["roofline_share"] < 1
+    assert rows["ours int4 g128, label to pixels", 2]["s_per_image"] > 0
+    assert run("results.py", str(found), "-o", str(page)).returncode == 0
+    assert "### tiny, 2 rows a step" in page.read_text()
+
+
+def test_the_cost_of_an_export_is_measured_in_a_process_of_its_own(tmp_path):
+    found = tmp_path / "cost.json"
+    done = run("export_cost.py", "--shape", "tiny", "--ranges", "absmax", "--json", str(found))
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(found.read_text())["rows"]
+    assert row["parameters"] == 154496
+    assert 0 < row["quantize_s"] < row["total_s"]
+    assert row["peak_mib"] > 0
+
+
+def test_an_unknown_stack_is_refused():
+    done = run("decode.py", "--shape", "tiny", "--stacks", "int3")
+    assert done.returncode == 1
+    assert "'int3' is none of torch eager fp32" in done.stderr
