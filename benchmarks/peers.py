@@ -142,6 +142,7 @@ def opened(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # as ours: rows share the cores
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -207,7 +208,11 @@ def own_loop(og: Any, folder: Path, config: TransformerConfig) -> Callable[[int]
         params = og.GeneratorParams(model)
         length = config.length + 1
         params.set_search_options(
-            do_sample=True, top_k=min(2000, config.vocabulary), max_length=length, min_length=length, batch_size=rows
+            do_sample=True,
+            top_k=min(2000, config.vocabulary),
+            max_length=length,
+            min_length=length,
+            batch_size=rows,
         )
         generator = og.Generator(model, params)
         generator.append_tokens(np.ones((rows, 1), dtype=np.int32))

@@ -265,12 +265,17 @@ class Engine(Shaped):
             watched.sessions = Sessions(self._open("decode", options), self.sessions.scales)
             watched.plan = None
             watched.draw_tokens(labels, features=features)
-            records = json.loads(Path(watched.sessions.decode.end_profiling()).read_text())
-        return [
-            Event(record["args"]["op_name"], record["name"].removesuffix("_kernel_time"), record["dur"])
-            for record in records
-            if record.get("cat") == "Node" and record["name"].endswith("_kernel_time")
-        ]
+            return events_of(watched.sessions.decode)
+
+    def profile_image_decoder(self, count: int = 1) -> list[Event]:
+        """The same while decoding this many pictures."""
+        with tempfile.TemporaryDirectory() as room:
+            options = onnxruntime.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(room) / "profile")
+            session = self._open("image_decoder", options)
+            session.run(["images"], {"tokens": np.zeros((count, self.length), dtype=np.int64)})
+            return events_of(session)
 
     def _loop(self, rows: int) -> Runner:
         if rows not in self.loops:
@@ -339,6 +344,15 @@ class Event:
     op: str
     node: str
     microseconds: float
+
+
+def events_of(session: onnxruntime.InferenceSession) -> list[Event]:
+    """What a session's profiler has seen; it ends there."""
+    return [
+        Event(record["args"]["op_name"], record["name"].removesuffix("_kernel_time"), record["dur"])
+        for record in json.loads(Path(session.end_profiling()).read_text())
+        if record.get("cat") == "Node" and record["name"].endswith("_kernel_time")
+    ]
 
 
 def low_precision_share(events: Sequence[Event]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from compress.cli.engines import bench, generate, report, to_optimum, tokens, verify
+from compress.cli.engines import bench, generate, profile, report, to_optimum, tokens, verify
 from compress.cli.group import Group
 from compress.cli.listings import doctor, passes, store
 from compress.cli.models import models
@@ -26,5 +26,8 @@ def main() -> None:
     """
 
 
-for verb in (run, plan, train, tokens, generate, verify, bench, to_optimum, report, passes, models, store, doctor):
+for verb in (
+    *(run, plan, train, tokens, generate, verify, bench, profile, to_optimum),
+    *(report, passes, models, store, doctor),
+):
     main.add_command(verb)

@@ -1,4 +1,4 @@
-"""The verbs that use a finished model: tokens, generate, verify, bench, to-optimum, report."""
+"""The verbs that use a finished model: tokens, generate, verify, bench, profile, to-optimum, report."""
 
 from __future__ import annotations
 
@@ -204,6 +204,36 @@ def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_j
             [row.engine, row.speed.runtime, str(row.speed.batch), f"{row.speed.ms_per_token:.3f}",
              f"{row.speed.images_per_second:.2f}",
              words(row.speed.speedup_vs_reference, row.speed.speedup_vs_reference_ci95)]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+@click.command()
+@example("compress profile runs/quickstart/engines/cpu --batch 4")
+@click.argument("engine", type=click.Path(path_type=Path))
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures drawn at once.")
+@threads_option
+@json_option
+def profile(engine: Path, batch: int, threads: int, as_json: bool) -> None:
+    """Show where an engine's time goes, by kind of layer, beside what this machine could do at most."""
+    from compress.candidate import open_engine
+    from compress.measure.profile import profile as measured
+    from export import roofline
+
+    limits = roofline.measure(threads)
+    rows = measured(open_engine(engine, threads), batch, limits)
+    if as_json:
+        print_json({"roofline": limits, "rows": rows})
+        return
+    print_rows(
+        f"{threads} threads; this machine reads {limits.read_gb_per_s:.1f} GB/s and computes "
+        f"{limits.fp32_gflops:.0f} GFLOP/s in fp32, {limits.int8_gflops:.0f} Gop/s in int8",
+        ["kind", "calls", "ms", "ms per token", "share", "KB per token", "of the limit"],
+        [
+            [row.kind, str(row.calls), f"{row.milliseconds:.2f}", f"{row.ms_per_token:.4f}", f"{row.share:.1%}",
+             f"{row.bytes_per_token / 1e3:.1f}" if row.bytes_per_token else "–",
+             "–" if row.roofline_share is None else f"{row.roofline_share:.0%}"]
             for row in rows
         ],
     )  # fmt: skip

@@ -148,3 +148,14 @@ def test_report_shows_a_finished_run_again(shared_run, invoke: Callable[..., Res
 
 def test_report_wants_a_run(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert refused("report", tmp_path).startswith(f"{tmp_path}/report.json: there is no report here")
+
+
+def test_profile_shows_where_the_time_goes(engine: Path, invoke: Callable[..., Result]) -> None:
+    result = invoke("profile", engine, "--json", "--threads", 1)
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert value["roofline"]["threads"] == 1
+    assert {"attention", "feed-forward", "head"} <= {row["kind"] for row in value["rows"]}
+    shown = invoke("profile", engine, "--threads", 1)
+    assert "of the limit" in shown.stdout
+    assert "attention" in shown.stdout
