@@ -117,9 +117,7 @@ def passed(model: ImageModel, steps: list[dict[str, dict[str, Any]]], folder: Pa
     current: Any = model
     for step in steps:
         for name, settings in step.items():
-            if (
-                name == "quantize"
-            ):  # the head is a large part of what a token reads; a tied one stays with its embedding
+            if name == "quantize":  # a tied head stays with its embedding
                 settings = {"head": not model.transformer.config.tied_head, **settings}
             made = parse(find(name, "stack"), settings, f"stack.{name}")
             current = made.run(current, Context(model, tokens, count, 0, folder)).model
