@@ -146,11 +146,11 @@ def before(build: Builder, model: OnnxModel, known: dict[str, ir.Value], picture
         if manifest.cache == "shared":
             first["position"] = build.add("Identity", [constant(build, "beginning", 0)], "first_position")
     cached = shape.reach if manifest.cache == "shared" else 0
+    empty = build.initializer("empty", np.array(0, dtype=manifest.cache_format))
     for layer, heads in enumerate(manifest.kv_heads):
         sizes = constant(build, f"cache_{layer}", [heads, cached, manifest.head_width])
         size = build.add("Concat", [rows, sizes], f"cache_shape_{layer}", axis=0)
         for part in ("key", "value"):
-            empty = build.initializer("empty", np.array(0, dtype=manifest.cache_format))
             kind = FLOAT if manifest.cache_format == "float32" else ir.TensorType(ir.DataType.INT8)
             first[f"past.{layer}.{part}"] = typed(build.add("Expand", [empty, size], f"empty_{layer}_{part}"), kind)
     return first

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from compress.artifact import Form
+from compress.measure.speed import paired
+from compress.measure.statistics import FEWEST_VALUES
 from compress.passes import Context, Outcome, Pass, PassError
 from compress.settings import setting
+from export.alternatives import ALTERNATIVES, rewritten
 from export.conformance import check
+from export.drawing import conditions
+from export.engine import Engine as Loaded
 from export.manifest import GENERATE
 from export.onnx_model import OnnxModel
 from export.sampling_graph import with_sampling
@@ -21,6 +28,8 @@ class Engine(Pass):
 
     sampling: bool = setting(True, doc="guidance, temperature, top-k, top-p and noise inside the graph")
     single_file: bool = setting(False, doc="write the whole generation as one ONNX file too: labels and seed in")
+
+    tune: bool = setting(False, doc="time other ways to compute the same on this machine, and keep what is faster")
 
     accepts: ClassVar[Form] = Form.ONNX
     returns: ClassVar[Form] = Form.ONNX
@@ -38,6 +47,8 @@ class Engine(Pass):
             reason = unable(model)
             model = model if reason else with_sampling(model)
             notes["sampling"] = reason or "in the graph"
+        if self.tune:
+            model, notes["tuned"] = tuned(model, context.workspace)
         if self.single_file:
             if unable(replace(model, manifest=replace(model.manifest, sampling=False))):
                 raise PassError("engine: single_file: true needs sampling inside the graph; " + unable(model))
@@ -61,3 +72,29 @@ def unable(model: OnnxModel) -> str:
     if manifest.fixed_batch:
         return "outside: with a fixed batch, the rows of a picture may be drawn in two calls"
     return ""
+
+
+def tuned(model: OnnxModel, room: Path) -> tuple[OnnxModel, dict[str, str]]:
+    """The model with every alternative that draws a picture measurably faster, and what was measured of each.
+
+    One alternative is tried after the other, each against what was kept so far, interleaved.
+    """
+    threads, found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, {}
+    labels, features = conditions(model.manifest.shape, 1)
+    for name in ALTERNATIVES:
+        decode = rewritten(model.decode, name)
+        if decode is None:
+            continue
+        other = replace(model, decode=decode)
+        runners = {}
+        for which, each in (("kept", model), ("other", other)):
+            folder = room / which
+            folder.mkdir(parents=True, exist_ok=True)
+            each.save(folder)
+            engine = Loaded.load(folder, threads=threads)
+            runners[which] = lambda engine=engine: engine.draw_tokens(labels, features=features)
+        speedup = paired(runners, FEWEST_VALUES + 2).speedup("other", "kept")
+        better = speedup.ci95[0] > 1
+        model = other if better else model
+        found[name] = f"{speedup.value:.3f}x ({speedup.ci95[0]:.3f} to {speedup.ci95[1]:.3f})" + better * ", kept"
+    return model, found

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from compress.artifact import Form
+from compress.measure.speed import Timings
 from compress.passes import PassError, find
+from compress.passes import engine as module
 from compress.passes.engine import Engine
 from compress.passes.export import Export
+from compress.passes.fuse import Fuse
 from export.engine import Engine as Loaded
 from export.onnx_model import OnnxModel
 
@@ -77,3 +80,23 @@ def test_what_cannot_sample_inside_cannot_be_one_file(exported, context) -> None
     assert str(error.value) == (
         "engine: single_file: true needs sampling inside the graph; outside: TensorRT sorts too few logits"
     )
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [((0.2, 0.1), True), ((0.1, 0.2), False), ((0.1, 0.1), False)])
+def test_only_an_alternative_that_is_measurably_faster_is_kept(seconds, kept, exported, context, monkeypatch) -> None:
+    fused = Fuse().run(exported("onnxruntime"), context()).model
+    drawn = []
+
+    def timings(runners, repeats):
+        drawn.extend(run() for run in runners.values())
+        return Timings({name: (each,) * repeats for name, each in zip(runners, seconds, strict=True)})
+
+    monkeypatch.setattr(module, "paired", timings)
+    outcome = Engine(tune=True).run(fused, context())
+    speedup = seconds[0] / seconds[1]
+    text = f"{speedup:.3f}x ({speedup:.3f} to {speedup:.3f})" + (", kept" if kept else "")
+    # heads of 8 are not fused into GroupQueryAttention, so query, key and value have no alternative
+    assert outcome.notes["tuned"] == {"gate-up apart": text, "norms apart": text}
+    assert all((tokens == drawn[0]).all() for tokens in drawn)
+    splits = sum(node.op_type == "SkipSimplifiedLayerNormalization" for node in outcome.model.decode.graph)
+    assert (splits == 0) is kept
