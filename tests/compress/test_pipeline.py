@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from compress import pipeline, recipe
+from compress import measuring, pipeline, recipe
 from compress import plan as plans
 from compress.artifact import Form
 from compress.listener import Silent
@@ -106,9 +106,9 @@ def test_the_cached_loop_of_every_graph_is_held_against_one_call(shared_run) -> 
 def test_a_second_run_makes_and_measures_nothing(
     finished, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "paired", lambda *args, **kwargs: pytest.fail("timed again"))
-    monkeypatch.setattr(pipeline, "fidelity", lambda *args, **kwargs: pytest.fail("compared again"))
-    monkeypatch.setattr(pipeline, "peak_mib", lambda *args, **kwargs: pytest.fail("weighed again"))
+    monkeypatch.setattr(measuring, "paired", lambda *args, **kwargs: pytest.fail("timed again"))
+    monkeypatch.setattr(measuring, "fidelity", lambda *args, **kwargs: pytest.fail("compared again"))
+    monkeypatch.setattr(measuring, "peak_mib", lambda *args, **kwargs: pytest.fail("weighed again"))
     monkeypatch.setattr(pipeline, "rehearse", lambda *args, **kwargs: pytest.fail("rehearsed for nothing"))
     before = (finished.output / "report.json").read_text()
     result = invoke("run", finished.recipe, "--store", finished.store, "-o", finished.output)
@@ -158,7 +158,7 @@ def test_logits_that_are_no_numbers_end_the_run_in_one_line(finished, monkeypatc
         path.unlink()
     nothing = np.full((20, 64, 17), np.nan, dtype=np.float32)
     monkeypatch.setattr("compress.models.image_model.ImageModel.score", lambda *args: nothing)
-    monkeypatch.setattr(pipeline.Run, "speed", lambda *args, **kwargs: ())
+    monkeypatch.setattr("compress.measuring.Measuring.speed", lambda *args, **kwargs: ())
     with pytest.raises(InputError, match=r"tiny\.yaml: reference: its logits hold NaN or Inf, so it cannot be"):
         pipeline.run(recipe.load(finished.recipe), Store(finished.store), finished.output, Silent())
 
@@ -224,7 +224,7 @@ def test_what_comes_before_is_made_before_a_step_shows_its_progress(finished) ->
     plan = plans.make_plan(made, tokens)
     store = Store(finished.store).prepare()
     run = pipeline.Run(made, store, finished.output, Strict(), tokens, reference, plan)
-    run.make(plan.trunk[-1])
+    run.making.make(plan.trunk[-1])
     assert {row["pass"] for row in store.rows()} == {"prune-heads", "distill", "quantize"}
 
 

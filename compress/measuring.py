@@ -1,0 +1,294 @@
+"""Measure each step of a run as deployed: drift, speed, memory, size; what was measured once is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.artifact import Form
+from compress.candidate import drawing
+from compress.making import Making
+from compress.measure import Measurement, decoding
+from compress.measure.classify import ClassAccuracy, DigitClassifier
+from compress.measure.decoding import Decoding
+from compress.measure.environment import environment
+from compress.measure.fidelity import Fidelity, fidelity
+from compress.measure.memory import peak_mib
+from compress.measure.single_file import SingleFile, single_file
+from compress.measure.speed import SpeedRow, paired
+from compress.models.examples import examples
+from compress.models.image_model import ImageModel
+from compress.plan import Node
+from compress.report.pays import pays
+from compress.settings import InputError, digest, parse, plain
+from compress.store import file_hash
+from export.drawing import conditions
+from export.engine import Engine, low_precision_share
+from export.manifest import IMAGE_DECODER
+
+CACHED_LOOP = "cached_loop"  # what the notes call the drift of the cached loop
+STEPWISE_PICTURES = 8
+EAGER_REPEATS = 8
+MEASURED_BY = 1  # goes up when a measurement changes its meaning, so stored ones are not reused
+
+
+class Measuring:
+    """What was measured of a run so far."""
+
+    def __init__(self, making: Making) -> None:
+        self.making, self.recipe, self.store, self.listener = making, making.recipe, making.store, making.listener
+        self.tokens, self.reference, self.plan = making.tokens, making.reference, making.plan
+        self.held_out = self.tokens.part("held_out", self.recipe.tokens.held_out)
+        self.asked = examples(self.reference.shape, self.held_out, self.recipe.seed)
+        self.scores: dict[str, NDArray[np.float32]] = {}
+        self.parameters = {self.plan.reference.key: self.reference.parameters()}
+        self.measured: dict[str, Measurement] = {}
+
+    def score(self, node: Node) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, V) of the held-out pictures, in the node's own form."""
+        if node.key not in self.scores:
+            candidate = self.making.model(node) if node.form is Form.TORCH else self.making.engine(node)
+            scores = candidate.score(self.asked.inputs, self.asked.features)  # type: ignore[union-attr]
+            if not np.isfinite(scores).all():
+                raise InputError(f"{self.recipe.path}: {node.name}: its logits hold NaN or Inf, so it cannot be judged")
+            self.scores[node.key] = scores
+        return self.scores[node.key]
+
+    def fidelity(self, node: Node, other: Node) -> Fidelity:
+        """Drift of a node from another one."""
+        # The seed decides which positions a masked model is asked for, and the resampling.
+        key = digest("fidelity", MEASURED_BY, node.key, other.key, self.held_out.fingerprint(), self.recipe.seed)
+        asked, seed = self.asked, self.recipe.seed
+
+        def measure() -> dict[str, Any]:
+            return plain(fidelity(self.score(other), self.score(node), asked.targets, seed, asked.scored))
+
+        return parse(Fidelity, self.remembered(key, measure), "stored fidelity")
+
+    def decoding(self, node: Node) -> Decoding | None:
+        """A node's image decoder against the reference's, on the tokens of held-out pictures."""
+        if node.form is Form.TORCH:
+            return None
+        theirs = self.making.deployed(self.plan.reference)
+        own_file, reference_file = (self.making.make(each).folder / IMAGE_DECODER for each in (node, theirs))
+        own_hash, reference_hash = file_hash(own_file), file_hash(reference_file)
+        tokens = self.held_out.tokens[: decoding.MOST_PICTURES]
+        if own_hash == reference_hash:
+            return decoding.same(len(tokens), own_file.stat().st_size)
+
+        def measure() -> dict[str, Any]:
+            own, reference = (pixels_of(self.making.engine(each)) for each in (node, theirs))
+            one = tokens[:1]
+            with self.listener.work(f"decode with {node.name}") as progress:
+                timings = paired(
+                    {"own": lambda: own(one), "reference": lambda: reference(one)},
+                    self.recipe.bench.repeats,
+                    seed=self.recipe.seed,
+                )
+                return plain(
+                    decoding.compared(
+                        own,
+                        reference,
+                        tokens,
+                        (own_file.stat().st_size, reference_file.stat().st_size),
+                        timings,
+                        self.recipe.seed,
+                        lambda done, count: progress(done, count, {}),
+                    )
+                )
+
+        bench, asked = self.recipe.bench, (self.held_out.fingerprint(), self.recipe.seed)
+        key = digest(
+            "decoding", MEASURED_BY, own_hash, reference_hash, asked, bench.threads, bench.repeats, plain(environment())
+        )
+        return parse(Decoding, self.remembered(key, measure), "stored decoding")
+
+    def remembered(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The store's measurement of this key, or a new one."""
+        return self.store.measurement(key, measure, self.listener.say)
+
+    def cached_loop(self, node: Node) -> dict[str, float]:
+        """Drift of the cached loop from one call for all tokens: bugs of the KV cache show only there."""
+
+        def measure() -> dict[str, Any]:
+            few, engine = self.asked.take(slice(STEPWISE_PICTURES)), self.making.engine(node)
+            stepwise = engine.score_stepwise(few.inputs, few.features)
+            drift = fidelity(self.score(node)[: len(few)], stepwise, few.targets, scored=few.scored)
+            return {"kl": drift.kl, "max_abs_difference": drift.max_abs_difference}
+
+        return self.remembered(
+            digest("cached loop", MEASURED_BY, node.key, self.held_out.fingerprint(), self.recipe.seed), measure
+        )
+
+    def speed(self, node: Node, previous: Node | None) -> tuple[SpeedRow, ...]:
+        """Rows of a node's engine, interleaved with the reference's and the previous node's.
+
+        Eager PyTorch, where the model has that form, is timed beside the reference and the last node of each engine's
+        chain. A node that is deployed
+        as the one before it (a plain export) has that one's rows, and one for a runtime that is not here has none.
+        """
+        if node.form is not Form.TORCH and not self.making.engine(node).runs_as_deployed:
+            return ()
+        eager = self.plan.reference.form is Form.TORCH and (
+            previous is None or node in [chain[-1] for chain in self.plan.engines.values()]
+        )
+        if previous is not None and not eager and self.making.deployed(node).key == self.making.deployed(previous).key:
+            rows = self.measure(previous).speed
+            return tuple(replace(row, speedup_vs_previous=None, speedup_vs_previous_ci95=None) for row in rows)
+        return tuple(
+            row for batch in self.recipe.bench.batch for row in self.speed_at(node, previous, batch, eager=eager)
+        )
+
+    def speed_at(self, node: Node, previous: Node | None, batch: int, *, eager: bool) -> list[SpeedRow]:
+        """The rows of one batch size."""
+        bench = self.recipe.bench
+        engines = {"own": self.making.deployed(node), "reference": self.making.deployed(self.plan.reference)}
+        if previous is not None:
+            engines["previous"] = self.making.deployed(previous)
+        distinct = {node.key: node for node in engines.values()}
+        names = {role: engine.key for role, engine in engines.items()}
+        labels, features = self.conditions(batch)
+        length = self.reference.length
+
+        def measure() -> dict[str, Any]:
+            runners: dict[str, Any] = {
+                key: (lambda engine: lambda: engine.decode_images(engine.draw_tokens(labels, features=features)))(
+                    self.making.engine(each)
+                )
+                for key, each in distinct.items()
+            }
+            repeats = bench.repeats
+            if eager:
+                runners["eager"] = drawing(self.reference, labels, features)
+                repeats = min(repeats, EAGER_REPEATS)
+            with self.listener.work(f"time {node.name}, batch {batch}") as progress:
+                timings = paired(
+                    runners, repeats, seed=self.recipe.seed, report=lambda done, rounds: progress(done, rounds, {})
+                )
+            own = timings.row(
+                names["own"],
+                runtime=self.making.engine(engines["own"]).runtime,
+                batch=batch,
+                length=length,
+                reference=names["reference"],
+                previous=names.get("previous"),
+                baseline="eager" if eager else None,
+                peak_mib=self.peak_mib(engines["own"], batch),
+            )
+            rows = [own]
+            if eager and node is self.plan.reference:
+                rows.append(
+                    timings.row(
+                        "eager", runtime="torch eager", batch=batch, length=length, reference=names["reference"]
+                    )
+                )
+            return {"rows": plain(rows)}
+
+        key = digest("speed", MEASURED_BY, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
+        return [parse(SpeedRow, row, "stored speed") for row in self.remembered(key, measure)["rows"]]
+
+    def conditions(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+        """Classes, each in turn, or the features of the held-out pictures' texts."""
+        labels, features = conditions(self.reference.shape, count)
+        if features is not None and self.held_out.features is not None:
+            features = self.held_out.features[np.arange(count) % len(self.held_out)]
+        return labels, features
+
+    def peak_mib(self, node: Node, batch: int) -> float:
+        """Peak memory of a process that draws one batch."""
+        try:
+            return peak_mib(self.making.make(node).folder, batch, self.recipe.bench.threads)
+        except RuntimeError as error:
+            raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
+
+    def class_accuracy(self, node: Node) -> ClassAccuracy | None:
+        """How well a classifier recognises what the engine and the reference draw; only of digits."""
+        if self.recipe.tokens.source != "digits":
+            return None
+        samples = self.recipe.bench.samples
+        labels, _ = self.conditions(samples)
+
+        def measure() -> dict[str, Any]:
+            with self.listener.work(f"draw {samples} pictures with {node.name}") as progress:
+                progress(0, 2, {})
+                theirs = self.reference.draw_tokens(labels, seed=self.recipe.seed)
+                progress(1, 2, {})
+                own = self.making.engine(node).draw_tokens(labels, seed=self.recipe.seed)
+            return plain(self.classifier.compare(theirs, own, labels))
+
+        key = digest("accuracy", MEASURED_BY, node.key, self.plan.reference.key, samples, self.recipe.seed)
+        return parse(ClassAccuracy, self.remembered(key, measure), "stored accuracy")
+
+    @cached_property
+    def classifier(self) -> DigitClassifier:
+        """Trained once a run."""
+        return DigitClassifier.train(self.tokens)
+
+    def measure(self, node: Node) -> Measurement:
+        """Everything that is measured of one step."""
+        if node.key in self.measured:
+            return replace(self.measured[node.key], name=node.name)
+        previous = node.source
+        entry = self.making.make(self.making.deployed(node))
+        if node.form is Form.TORCH and node.key not in self.parameters:
+            model = self.making.model(node)
+            assert isinstance(model, ImageModel)
+            self.parameters[node.key] = model.parameters()
+        elif previous is not None:
+            self.parameters.setdefault(node.key, self.parameters[previous.key])
+        reference_size = self.making.make(self.making.deployed(self.plan.reference)).size_bytes
+        notes = dict(self.making.make(node).notes) if previous is not None else {}
+        if node.form is not Form.TORCH:
+            notes[CACHED_LOOP] = self.cached_loop(node)
+        measurement = Measurement(
+            name=node.name,
+            form=node.form.value,
+            parameters=self.parameters[node.key],
+            size_bytes=entry.size_bytes,
+            size_share=entry.size_bytes / reference_size,
+            fidelity=self.fidelity(node, self.plan.reference) if previous else None,
+            fidelity_vs_previous=self.fidelity(node, previous) if previous else None,
+            speed=self.speed(node, previous),
+            decoding=self.decoding(node),
+            exact=node.setting.exact if node.setting else True,
+            notes=notes,
+        )
+        if previous is not None:
+            measurement = replace(measurement, pays=pays(measurement, self.measure(previous)))
+        self.measured[node.key] = measurement
+        return measurement
+
+    def low_precision_share(self, node: Node) -> float:
+        """Share of the matrix products' time that ran in low precision, from the runtime's own profile."""
+        key = digest("low precision", MEASURED_BY, node.key, plain(environment()))
+        return self.remembered(
+            key,
+            lambda: {"value": low_precision_share(self.making.engine(node).profile())},
+        )["value"]
+
+    def single_file(self, node: Node) -> SingleFile | None:
+        """What the whole generation in one file costs, where the engine has such a file."""
+        engine, bench, seed = self.making.engine(node), self.recipe.bench, self.recipe.seed
+        if "generate" not in engine.manifest.files:
+            return None
+        labels, features = self.conditions(min(bench.batch))
+
+        def measure() -> dict[str, Any]:
+            with self.listener.work(f"draw with {node.name} in one file") as progress:
+                progress(0, 1, {})
+                return plain(single_file(engine, labels, features, bench.repeats, seed))
+
+        key = digest(
+            "single file", MEASURED_BY, node.key, len(labels), bench.threads, bench.repeats, plain(environment())
+        )
+        return parse(SingleFile, self.remembered(key, measure), "stored single file")
+
+
+def pixels_of(engine: Engine) -> decoding.Decode:
+    """Pictures (N, H, W, C) of tokens (N, T) by an engine's decoder, before they are clamped and rounded."""
+    return lambda tokens: engine.image_decoder.run(["pixels"], {"tokens": tokens})[0]
