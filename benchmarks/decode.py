@@ -54,10 +54,10 @@ def options() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     known = (*stacks.EAGER, *stacks.ENGINES, *peers.NAMES)
-    usual = [name for name in known if name != stacks.COMPILED]
+    usual = [name for name in known if name != stacks.COMPILED and "decoder" not in name]
     parser.add_argument("--shape", type=listed, default=["llamagen-b"], help=", ".join(shapes.NAMES))
     parser.add_argument("--batch", type=numbers, default=[1, 2, 8], help="rows of a step")
-    parser.add_argument("--stacks", type=listed, default=usual, help=", ".join(known))
+    parser.add_argument("--stacks", type=listed, default=usual, help="; ".join(known))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=6, help="rounds, at least 6")
     parser.add_argument("--budget", type=float, default=1200.0, help="seconds of timing at most for each batch")
@@ -70,8 +70,8 @@ def options() -> argparse.ArgumentParser:
 
 
 def listed(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [each.strip() for each in text.split(",")]
+    """Names separated by commas, or by semicolons where names have commas."""
+    return [each.strip() for each in text.split(";" if ";" in text else ",")]
 
 
 def numbers(text: str) -> list[int]:

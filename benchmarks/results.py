@@ -1,4 +1,4 @@
-"""Writes benchmarks/RESULTS.md from what decode.py and export.py measured: `python benchmarks/results.py *.json`."""
+"""Writes RESULTS.md from what decode.py, positions.py and export_cost.py measured: `python benchmarks/results.py *.json`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from decode import table
 from export_cost import table as export_table
+from positions import table as places_table
 
 HEAD = """# What was measured
 
@@ -39,8 +40,10 @@ def markdown(found: list[dict[str, Any]]) -> str:
         int8=limits["int8_gflops"],
     )
     rows = [row for each in found for row in each["rows"] if "stack" in row]
-    costs = [row for each in found for row in each["rows"] if "stack" not in row]
-    return head + table(rows) + "\n" + (export_table(costs) if costs else "")
+    places = [row for each in found for row in each["rows"] if "ms_early" in row]
+    costs = [row for each in found for row in each["rows"] if "stack" not in row and "ms_early" not in row]
+    parts = [table(rows), places_table(places) if places else "", export_table(costs) if costs else ""]
+    return head + "\n".join(part for part in parts if part) + "\n"
 
 
 if __name__ == "__main__":

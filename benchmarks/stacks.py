@@ -24,31 +24,32 @@ from export.manifest import DECODE
 from export.sampling import Sampler
 from export.weights import bytes_read
 
+Steps = list[dict[str, dict[str, Any]]]
+EXPORT: Steps = [{"export": {"target": "onnxruntime"}}]
+FUSED: Steps = [*EXPORT, {"fuse": {}}]
+SAMPLING: Steps = [{"engine": {}}]
+CACHE: Steps = [{"quantize-cache": {}}]
+DECODER: Steps = [{"decoder": {"quantize": "int8", "pictures": 4}}]
+
+
+def weights(bits: str) -> Steps:
+    """Weights in groups of 128, activations scaled as they come."""
+    spec = {"weights": bits, "activations": "int8", "dynamic": True, "group": 128, "ranges": "absmax"}
+    return [{"quantize": spec}]
+
+
+STATIC: Steps = [{"quantize": {"weights": "int8", "activations": "int8", "ranges": "absmax"}}]
 # An engine is a chain of passes; add a line to compare another.
-ENGINES: dict[str, list[dict[str, dict[str, Any]]]] = {
-    "fp32 export": [{"export": {"target": "onnxruntime"}}],
-    "fp32": [{"export": {"target": "onnxruntime"}}, {"fuse": {}}],
-    "int8 static": [
-        {"quantize": {"weights": "int8", "activations": "int8", "ranges": "absmax"}},
-        {"export": {"target": "onnxruntime"}},
-        {"fuse": {}},
-    ],
-    "int8 g128": [
-        {"quantize": {"weights": "int8", "activations": "int8", "dynamic": True, "group": 128, "ranges": "absmax"}},
-        {"export": {"target": "onnxruntime"}},
-        {"fuse": {}},
-    ],
-    "int4 g128": [
-        {"quantize": {"weights": "int4", "activations": "int8", "dynamic": True, "group": 128, "ranges": "absmax"}},
-        {"export": {"target": "onnxruntime"}},
-        {"fuse": {}},
-    ],
-    "int4 g128 sampling": [
-        {"quantize": {"weights": "int4", "activations": "int8", "dynamic": True, "group": 128, "ranges": "absmax"}},
-        {"export": {"target": "onnxruntime"}},
-        {"fuse": {}},
-        {"engine": {"sampling": True}},
-    ],
+ENGINES: dict[str, Steps] = {
+    "fp32 export": EXPORT,
+    "fp32": FUSED + SAMPLING,
+    "int8 static": STATIC + FUSED + SAMPLING,
+    "int8 g128": weights("int8") + FUSED + SAMPLING,
+    "int4 g128, sampling outside": weights("int4") + FUSED,
+    "int4 g128": weights("int4") + FUSED + SAMPLING,
+    "int4 g128, int8 cache": weights("int4") + FUSED + CACHE + SAMPLING,
+    "int4 g128, int8 cache, int8 decoder": weights("int4") + FUSED + CACHE + DECODER + SAMPLING,
+    "int8 static, int8 decoder": STATIC + FUSED + DECODER + SAMPLING,
 }
 EAGER = ("torch eager fp32", "torch eager bf16", "torch compile fp32")
 COMPILED = "torch compile fp32"
@@ -85,7 +86,7 @@ def own(name: str, model: ImageModel, room: Path, threads: int) -> Stack:
     Raises:
         PassError: a pass cannot do this with the model.
     """
-    folder = room / name.replace(" ", "-")
+    folder = room / name.replace(",", "").replace(" ", "-")
     made = passed(model, ENGINES[name], folder)
     engine = Engine.load(made, threads=threads)
 
@@ -104,7 +105,7 @@ def own(name: str, model: ImageModel, room: Path, threads: int) -> Stack:
     )
 
 
-def passed(model: ImageModel, steps: list[dict[str, dict[str, Any]]], folder: Path) -> Path:
+def passed(model: ImageModel, steps: Steps, folder: Path) -> Path:
     """The engine folder behind these passes."""
     generator = np.random.default_rng(0)
     shape, count = model.shape, CALIBRATION
