@@ -1,4 +1,4 @@
-"""Writes RESULTS.md from what decode.py, positions.py and export_cost.py measured: `python benchmarks/results.py *.json`."""
+"""Writes RESULTS.md from what the other scripts measured: `python benchmarks/results.py *.json`."""
 
 from __future__ import annotations
 
