@@ -5,6 +5,8 @@ d head width.
 
 For `onnxruntime` it is com.microsoft GroupQueryAttention: rotation, the append to a shared cache in place, and causal
 attention in one node. For `standard` it is ai.onnx Attention (opset 23) with past and present, which joins them inside.
+Attention without a cache (masked models) stays ai.onnx Attention for both, which cuts into heads itself; a norm of
+queries and keys over all heads together becomes RMSNormalization of the uncut numbers, which is the same mean.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
-from export.builder import MICROSOFT, Builder
+from export.builder import MICROSOFT, Attribute, Builder
 from export.manifest import Target
 from export.match import Miss, constant, made_by, number, require, scope, size, source
 from export.static_cache import past_length
@@ -22,6 +25,7 @@ from export.static_cache import past_length
 ANCHORS = ("Attention",)
 TARGETS = ("onnxruntime", "standard")
 SEQLENS, TOTAL = "seqlens_k", "total_sequence_length"
+HEADS_AND_WIDTH = [1, 3]  # axes of (B, H, T, d)
 ROTARY_HEAD, PLAIN_HEAD = 16, 8  # multiples that the operator takes of head widths
 INT32 = ir.TensorType(ir.DataType.INT32)
 
@@ -36,7 +40,10 @@ class Stream:
 
 def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
     """Replace one Attention over joined past and new keys and values."""
-    require(len(node.inputs) == 4, node, "it has a cache of its own, or no mask")
+    if len(node.inputs) == 3:
+        whole(node, graph)
+        return
+    require(len(node.inputs) == 4, node, "it has a cache of its own")
     require(number(node, "softcap", 0.0) == 0.0, node, "it caps its scores")
     check_causal(source(node, 3), graph)
     key, value = (joined(source(node, index)) for index in (1, 2))
@@ -44,6 +51,40 @@ def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
         with_past(node, key, value, graph)
     else:
         group_query(node, key, value, graph)
+
+
+def whole(node: ir.Node, graph: ir.Graph) -> None:
+    """ai.onnx Attention to all positions at once that cuts into heads itself, as masked models have it."""
+    require("q_num_heads" not in node.attributes, node, "it cuts into heads itself")
+    heads = [size(source(node, index), 1) for index in (0, 1)]
+    builder = Builder(graph, node, scope(node))
+    merge = only_flatten(node)
+    flats = [uncut(source(node, index), builder, name) for index, name in enumerate(("query", "key", "value"))]
+    settings: dict[str, Attribute] = {name: attribute.value for name, attribute in node.attributes.items()}
+    settings |= {"q_num_heads": heads[0], "kv_num_heads": heads[1]}
+    (mixed,) = builder.node("Attention", flats, "WholeAttention", attributes=settings)
+    replace_all([merge.outputs[0]], [mixed])
+    graph.remove([merge, made_by(merge.inputs[0], "Transpose"), node], safe=True)
+
+
+def uncut(value: ir.Value, builder: Builder, name: str) -> ir.Value:
+    """What was cut into heads (B, H, S, d), before that (B, S, H * d); normalised if the heads were."""
+    made = made_by(value, "Transpose", "Mul")
+    if made.op_type == "Transpose":
+        return unrotated(value)
+    cut, inverse = source(made), made_by(source(made, 1), "Reciprocal")
+    added = made_by(source(made_by(source(inverse), "Sqrt")), "Add")
+    mean = made_by(source(added), "ReduceMean")
+    square = made_by(source(mean), "Pow")
+    axes = constant(mean.inputs[1]).tolist()
+    require(axes == HEADS_AND_WIDTH, mean, "it is not the mean over all heads")
+    require(source(square) is cut and float(constant(square.inputs[1])) == 2, square, "it does not square the heads")
+    flat = unrotated(cut)
+    ones = builder.initializer(f"{name}_ones", np.ones(size(cut, 1) * size(cut, 3), dtype=np.float32))
+    epsilon = float(constant(added.inputs[1]))
+    normed = builder.add("RMSNormalization", [flat, ones], f"{name}_norm", axis=-1, epsilon=epsilon)
+    normed.type, normed.shape = flat.type, flat.shape
+    return normed
 
 
 def joined(value: ir.Value) -> ir.Node:

@@ -10,8 +10,19 @@ from export.products import PRODUCTS, pack, split
 
 ANCHORS = ("GroupQueryAttention", "Attention")
 TARGETS = ("onnxruntime", "standard", "tensorrt")
-# What may stand between a product and attention: cutting into heads, rotation, the append to the cache.
-BETWEEN = ("Concat", "Mul", "Reshape", "Slice", "Squeeze", "Sub", "TensorScatter", "Transpose", "Unsqueeze")
+# What may stand between a product and attention: a norm, cutting into heads, rotation, the append to the cache.
+BETWEEN = (
+    "Concat",
+    "Mul",
+    "RMSNormalization",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "TensorScatter",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
 def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:

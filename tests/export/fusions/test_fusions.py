@@ -276,7 +276,7 @@ def both_even(model: OnnxModel) -> None:
     ("edit", "text"),
     [
         (capped, "stopped at /blocks/1/attention/Attention: it caps its scores"),
-        (unmasked, "stopped at /blocks/1/attention/Attention: it has a cache of its own, or no mask"),
+        (unmasked, "stopped at /blocks/1/attention/Reshape_5: Reshape is not Transpose or Mul"),
         (strictly_before, "stopped at /LessOrEqual: Less is not LessOrEqual"),
         (anticausal, "stopped at /Add: Add is not Range"),
         (late_keys, "it does not count 0, 1, 2, ..."),
@@ -357,3 +357,23 @@ def test_gelu_without_a_bias_is_left(exported) -> None:
     for node in nodes(model, "Gelu"):
         node.replace_input_with(0, node.inputs[0].producer().inputs[0])  # type: ignore[union-attr]
     assert reason(model, "activation") == "stopped at /blocks/1/ffn/up/MatMul: MatMul is not Add"
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "standard"])
+@pytest.mark.parametrize(("kind", "norms"), [("masked", 4), ("masked without classes", 0)])
+def test_attention_to_all_positions_cuts_into_heads_itself(kind, norms, target, exported, engine_of, asked_of) -> None:
+    model = exported(kind, target)
+    fused = fuse(model)
+    layers = len({node.name for node in nodes(model, "Attention")})
+    assert fused.counts["attention"] == layers
+    found = operators(fused.model)
+    assert found["Attention"] == layers
+    assert found["Transpose"] == 0
+    assert all("q_num_heads" in node.attributes for node in nodes(fused.model, "Attention"))
+    assert (
+        sum("_norm" in (node.name or "") and node.op_type == "RMSNormalization" for node in fused.model.decode.graph)
+        >= norms
+    )
+    asked = asked_of(kind)
+    plain, engine = engine_of(model), engine_of(fused.model)
+    np.testing.assert_allclose(engine.score(asked.inputs), plain.score(asked.inputs), atol=2e-5)
