@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from export import quantization_rules, tensorrt_rules
 from export.builder import MICROSOFT
-from export.manifest import Cache, Manifest, Target
+from export.manifest import Cache, Target
 from export.onnx_model import POSITIONS, OnnxModel
 from export.sampling_graph import SAMPLING_INPUTS, SAMPLING_OUTPUTS
 from export.weights import in_memory
@@ -40,7 +40,7 @@ def check(model: OnnxModel) -> list[str]:
     For TensorRT only the decode graph is built, so its rules hold for that graph; ONNX Runtime runs the others.
     """
     target = model.manifest.target
-    findings = list(signature(model.decode, model.manifest))
+    findings = list(signature(model))
     for name, graph in model.graphs.items():
         findings += [f"{name}: {text}" for text in domains(graph, target)]
         light = without_weights(graph)
@@ -53,8 +53,9 @@ def check(model: OnnxModel) -> list[str]:
     return findings
 
 
-def signature(decode: ir.Model, manifest: Manifest) -> Iterator[str]:
+def signature(model: OnnxModel) -> Iterator[str]:
     """The decode graph takes and gives what the runtime binds for the manifest's cache."""
+    decode, manifest = model.decode, model.manifest
     layers = range(len(manifest.kv_heads))
     cached = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
     extra = {*EXTRA_INPUTS[manifest.cache], *(["labels"] if manifest.shape.labelled else [])}
@@ -67,6 +68,10 @@ def signature(decode: ir.Model, manifest: Manifest) -> Iterator[str]:
     chosen = {name for name in SAMPLING_OUTPUTS if manifest.sampling}
     if manifest.shape.order != "masked" or manifest.sampler.reveal == "halton":
         chosen.discard("sureness")
+    if model.begin is not None:  # reads some inputs in the decode graph's place, and gives it others
+        own = {value.name or "" for value in decode.graph.inputs}
+        extra = {name for name in extra if name in own or name not in {each.name for each in model.begin.graph.inputs}}
+        extra |= {value.name or "" for value in model.begin.graph.outputs}
     wanted = {
         "inputs": {"tokens", *extra, *(f"past.{name}" for name in cached)},
         "outputs": {"logits", *chosen, *(f"present.{name}" for name in cached)},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,8 @@ class Engine(Shaped):
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.folder, self.manifest, self.threads = folder, manifest, threads
-        self.sessions = Sessions(self._open("decode"), self._open("scales") if "scales" in manifest.files else None)
+        optional = {name: self._open(name) for name in ("scales", "begin") if name in manifest.files}
+        self.sessions = Sessions(self._open("decode"), **optional)
         self.image_decoder = self._open("image_decoder")
         self.image_encoder: onnxruntime.InferenceSession | None = None
         self.whole: onnxruntime.InferenceSession | None = None
@@ -76,7 +77,7 @@ class Engine(Shaped):
         options.log_severity_level = 3
         # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self.manifest.weight_only and file == "decode":  # an image decoder's Q/DQ are there to be fused
+        if self.manifest.weight_only and file in ("decode", "begin"):  # an image decoder's Q/DQ are there to be fused
             # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
@@ -151,9 +152,9 @@ class Engine(Shaped):
 
     @property
     def cache_bytes(self) -> int:
-        """What keys and values of one row take."""
+        """What keys and values of one row take, and what is computed of its class before the steps."""
         width = self.manifest.head_width * np.dtype(self.manifest.cache_format).itemsize
-        return 2 * sum(self.manifest.kv_heads) * self.shape.reach * width
+        return 2 * sum(self.manifest.kv_heads) * self.shape.reach * width + 4 * self.sessions.numbers_of_a_row
 
     def draw_tokens(
         self,
@@ -221,9 +222,8 @@ class Engine(Shaped):
             return np.concatenate(parts)
         if self.plan is not None or self.shape.order == "next-scale":
             return self.score_stepwise(inputs, features)
-        size = self.manifest.fixed_batch or max(
-            1, min(SCORE_ROWS, SCORE_LOGITS // (self.length * self.shape.predicted))
-        )
+        numbers = self.length * self.shape.predicted + self.sessions.numbers_of_a_row
+        size = self.manifest.fixed_batch or max(1, min(SCORE_ROWS, SCORE_LOGITS // numbers))
         logits = []
         for start in range(0, len(inputs), size):
             rows = slice(start, start + size)
@@ -262,7 +262,7 @@ class Engine(Shaped):
                 self.threads,
                 {},
             )
-            watched.sessions = Sessions(self._open("decode", options), self.sessions.scales)
+            watched.sessions = replace(self.sessions, decode=self._open("decode", options))
             watched.plan = None
             watched.draw_tokens(labels, features=features)
             return events_of(watched.sessions.decode)
@@ -309,12 +309,15 @@ class Engine(Shaped):
             feeds |= choice_feeds(NOTHING_TO_CHOOSE)
         if shape.labelled:
             feeds["labels"] = labels
-        if any(each.name == "positions" for each in self.sessions.decode.get_inputs()):
-            feeds["positions"] = np.arange(shape.length)
         if features is not None:
-            feeds["features"] = features
+            feeds["features"] = np.ascontiguousarray(features)
             if shape.order == "causal":
                 feeds["valid"] = (features != 0).any(axis=-1)
+        taken = self.sessions.taken
+        begun = {name: value.numpy() for name, value in self.sessions.begun(feeds).items()}
+        feeds = {name: value for name, value in feeds.items() if name in taken} | begun
+        if "positions" in taken:
+            feeds["positions"] = np.arange(shape.length)
         if self.manifest.cache == "none":
             return feeds
         cached = 0 if self.manifest.cache == "growing" else shape.reach

@@ -7,6 +7,7 @@ key/value heads, P cached positions, L length of a shared cache, d head width, B
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,32 @@ NOTHING_TO_CHOOSE = Choice(np.zeros((1, 1, 1), dtype=np.float32))  # a graph tha
 
 @dataclass(frozen=True)
 class Sessions:
-    """The decode graph, and of a next-scale model the graph of tokens to what it reads."""
+    """The decode graph; of a next-scale model that of tokens to what it reads, of a hoisted one what runs before."""
 
     decode: onnxruntime.InferenceSession
     scales: onnxruntime.InferenceSession | None = None
+    begin: onnxruntime.InferenceSession | None = None
+
+    @property
+    def taken(self) -> set[str]:
+        """Inputs of the decode graph."""
+        return {each.name for each in self.decode.get_inputs()}
+
+    @property
+    def numbers_of_a_row(self) -> int:
+        """How many numbers that is for each row."""
+        shapes = [] if self.begin is None else [each.shape[1:] for each in self.begin.get_outputs()]
+        return sum(prod(shape) for shape in shapes)
+
+    def begun(self, given: dict[str, NDArray[Any]]) -> dict[str, onnxruntime.OrtValue]:
+        """What is computed once of classes (R,), and features of a text, and read at every step."""
+        if self.begin is None:
+            return {}
+        names = [each.name for each in self.begin.get_outputs()]
+        feeds = {
+            each.name: onnxruntime.OrtValue.ortvalue_from_numpy(given[each.name]) for each in self.begin.get_inputs()
+        }
+        return dict(zip(names, self.begin.run_with_ort_values(names, feeds), strict=True))
 
 
 def choice_feeds(choice: Choice) -> dict[str, NDArray[Any]]:
@@ -50,7 +73,7 @@ class Loop:
         self.labels = np.zeros(rows, dtype=np.int64)
         self.logits = np.zeros((rows, 1, self.shape.predicted), dtype=np.float32)
         self.binding.bind_cpu_input("tokens", self.tokens)
-        if self.shape.labelled:
+        if "labels" in sessions.taken:
             self.binding.bind_cpu_input("labels", self.labels)
         self._bind_output("logits", self.logits)
         self.names = [f"{layer}.{part}" for layer in range(len(manifest.kv_heads)) for part in ("key", "value")]
@@ -90,8 +113,14 @@ class Loop:
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first token of these classes (R,), behind a prompt (R, S)."""
         self.restart()
-        self.labels[:] = labels
+        self.know(labels)
         return self.read(opening(self.shape, labels, prompt))
+
+    def know(self, labels: NDArray[np.int64]) -> None:
+        """Take the classes (R,), and compute what depends on them alone."""
+        self.labels[:] = labels
+        for name, value in self.sessions.begun({"labels": self.labels}).items():
+            self.binding.bind_ortvalue_input(name, value)
 
     def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind tokens (R, S) that are read in one call."""
@@ -168,7 +197,7 @@ class TextLoop(GrowingLoop):
         """Logits (R, 1, O) of the first token of these texts (R, P, C), behind a prompt (R, S)."""
         assert features is not None
         self.restart()
-        self.labels[:] = labels
+        self.know(labels)
         self.features, self.valid = np.ascontiguousarray(features), (features != 0).any(axis=-1)
         self.binding.bind_cpu_input("features", self.features)
         self.binding.bind_cpu_input("valid", self.valid)
@@ -190,7 +219,7 @@ class ScaleLoop(GrowingLoop):
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first scale of these classes (R,)."""
         self.restart()
-        self.labels[:] = labels
+        self.know(labels)
         return self.advance(np.zeros((self.rows, 1, self.shape.latent_width), dtype=np.float32))
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -262,7 +291,7 @@ class FedLoop:
     """A graph without a cache, fed with arrays at every call."""
 
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
-        self.session, self.shape = sessions.decode, manifest.shape
+        self.sessions, self.session, self.shape = sessions, sessions.decode, manifest.shape
         self.outputs = [each.name for each in self.session.get_outputs()]
         self.feeds: dict[str, NDArray[Any]] = {}
         self.choice = choice_feeds(NOTHING_TO_CHOOSE) if manifest.sampling else {}
@@ -303,7 +332,7 @@ class WholeLoop(FedLoop):
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
         super().__init__(sessions, manifest, rows)
         self.every = np.arange(manifest.shape.length)
-        self.chooses = any(each.name == "positions" for each in self.session.get_inputs())
+        self.chooses = "positions" in sessions.taken
 
     def begin(
         self,
@@ -312,9 +341,11 @@ class WholeLoop(FedLoop):
         prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
         """Take the classes (R,), and features (R, P, C) where the model has a text."""
-        self.feeds = {"labels": labels}
+        given = {"labels": labels}
         if features is not None:
-            self.feeds["features"] = np.ascontiguousarray(features)
+            given["features"] = np.ascontiguousarray(features)
+        begun = {name: value.numpy() for name, value in self.sessions.begun(given).items()}
+        self.feeds = {name: value for name, value in given.items() if name in self.sessions.taken} | begun
         return None
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:

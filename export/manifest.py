@@ -19,6 +19,7 @@ FILE = "manifest.json"
 DECODE = "decode.onnx"
 IMAGE_DECODER = "image_decoder.onnx"
 IMAGE_ENCODER = "image_encoder.onnx"  # pictures to tokens, where the checkpoint has it
+BEGIN = "begin.onnx"  # what is computed once before the steps of a picture
 SCALES = "scales.onnx"  # tokens to what a next-scale model reads
 GENERATE = "generate.onnx"  # all of it in one graph: labels and a seed in, pictures out
 PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did

@@ -24,7 +24,18 @@ from torch import Tensor, nn
 from export import static_cache
 from export.builder import Builder
 from export.lowering import LoweringError, lower
-from export.manifest import DECODE, GENERATE, IMAGE_DECODER, IMAGE_ENCODER, PLAN, SCALES, Cache, Manifest, Target
+from export.manifest import (
+    BEGIN,
+    DECODE,
+    GENERATE,
+    IMAGE_DECODER,
+    IMAGE_ENCODER,
+    PLAN,
+    SCALES,
+    Cache,
+    Manifest,
+    Target,
+)
 from export.sampling import Sampler
 from export.shape import Shape
 from export.weights import PROTOBUF, save_graph
@@ -40,6 +51,7 @@ FILES = {
     "image_encoder": IMAGE_ENCODER,
     "scales": SCALES,
     "generate": GENERATE,
+    "begin": BEGIN,
 }
 # Sizes to trace with; each is distinct and becomes symbolic.
 EXAMPLE_BATCH, EXAMPLE_TOKENS, EXAMPLE_PAST, EXAMPLE_TEXT = 2, 3, 5, 7
@@ -63,8 +75,8 @@ class Config(Protocol):
 class OnnxModel:
     """An engine in memory: the graph of a decode step with its cache, that of tokens to pictures, a plan if built.
 
-    Where the checkpoint has it, that of pictures to tokens; of a next-scale model, that of tokens to what it reads.
-    `generate` is all of it in one graph.
+    Where the checkpoint has it, that of pictures to tokens; of a next-scale model, that of tokens to what it reads; of
+    a hoisted model, that of what is computed once before the steps. `generate` is all of it in one graph.
     """
 
     decode: ir.Model
@@ -79,7 +91,12 @@ class OnnxModel:
     @property
     def graphs(self) -> dict[str, ir.Model]:
         """Every graph by its file's name in the manifest."""
-        optional = {"image_encoder": self.image_encoder, "scales": self.scales, "generate": self.generate}
+        optional = {
+            "image_encoder": self.image_encoder,
+            "scales": self.scales,
+            "begin": self.begin,
+            "generate": self.generate,
+        }
         present = {name: graph for name, graph in optional.items() if graph is not None}
         return {"decode": self.decode, "image_decoder": self.image_decoder, **present}
 

@@ -68,6 +68,13 @@ def flags(model: Measurement) -> list[str]:
         said.append("fused " + ", ".join(f"{name} {count}" for name, count in fused.items()))
     if isinstance(model, EngineMeasurement) and model.single_file is not None:
         said.append(in_one_file(model.single_file))
+    if hoisted := model.notes.get("hoisted"):
+        less, more = size(hoisted["weight_bytes"]), size(hoisted["row_bytes"])
+        said.append(
+            f"hoisted {hoisted['nodes']} nodes: a step reads {less} of weights less, and {more} more for each row"
+            if hoisted["nodes"]
+            else "hoisted nothing: no weights are read for the class or the text alone"
+        )
     if isinstance(model, EngineMeasurement) and model.not_built:
         said.append(f"not built: {model.not_built}")
     return said

@@ -113,17 +113,22 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session")
 def model_of(tiny_model: Callable[..., ImageModel], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Models by the name of their shape, or of the number format that the shape `rotary` is quantized to."""
+    """Models by the name of their shape, of the number format that the shape `rotary` is quantized to, or both.
+
+    `masked as int8 static` is the second shape in the first format.
+    """
 
     @functools.cache
     def make(kind: str) -> ImageModel:
-        shape = {"layers": 2, "heads": 2, "head_width": 16, "grid": (4, 4), **SHAPES.get(kind, {})}
+        named, _, form = kind.partition(" as ")
+        shape = {"layers": 2, "heads": 2, "head_width": 16, "grid": (4, 4), **SHAPES.get(named, {})}
         model = tiny_model(**shape)
-        if kind not in FORMATS:
+        form = form or kind
+        if form not in FORMATS:
             return model
         labels = np.arange(8)
         tokens = TokenSet(np.random.default_rng(0).integers(0, 17, (8, 16)), labels, np.zeros(8, dtype=np.int64))
-        return Quantize(**FORMATS[kind]).run(model, Context(model, tokens, 8, 0, tmp_path_factory.mktemp("room"))).model
+        return Quantize(**FORMATS[form]).run(model, Context(model, tokens, 8, 0, tmp_path_factory.mktemp("room"))).model
 
     return make
 
