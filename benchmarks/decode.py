@@ -54,7 +54,7 @@ def options() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     known = (*stacks.EAGER, *stacks.ENGINES, *peers.NAMES)
-    usual = [name for name in known if name != stacks.COMPILED and "decoder" not in name]
+    usual = [name for name in known if name != stacks.COMPILED and "decoder" not in name and "hoist" not in name]
     parser.add_argument("--shape", type=listed, default=["llamagen-b"], help=", ".join(shapes.NAMES))
     parser.add_argument("--batch", type=numbers, default=[1, 2, 8], help="rows of a step")
     parser.add_argument("--stacks", type=listed, default=usual, help="; ".join(known))

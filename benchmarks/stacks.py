@@ -27,6 +27,7 @@ from export.weights import bytes_read
 Steps = list[dict[str, dict[str, Any]]]
 EXPORT: Steps = [{"export": {"target": "onnxruntime"}}]
 FUSED: Steps = [*EXPORT, {"fuse": {}}]
+HOISTED: Steps = [*EXPORT, {"hoist": {}}, {"fuse": {}}]  # of modulated models
 SAMPLING: Steps = [{"engine": {}}]
 CACHE: Steps = [{"quantize-cache": {}}]
 DECODER: Steps = [{"decoder": {"quantize": "int8", "pictures": 4}}]
@@ -49,6 +50,8 @@ ENGINES: dict[str, Steps] = {
     "int4 g128": weights("int4") + FUSED + SAMPLING,
     "int4 g128, int8 cache": weights("int4") + FUSED + CACHE + SAMPLING,
     "int4 g128, int8 cache, int8 decoder": weights("int4") + FUSED + CACHE + DECODER + SAMPLING,
+    "fp32, hoisted": HOISTED + SAMPLING,
+    "int8 static, hoisted": STATIC + HOISTED + SAMPLING,
     "int8 static, int8 decoder": STATIC + FUSED + DECODER + SAMPLING,
 }
 EAGER = ("torch eager fp32", "torch eager bf16", "torch compile fp32")

@@ -13,6 +13,7 @@ import pytest
 from export.builder import Builder
 from export.engine import EngineError
 from export.fusions import fuse
+from export.hoist import hoist
 from export.manifest import GENERATE
 from export.noise import Noise
 from export.noise_graph import GraphNoise
@@ -53,6 +54,19 @@ def test_one_file_draws_the_tokens_and_pictures_of_the_engine(kind, changes, exp
             wanted = engine.draw_tokens(labels, seed, features=asked.features)
             np.testing.assert_array_equal(tokens, wanted)
             np.testing.assert_array_equal(images, engine.decode_images(wanted))
+
+
+@pytest.mark.parametrize("kind", ["lead", "modulated", "masked", "next-scale"])
+def test_one_file_holds_what_was_hoisted_too(kind, exported, engine_of, asked_of) -> None:
+    model = exported(kind)
+    sampler = replace(SAMPLER, cfg_scale=2.0)
+    model = hoist(replace(model, manifest=replace(model.manifest, sampler=sampler))).model
+    assert model.begin is not None
+    files = {**model.manifest.files, "generate": GENERATE}
+    engine = engine_of(replace(model, generate=single_file(model), manifest=replace(model.manifest, files=files)))
+    labels = asked_of(kind).inputs[:, 0] - model.manifest.shape.first_class
+    tokens, _ = engine.draw_in_one(labels, 4)
+    np.testing.assert_array_equal(tokens, engine.draw_tokens(labels, 4))
 
 
 def test_an_engine_without_the_file_says_how_to_make_it(exported, engine_of) -> None:
