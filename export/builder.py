@@ -66,8 +66,10 @@ class Builder:
         name = f"{self.scope}.{suffix}"
         tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray makes scalars 1-D
         value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
-        self.graph.initializers.pop(name, None)
+        before = self.graph.initializers.pop(name, None)
         self.graph.register_initializer(value)
+        if before is not None:  # who reads the name reads the new one
+            ir.convenience.replace_all_uses_with(before, value)
         return value
 
 

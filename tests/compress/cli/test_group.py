@@ -23,6 +23,7 @@ VERBS = [
     "generate",
     "verify",
     "bench",
+    "profile",
     "to-optimum",
     "report",
     "passes",
