@@ -19,12 +19,13 @@ import onnx_ir as ir
 
 from export.builder import MICROSOFT, Attribute, Builder
 from export.manifest import Target
-from export.match import Miss, constant, made_by, number, require, scope, size, source
+from export.match import Miss, constant, integer, made_by, number, require, scope, size, source
 from export.static_cache import past_length
 
 ANCHORS = ("Attention",)
 TARGETS = ("onnxruntime", "standard")
 SEQLENS, TOTAL = "seqlens_k", "total_sequence_length"
+HEAD_NORMS = ("LayerNormalization", "RMSNormalization")
 HEADS_AND_WIDTH = [1, 3]  # axes of (B, H, T, d)
 ROTARY_HEAD, PLAIN_HEAD = 16, 8  # multiples that the operator takes of head widths
 INT32 = ir.TensorType(ir.DataType.INT32)
@@ -154,7 +155,23 @@ def stream(value: ir.Value, graph: ir.Graph) -> Stream:
     """Follow heads (B, heads, T, d) back to where they were flat, through a rotation if there is one."""
     if (node := value.producer()) is not None and node.op_type == "Transpose":
         return Stream(unrotated(value), None)
+    if node is not None and node.op_type in HEAD_NORMS:
+        return Stream(normalised(node, graph), None)
     return rotated(value, graph)
+
+
+def normalised(node: ir.Node, graph: ir.Graph) -> ir.Value:
+    """The norm of each head, made before the heads change places with the positions, and flat (B, T, heads * d)."""
+    require(integer(node, "axis", -1) in (-1, 3), node, "it does not normalise each head alone")
+    heads = source(made_by(source(node), "Transpose"))  # (B, T, heads, d)
+    made_by(heads, "Reshape")
+    builder = Builder(graph, node, scope(node))
+    settings: dict[str, Attribute] = {name: attribute.value for name, attribute in node.attributes.items()}
+    (normed,) = builder.node(node.op_type, [heads, *node.inputs[1:]], "Heads", attributes=settings)
+    flat = builder.add("Reshape", [normed, builder.initializer("flat", np.array([0, 0, -1], dtype=np.int64))], "Flat")
+    assert heads.shape is not None
+    flat.type, flat.shape = heads.type, ir.Shape([*heads.shape[:2], size(heads, 2) * size(heads, 3)])
+    return flat
 
 
 def unrotated(value: ir.Value) -> ir.Value:

@@ -1,4 +1,7 @@
-"""Query, key and value from one product; GroupQueryAttention reads them packed, other attention after a Split."""
+"""Query, key and value from one product; GroupQueryAttention reads them packed, other attention after a Split.
+
+Where queries and keys are normalised in between, every attention reads them after a Split.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ TARGETS = ("onnxruntime", "standard", "tensorrt")
 # What may stand between a product and attention: a norm, cutting into heads, rotation, the append to the cache.
 BETWEEN = (
     "Concat",
+    "Div",
+    "LayerNormalization",
     "Mul",
     "RMSNormalization",
     "Reshape",
@@ -29,6 +34,7 @@ def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
     """Pack the three products that one attention reads."""
     if node.op_type == "GroupQueryAttention":
         require(node.inputs[1] is not None, node, "it reads packed numbers already")
+    if node.op_type == "GroupQueryAttention" and not any(is_normalised(source(node, index)) for index in range(2)):
         packed, _ = pack([source(node, index) for index in range(3)], "qkv", node, graph)
         node.replace_input_with(0, packed)
         node.replace_input_with(1, None)
@@ -40,6 +46,12 @@ def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
     parts = split(packed, outputs, f"{scope(node)}.qkv", first, graph)
     for old, new in zip(flats, parts, strict=True):
         ir.convenience.replace_all_uses_with(old, new)
+
+
+def is_normalised(value: ir.Value) -> bool:
+    """Whether something stands between attention and the product."""
+    node = value.producer()
+    return node is not None and node.op_type in BETWEEN
 
 
 def flat(value: ir.Value) -> ir.Value:

@@ -41,6 +41,8 @@ FUSED: dict[str, dict[str, int | str]] = {
         "norm": 2,
         "activation": "it does not multiply a value with its sigmoid",
     },
+    "lead": {"attention": 2, "qkv": 2, "norm": 4, "activation": 3},
+    "next-scale": {"qkv": 2},
     "zero prefix": {"attention": 1, "qkv": 1, "gate-up": 1, "norm": 2, "activation": 1},
 }
 
