@@ -76,7 +76,7 @@ def listed(text: str) -> list[str]:
 
 def numbers(text: str) -> list[int]:
     """Numbers separated by commas."""
-    return [int(each) for each in text.split(",")]
+    return [int(each) for each in text.split(",") if each]
 
 
 def built(model: ImageModel, asked: argparse.Namespace, room: Path) -> list[stacks.Stack]:

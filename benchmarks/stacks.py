@@ -46,6 +46,7 @@ ENGINES: dict[str, Steps] = {
     "fp32": FUSED + SAMPLING,
     "int8 static": STATIC + FUSED + SAMPLING,
     "int8 g128": weights("int8") + FUSED + SAMPLING,
+    "int8 g128, int8 cache": weights("int8") + FUSED + CACHE + SAMPLING,
     "int4 g128, sampling outside": weights("int4") + FUSED,
     "int4 g128": weights("int4") + FUSED + SAMPLING,
     "int4 g128, int8 cache": weights("int4") + FUSED + CACHE + SAMPLING,
