@@ -18,6 +18,7 @@ from export.noise import Noise
 from export.sampling import Sampler
 
 Logits = NDArray[np.float32]
+NO_CUT = 2**31 - 1  # as top_k and top_p of a graph: more tokens than there are, and more than all probability
 
 
 @dataclass(frozen=True)

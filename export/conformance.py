@@ -15,7 +15,7 @@ from export import quantization_rules, tensorrt_rules
 from export.builder import MICROSOFT
 from export.manifest import Cache, Target
 from export.onnx_model import POSITIONS, OnnxModel
-from export.sampling_graph import SAMPLING_INPUTS, SAMPLING_OUTPUTS
+from export.sampling_graph import SAMPLING_OUTPUTS, inputs_of
 from export.weights import in_memory
 
 STANDARD = ("", "ai.onnx")
@@ -64,7 +64,7 @@ def signature(model: OnnxModel) -> Iterator[str]:
     if manifest.shape.text:
         extra |= {"features", "valid"} if manifest.shape.order == "causal" else {"features"}
     if manifest.sampling:
-        extra |= {*SAMPLING_INPUTS}
+        extra |= {*inputs_of(manifest.sampler)}
     chosen = {name for name in SAMPLING_OUTPUTS if manifest.sampling}
     if manifest.shape.order != "masked" or manifest.sampler.reveal == "halton":
         chosen.discard("sureness")

@@ -293,7 +293,7 @@ class Engine(Shaped):
     def _drawer(self, rows: int, sampler: Sampler) -> Drawer:
         """What draws this many rows: the graph itself where it chooses tokens as the sampler wants."""
         loop = self._loop(rows)
-        inside = self.manifest.sampling and sampler.reveal == self.sampler.reveal
+        inside = self.manifest.sampling and self.sampler.serves(sampler)
         return Inside(loop) if inside and isinstance(loop, (Loop, FedLoop)) else Outside(loop, self.shape)
 
     def _whole(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:

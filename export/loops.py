@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.choosing import Choice, Chosen
+from export.choosing import NO_CUT, Choice, Chosen
 from export.drawing import Runner, opening
 from export.manifest import Manifest
 
@@ -52,13 +52,16 @@ class Sessions:
 
 
 def choice_feeds(choice: Choice) -> dict[str, NDArray[Any]]:
-    """What a graph that samples reads of a choice; at temperature 0 there is no noise and nothing is divided."""
+    """What a graph that samples reads of a choice; at temperature 0 there is no noise and nothing is divided.
+
+    What cuts nothing is a limit that nothing reaches.
+    """
     return {
         "noise": choice.noise,
         "guidance": np.array(choice.guidance, dtype=np.float32),
         "temperature": np.array(choice.temperature or 1.0, dtype=np.float32),
-        "top_k": np.array([choice.top_k], dtype=np.int64),
-        "top_p": np.array(choice.top_p, dtype=np.float32),
+        "top_k": np.array([choice.top_k or NO_CUT], dtype=np.int64),
+        "top_p": np.array(choice.top_p if choice.top_p < 1 else NO_CUT, dtype=np.float32),
     }
 
 
@@ -80,19 +83,22 @@ class Loop:
         self.position = 0
         self.drawn = np.zeros((0, 0), dtype=np.int64)
         if manifest.sampling:
-            self.choice = choice_feeds(NOTHING_TO_CHOOSE)
+            self.choice = {
+                name: value for name, value in choice_feeds(NOTHING_TO_CHOOSE).items() if name in sessions.taken
+            }
             for name, value in self.choice.items():
                 self.binding.bind_cpu_input(name, value)
             self.take(NOTHING_TO_CHOOSE)
 
     def take(self, choice: Choice) -> None:
         """How the next tokens are chosen, of a graph that samples."""
-        for name, value in choice_feeds(choice).items():
+        feeds = choice_feeds(choice)
+        for name, value in self.choice.items():
             if name == "noise":
-                self.choice[name] = value
-                self.binding.bind_cpu_input(name, value)
+                self.choice[name] = feeds[name]
+                self.binding.bind_cpu_input(name, feeds[name])
             else:
-                self.choice[name][...] = value
+                value[...] = feeds[name]
         if self.drawn.shape != choice.noise.shape[:2]:
             self.drawn = np.zeros(choice.noise.shape[:2], dtype=np.int64)
             self._bind_output("drawn", self.drawn)
@@ -321,7 +327,8 @@ class FedLoop:
 
     def call(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (R, S, O) of tokens (R, S)."""
-        made = self.session.run(self.outputs, {"tokens": tokens, **self.feeds, **self.choice})
+        choice = {name: value for name, value in self.choice.items() if name in self.sessions.taken}
+        made = self.session.run(self.outputs, {"tokens": tokens, **self.feeds, **choice})
         self.found = dict(zip(self.outputs, made, strict=True))
         return self.found["logits"]
 

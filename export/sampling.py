@@ -66,6 +66,11 @@ class Sampler:
         """
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
+    def serves(self, wanted: Sampler) -> bool:
+        """Whether a graph that samples as this one can sample as another: it reveals alike and cuts by nothing else."""
+        alike = wanted.reveal == self.reveal
+        return alike and (self.top_k > 0 or not wanted.top_k) and (self.top_p < 1 or wanted.top_p == 1)
+
     @property
     def guided(self) -> bool:
         """Whether each picture needs a second row for the null class."""

@@ -26,6 +26,7 @@ SAMPLERS = [
     Sampler(top_p=0.6),
     Sampler(cfg_scale=2.0, top_k=20, top_p=0.8, temperature=1.5),
     Sampler(cfg_scale=2.0, temperature=0.0, top_k=3, top_p=0.5),
+    Sampler(cfg_scale=2.0, top_k=1),
 ]
 
 
@@ -37,10 +38,16 @@ def session(order: str, sampler: Sampler) -> onnxruntime.InferenceSession:
     logits = node.outputs[0]
     logits.name, logits.type, logits.shape = "logits", fed.type, ir.Shape(dims)
     graph = ir.Graph([fed], [logits], nodes=[node], opset_imports={"": 23}, name="sampling")
-    add_sampling(graph, Shape(order, OUTPUTS, 3, (2, 2)), sampler)
+    surest = order == "masked" and sampler.reveal != "halton"
+    add_sampling(graph, Shape(order, OUTPUTS - 2 * surest, 3, (2, 2), outputs=OUTPUTS), sampler)
     proto = ir.to_proto(ir.Model(graph, ir_version=11))
     onnx.checker.check_model(proto, full_check=True)
     return onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def fed(graph: onnxruntime.InferenceSession, choice: Choice) -> dict:
+    taken = {each.name for each in graph.get_inputs()}
+    return {name: value for name, value in choice_feeds(choice).items() if name in taken}
 
 
 def logits_of(rows: int, positions: int) -> np.ndarray:
@@ -55,17 +62,18 @@ def test_tokens_and_how_sure_they_are_equal_those_of_numpy(order, sampler) -> No
         logits = logits_of(6 if sampler.guided else 3, 4)
         used = logits[:, -1:] if order == "causal" else logits
         for seed in range(20):
-            choice = Choice.at(sampler, Noise(seed, 3), seed, 20, (used.shape[1], OUTPUTS - 2))
+            drawn_from = OUTPUTS - 2 * (order == "masked")  # the surest never are the mask token
+            choice = Choice.at(sampler, Noise(seed, 3), seed, 20, (used.shape[1], drawn_from))
             wanted = choose(used, choice, surely=True)
             found = dict(
                 zip(
                     [each.name for each in graph.get_outputs()],
-                    graph.run(None, {"fed": logits, **choice_feeds(choice)}),
+                    graph.run(None, {"fed": logits, **fed(graph, choice)}),
                     strict=True,
                 )
             )
             np.testing.assert_array_equal(found["drawn"], wanted.tokens)
-            assert found["drawn"].max() < OUTPUTS - 2
+            assert found["drawn"].max() < drawn_from
             if order == "masked":
                 sureness = wanted.logit if reveal == "logit" else wanted.log_probability
                 np.testing.assert_allclose(found["sureness"], sureness, atol=1e-5)
@@ -94,13 +102,28 @@ def test_engines_draw_the_same_tokens_inside_and_outside(kind, sampler, exported
         np.testing.assert_allclose(made, given, atol=1e-6)
 
 
-def test_a_sampler_may_be_changed_after_it_was_put_into_the_graph(exported, engine_of) -> None:
+@pytest.mark.parametrize("own", SAMPLERS, ids=str)
+def test_a_sampler_may_be_changed_after_it_was_put_into_the_graph(own, exported, engine_of) -> None:
     model = exported("rotary")
+    model = replace(model, manifest=replace(model.manifest, sampler=own))
     outside, inside = engine_of(model), engine_of(with_sampling(model))
     labels = np.arange(4)
     for sampler in SAMPLERS:
         wanted = outside.draw_tokens(labels, 1, sampler)
         np.testing.assert_array_equal(inside.draw_tokens(labels, 1, sampler), wanted)
+    assert isinstance(inside._drawer(4, Sampler()), Inside), "what cuts nothing is served by every graph"
+
+
+@pytest.mark.parametrize("sharp", [0.0, 0.1, 30.0], ids=["none", "some", "all at once"])
+def test_the_likeliest_tokens_are_found_whether_the_first_tries_are_among_them_or_not(sharp) -> None:
+    """With flat logits and k = 1 the tries are nearly never among the likeliest, so the k-th is looked for."""
+    sampler = Sampler(top_k=1 if sharp < 30 else 7)
+    graph = session("causal", sampler)
+    logits = (sharp * np.random.default_rng(3).normal(size=(4, 1, OUTPUTS))).astype(np.float32)
+    for seed in range(30):
+        choice = Choice.at(sampler, Noise(seed, 4), 0, 20, (1, OUTPUTS))
+        drawn = graph.run(["drawn"], {"fed": logits, **fed(graph, choice)})[0]
+        np.testing.assert_array_equal(drawn, choose(logits, choice).tokens)
 
 
 def test_another_way_of_revealing_is_chosen_outside(exported, engine_of) -> None:
