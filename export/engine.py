@@ -75,6 +75,8 @@ class Engine(Shaped):
         options = options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
+        # A plan of its large activations would be memory beside the arena that the first picture has filled already.
+        options.enable_mem_pattern = file not in ("image_decoder", "image_encoder")
         # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if self.manifest.weight_only and file in ("decode", "begin"):  # an image decoder's Q/DQ are there to be fused
