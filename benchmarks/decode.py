@@ -139,7 +139,8 @@ def share(model: ImageModel, stack: stacks.Stack, batch: int, seconds: float, li
     if model.shape.order == "causal":
         return limits.share_of_bandwidth(stack.weight_bytes * model.shape.length, seconds)
     passes = model.sampler.steps if model.shape.order == "masked" else 1
-    products = sum(each.weight.numel() for _, each in model.transformer.linears())
+    # Modulation reads the class, not every position.
+    products = sum(each.weight.numel() for name, each in model.transformer.linears() if "modulation" not in name)
     flops = 2.0 * products * model.shape.length * passes * batch
     return limits.share_of_products(flops, seconds, "int8" if "int" in stack.name else "fp32")
 
