@@ -143,3 +143,28 @@ def drawing(
 ) -> Callable[[], NDArray[np.uint8]]:
     """A call that draws pictures (N, H, W, C) of these classes, or of texts with these features."""
     return lambda: drawer.decode_images(drawer.draw_tokens(labels, features=features))
+
+
+def pixels_of(candidate: Candidate) -> Callable[[NDArray[np.int64]], NDArray[np.float32]] | None:
+    """Pictures (N, H, W, C) of tokens (N, T), before they are clamped and rounded; None where they cannot be had."""
+    if (session := getattr(candidate, "image_decoder", None)) is not None:
+        return lambda tokens: session.run(["pixels"], {"tokens": tokens})[0]
+    if (tokenizer := getattr(candidate, "tokenizer", None)) is None:
+        return None
+    import torch
+
+    decoder = tokenizer.decoder().eval()
+
+    def decode(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return decoder(torch.from_numpy(tokens))[1].numpy()
+
+    return decode
+
+
+def decoder_bytes(candidate: Candidate) -> int:
+    """Bytes of its image decoder: of an engine's file, or of the weights in PyTorch."""
+    if (folder := getattr(candidate, "folder", None)) is not None:
+        name = candidate.manifest.files["image_decoder"]  # type: ignore[attr-defined]
+        return sum(path.stat().st_size for path in folder.glob(f"{name}*"))
+    return sum(each.numel() * each.element_size() for each in candidate.tokenizer.decoder().state_dict().values())  # type: ignore[attr-defined]

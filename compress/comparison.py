@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from compress.candidate import drawing, open_candidate
-from compress.measure import Measurement
-from compress.measure.fidelity import Fidelity, fidelity
+from compress.candidate import Candidate, decoder_bytes, drawing, open_candidate, pixels_of
+from compress.measure import Measurement, decoding
+from compress.measure.decoding import Decoding
+from compress.measure.evidence import Evidence, evidence
+from compress.measure.fidelity import Fidelity, difference, fidelity
+from compress.measure.sampled import Pair, Sampled, sampled
 from compress.measure.speed import SpeedRow, paired
-from compress.models.examples import examples
+from compress.models.examples import Examples, examples
+from compress.models.examples import asked as asked_of
 from compress.settings import InputError, setting
 from compress.tokens import open_source
-from compress.verdict import Gate, Verdict, judge
+from compress.verdict import OF_DECODERS, OF_DRIFT, UNITS, Gate, Verdict, judge, no_evidence
 from export.drawing import conditions
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A candidate against another one, both against the reference: their paired difference."""
+
+    other: str = setting(doc="the other candidate")
+    kl: float = setting(doc="KL of the candidate less that of the other, nats per token; negative is closer")
+    kl_ci95: tuple[float, float] = setting(doc="its interval over pictures")
+    nll: float = setting(doc="the same of the NLL, nats per token")
+    nll_ci95: tuple[float, float] = setting(doc="its interval")
 
 
 @dataclass(frozen=True)
@@ -24,50 +40,143 @@ class Comparison:
 
     reference: str = setting(doc="what the candidate was compared with")
     candidate: str = setting(doc="what was judged")
+    tokens: str = setting(doc="the pictures that were scored: a token source, or those that the reference drew")
     fidelity: Fidelity = setting(doc="the drift")
-    stepwise_max_abs_difference: float = setting(
-        doc="candidate: largest logit difference, one call against cached loop"
-    )
+    sampled: Sampled = setting(doc="the drift of what is drawn from, after guidance, temperature and cuts")
+    cached_loop: Fidelity = setting(doc="the candidate's cached loop against its own single call, of a few pictures")
+    evidence: Evidence = setting(doc="whether the reference's predictions can show drift at all")
+    decoding: Decoding | None = setting(doc="the image decoders, where each has its own")
+    difference: Difference | None = setting(doc="against another candidate, where one was given")
     verdict: Verdict = setting(doc="whether every gate was kept")
 
 
 STEPWISE_PICTURES = 8
+DRAWN = "drawn"  # as a token source: the reference draws the pictures
+DRAWN_PICTURES = 64
+AT_ONCE = 16
+DECODE_REPEATS = 8
+OF_VERIFY = (*OF_DRIFT, "max_abs_difference", *OF_DECODERS)  # what is measured here
 
 
 def compare(
-    reference: str, candidate: str, gate: Gate | None, source: str, held_out: int | None, threads: int
+    reference: str,
+    candidate: str,
+    gate: Gate | None,
+    source: str,
+    held_out: int | None,
+    threads: int,
+    than: str | None = None,
+    seed: int = 0,
 ) -> Comparison:
-    """Score both on the held-out pictures of a token source and judge the drift.
+    """Score both on the held-out pictures of a token source, or on pictures that the reference draws; judge the drift.
 
     Raises:
-        InputError: one of them cannot be opened, or the tokens do not fit.
+        InputError: one of them cannot be opened, the tokens do not fit, or a gate is not measured here.
     """
+    check_gate(gate)
     own, other = open_candidate(candidate, threads), open_candidate(reference, threads)
+    check_alike(own, candidate, other, reference)
+    asked = questions(other, source, held_out, seed)
+    theirs, logits = (each.score(asked.inputs, asked.features) for each in (other, own))
+    shape = other.shape
+    drift = fidelity(theirs, logits, asked.targets, seed, asked.scored, shape)
+    few = asked.take(slice(STEPWISE_PICTURES))
+    stepwise = own.score_stepwise(few.inputs, few.features)
+    loop = fidelity(logits[: len(few)], stepwise, few.targets, seed, few.scored, shape)
+    nearer = None
+    if than is not None:
+        third = open_candidate(than, threads)
+        check_alike(third, than, other, reference)
+        scores = third.score(asked.inputs, asked.features)
+        apart = difference(theirs, logits, scores, asked.targets, seed, asked.scored)
+        nearer = Difference(than, apart["kl"].value, apart["kl"].ci95, apart["nll"].value, apart["nll"].ci95)
+    after = sampled(pairs(other, own, theirs, logits, asked), shape, other.sampler, seed)
+    decoders = decoders_of(own, other, asked.targets, seed)
+    found = evidence(theirs, asked.scored)
+    measurement = Measurement(
+        candidate, "engine", parameters=0, size_bytes=0, fidelity=drift, sampled=after, decoding=decoders
+    )
+    breaches = judge(gate, measurement, candidate) if gate else []
+    if not found.sound:
+        breaches.append(no_evidence(found, reference))
+    return Comparison(reference, candidate, source, drift, after, loop, found, decoders, nearer, Verdict.of(breaches))
+
+
+def check_gate(gate: Gate | None) -> None:
+    """Refuse limits on what is not measured here."""
+    if gate is None:
+        return
+    for key in UNITS:
+        if getattr(gate, key) is not None and key not in OF_VERIFY:
+            raise InputError(f"--gates: {key} is not measured by verify, which judges {', '.join(OF_VERIFY)}")
+
+
+def check_alike(own: Candidate, candidate: str, other: Candidate, reference: str) -> None:
+    """Refuse models that cannot be compared."""
+    for name in ("order", "vocabulary", "classes", "length", "predicted"):
+        theirs, mine = getattr(other.shape, name), getattr(own.shape, name)
+        if theirs != mine:
+            raise InputError(f"{candidate}: {name} is {mine}; that of {reference} is {theirs}")
+
+
+def questions(reference: Candidate, source: str, held_out: int | None, seed: int) -> Examples:
+    """Teacher-forced examples of the held-out pictures of a source, or of pictures that the reference draws.
+
+    Raises:
+        InputError: they do not fit the reference.
+    """
+    shape = reference.shape
+    if source == DRAWN:
+        labels, features = conditions(shape, held_out or DRAWN_PICTURES)
+        parts = [
+            reference.draw_tokens(
+                labels[rows], seed, features=None if features is None else features[rows], first=rows.start
+            )
+            for rows in (slice(start, start + AT_ONCE) for start in range(0, len(labels), AT_ONCE))
+        ]
+        return asked_of(shape, np.concatenate(parts), labels, seed, features)
     tokens = open_source(source, "--tokens")
     try:
         pictures = tokens.part("held_out", held_out)
     except ValueError as error:
         raise InputError(f"--held-out: {error}") from error
-    for name in ("order", "vocabulary", "classes", "length", "predicted"):
-        theirs, mine = getattr(other.shape, name), getattr(own.shape, name)
-        if theirs != mine:
-            raise InputError(f"{candidate}: {name} is {mine}; that of {reference} is {theirs}")
-    vocabulary, classes, length = own.vocabulary, own.classes, own.length
     if len(pictures) < 2:
         raise InputError(f"--tokens {source}: holds {len(pictures)} held-out pictures; at least 2 are needed")
-    if pictures.tokens.shape[1] != length or pictures.tokens.max() >= vocabulary or pictures.labels.max() > classes:
+    found, highest = pictures.tokens.shape[1], pictures.tokens.max()
+    if found != shape.length or highest >= shape.vocabulary or pictures.labels.max() > shape.classes:
         raise InputError(
-            f"--tokens {source}: {pictures.tokens.shape[1]} tokens up to {pictures.tokens.max()}, classes up to "
-            f"{pictures.labels.max()}; the models read {length} tokens below {vocabulary} and classes to {classes}"
+            f"--tokens {source}: {found} tokens up to {highest}, classes up to {pictures.labels.max()}; the models "
+            f"read {shape.length} tokens below {shape.vocabulary} and classes to {shape.classes}"
         )
-    asked = examples(own.shape, pictures)
-    logits = own.score(asked.inputs, asked.features)
-    drift = fidelity(other.score(asked.inputs, asked.features), logits, asked.targets, scored=asked.scored)
-    few = asked.take(slice(STEPWISE_PICTURES))
-    difference = float(np.abs(own.score_stepwise(few.inputs, few.features) - logits[: len(few)]).max())
-    measurement = Measurement(candidate, "engine", parameters=0, size_bytes=0, fidelity=drift)
-    breaches = judge(gate, measurement, candidate) if gate else []
-    return Comparison(reference, candidate, drift, difference, Verdict.of(breaches))
+    return examples(shape, pictures, seed)
+
+
+def pairs(
+    reference: Candidate,
+    candidate: Candidate,
+    theirs: NDArray[np.float32],
+    own: NDArray[np.float32],
+    asked: Examples,
+) -> Iterator[tuple[Pair, Pair, NDArray[np.bool_]]]:
+    """Logits of the class and of no class, a few pictures at a time."""
+    shape, guided = reference.shape, reference.sampler.guided
+    for start in range(0, len(asked), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        few = asked.take(rows)
+        inputs = few.inputs.copy()
+        inputs[:, 0] = shape.first_class + shape.null_class
+        nulls = [each.score(inputs, few.features) if guided else None for each in (reference, candidate)]
+        yield (theirs[rows], nulls[0]), (own[rows], nulls[1]), few.scored
+
+
+def decoders_of(own: Candidate, other: Candidate, tokens: NDArray[np.int64], seed: int) -> Decoding | None:
+    """The image decoders of two candidates on the same tokens (N, T); None where one of them has none of its own."""
+    first, second = pixels_of(own), pixels_of(other)
+    if first is None or second is None:
+        return None
+    few, one = tokens[: decoding.MOST_PICTURES], tokens[:1]
+    timings = paired({"own": lambda: first(one), "reference": lambda: second(one)}, DECODE_REPEATS)
+    return decoding.compared(first, second, few, (decoder_bytes(own), decoder_bytes(other)), timings, seed)
 
 
 @dataclass(frozen=True)

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from compress.artifact import Form
-from compress.candidate import drawing
+from compress.candidate import drawing, pixels_of
+from compress.drifting import MEASURED_BY, Drifting
 from compress.making import Making
 from compress.measure import Measurement, decoding
 from compress.measure.classify import ClassAccuracy, DigitClassifier
 from compress.measure.decoding import Decoding
 from compress.measure.environment import environment
-from compress.measure.fidelity import Fidelity, fidelity
 from compress.measure.memory import peak_mib
 from compress.measure.single_file import SingleFile, single_file
 from compress.measure.speed import SpeedRow, paired
-from compress.models.examples import examples
 from compress.models.image_model import ImageModel
 from compress.plan import Node
 from compress.report.pays import pays
 from compress.settings import InputError, digest, parse, plain
 from compress.store import file_hash
-from export.drawing import conditions
-from export.engine import Engine, low_precision_share
+from export.engine import low_precision_share
 from export.manifest import IMAGE_DECODER
 
 CACHED_LOOP = "cached_loop"  # what the notes call the drift of the cached loop
-STEPWISE_PICTURES = 8
 EAGER_REPEATS = 8
-MEASURED_BY = 1  # goes up when a measurement changes its meaning, so stored ones are not reused
 
 
 class Measuring:
@@ -43,32 +35,9 @@ class Measuring:
     def __init__(self, making: Making) -> None:
         self.making, self.recipe, self.store, self.listener = making, making.recipe, making.store, making.listener
         self.tokens, self.reference, self.plan = making.tokens, making.reference, making.plan
-        self.held_out = self.tokens.part("held_out", self.recipe.tokens.held_out)
-        self.asked = examples(self.reference.shape, self.held_out, self.recipe.seed)
-        self.scores: dict[str, NDArray[np.float32]] = {}
+        self.drift = Drifting(making)
         self.parameters = {self.plan.reference.key: self.reference.parameters()}
         self.measured: dict[str, Measurement] = {}
-
-    def score(self, node: Node) -> NDArray[np.float32]:
-        """Teacher-forced logits (N, T, V) of the held-out pictures, in the node's own form."""
-        if node.key not in self.scores:
-            candidate = self.making.model(node) if node.form is Form.TORCH else self.making.engine(node)
-            scores = candidate.score(self.asked.inputs, self.asked.features)  # type: ignore[union-attr]
-            if not np.isfinite(scores).all():
-                raise InputError(f"{self.recipe.path}: {node.name}: its logits hold NaN or Inf, so it cannot be judged")
-            self.scores[node.key] = scores
-        return self.scores[node.key]
-
-    def fidelity(self, node: Node, other: Node) -> Fidelity:
-        """Drift of a node from another one."""
-        # The seed decides which positions a masked model is asked for, and the resampling.
-        key = digest("fidelity", MEASURED_BY, node.key, other.key, self.held_out.fingerprint(), self.recipe.seed)
-        asked, seed = self.asked, self.recipe.seed
-
-        def measure() -> dict[str, Any]:
-            return plain(fidelity(self.score(other), self.score(node), asked.targets, seed, asked.scored))
-
-        return parse(Fidelity, self.remembered(key, measure), "stored fidelity")
 
     def decoding(self, node: Node) -> Decoding | None:
         """A node's image decoder against the reference's, on the tokens of held-out pictures."""
@@ -77,12 +46,14 @@ class Measuring:
         theirs = self.making.deployed(self.plan.reference)
         own_file, reference_file = (self.making.make(each).folder / IMAGE_DECODER for each in (node, theirs))
         own_hash, reference_hash = file_hash(own_file), file_hash(reference_file)
-        tokens = self.held_out.tokens[: decoding.MOST_PICTURES]
+        tokens = self.drift.held_out.tokens[: decoding.MOST_PICTURES]
         if own_hash == reference_hash:
             return decoding.same(len(tokens), own_file.stat().st_size)
 
         def measure() -> dict[str, Any]:
             own, reference = (pixels_of(self.making.engine(each)) for each in (node, theirs))
+            assert own is not None
+            assert reference is not None
             one = tokens[:1]
             with self.listener.work(f"decode with {node.name}") as progress:
                 timings = paired(
@@ -102,28 +73,11 @@ class Measuring:
                     )
                 )
 
-        bench, asked = self.recipe.bench, (self.held_out.fingerprint(), self.recipe.seed)
+        bench, asked = self.recipe.bench, (self.drift.held_out.fingerprint(), self.recipe.seed)
         key = digest(
             "decoding", MEASURED_BY, own_hash, reference_hash, asked, bench.threads, bench.repeats, plain(environment())
         )
-        return parse(Decoding, self.remembered(key, measure), "stored decoding")
-
-    def remembered(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The store's measurement of this key, or a new one."""
-        return self.store.measurement(key, measure, self.listener.say)
-
-    def cached_loop(self, node: Node) -> dict[str, float]:
-        """Drift of the cached loop from one call for all tokens: bugs of the KV cache show only there."""
-
-        def measure() -> dict[str, Any]:
-            few, engine = self.asked.take(slice(STEPWISE_PICTURES)), self.making.engine(node)
-            stepwise = engine.score_stepwise(few.inputs, few.features)
-            drift = fidelity(self.score(node)[: len(few)], stepwise, few.targets, scored=few.scored)
-            return {"kl": drift.kl, "max_abs_difference": drift.max_abs_difference}
-
-        return self.remembered(
-            digest("cached loop", MEASURED_BY, node.key, self.held_out.fingerprint(), self.recipe.seed), measure
-        )
+        return parse(Decoding, self.drift.remembered(key, measure), "stored decoding")
 
     def speed(self, node: Node, previous: Node | None) -> tuple[SpeedRow, ...]:
         """Rows of a node's engine, interleaved with the reference's and the previous node's.
@@ -152,7 +106,7 @@ class Measuring:
             engines["previous"] = self.making.deployed(previous)
         distinct = {node.key: node for node in engines.values()}
         names = {role: engine.key for role, engine in engines.items()}
-        labels, features = self.conditions(batch)
+        labels, features = self.drift.conditions(batch)
         length = self.reference.length
 
         def measure() -> dict[str, Any]:
@@ -190,14 +144,7 @@ class Measuring:
             return {"rows": plain(rows)}
 
         key = digest("speed", MEASURED_BY, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
-        return [parse(SpeedRow, row, "stored speed") for row in self.remembered(key, measure)["rows"]]
-
-    def conditions(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
-        """Classes, each in turn, or the features of the held-out pictures' texts."""
-        labels, features = conditions(self.reference.shape, count)
-        if features is not None and self.held_out.features is not None:
-            features = self.held_out.features[np.arange(count) % len(self.held_out)]
-        return labels, features
+        return [parse(SpeedRow, row, "stored speed") for row in self.drift.remembered(key, measure)["rows"]]
 
     def peak_mib(self, node: Node, batch: int) -> float:
         """Peak memory of a process that draws one batch."""
@@ -210,19 +157,13 @@ class Measuring:
         """How well a classifier recognises what the engine and the reference draw; only of digits."""
         if self.recipe.tokens.source != "digits":
             return None
-        samples = self.recipe.bench.samples
-        labels, _ = self.conditions(samples)
+        labels, _ = self.drift.conditions(self.drift.samples)
 
         def measure() -> dict[str, Any]:
-            with self.listener.work(f"draw {samples} pictures with {node.name}") as progress:
-                progress(0, 2, {})
-                theirs = self.reference.draw_tokens(labels, seed=self.recipe.seed)
-                progress(1, 2, {})
-                own = self.making.engine(node).draw_tokens(labels, seed=self.recipe.seed)
-            return plain(self.classifier.compare(theirs, own, labels))
+            return plain(self.classifier.compare(self.drift.drawn(self.plan.reference), self.drift.drawn(node), labels))
 
-        key = digest("accuracy", MEASURED_BY, node.key, self.plan.reference.key, samples, self.recipe.seed)
-        return parse(ClassAccuracy, self.remembered(key, measure), "stored accuracy")
+        key = digest("accuracy", MEASURED_BY, node.key, self.plan.reference.key, self.drift.samples, self.recipe.seed)
+        return parse(ClassAccuracy, self.drift.remembered(key, measure), "stored accuracy")
 
     @cached_property
     def classifier(self) -> DigitClassifier:
@@ -244,15 +185,17 @@ class Measuring:
         reference_size = self.making.make(self.making.deployed(self.plan.reference)).size_bytes
         notes = dict(self.making.make(node).notes) if previous is not None else {}
         if node.form is not Form.TORCH:
-            notes[CACHED_LOOP] = self.cached_loop(node)
+            notes[CACHED_LOOP] = self.drift.cached_loop(node)
         measurement = Measurement(
             name=node.name,
             form=node.form.value,
             parameters=self.parameters[node.key],
             size_bytes=entry.size_bytes,
             size_share=entry.size_bytes / reference_size,
-            fidelity=self.fidelity(node, self.plan.reference) if previous else None,
-            fidelity_vs_previous=self.fidelity(node, previous) if previous else None,
+            fidelity=self.drift.fidelity(node, self.plan.reference) if previous else None,
+            fidelity_vs_previous=self.drift.fidelity(node, previous) if previous else None,
+            fidelity_drawn=self.drift.fidelity_drawn(node) if previous else None,
+            sampled=self.drift.sampled(node) if previous else None,
             speed=self.speed(node, previous),
             decoding=self.decoding(node),
             exact=node.setting.exact if node.setting else True,
@@ -266,7 +209,7 @@ class Measuring:
     def low_precision_share(self, node: Node) -> float:
         """Share of the matrix products' time that ran in low precision, from the runtime's own profile."""
         key = digest("low precision", MEASURED_BY, node.key, plain(environment()))
-        return self.remembered(
+        return self.drift.remembered(
             key,
             lambda: {"value": low_precision_share(self.making.engine(node).profile())},
         )["value"]
@@ -276,7 +219,7 @@ class Measuring:
         engine, bench, seed = self.making.engine(node), self.recipe.bench, self.recipe.seed
         if "generate" not in engine.manifest.files:
             return None
-        labels, features = self.conditions(min(bench.batch))
+        labels, features = self.drift.conditions(min(bench.batch))
 
         def measure() -> dict[str, Any]:
             with self.listener.work(f"draw with {node.name} in one file") as progress:
@@ -286,9 +229,4 @@ class Measuring:
         key = digest(
             "single file", MEASURED_BY, node.key, len(labels), bench.threads, bench.repeats, plain(environment())
         )
-        return parse(SingleFile, self.remembered(key, measure), "stored single file")
-
-
-def pixels_of(engine: Engine) -> decoding.Decode:
-    """Pictures (N, H, W, C) of tokens (N, T) by an engine's decoder, before they are clamped and rounded."""
-    return lambda tokens: engine.image_decoder.run(["pixels"], {"tokens": tokens})[0]
+        return parse(SingleFile, self.drift.remembered(key, measure), "stored single file")

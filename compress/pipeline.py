@@ -31,7 +31,7 @@ from compress.report.markdown import markdown
 from compress.settings import InputError, digest, plain
 from compress.store import ENTRY, Store, disk_error
 from compress.tokens import check_fits
-from compress.verdict import Breach, Verdict, judge
+from compress.verdict import Breach, Verdict, judge, no_evidence
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
@@ -141,6 +141,10 @@ class Run:
                 if not engine.not_built
                 for breach in judge(self.recipe.gate, engine, engine.name)
             ]
+        found = self.measuring.drift.evidence()
+        gates = [self.recipe.gate, *(node.gate for node in self.plan.nodes)]
+        if not found.sound and any(gate is not None and gate.judges_drift for gate in gates):
+            breaches.append(no_evidence(found, "reference"))
         self.store.note_user(self.recipe.path, [*self.making.entries])
         report = Report(
             verdict=Verdict.of(breaches),
@@ -149,6 +153,8 @@ class Run:
             reference=own,
             steps=tuple(steps),
             engines=tuple(engines),
+            floor=self.measuring.drift.floor(),
+            evidence=found,
             pictures=self.pictures,
         )
         reports.write(report, self.output)
@@ -173,6 +179,7 @@ class Run:
             class_accuracy=accuracy,
             low_precision_share=None if not_built else self.measuring.low_precision_share(last),
             single_file=self.measuring.single_file(last),
+            coupled=None if not_built else self.measuring.drift.coupled(last),
         )
         copy_engine(self.making.make(last).folder, folder, engine, self.provenance(chain))
         if not not_built:
@@ -187,7 +194,9 @@ class Run:
 
     def save_pictures(self, node: Node, path: Path) -> None:
         """Pictures of the reference and the engine side by side, drawn for the same classes with the same seeds."""
-        labels, features = self.measuring.conditions(PAIRED_PICTURES if self.reference.shape.classes else PAIRED_ROW)
+        labels, features = self.measuring.drift.conditions(
+            PAIRED_PICTURES if self.reference.shape.classes else PAIRED_ROW
+        )
         theirs = self.reference.generate(labels, self.recipe.seed, features=features)
         own = self.making.engine(node)
         tokens = own.draw_tokens(labels, self.recipe.seed, features=features)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from compress.measure import Measurement
+from compress.measure.evidence import LEAST_CONTRAST, Evidence
 from compress.measure.speed import SpeedRow
 from compress.settings import setting
 
@@ -39,11 +40,25 @@ class Gate:
     decoder_ssim: float | None = setting(
         None, doc="least SSIM of the image decoder against the reference's", low=0, high=1
     )
+    total_variation: float | None = setting(
+        None, doc="most total variation of what is drawn from, after guidance, temperature and cuts", low=0, high=1
+    )
+    flip_rate: float | None = setting(
+        None, doc="most tokens that fall differently with the same noise, a share", low=0, high=1
+    )
     decide: Literal["interval", "estimate"] = setting(
         "interval", doc="judge the unfavourable end of the 95 % interval, or the estimate itself"
     )
 
+    @property
+    def judges_drift(self) -> bool:
+        """Whether a limit of it is on drift from the reference's predictions."""
+        return any(getattr(self, key) is not None for key in OF_DRIFT)
 
+
+OF_FIDELITY = ("nll_drift", "kl", "agreement")
+OF_SAMPLED = ("total_variation", "flip_rate")
+OF_DRIFT = (*OF_FIDELITY, *OF_SAMPLED)
 # How a number of each kind is written.
 UNITS = {
     "nll_drift": "percent",
@@ -58,6 +73,8 @@ UNITS = {
     "low_precision_share": "percent",
     "decoder_psnr": "dB",
     "decoder_ssim": "plain",
+    "total_variation": "plain",
+    "flip_rate": "percent",
 }
 AT_LEAST = ("agreement", "speedup", "low_precision_share", "decoder_psnr", "decoder_ssim")
 
@@ -86,6 +103,11 @@ class Verdict:
     def of(cls, breaches: list[Breach]) -> Verdict:
         """The verdict that these breaches make."""
         return cls(not breaches, tuple(breaches))
+
+
+def no_evidence(found: Evidence, step: str) -> Breach:
+    """The breach of a comparison that cannot show drift: its gates are not kept, whatever was measured."""
+    return Breach(step, "evidence", found.contrast, LEAST_CONTRAST, f"{step}: this is no evidence: {found.reason}")
 
 
 @dataclass(frozen=True)
@@ -123,8 +145,10 @@ def judge(gate: Gate, measurement: Measurement, step: str) -> list[Breach]:
 def found(key: str, gate: Gate, measurement: Measurement) -> Iterator[Finding]:
     """What the measurement has to say of a gate's key: nothing, one finding, or one for each row of speed."""
     fidelity, accuracy = measurement.fidelity, measurement.class_accuracy
-    if key in ("nll_drift", "kl", "agreement") and fidelity is not None:
+    if key in OF_FIDELITY and fidelity is not None:
         yield Finding(getattr(fidelity, key), getattr(fidelity, f"{key}_ci95"))
+    elif key in OF_SAMPLED and (sampled := measurement.sampled) is not None:
+        yield Finding(getattr(sampled, key), getattr(sampled, f"{key}_ci95"))
     elif key == "max_abs_difference" and (nearer := measurement.fidelity_vs_previous or fidelity) is not None:
         yield Finding(nearer.max_abs_difference)
     elif key == "class_accuracy_drop" and accuracy is not None:

@@ -19,7 +19,7 @@ PACKAGES = ("compress", "export", "calibration")
 FLOORS = (
     ("cli", "__main__"),
     (
-        *("pipeline", "making", "measuring", "report", "preflight", "comparison", "catalogue", "doctor"),
+        *("pipeline", "making", "measuring", "drifting", "report", "preflight", "comparison", "catalogue", "doctor"),
         *("train", "train_tokenizer", "golden", "inspection", "editing"),
     ),
     ("recipe", "verdict", "plan"),

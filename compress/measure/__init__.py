@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compress.measure.classify import ClassAccuracy
+from compress.measure.coupled import Coupled
 from compress.measure.decoding import Decoding
 from compress.measure.fidelity import Fidelity
+from compress.measure.sampled import Sampled
 from compress.measure.single_file import SingleFile
 from compress.measure.speed import SpeedRow
 from compress.settings import setting
@@ -33,6 +35,10 @@ class Measurement:
         None, doc="share of matrix-product time that ran in low precision, by the runtime's profile", low=0, high=1
     )
     decoding: Decoding | None = setting(None, doc="the image decoder against the reference's; null in PyTorch form")
+    fidelity_drawn: Fidelity | None = setting(
+        None, doc="drift from the reference on pictures that the reference drew; null for the reference itself"
+    )
+    sampled: Sampled | None = setting(None, doc="drift of what is drawn from, after guidance, temperature and cuts")
     exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")
     notes: dict[str, Any] = field(default_factory=dict, metadata={"doc": "what the pass has to say of its work"})
     pays: str = setting("", doc="in words, why the step does not pay, or what it wins instead of speed; else empty")
@@ -45,4 +51,5 @@ class EngineMeasurement(Measurement):
     folder: str = setting("", doc="the engine's folder, relative to the report where it can be")
     target: str = setting("", doc="what it was exported for: onnxruntime, standard or tensorrt")
     single_file: SingleFile | None = setting(None, doc="the whole generation in one file; null where there is none")
+    coupled: Coupled | None = setting(None, doc="its pictures against the reference's of the same classes and noise")
     not_built: str = setting("", doc="why a runtime's own files were not built on this machine; empty if they were")

@@ -65,6 +65,15 @@ def bootstrap_mean(values: NDArray[np.float64], seed: int = 0, resamples: int = 
     return percentile_interval(values.mean(), resampled_means(values[:, None], seed, resamples)[:, 0])
 
 
+def pictures_needed(estimate: Estimate, pictures: int, half_width: float) -> int:
+    """About how many pictures an interval needs to be no wider than that to each side.
+
+    The width of a bootstrap interval of a mean falls with the square root of the number of pictures.
+    """
+    now = (estimate.high - estimate.low) / 2
+    return max(2, math.ceil(pictures * (now / half_width) ** 2))
+
+
 def median(values: NDArray[np.float64]) -> Estimate:
     """The median of independent values (N,) with its exact interval between two order statistics.
 

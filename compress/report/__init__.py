@@ -10,6 +10,8 @@ from typing import Any
 
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.environment import Environment
+from compress.measure.evidence import Evidence
+from compress.measure.floor import Floor
 from compress.settings import InputError, parse, plain, setting
 from compress.verdict import Verdict
 
@@ -27,6 +29,8 @@ class Report:
     reference: Measurement = setting(doc="the untouched model, which everything is compared with")
     steps: tuple[Measurement, ...] = setting(doc="the model after each pass, in order")
     engines: tuple[EngineMeasurement, ...] = setting(doc="the engines that the passes end in")
+    floor: Floor | None = setting(None, doc="drift of the reference from itself; null where it is no PyTorch model")
+    evidence: Evidence | None = setting(None, doc="whether the reference's predictions can show drift at all")
     pictures: dict[str, str] = field(
         default_factory=dict, metadata={"doc": "what a picture shows, and its file relative to the report"}
     )

@@ -19,7 +19,9 @@ def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
     assert result.verdict.passed
     assert result.fidelity.kl == 0
     assert result.fidelity.agreement == 1
-    assert result.stepwise_max_abs_difference < 1e-4
+    assert result.cached_loop.max_abs_difference < 1e-4
+    assert result.sampled.flip_rate == 0
+    assert result.evidence.sound
 
 
 def test_an_engine_that_drifts_breaks_its_gate_by_name(shared_run, checkpoint: Path) -> None:
@@ -58,3 +60,29 @@ def test_the_first_of_a_bench_is_the_reference(shared_run, checkpoint: Path) -> 
     ]
     assert rows[0].speed.speedup_vs_reference is None
     assert 0 < rows[1].speed.speedup_vs_reference < 1
+
+
+def test_pictures_that_the_reference_drew_need_no_tokens(shared_run, checkpoint: Path) -> None:
+    engine = str(shared_run.output / "engines" / "cpu")
+    result = compare(str(checkpoint), engine, None, "drawn", 6, threads=1, than=str(checkpoint))
+    assert (result.tokens, result.fidelity.pictures) == ("drawn", 6)
+    assert result.difference is not None
+    assert result.difference.kl == pytest.approx(result.fidelity.kl)
+    assert result.decoding is not None
+    assert result.decoding.psnr > 60, "the decoder was only exported"
+
+
+def test_gates_on_what_is_not_measured_are_refused_before_the_work(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match=r"^--gates: speedup is not measured by verify, which judges nll_drift, kl,"):
+        compare(str(checkpoint), str(checkpoint), Gate(speedup=1.5), "digits", 4, 1)
+
+
+def test_a_reference_with_an_untrained_head_is_no_evidence(tiny_model, tmp_path: Path) -> None:
+    model = tiny_model(classes=10, grid=(8, 8), vocabulary=17)
+    model.transformer.head.weight.data.zero_()
+    reference.save(model, tmp_path)
+    result = compare(str(tmp_path), str(tmp_path), None, "digits", 4, 1)
+    assert not result.verdict.passed
+    (breach,) = result.verdict.breaches
+    assert breach.measurement == "evidence"
+    assert "this is no evidence: the reference's predictions are flat (100.00 %" in breach.text

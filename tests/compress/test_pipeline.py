@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from compress import measuring, pipeline, recipe
+from compress import drifting, measuring, pipeline, recipe
 from compress import plan as plans
 from compress.artifact import Form
 from compress.listener import Silent
@@ -107,7 +107,7 @@ def test_a_second_run_makes_and_measures_nothing(
     finished, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "paired", lambda *args, **kwargs: pytest.fail("timed again"))
-    monkeypatch.setattr(measuring, "fidelity", lambda *args, **kwargs: pytest.fail("compared again"))
+    monkeypatch.setattr(drifting, "fidelity", lambda *args, **kwargs: pytest.fail("compared again"))
     monkeypatch.setattr(measuring, "peak_mib", lambda *args, **kwargs: pytest.fail("weighed again"))
     monkeypatch.setattr(pipeline, "rehearse", lambda *args, **kwargs: pytest.fail("rehearsed for nothing"))
     before = (finished.output / "report.json").read_text()
@@ -275,3 +275,17 @@ def test_an_image_decoder_is_measured_beside_the_reference_s_and_judged(tmp_path
 def test_grey_levels_have_the_reference_s_decoder(shared_run) -> None:
     assert shared_run.report.steps[-1].decoding.equal
     assert "## Image decoder" not in (shared_run.output / "report.md").read_text()
+
+
+def test_drift_is_looked_at_from_every_side(shared_run) -> None:
+    report = shared_run.report
+    engine = report.engines[0]
+    assert report.evidence.sound
+    assert report.floor.runtime.kl < 1e-6 < report.floor.bf16.kl
+    assert engine.fidelity_drawn.pictures == 20
+    assert engine.sampled.pictures == 20
+    assert engine.sampled.guidance == pytest.approx(report.engines[0].sampled.guidance)
+    assert (engine.coupled.pictures, engine.coupled.tokens) == (20, 64)
+    assert engine.coupled.edit_rate > 0, "the engine is another model"
+    assert report.steps[0].fidelity.curve.axis == "position"
+    assert len(report.steps[0].fidelity.curve.at) == 64

@@ -5,8 +5,10 @@ import pytest
 
 from compress.measure import Measurement
 from compress.measure.classify import ClassAccuracy
+from compress.measure.curve import Curve
 from compress.measure.decoding import Decoding, same
 from compress.measure.fidelity import Fidelity
+from compress.measure.sampled import Sampled
 from compress.measure.speed import SpeedRow
 from compress.settings import InputError, parse
 from compress.verdict import UNITS, Gate, Verdict, judge
@@ -25,12 +27,24 @@ FIDELITY = Fidelity(
     kl=0.02,
     kl_ci95=(0.015, 0.026),
     kl_p99=0.1,
+    kl_reverse=0.02,
+    kl_reverse_ci95=(0.015, 0.026),
+    total_variation=0.05,
+    total_variation_ci95=(0.04, 0.06),
+    agreement_top5=0.99,
+    agreement_top5_ci95=(0.98, 1.0),
+    agreement_weighted=0.97,
+    agreement_weighted_ci95=(0.96, 0.98),
+    curve=Curve("position", (0.0,), (0.02,), (0.015,), (0.026,)),
     agreement=0.95,
     agreement_ci95=(0.94, 0.96),
     max_abs_difference=0.5,
 )
 ACCURACY = ClassAccuracy(300, 0.93, (0.9, 0.95), 0.95, (0.92, 0.97), 0.02, (-0.005, 0.045), 0.99, (0.97, 1.0))
 
+SAMPLED = Sampled(
+    10, 1.5, 1.0, 0, 1.0, 0.03, (0.02, 0.04), 0.06, (0.05, 0.07), 0.9, (0.88, 0.92), 0.07, (0.06, 0.08), 0.11
+)
 DECODING = Decoding(10, False, 40.0, (39.0, 41.0), 36.0, 0.98, (0.97, 0.99), 50, 200)
 
 
@@ -48,6 +62,7 @@ MEASURED = Measurement(
     size_bytes=50,
     size_share=0.5,
     fidelity=FIDELITY,
+    sampled=SAMPLED,
     speed=(speed(8, 1.5, ms=200.0), speed(1, 2.0)),
     class_accuracy=ACCURACY,
     low_precision_share=0.8,

@@ -4,7 +4,7 @@ import torch
 from scipy.special import rel_entr, softmax
 from torch.nn import functional
 
-from compress.measure.fidelity import fidelity
+from compress.measure.fidelity import difference, fidelity
 
 
 def example(pictures=12, tokens=5, vocabulary=7, noise=0.3, seed=0):
@@ -123,3 +123,37 @@ def test_a_picture_of_which_nothing_is_asked_is_refused():
     scored[3] = False
     with pytest.raises(ValueError, match="a picture has no token that is scored"):
         fidelity(reference, candidate, targets, scored=scored)
+
+
+def test_the_other_ways_to_look_at_a_token_are_scipys_and_numpys():
+    reference, candidate, targets = example(vocabulary=20, noise=0.8)
+    found = fidelity(reference, candidate, targets)
+    p, q = (softmax(logits.astype(np.float64), axis=-1) for logits in (reference, candidate))
+    assert found.kl_reverse == pytest.approx(rel_entr(q, p).sum(axis=-1).mean())
+    assert found.total_variation == pytest.approx(np.abs(p - q).sum(axis=-1).mean() / 2)
+    five = np.argsort(-q, axis=-1)[..., :5]
+    assert found.agreement_top5 == pytest.approx((five == p.argmax(-1)[..., None]).any(axis=-1).mean())
+    ranked = np.sort(p, axis=-1)
+    margin = ranked[..., -1] - ranked[..., -2]
+    agreeing = p.argmax(-1) == q.argmax(-1)
+    assert found.agreement_weighted == pytest.approx((margin * agreeing).sum() / margin.sum())
+    assert found.agreement_weighted > found.agreement, "wide margins fall less often"
+
+
+def test_flat_predictions_agree_where_there_is_no_margin():
+    flat = np.zeros((3, 2, 4))
+    candidate = flat + np.array([0, 1, 0, 0])
+    assert fidelity(flat, candidate, np.zeros((3, 2), dtype=int)).agreement_weighted == 1
+
+
+def test_two_candidates_are_compared_picture_by_picture():
+    reference, near, targets = example(pictures=60, noise=0.3)
+    _, far, _ = example(pictures=60, noise=0.32)
+    found = difference(reference, near, far, targets)
+    alone = [fidelity(reference, each, targets) for each in (near, far)]
+    assert found["kl"].value == pytest.approx(alone[0].kl - alone[1].kl)
+    assert found["nll"].value == pytest.approx(alone[0].nll - alone[1].nll)
+    assert found["kl"].high < 0, "the paired interval leaves out zero"
+    assert alone[0].kl_ci95[1] > alone[1].kl_ci95[0], "though the intervals of the two overlap"
+    same = difference(reference, near, near, targets)
+    assert same["kl"].ci95 == (0, 0)
