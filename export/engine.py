@@ -70,8 +70,21 @@ class Engine(Shaped):
         folder = Path(path)
         return cls(folder, Manifest.load(folder), threads)
 
-    def _open(self, file: str, options: onnxruntime.SessionOptions | None = None) -> onnxruntime.InferenceSession:
-        path = self.folder / self.manifest.files[file]
+    def run_variant(
+        self, path: Path, outputs: Sequence[str], inputs: NDArray[np.int64], features: NDArray[np.float32] | None
+    ) -> list[NDArray[Any]]:
+        """Outputs of another version of the decode graph, in one call for all tokens of inputs (N, 1 + ...)."""
+        session = self._open("decode", path=path)
+        taken, feeds = {each.name for each in session.get_inputs()}, self.feeds(inputs, features)
+        wanted = list(dict.fromkeys(name for name in outputs if name not in feeds))
+        made = session.run(wanted, {name: value for name, value in feeds.items() if name in taken})
+        found = feeds | dict(zip(wanted, made, strict=True))
+        return [found[name] for name in outputs]
+
+    def _open(
+        self, file: str, options: onnxruntime.SessionOptions | None = None, path: Path | None = None
+    ) -> onnxruntime.InferenceSession:
+        path = path or self.folder / self.manifest.files[file]
         options = options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
@@ -231,7 +244,7 @@ class Engine(Shaped):
             rows = slice(start, start + size)
             padded = filled_up(inputs[rows], self.manifest.fixed_batch or 1)
             text = None if features is None else filled_up(features[rows], self.manifest.fixed_batch or 1)
-            made = self.sessions.decode.run(["logits"], self._whole(padded, text))[0]
+            made = self.sessions.decode.run(["logits"], self.feeds(padded, text))[0]
             logits.append(made[: len(inputs[rows])])
         whole = np.concatenate(logits)
         return whole[:, self.shape.prefix - 1 :] if self.shape.order == "causal" else whole
@@ -242,7 +255,7 @@ class Engine(Shaped):
         """Keys and values (N, K, L, d) behind all of the inputs (N, 1 + ...), by the names `0.key`, `0.value`, ..."""
         names = [f"{layer}.{part}" for layer in range(len(self.manifest.kv_heads)) for part in ("key", "value")]
         outputs = [f"present.{name}" for name in names]
-        return dict(zip(names, self.sessions.decode.run(outputs, self._whole(inputs, features)), strict=True))
+        return dict(zip(names, self.sessions.decode.run(outputs, self.feeds(inputs, features)), strict=True))
 
     def score_stepwise(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
@@ -298,7 +311,7 @@ class Engine(Shaped):
         inside = self.manifest.sampling and self.sampler.serves(sampler)
         return Inside(loop) if inside and isinstance(loop, (Loop, FedLoop)) else Outside(loop, self.shape)
 
-    def _whole(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
+    def feeds(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
         """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
         shape, count = self.shape, len(inputs)
         labels, tokens = inputs[:, 0] - shape.first_class, inputs

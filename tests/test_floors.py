@@ -19,7 +19,19 @@ PACKAGES = ("compress", "export", "calibration")
 FLOORS = (
     ("cli", "__main__"),
     (
-        *("pipeline", "making", "measuring", "drifting", "report", "preflight", "comparison", "catalogue", "doctor"),
+        *(
+            "pipeline",
+            "making",
+            "measuring",
+            "drifting",
+            "report",
+            "preflight",
+            "comparison",
+            "bisect",
+            "selftest",
+            "catalogue",
+            "doctor",
+        ),
         *("train", "train_tokenizer", "golden", "inspection", "editing"),
     ),
     ("recipe", "verdict", "plan"),

@@ -12,6 +12,7 @@ from compress.cli.engines import bench, generate, profile, report, to_optimum, t
 from compress.cli.group import Group
 from compress.cli.listings import doctor, passes, store
 from compress.cli.models import models
+from compress.cli.numerics import bisect
 from compress.cli.recipes import plan, run, train
 
 
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 for verb in (
-    *(run, plan, train, tokens, generate, verify, bench, profile, to_optimum),
+    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum),
     *(report, passes, models, store, doctor),
 ):
     main.add_command(verb)

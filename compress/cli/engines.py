@@ -132,6 +132,32 @@ def wanted(
     return np.array(whole_numbers(labels, "--labels", "3,1,4"), dtype=np.int64), None
 
 
+def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """Try the verifier on planted faults and on an equal model, and leave with the result."""
+    if not asked or context.resilient_parsing:
+        return
+    from compress import selftest
+
+    with Terminal().work("self-test") as progress:
+        found = selftest.run(report=lambda done, count: progress(done, count, {}))
+    print_rows(
+        "planted faults",
+        ["fault", "noticed by", "planted in", "localised in", ""],
+        [
+            [each.fault, ", ".join(each.noticed) or "nothing", each.planted_in or "–", each.localised or "–",
+             "caught" if each.caught else "MISSED"]
+            for each in found.faults
+        ],
+    )  # fmt: skip
+    click.echo(
+        f"95 % intervals of the difference between two halves of the same scores left out 0 in "
+        f"{found.intervals_missed} of {found.trials} trials; 5 of 100 are expected"
+    )
+    click.echo(f"stated rate of false alarms: at most {100 * selftest.STATED_RATE:g} of 100")
+    click.echo(found.words())
+    context.exit(0 if found.passed else BREACH)
+
+
 @click.command()
 @example("compress verify digits runs/quickstart/engines/cpu --gates gates.yaml --json")
 @click.argument("reference")
@@ -145,6 +171,14 @@ def wanted(
     help="'digits', a TokenSet (.npz), or 'drawn': pictures that the reference draws.",
 )
 @click.option("--held-out", type=click.IntRange(2), default=None, help="Pictures that are scored.  [default: all]")
+@click.option(
+    "--self-test",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=self_test,
+    help="Plant faults into models and see that the verifier finds every one; needs no arguments.",
+)
 @click.option("--than", help="Another candidate: is the first one closer to the reference than this one?")
 @threads_option
 @json_option

@@ -78,7 +78,11 @@ class ImageModel(Shaped):
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """The same logits (N, T, O) step by step as when drawing, through the KV cache where there is one."""
-        return score_stepwise(TorchRunner(self.transformer), inputs, self.shape, features)
+        return score_stepwise(self.runner(), inputs, self.shape, features)
+
+    def runner(self) -> TorchRunner:
+        """What runs it step by step."""
+        return TorchRunner(self.transformer)
 
     def draw_tokens(
         self,
@@ -93,7 +97,7 @@ class ImageModel(Shaped):
 
         `first` is the number of the first picture among all of this seed.
         """
-        drawer = Outside(TorchRunner(self.transformer), self.shape)
+        drawer = Outside(self.runner(), self.shape)
         return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known, first)
 
     def generate(

@@ -159,3 +159,23 @@ def test_profile_shows_where_the_time_goes(engine: Path, invoke: Callable[..., R
     shown = invoke("profile", engine, "--threads", 1)
     assert "of the limit" in shown.stdout
     assert "attention" in shown.stdout
+
+
+def test_bisect_names_where_an_engine_departs(engine: Path, checkpoint: Path, invoke: Callable[..., Result]) -> None:
+    result = invoke("bisect", engine, engine, "--pictures", 2, "--threads", 1)
+    assert result.exit_code == 0, result.output
+    assert "no layer departs" in result.stdout
+    other = invoke("bisect", checkpoint, engine, "--pictures", 2, "--threads", 1, "--json")
+    assert other.exit_code == 1
+    assert json.loads(other.stdout)["departs"] == "embedding", "it was distilled"
+
+
+def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    from compress import selftest
+
+    for caught, code in ((True, 0), (False, 1)):
+        row = selftest.Caught("two heads swapped", ("one pass",) * caught, "", "")
+        monkeypatch.setattr(selftest, "run", lambda report, row=row: selftest.SelfTest((row,), 0, 100, 4))
+        result = invoke("verify", "--self-test")
+        assert result.exit_code == code
+        assert result.stdout.splitlines()[-1] == f"caught {int(caught)} of 1; false alarms 0 of 100"

@@ -22,6 +22,7 @@ VERBS = [
     "tokens",
     "generate",
     "verify",
+    "bisect",
     "bench",
     "profile",
     "to-optimum",

@@ -1,0 +1,58 @@
+"""The verb that looks inside: bisect."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from compress.cli.group import BREACH, example, json_option, threads_option
+from compress.cli.terminal import print_json, print_rows
+
+
+@click.command()
+@example("compress bisect digits runs/quickstart/engines/cpu --pictures 8")
+@click.argument("reference")
+@click.argument("candidate")
+@click.option(
+    "--tokens", "source", default="digits", show_default=True, help="'digits', a TokenSet (.npz), or 'drawn'."
+)
+@click.option("--pictures", type=click.IntRange(2), default=8, show_default=True, help="Pictures that both read.")
+@threads_option
+@json_option
+def bisect(reference: str, candidate: str, source: str, pictures: int, threads: int, as_json: bool) -> None:
+    """Find the first layer, and inside it the first operator, whose output departs from the reference's.
+
+    Each of the two is a shipped model, a checkpoint or an engine folder. Exits with 1 if a layer departs.
+    """
+    from compress.bisect import bisect as run
+    from compress.candidate import open_candidate
+    from compress.comparison import check_alike, questions
+
+    theirs, own = open_candidate(reference, threads), open_candidate(candidate, threads)
+    check_alike(own, candidate, theirs, reference)
+    found = run(theirs, own, (reference, candidate), questions(theirs, source, pictures, 0))
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(
+            f"the stream behind each layer, {candidate} against {reference}",
+            ["layer", "relative error", "SQNR dB", "cosine", ""],
+            [
+                [row.name, f"{row.relative_error:.3g}", f"{row.sqnr_db:.1f}", f"{row.cosine:.6f}",
+                 "departs" if row.name == found.departs else ""]
+                for row in found.layers
+            ],
+        )  # fmt: skip
+        if found.operators:
+            print_rows(
+                f"inside {found.departs}, in order of running",
+                ["operator", "relative error", ""],
+                [
+                    [row.name, f"{row.relative_error:.3g}", "departs" if row.name == found.operator else ""]
+                    for row in found.operators
+                ],
+            )
+        click.echo(f"departs in {found.departs}" + (f", first at {found.operator}" if found.operator else "")
+                   if found.departs else "no layer departs")  # fmt: skip
+    sys.exit(BREACH if found.departs else 0)

@@ -1,0 +1,44 @@
+"""Streams of a candidate against those of the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.measure.layers import HIGHEST_SQNR, layers, relative_error, states_of
+from compress.models.examples import examples
+from compress.passes import Context, find
+from compress.settings import parse
+from export.engine import Engine
+
+
+def test_a_case_worked_by_hand() -> None:
+    reference = [np.ones((1, 1, 4), dtype=np.float32), np.array([[[3.0, 4.0]]], dtype=np.float32)]
+    candidate = [reference[0], np.array([[[3.0, 4.5]]], dtype=np.float32)]
+    first, second = layers(reference, candidate)
+    assert (first.name, first.cosine, first.relative_error, first.sqnr_db) == ("embedding", 1, 0, HIGHEST_SQNR)
+    assert second.name == "blocks.0"
+    assert second.relative_error == pytest.approx(0.1)
+    assert second.sqnr_db == pytest.approx(20)
+    assert second.cosine == pytest.approx((9 + 18) / (5 * np.hypot(3, 4.5)))
+
+
+def test_streams_that_do_not_pair_up_are_refused() -> None:
+    one = [np.zeros((1, 1, 4), dtype=np.float32)]
+    with pytest.raises(ValueError, match="2 and 1 streams do not pair up"):
+        layers(one, one * 2)
+    assert relative_error(one[0], one[0] + 1) == 1, "of a silent reference any sound is all error"
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"positions": "learned", "modulation": "class"}])
+def test_an_engine_shows_the_streams_of_pytorch(changes, fused, tiny_model, tiny_tokens, tmp_path) -> None:
+    model = tiny_model(**changes, **({} if changes else {"width": 64, "head_width": 16}))
+    asked = examples(model.shape, tiny_tokens.part("held_out", 3))
+    current = model
+    for name, settings in [("export", {"target": "onnxruntime"}), *([("fuse", {})] if fused else [])]:
+        current = parse(find(name, "t"), settings, name).run(current, Context(model, tiny_tokens, 2, 0, tmp_path)).model
+    current.save(tmp_path)
+    made = layers(states_of(model, asked), states_of(Engine.load(tmp_path, threads=1), asked))
+    assert len(made) == 3
+    assert all(each.relative_error < 1e-5 for each in made)

@@ -1,0 +1,88 @@
+"""Where two models part."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from compress.bisect import bisect, first_departure
+from compress.models.examples import asked, examples
+from compress.passes import Context, find
+from compress.settings import InputError, parse
+from export.engine import Engine
+
+NAMES = ("reference", "candidate")
+KINDS = {
+    "causal": {},
+    "masked": {"order": "masked", "positions": "learned"},
+    "next-scale": {"order": "next-scale", "positions": "learned", "modulation": "class", "scales": (1, 2, 4),
+                   "grid": (4, 4), "latent_width": 8},
+}  # fmt: skip
+
+
+def damaged(model, layer: int, name: str):
+    made = model.with_transformer(copy.deepcopy(model.transformer))
+    made.transformer.get_submodule(f"blocks.{layer}.{name}").weight.data.mul_(1.3)
+    return made
+
+
+def questions(model):
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(0, model.shape.vocabulary, (3, model.shape.length))
+    return asked(model.shape, tokens, np.arange(3), 0)
+
+
+@pytest.mark.parametrize("name", ["attention.key", "attention.output", "ffn.up"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_module_is_named_in_every_layer_and_order(kind, layer, name, tiny_model) -> None:
+    model = tiny_model(layers=3, **KINDS[kind])
+    found = bisect(model, damaged(model, layer, name), NAMES, questions(model))
+    assert found.departs == f"blocks.{layer}"
+    assert found.operator == f"blocks.{layer}.{name}"
+    assert [row.relative_error for row in found.layers[: layer + 1]] == [0.0] * (layer + 1)
+
+
+def test_equal_models_depart_nowhere(tiny_model) -> None:
+    model = tiny_model()
+    found = bisect(model, model, NAMES, questions(model))
+    assert (found.departs, found.operator, found.operators) == ("", "", ())
+
+
+def test_a_damaged_embedding_has_no_operators(tiny_model) -> None:
+    model = tiny_model()
+    made = model.with_transformer(copy.deepcopy(model.transformer))
+    made.transformer.embedding.weight.data.mul_(1.1)
+    found = bisect(model, made, NAMES, questions(model))
+    assert (found.departs, found.operators) == ("embedding", ())
+
+
+def test_two_engines_part_at_a_node(tiny_model, tiny_tokens, tmp_path) -> None:
+    engines = []
+    model = tiny_model(layers=3)
+    for index, each in enumerate((model, damaged(model, 1, "ffn.down"))):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        context = Context(each, tiny_tokens, 2, 0, folder)
+        parse(find("export", "t"), {"target": "onnxruntime"}, "t").run(each, context).model.save(folder)
+        engines.append(Engine.load(folder, threads=1))
+    given = examples(model.shape, tiny_tokens.part("held_out", 3))
+    found = bisect(*engines, NAMES, given)
+    assert found.departs == "blocks.1"
+    assert "ffn/down" in found.operator
+    mixed = bisect(model, engines[1], NAMES, given)
+    assert (mixed.departs, mixed.operators) == ("blocks.1", ())
+
+
+def test_error_that_grows_gently_was_made_before() -> None:
+    assert first_departure([0.0, 1e-6, 2e-2, 9e-2, 3e-1]) == 2
+    assert first_departure([1e-6, 8e-6, 7e-5]) is None
+
+
+def test_a_pruned_model_cannot_be_followed(tiny_model) -> None:
+    model = tiny_model(layers=3)
+    pattern = r"candidate: 3 and 4 streams do not pair up.*pruned models cannot be followed"
+    with pytest.raises(InputError, match=pattern):
+        bisect(model, tiny_model(layers=2), NAMES, questions(model))
