@@ -105,9 +105,10 @@ class Drifting:
         """The reference's own logits (N, T, V) of these."""
         return self.reference.score(self.asked_of_drawn.inputs, self.asked_of_drawn.features)
 
-    def drawn(self, node: Node) -> NDArray[np.int64]:
-        """Tokens (N, T) of pictures that a node draws, each class in turn, with the recipe's seed."""
+    def drawn(self, node: Node, other_seed: int = 0) -> NDArray[np.int64]:
+        """Tokens (N, T) of pictures that a node draws, each class in turn, with the recipe's seed or one behind it."""
         labels, features = self.conditions(self.samples)
+        seed = self.recipe.seed + other_seed
         drawer: Candidate = self.reference if node is self.plan.reference else self.candidate(node)
 
         def draw() -> dict[str, Any]:
@@ -117,10 +118,10 @@ class Drifting:
                     progress(start, len(labels), {})
                     rows = slice(start, start + AT_ONCE)
                     text = None if features is None else features[rows]
-                    parts.append(drawer.draw_tokens(labels[rows], self.recipe.seed, features=text, first=start))
+                    parts.append(drawer.draw_tokens(labels[rows], seed, features=text, first=start))
             return {"tokens": np.concatenate(parts).tolist()}
 
-        key = digest("drawn", MEASURED_BY, node.key, len(labels), self.recipe.seed, self.held_out.fingerprint())
+        key = digest("drawn", MEASURED_BY, node.key, len(labels), seed, self.held_out.fingerprint())
         return np.array(self.remembered(key, draw)["tokens"], dtype=np.int64)
 
     def coupled(self, node: Node) -> Coupled:

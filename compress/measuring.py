@@ -13,7 +13,9 @@ from compress.making import Making
 from compress.measure import Measurement, decoding
 from compress.measure.classify import ClassAccuracy, DigitClassifier
 from compress.measure.decoding import Decoding
+from compress.measure.distribution import Distribution, distances
 from compress.measure.environment import environment
+from compress.measure.features import Extractor, of_classifier, of_tokenizer
 from compress.measure.memory import peak_mib
 from compress.measure.single_file import SingleFile, single_file
 from compress.measure.speed import SpeedRow, paired
@@ -164,6 +166,30 @@ class Measuring:
 
         key = digest("accuracy", MEASURED_BY, node.key, self.plan.reference.key, self.drift.samples, self.recipe.seed)
         return parse(ClassAccuracy, self.drift.remembered(key, measure), "stored accuracy")
+
+    def distribution(self, node: Node) -> Distribution | None:
+        """What an engine draws as a set against what the reference draws, beside the reference against itself."""
+        extractor = self.extractor
+        if extractor is None:
+            return None
+        seed, shape, drift, origin = self.recipe.seed, self.reference.shape, self.drift, self.plan.reference
+
+        def measure() -> dict[str, Any]:
+            theirs, own, again = drift.drawn(origin), drift.drawn(node, 1), drift.drawn(origin, 1)
+            held = extractor.features(theirs)
+            grid = None if shape.scales else shape.grid
+            found = [distances(held, extractor.features(tokens), theirs, tokens, grid, seed) for tokens in (own, again)]
+            return plain(Distribution(extractor.name, held.shape[1], len(theirs), *found))
+
+        key = digest("distribution", MEASURED_BY, extractor.name, node.key, origin.key, drift.samples, seed)
+        return parse(Distribution, drift.remembered(key, measure), "stored distribution")
+
+    @cached_property
+    def extractor(self) -> Extractor | None:
+        """The features that are on hand: of the digit classifier, or of the tokenizer's image encoder."""
+        if self.recipe.tokens.source == "digits":
+            return of_classifier(self.classifier)
+        return of_tokenizer(self.reference) if isinstance(self.reference, ImageModel) else None
 
     @cached_property
     def classifier(self) -> DigitClassifier:

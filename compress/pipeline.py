@@ -180,6 +180,7 @@ class Run:
             low_precision_share=None if not_built else self.measuring.low_precision_share(last),
             single_file=self.measuring.single_file(last),
             coupled=None if not_built else self.measuring.drift.coupled(last),
+            distribution=None if not_built else self.measuring.distribution(last),
         )
         copy_engine(self.making.make(last).folder, folder, engine, self.provenance(chain))
         if not not_built:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from compress.artifact import Form
 from compress.models.families import Source
@@ -118,3 +119,14 @@ def test_every_link_resolves(page: Path) -> None:
 def test_every_file_that_the_architecture_names_exists() -> None:
     for path in re.findall(r"`((?:compress|export|calibration|tests)/[\w./]+)`", text("architecture.md")):
         assert (ROOT / path).exists(), path
+
+
+def test_the_workflow_for_a_ci_is_yaml_and_its_command_exists() -> None:
+    from compress.cli import main
+
+    workflow = yaml.safe_load(re.search(r"```yaml\n(name: drift.*?)```", text("ci.md"), re.S).group(1))  # type: ignore[union-attr]
+    commands = [step["run"] for step in workflow["jobs"]["verify"]["steps"] if "compress " in step.get("run", "")]
+    (command,) = commands
+    _, verb, *rest = command.split()
+    known = {name for option in main.commands[verb].params for name in option.opts}
+    assert {each for each in rest if each.startswith("--")} <= known

@@ -179,6 +179,8 @@ def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -
     callback=self_test,
     help="Plant faults into models and see that the verifier finds every one; needs no arguments.",
 )
+@click.option("--junit", type=click.Path(path_type=Path), help="Write a JUnit XML file: a case for each gate.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write a summary in Markdown.")
 @click.option("--than", help="Another candidate: is the first one closer to the reference than this one?")
 @threads_option
 @json_option
@@ -189,6 +191,8 @@ def verify(
     source: str,
     held_out: int | None,
     than: str | None,
+    junit: Path | None,
+    markdown: Path | None,
     threads: int,
     as_json: bool,
 ) -> None:
@@ -198,12 +202,17 @@ def verify(
     if the reference's predictions are such that no drift could show.
     """
     from compress.comparison import compare
+    from compress.report import junit as reports
     from compress.settings import parse
     from compress.strict_yaml import read_yaml
     from compress.verdict import Gate
 
     gate = parse(Gate, read_yaml(gates), f"{gates}:") if gates else None
     result = compare(reference, candidate, gate, source, held_out, threads, than)
+    if junit is not None:
+        junit.write_text(reports.junit(result, gate), encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(reports.summary(result, gate, drift_rows(result)), encoding="utf-8")
     if as_json:
         print_json(result)
     else:
@@ -255,9 +264,10 @@ def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_j
 
     print_rows(
         f"{threads} threads, {repeats} interleaved rounds; the first engine is the reference",
-        ["engine", "runtime", "batch", "ms per token", "images/s", "speedup"],
+        ["engine", "runtime", "batch", "ms", "p95 ms", "noise", "ms per token", "images/s", "speedup"],
         [
-            [row.engine, row.speed.runtime, str(row.speed.batch), f"{row.speed.ms_per_token:.3f}",
+            [row.engine, row.speed.runtime, str(row.speed.batch), f"{row.speed.median_ms:.1f}",
+             f"{row.speed.p95_ms or 0:.1f}", f"{row.speed.noise or 0:.1%}", f"{row.speed.ms_per_token:.3f}",
              f"{row.speed.images_per_second:.2f}",
              words(row.speed.speedup_vs_reference, row.speed.speedup_vs_reference_ci95)]
             for row in rows

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from compress.measure.classify import ClassAccuracy
 from compress.measure.coupled import Coupled
 from compress.measure.decoding import Decoding
+from compress.measure.distribution import Distribution
 from compress.measure.fidelity import Fidelity
 from compress.measure.sampled import Sampled
 from compress.measure.single_file import SingleFile
@@ -52,4 +53,7 @@ class EngineMeasurement(Measurement):
     target: str = setting("", doc="what it was exported for: onnxruntime, standard or tensorrt")
     single_file: SingleFile | None = setting(None, doc="the whole generation in one file; null where there is none")
     coupled: Coupled | None = setting(None, doc="its pictures against the reference's of the same classes and noise")
+    distribution: Distribution | None = setting(
+        None, doc="its pictures as a set against the reference's; null where no features are on hand"
+    )
     not_built: str = setting("", doc="why a runtime's own files were not built on this machine; empty if they were")

@@ -13,12 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.measure.statistics import FEWEST_VALUES, Estimate, median
 from compress.settings import setting
 
 WARMUP_ROUNDS = 8  # at most; caches, allocators and clock speed settle within two or three
 STILL_FASTER = 0.95  # a warm-up round that beats all earlier ones by more than 5 % says that there is more to come
+MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+FAR = 3.0
+NOISY = 0.1  # above this a row's own times say little, and only paired ratios do
 NO_CHANGE = "no measurable change"
 
 
@@ -39,6 +43,9 @@ class SpeedRow:
     speedup_vs_baseline: float | None = setting(None, doc="the same against eager PyTorch; null where not timed")
     speedup_vs_baseline_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
     peak_mib: float | None = setting(None, doc="peak resident memory of a fresh process that draws one such batch, MiB")
+    p95_ms: float | None = setting(None, doc="95th percentile of the rounds, milliseconds")
+    noise: float | None = setting(None, doc="scaled median absolute deviation of the rounds divided by their median")
+    outliers: int = setting(0, doc="rounds further than 3 scaled median absolute deviations from the median", low=0)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class Timings:
         `reference`, `previous` and `baseline` name the runners that it is compared with; with itself it is not.
         """
         own = self.median_ms(name)
+        p95, noise, outliers = spread(np.array(self.seconds[name]))
         over_reference, over_previous, over_baseline = (
             self.speedup(name, other) if other and other != name else None for other in (reference, previous, baseline)
         )
@@ -89,7 +97,22 @@ class Timings:
             speedup_vs_baseline=over_baseline.value if over_baseline else None,
             speedup_vs_baseline_ci95=over_baseline.ci95 if over_baseline else None,
             peak_mib=peak_mib,
+            p95_ms=1e3 * p95,
+            noise=noise,
+            outliers=outliers,
         )
+
+
+def spread(seconds: NDArray[np.float64]) -> tuple[float, float, int]:
+    """95th percentile, noise and outliers of rounds (N,).
+
+    Noise is the median absolute deviation, scaled to the standard deviation of a normal distribution, divided by the
+    median: a few disturbed rounds do not move it.
+    """
+    middle = float(np.median(seconds))
+    deviation = MAD_TO_DEVIATION * float(np.median(np.abs(seconds - middle)))
+    far = int((np.abs(seconds - middle) > FAR * deviation).sum()) if deviation else 0
+    return float(np.quantile(seconds, 0.95)), deviation / middle, far
 
 
 def paired(

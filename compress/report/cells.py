@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.decoding import Decoding
+from compress.measure.distribution import Distribution
 from compress.measure.single_file import SingleFile
-from compress.measure.speed import SpeedRow, words
+from compress.measure.speed import NOISY, SpeedRow, words
 from compress.report import Report
 from compress.report.pays import DOES_NOT_PAY
 
@@ -64,6 +65,8 @@ def flags(model: Measurement) -> list[str]:
         )
     if (decoding := model.decoding) is not None and not decoding.equal:
         said.append(decoder(decoding))
+    if isinstance(model, EngineMeasurement) and model.distribution is not None:
+        said.append(as_sets(model.distribution))
     if fused := model.notes.get("fused"):
         said.append("fused " + ", ".join(f"{name} {count}" for name, count in fused.items()))
     if isinstance(model, EngineMeasurement) and model.single_file is not None:
@@ -75,9 +78,21 @@ def flags(model: Measurement) -> list[str]:
             if hoisted["nodes"]
             else "hoisted nothing: no weights are read for the class or the text alone"
         )
+    if noisy := [row.batch for row in model.speed if row.noise is not None and row.noise > NOISY]:
+        said.append(f"the machine was noisy at batch {', '.join(map(str, dict.fromkeys(noisy)))}: trust ratios only")
     if isinstance(model, EngineMeasurement) and model.not_built:
         said.append(f"not built: {model.not_built}")
     return said
+
+
+def as_sets(found: Distribution) -> str:
+    """How far the pictures are from the reference's as a set, in one phrase."""
+    own, floor = found.own, found.floor
+    thin = ", too few pictures for as many features" if found.thin else ""
+    return (
+        f"FD-{found.features} {own.frechet:.3g} ({own.frechet_ci95[0]:.3g} to {own.frechet_ci95[1]:.3g}; the reference "
+        f"against itself {floor.frechet:.3g}) over {found.pictures} pictures{thin}"
+    )
 
 
 def in_one_file(found: SingleFile) -> str:

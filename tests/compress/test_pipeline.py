@@ -289,3 +289,7 @@ def test_drift_is_looked_at_from_every_side(shared_run) -> None:
     assert engine.coupled.edit_rate > 0, "the engine is another model"
     assert report.steps[0].fidelity.curve.axis == "position"
     assert len(report.steps[0].fidelity.curve.at) == 64
+    assert engine.distribution.features == "SVC"
+    assert engine.distribution.dimensions == 10
+    assert engine.distribution.own.frechet > 0
+    assert engine.distribution.floor.frechet > 0, "another seed draws another set"

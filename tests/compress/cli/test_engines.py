@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -179,3 +180,25 @@ def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeyp
         result = invoke("verify", "--self-test")
         assert result.exit_code == code
         assert result.stdout.splitlines()[-1] == f"caught {int(caught)} of 1; false alarms 0 of 100"
+
+
+def test_verify_writes_what_a_ci_reads(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    gates, xml, page = tmp_path / "gates.yaml", tmp_path / "out.xml", tmp_path / "out.md"
+    gates.write_text("kl: 0\nagreement: 0.0\n")
+    written = ("--gates", gates, "--junit", xml, "--markdown", page)
+    result = invoke("verify", checkpoint, engine, "--held-out", 8, "--threads", 1, *written)
+    assert result.exit_code == 1
+    (suite,) = ElementTree.parse(xml).getroot().findall("testsuite")
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+    failed = [case.get("name") for case in suite.findall("testcase") if case.find("failure") is not None]
+    assert failed == ["kl"]
+    assert "is above the gate's 0 nats" in suite.find("testcase/failure").get("message")
+    text = page.read_text()
+    assert text.startswith("# Failed: 1 breach\n")
+    assert "| agreement | 0 % | kept |" in text
+    assert "| sampled flip_rate |" in text
+    same = invoke("verify", checkpoint, checkpoint, "--held-out", 8, "--threads", 1, "--junit", xml)
+    assert same.exit_code == 0
+    assert ElementTree.parse(xml).getroot().find("testsuite").get("failures") == "0"

@@ -3,7 +3,7 @@ import gc
 import numpy as np
 import pytest
 
-from compress.measure.speed import Timings, changed, paired, timed, warm_up, words
+from compress.measure.speed import Timings, changed, paired, spread, timed, warm_up, words
 
 
 class Clock:
@@ -120,3 +120,14 @@ def test_the_real_clock_sees_a_longer_loop_as_slower():
     timings = paired({"short": lambda: sum(range(2_000)), "long": lambda: sum(range(40_000))}, 12)
     assert timings.speedup("short", "long").low > 3
     assert timed(lambda: None, Clock()) == 0
+
+
+def test_noise_and_outliers_are_those_of_the_median():
+    seconds = np.array([1.0, 1.1, 0.9, 1.0, 1.05, 0.95, 9.0])
+    p95, noise, outliers = spread(seconds)
+    assert p95 == np.quantile(seconds, 0.95)
+    assert noise == pytest.approx(1.4826 * 0.05)
+    assert outliers == 1
+    assert spread(np.ones(6)) == (1.0, 0.0, 0)
+    row = Timings({"a": tuple(seconds)}).row("a", runtime="cpu", batch=1, length=4)
+    assert (row.outliers, row.noise, row.p95_ms) == (outliers, noise, 1e3 * p95)
