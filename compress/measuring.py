@@ -226,6 +226,7 @@ class Measuring:
             decoding=self.decoding(node),
             exact=node.setting.exact if node.setting else True,
             notes=notes,
+            artifact=node.key,
         )
         if previous is not None:
             measurement = replace(measurement, pays=pays(measurement, self.measure(previous)))

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from compress.listener import Listener
 from compress.making import Making
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.environment import environment
-from compress.measure.images import save_pair
+from compress.measure.images import Sheet, save_grid, save_pair
 from compress.measuring import CACHED_LOOP, Measuring
 from compress.models import families
 from compress.models.adopted import AdoptedModel, opened
@@ -26,12 +27,14 @@ from compress.models.image_model import ImageModel
 from compress.plan import Node, Plan
 from compress.preflight import rehearse
 from compress.recipe import Recipe
-from compress.report import Report
+from compress.report import Report, html
 from compress.report.markdown import markdown
+from compress.report.outcomes import remember
 from compress.settings import InputError, digest, plain
 from compress.store import ENTRY, Store, disk_error
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge, no_evidence
+from export.manifest import file_hash
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
@@ -39,6 +42,7 @@ EXACT_LOGIT = 1e-3
 EXACT_KL = 1e-4
 PAIRED_PICTURES = 20
 PAIRED_ROW = 6  # of a model without classes
+SHEET_COLUMNS = 5  # narrow enough for a telephone
 
 
 def load_reference(recipe: Recipe, tokens: TokenSet) -> ImageModel:
@@ -116,6 +120,7 @@ class Run:
         self.making = Making(recipe, store, listener, tokens, reference, plan)
         self.measuring = Measuring(self.making)
         self.pictures: dict[str, str] = {}
+        self.sheets: list[Sheet] = []
 
     def report(self) -> Report:
         """Make, measure and judge everything, publish the engines, and write the report."""
@@ -156,9 +161,13 @@ class Run:
             floor=self.measuring.drift.floor(),
             evidence=found,
             pictures=self.pictures,
+            sheets=tuple(self.sheets),
+            command=f"compress run {quote(str(self.recipe.path))} -o {quote(str(self.output))}",
         )
+        remember(report, self.output)
         reports.write(report, self.output)
         (self.output / "report.md").write_text(markdown(report), encoding="utf-8")
+        html.write(report, self.output)
         return report
 
     def publish(self, name: str, chain: tuple[Node, ...]) -> EngineMeasurement:
@@ -168,10 +177,12 @@ class Run:
         folder = self.output / "engines" / name
         not_built = str(measurement.notes.get("not_built", ""))
         accuracy = None if not_built else self.measuring.class_accuracy(last)
+        manifest = self.making.engine(last).manifest
         engine = EngineMeasurement(
             **{**vars(measurement), "name": name},
             folder=f"engines/{name}",
-            target=self.making.engine(last).manifest.target,
+            target=manifest.target,
+            sha256={file: file_hash(self.making.make(last).folder / file) for file in manifest.files.values()},
             not_built=not_built,
         )
         engine = replace(
@@ -184,8 +195,7 @@ class Run:
         )
         copy_engine(self.making.make(last).folder, folder, engine, self.provenance(chain))
         if not not_built:
-            self.save_pictures(last, self.output / f"pictures-{name}.png")
-            self.pictures[f"reference and {name}, same classes and seeds"] = f"pictures-{name}.png"
+            self.save_pictures(last, name)
         return engine
 
     def provenance(self, chain: tuple[Node, ...]) -> dict[str, Any]:
@@ -193,15 +203,20 @@ class Run:
         nodes = [self.plan.reference, *self.plan.trunk, *chain]
         return {"recipe": self.recipe.described(), "steps": [{"key": node.key, **node.made_by} for node in nodes]}
 
-    def save_pictures(self, node: Node, path: Path) -> None:
-        """Pictures of the reference and the engine side by side, drawn for the same classes with the same seeds."""
-        labels, features = self.measuring.drift.conditions(
-            PAIRED_PICTURES if self.reference.shape.classes else PAIRED_ROW
-        )
+    def save_pictures(self, node: Node, name: str) -> None:
+        """Pictures of the reference and the engine of the same classes and seeds: a pair, and sheets for a slider."""
+        shape = self.reference.shape
+        labels, features = self.measuring.drift.conditions(PAIRED_PICTURES if shape.classes else PAIRED_ROW)
         theirs = self.reference.generate(labels, self.recipe.seed, features=features)
         own = self.making.engine(node)
-        tokens = own.draw_tokens(labels, self.recipe.seed, features=features)
-        save_pair(theirs, own.decode_images(tokens), labels, path)
+        drawn = own.decode_images(own.draw_tokens(labels, self.recipe.seed, features=features))
+        pair, files = f"pictures-{name}.png", (f"pictures-{name}-reference.png", f"pictures-{name}-engine.png")
+        save_pair(theirs, drawn, labels, self.output / pair)
+        for images, file in zip((theirs, drawn), files, strict=True):
+            save_grid(images, self.output / file, SHEET_COLUMNS)
+        self.pictures[f"reference and {name}, same classes and seeds"] = pair
+        classes = tuple(labels.tolist()) if shape.classes and shape.text is None else ()
+        self.sheets.append(Sheet(name, *files, len(labels), SHEET_COLUMNS, self.recipe.seed, classes))
 
 
 def judge_step(node: Node, measurement: Measurement) -> list[Breach]:
@@ -241,4 +256,4 @@ def closing_lines(report: Report, folder: Path) -> list[str]:
         note = f"  (not built: {engine.not_built})" if engine.not_built else ""
         lines.append(f"engine {engine.name}: {folder / engine.folder}{note}")
     lines += [f"pictures: {folder / file}  ({what})" for what, file in report.pictures.items()]
-    return [*lines, f"report: {folder / 'report.md'} and {reports.FILE}"]
+    return [*lines, f"report: {folder / html.PAGE}, report.md and {reports.FILE}"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compress.comparison import Comparison
+    from compress.report.outcomes import Outcome
     from export.shape import Shape
 
 
@@ -330,19 +331,62 @@ def to_optimum(engine: Path, output: Path) -> None:
 
 
 @click.command()
-@example("compress report runs/quickstart")
+@example("compress report runs/quickstart --open")
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--open", "browse", is_flag=True, help="Show report.html in the browser, made anew.")
+@click.option(
+    "--compare",
+    "others",
+    multiple=True,
+    metavar="RUN2",
+    type=click.Path(path_type=Path),
+    help="Show another run's engines beside; may be given again.",
+)
 @json_option
-def report(run_folder: Path, as_json: bool) -> None:
-    """Show a finished run's report again."""
+def report(run_folder: Path, browse: bool, others: tuple[Path, ...], as_json: bool) -> None:
+    """Show a finished run's report again, or the engines of several runs side by side."""
     from compress import pipeline
     from compress import report as reports
+    from compress.report import html
+    from compress.report.outcomes import outcome
     from compress.report.table import table
 
     result = reports.load(run_folder / reports.FILE)
+    if others:
+        runs = {str(folder): reports.load(folder / reports.FILE) for folder in (run_folder, *others)}
+        if as_json:
+            print_json({name: [outcome(engine, each) for engine in each.engines] for name, each in runs.items()})
+            return
+        rows = [[name, *outcome_cells(outcome(engine, each))] for name, each in runs.items() for engine in each.engines]
+        headers = ["run", "engine", "gates", "size", "NLL drift %", "KL", "ms/token", "vs reference"]
+        print_rows("engines, each against the reference of its own run", headers, rows)
+        return
     if as_json:
         print_json(result)
         return
     console().print(table(result))
     for line in pipeline.closing_lines(result, run_folder):
         click.echo(line)
+    if browse:
+        import webbrowser
+
+        webbrowser.open(html.write(result, run_folder).resolve().as_uri())
+
+
+def outcome_cells(found: Outcome) -> list[str]:
+    """One engine of one run as cells of a table."""
+    from compress.measure.speed import words
+    from compress.report.cells import ABSENT, signed_percent, size
+
+    drift = ABSENT
+    if found.nll_drift is not None and found.nll_drift_ci95 is not None:
+        drift = signed_percent(found.nll_drift, found.nll_drift_ci95)
+    return [
+        found.engine,
+        "kept" if found.passed else "breached",
+        size(found.size_bytes),
+        drift,
+        ABSENT if found.kl is None else f"{found.kl:.3g}",
+        ABSENT if found.ms_per_token is None else f"{found.ms_per_token:.3f}",
+        words(found.speedup, found.speedup_ci95),
+    ]

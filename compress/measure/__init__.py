@@ -43,6 +43,7 @@ class Measurement:
     exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")
     notes: dict[str, Any] = field(default_factory=dict, metadata={"doc": "what the pass has to say of its work"})
     pays: str = setting("", doc="in words, why the step does not pay, or what it wins instead of speed; else empty")
+    artifact: str = setting("", doc="the artifact's key: SHA-256 of everything that made it")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class EngineMeasurement(Measurement):
 
     folder: str = setting("", doc="the engine's folder, relative to the report where it can be")
     target: str = setting("", doc="what it was exported for: onnxruntime, standard or tensorrt")
+    sha256: dict[str, str] = field(default_factory=dict, metadata={"doc": "hash of each of its files"})
     single_file: SingleFile | None = setting(None, doc="the whole generation in one file; null where there is none")
     coupled: Coupled | None = setting(None, doc="its pictures against the reference's of the same classes and noise")
     distribution: Distribution | None = setting(

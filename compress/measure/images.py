@@ -1,15 +1,18 @@
-"""Pictures on disk: a plain grid, and reference beside engine with the same seeds.
+"""Pictures on disk: a plain grid, reference beside engine with the same seeds, and both as sheets laid out alike.
 
 Letters: N pictures, H x W pixels, C channels (1 or 3).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from compress.settings import setting
 
 SHORTEST_SIDE = 56  # pixels of a picture on the sheet, at least: an 8x8 digit is enlarged seven times
 GAP = 4
@@ -17,6 +20,19 @@ PANEL_GAP = 28
 FONT_SIZE = 18
 TITLE_HEIGHT = 32
 INK, PAPER, FRAME = (24, 24, 24), (255, 255, 255), (136, 142, 152)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures of the reference and of an engine, of the same classes and seeds: two files laid out alike."""
+
+    engine: str = setting(doc="the engine's name")
+    reference: str = setting(doc="file of the reference's pictures, relative to the report")
+    drawn: str = setting(doc="file of the engine's pictures, relative to the report")
+    pictures: int = setting(doc="pictures on each", low=1)
+    columns: int = setting(doc="pictures in a row", low=1)
+    seed: int = setting(doc="seed of both", low=0)
+    labels: tuple[int, ...] = setting((), doc="class of each picture, row by row; empty of models without classes")
 
 
 def save_grid(images: NDArray[np.uint8], path: Path, columns: int = 10) -> None:

@@ -12,6 +12,7 @@ from compress.measure import EngineMeasurement, Measurement
 from compress.measure.environment import Environment
 from compress.measure.evidence import Evidence
 from compress.measure.floor import Floor
+from compress.measure.images import Sheet
 from compress.settings import InputError, parse, plain, setting
 from compress.verdict import Verdict
 
@@ -34,6 +35,8 @@ class Report:
     pictures: dict[str, str] = field(
         default_factory=dict, metadata={"doc": "what a picture shows, and its file relative to the report"}
     )
+    sheets: tuple[Sheet, ...] = setting((), doc="the same pictures as two files for each engine, laid out alike")
+    command: str = setting("", doc="the command that makes this report again")
     format: int = setting(FORMAT, doc="version of this layout; keys may be added within one", low=FORMAT, high=FORMAT)
 
 

@@ -46,7 +46,13 @@ def titled(title: str, lines: list[str]) -> list[str]:
 
 def speed(report: Report) -> list[str]:
     """Every row of speed."""
-    rows = [
+    rows = speed_rows(report)
+    return grid(SPEED_HEADERS, rows) if rows else []
+
+
+def speed_rows(report: Report) -> list[tuple[str, ...]]:
+    """Every row of speed, as SPEED_HEADERS names its cells."""
+    return [
         (
             model.name,
             row.runtime,
@@ -63,7 +69,6 @@ def speed(report: Report) -> list[str]:
         for model in (report.reference, *report.steps, *report.engines)
         for row in model.speed
     ]
-    return grid(SPEED_HEADERS, rows) if rows else []
 
 
 def speedup(value: float | None, ci95: tuple[float, float] | None) -> str:
@@ -87,13 +92,26 @@ def accuracy(report: Report) -> list[str]:
 
 
 def decoders(report: Report) -> list[str]:
+    """The table of the image decoders, where one of them is not the reference's."""
+    if not (rows := decoder_rows(report)):
+        return []
+    pictures = next(model.decoding.pictures for model in (*report.steps, *report.engines) if model.decoding)
+    return [
+        *grid(DECODER_HEADERS, rows),
+        "",
+        f"Against the reference's decoder on the tokens of {pictures} held-out pictures, before rounding to 256 "
+        "levels; a picture is decoded alone.",
+    ]
+
+
+def decoder_rows(report: Report) -> list[tuple[str, ...]]:
     """A row for each image decoder, where one of them is not the reference's."""
     found = [(model.name, model.decoding) for model in (*report.steps, *report.engines) if model.decoding is not None]
     if all(decoding.equal for _, decoding in found):
         return []
     other = next(decoding for _, decoding in found if not decoding.equal)
     time, bytes_of = milliseconds(other.reference_ms_per_picture), size(other.reference_size_bytes)
-    rows = [("reference", ABSENT, ABSENT, ABSENT, time, ABSENT, bytes_of)]
+    rows: list[tuple[str, ...]] = [("reference", ABSENT, ABSENT, ABSENT, time, ABSENT, bytes_of)]
     for name, decoding in found:
         cells = ("equal", ABSENT, "equal", ABSENT, ABSENT)
         if not decoding.equal:
@@ -105,12 +123,7 @@ def decoders(report: Report) -> list[str]:
                 speedup(decoding.speedup, decoding.speedup_ci95),
             )
         rows.append((name, *cells, size(decoding.size_bytes)))
-    return [
-        *grid(DECODER_HEADERS, rows),
-        "",
-        f"Against the reference's decoder on the tokens of {other.pictures} held-out pictures, before rounding to 256 "
-        "levels; a picture is decoded alone.",
-    ]
+    return rows
 
 
 def milliseconds(value: float | None) -> str:

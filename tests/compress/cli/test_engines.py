@@ -202,3 +202,21 @@ def test_verify_writes_what_a_ci_reads(
     same = invoke("verify", checkpoint, checkpoint, "--held-out", 8, "--threads", 1, "--junit", xml)
     assert same.exit_code == 0
     assert ElementTree.parse(xml).getroot().find("testsuite").get("failures") == "0"
+
+
+def test_runs_are_compared_engine_by_engine(shared_run, invoke: Callable[..., Result]) -> None:
+    result = invoke("report", shared_run.output, "--compare", shared_run.output, "--json")
+    (rows,) = json.loads(result.stdout).values()
+    assert [row["engine"] for row in rows] == ["cpu"]
+    shown = invoke("report", shared_run.output, "--compare", shared_run.output)
+    assert shown.exit_code == 0
+    assert "kept" in shown.stdout
+
+
+def test_a_report_opens_in_the_browser(
+    shared_run, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert invoke("report", shared_run.output, "--open").exit_code == 0
+    assert opened == [(shared_run.output / "report.html").resolve().as_uri()]

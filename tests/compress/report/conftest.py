@@ -22,7 +22,7 @@ def drift(noise):
 def speed(batch, ms, vs_reference, vs_previous):
     interval = [None if value is None else (0.97 * value, 1.03 * value) for value in (vs_reference, vs_previous)]
     return SpeedRow(
-        "onnxruntime", batch, ms, (0.97 * ms, 1.03 * ms), ms / 64, 1e3 * batch / ms,
+        "onnxruntime", batch, float(ms), (0.97 * ms, 1.03 * ms), ms / 64, 1e3 * batch / ms,
         vs_reference, interval[0], vs_previous, interval[1], peak_mib=101.5,
     )  # fmt: skip
 
