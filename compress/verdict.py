@@ -9,6 +9,7 @@ from typing import Literal
 from compress.measure import Measurement
 from compress.measure.evidence import LEAST_CONTRAST, Evidence
 from compress.measure.speed import SpeedRow
+from compress.measure.statistics import Estimate, pictures_needed
 from compress.settings import setting
 
 
@@ -138,7 +139,8 @@ def judge(gate: Gate, measurement: Measurement, step: str) -> list[Breach]:
             judged = unfavourable(key, finding) if gate.decide == "interval" else finding.value
             kept = judged >= limit if key in AT_LEAST else judged <= limit  # false for NaN as well
             if not kept:
-                breaches.append(Breach(step, key, judged, limit, sentence(step, key, finding, judged, limit)))
+                text = sentence(step, key, finding, judged, limit) + more_pictures(key, finding, limit, measurement)
+                breaches.append(Breach(step, key, judged, limit, text))
     return breaches
 
 
@@ -175,6 +177,16 @@ def found_in_row(key: str, gate: Gate, row: SpeedRow, smallest: int) -> Iterator
         yield Finding(row.ms_per_token, (row.ci95[0] * per_token, row.ci95[1] * per_token), place)
     elif key == "peak_mib" and row.peak_mib is not None:
         yield Finding(row.peak_mib, None, place)
+
+
+def more_pictures(key: str, finding: Finding, limit: float, measurement: Measurement) -> str:
+    """How many pictures would show that the gate holds, where the estimate keeps it and only the interval does not."""
+    part = measurement.fidelity if key in OF_FIDELITY else measurement.sampled if key in OF_SAMPLED else None
+    room = finding.value - limit if key in AT_LEAST else limit - finding.value
+    if part is None or finding.interval is None or room <= 0:
+        return ""
+    needed = pictures_needed(Estimate(finding.value, *finding.interval), part.pictures, room)
+    return f"; the estimate keeps it, and about {needed} pictures instead of {part.pictures} would show that"
 
 
 def unfavourable(key: str, finding: Finding) -> float:

@@ -101,7 +101,7 @@ MEASURED = Measurement(
 )
 def test_a_breach_names_step_measurement_value_and_gate(gate, text):
     (breach,) = judge(parse(Gate, gate, "gate"), MEASURED, "distill")
-    assert breach.text == f"distill: {text}"
+    assert breach.text.split("; the estimate")[0] == f"distill: {text}"
     assert (breach.step, breach.measurement) == ("distill", next(iter(gate)))
 
 
@@ -183,3 +183,12 @@ def test_a_bad_gate_is_refused(gate, text):
     with pytest.raises(InputError) as error:
         parse(Gate, gate, "gate")
     assert str(error.value) == text
+
+
+def test_a_gate_that_only_the_interval_breaks_says_how_many_pictures_would_tell():
+    (breach,) = judge(
+        Gate(kl=0.025), MEASURED, "distill"
+    )  # 0.02 (0.015 to 0.026): half a width of 0.0055, room of 0.005
+    assert breach.text.endswith("; the estimate keeps it, and about 13 pictures instead of 10 would show that")
+    (breach,) = judge(Gate(flip_rate=0.01), MEASURED, "distill")
+    assert "pictures" not in breach.text, "the estimate itself is above"

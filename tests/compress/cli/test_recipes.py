@@ -17,7 +17,7 @@ def test_run_ends_with_a_table_and_where_everything_lies(finished, invoke: Calla
     assert result.stdout.splitlines()[-3:] == [
         f"engine cpu: {finished.output}/engines/cpu",
         f"pictures: {finished.output}/pictures-cpu.png  (reference and cpu, same classes and seeds)",
-        f"report: {finished.output}/report.md and report.json",
+        f"report: {finished.output}/report.html, report.md and report.json",
     ]
     assert "distill: reused" in result.stderr
 
