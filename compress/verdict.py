@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -183,7 +184,7 @@ def more_pictures(key: str, finding: Finding, limit: float, measurement: Measure
     """How many pictures would show that the gate holds, where the estimate keeps it and only the interval does not."""
     part = measurement.fidelity if key in OF_FIDELITY else measurement.sampled if key in OF_SAMPLED else None
     room = finding.value - limit if key in AT_LEAST else limit - finding.value
-    if part is None or finding.interval is None or room <= 0:
+    if part is None or finding.interval is None or not (room > 0 and math.isfinite(sum(finding.interval))):
         return ""
     needed = pictures_needed(Estimate(finding.value, *finding.interval), part.pictures, room)
     return f"; the estimate keeps it, and about {needed} pictures instead of {part.pictures} would show that"

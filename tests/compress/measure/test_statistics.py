@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compress.measure.statistics import Estimate, bootstrap_mean, median, resampled_means, share, share_difference
+from compress.measure.statistics import (
+    Estimate,
+    bootstrap_mean,
+    median,
+    pictures_needed,
+    resampled_means,
+    share,
+    share_difference,
+)
 
 
 def generator(seed=0):
@@ -105,3 +113,8 @@ def test_the_interval_of_a_difference_covers_the_truth_95_times_in_100():
 def test_outcomes_of_different_pictures_are_refused():
     with pytest.raises(ValueError, match="3 and 2 outcomes are not of the same pictures"):
         share_difference(np.ones(3, dtype=bool), np.ones(2, dtype=bool))
+
+
+def test_half_the_width_needs_four_times_the_pictures():
+    assert pictures_needed(Estimate(0.5, 0.4, 0.6), 100, 0.05) in (400, 401)
+    assert pictures_needed(Estimate(0.5, 0.5, 0.5), 100, 0.05) == 2
