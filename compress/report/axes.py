@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -18,6 +18,7 @@ class Axis:
     start: float
     end: float
     ticks: tuple[float, ...]
+    held: tuple[float, float]  # the lowest and the highest value that it was made for
     log: bool = False
 
     def __call__(self, value: float) -> float:
@@ -26,6 +27,12 @@ class Axis:
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return self.start + (self.end - self.start) * (value - low) / (high - low)
+
+    def cut(self) -> Axis:
+        """The axis without what lies beyond the values that it was made for."""
+        low, high = self.held
+        inside = tuple(tick for tick in self.ticks if low <= tick <= high)
+        return replace(self, low=low, high=high, ticks=inside) if len(inside) > 1 else self
 
     def text(self, tick: float) -> str:
         """A tick in figures, with as many decimals as the ticks differ by."""
@@ -46,7 +53,7 @@ def linear(values: Iterable[float], start: float, end: float, *, zero: bool = Tr
     step = round_step((high - low) / (most_ticks - 1))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(step * i for i in range(first, last + 1))
-    return Axis(ticks[0], ticks[-1], start, end, ticks)
+    return Axis(ticks[0], ticks[-1], start, end, ticks, (low, high))
 
 
 def round_step(least: float) -> float:
@@ -58,7 +65,7 @@ def round_step(least: float) -> float:
 def logarithmic(values: Iterable[float], start: float, end: float, *, most_ticks: int = 7) -> Axis:
     """A logarithmic axis over positive values, with ticks at 1, 2 and 5 times powers of ten, or at powers alone."""
     held = [value for value in values if value > 0] or [1.0]
-    low, high = min(held) / 1.06, max(held) * 1.06
+    low, high = min(held), max(held) * 1.001  # the last tick lies behind the highest value, so the axis has a length
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     for steps in ((1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,)):
         ticks = [step * 10.0**power for power in powers for step in steps]
@@ -68,4 +75,4 @@ def logarithmic(values: Iterable[float], start: float, end: float, *, most_ticks
         if len(shown) <= most_ticks:
             break
     shown = shown[:: math.ceil(len(shown) / most_ticks)] + shown[-1:] if len(shown) > most_ticks else shown
-    return Axis(shown[0], shown[-1], start, end, tuple(dict.fromkeys(shown)), log=True)
+    return Axis(shown[0], shown[-1], start, end, tuple(dict.fromkeys(shown)), (low, high), log=True)

@@ -99,10 +99,10 @@ def drift_waterfall(report: Report, command: str | None) -> Markup | None:
         before = source.fidelity.nll_drift if source.fidelity else 0.0
         own = step.fidelity_vs_previous.nll_drift_ci95 if step.fidelity_vs_previous else (0.0, 0.0)
         kind = "worse" if own[0] > 0 else "better" if own[1] < 0 else "same"
-        moved = step.fidelity.nll_drift - before
+        moved = f"{round(100 * (step.fidelity.nll_drift - before), 2) + 0.0:+.2f}"  # + 0.0: never -0.00
         rows.append(Bar(step.name, before, step.fidelity.nll_drift, step.fidelity.nll_drift_ci95,
-                        f"{100 * moved:+.2f}", kind))  # fmt: skip
-        cells.append((step.name, f"{100 * moved:+.2f}", signed_percent(step.fidelity.nll_drift,
+                        moved, kind))  # fmt: skip
+        cells.append((step.name, moved, signed_percent(step.fidelity.nll_drift,
                       step.fidelity.nll_drift_ci95)))  # fmt: skip
     if not rows:
         return None

@@ -16,12 +16,13 @@ from compress.report.markup import Markup, element, join
 WIDTH = 480.0
 ROW = 30.0  # height of a bar with the space around it
 BAR = 16.0
-LETTER = 7.4  # width of a letter of a name, about
+LETTER = 8.2  # width of a letter of a name, about; on a telephone letters are larger
 LONGEST = 18  # letters of a name that are shown
 AXIS = 46.0  # room below for ticks and their title
 LARGEST = 20.0  # radius of the largest bubble
 SMALLEST = 4.0
 NEAR = 13.0  # marks nearer than this share one label
+CROWDED = 60.0  # a label stands to the left where another mark is nearer than this to the right
 SERIES = 6  # colours; the page has as many
 
 
@@ -70,7 +71,7 @@ def bars(
     `unit` multiplies what ticks show, 100 for percent. On a logarithmic axis equal factors have equal lengths.
     """
     left = 12 + LETTER * min(LONGEST, max(len(row.name) for row in rows))
-    right = WIDTH - 14 - LETTER * max(len(row.label) for row in rows)
+    right = WIDTH - 18 - LETTER * max(len(row.label) for row in rows)
     values = [value * unit for row in rows for value in (row.start, row.end, *(row.interval or ()))]
     axis = (logarithmic if log else linear)(values, left, right)
     bottom = 8 + ROW * len(rows)
@@ -115,12 +116,17 @@ def bubbles(points: Sequence[Bubble], title: str, x_title: str, y_title: str, *,
         if point.y_interval:
             low, high = (y(value) for value in point.y_interval)
             marks.append(whisker(low, high, lambda at, across=across: (across, at)))  # type: ignore[misc]
-    for group in together(points, x, y):
+    groups = together(points, x, y)
+    for group in groups:
         across, up = x(group[0].x), y(group[0].y)
         beside = max(SMALLEST, *(LARGEST * math.sqrt(point.area / most) for point in group)) + 4
+        others = [(x(other[0].x) - across, y(other[0].y) - up) for other in groups if other is not group]
+        if any(0 < aside < CROWDED and abs(off) < NEAR for aside, off in others):
+            beside = -beside
         marks.append(
-            element("text", ", ".join(point.mark for point in group), x=across + beside, y=up - 5, class_="tag")
-        )
+            element("text", ", ".join(point.mark for point in group), x=across + beside, y=up - 5, class_="tag",
+                    text_anchor="end" if beside < 0 else "start")
+        )  # fmt: skip
     return drawing(title, height + AXIS, marks)
 
 
@@ -128,7 +134,7 @@ def lines(series: Sequence[Line], title: str, x_title: str, y_title: str, *, log
     """Lines with bands for their intervals; colour and dashes tell them apart, as the page's legend does."""
     height = 250.0
     values = [value for line in series for value in (*line.y, *line.low, *line.high)]
-    x = linear([value for line in series for value in line.x], 62, WIDTH - 14, zero=False)
+    x = linear([value for line in series for value in line.x], 62, WIDTH - 14, zero=False).cut()
     y = logarithmic(values, height, 26) if log else linear(values, height, 26)
     marks = [*horizontal(x, 12, height, x_title), *vertical(y, 62, WIDTH - 14, y_title)]
     for index, line in enumerate(series):
@@ -163,11 +169,11 @@ def together(points: Sequence[Bubble], x: Axis, y: Axis) -> list[list[Bubble]]:
     groups: list[list[Bubble]] = []
     for point in points:
         at = x(point.x), y(point.y)
-        near = (group for group in groups if math.dist(at, (x(group[0].x), y(group[0].y))) < NEAR)
-        if (group := next(near, None)) is None:
-            groups.append([point])
+        apart = [math.dist(at, (x(group[0].x), y(group[0].y))) for group in groups]
+        if apart and min(apart) < NEAR:
+            groups[apart.index(min(apart))].append(point)
         else:
-            group.append(point)
+            groups.append([point])
     return groups
 
 

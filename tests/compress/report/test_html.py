@@ -91,9 +91,12 @@ def test_axes_end_at_round_numbers_that_hold_the_values() -> None:
     assert [axis(value) for value in (0, 4, 8)] == [0, 50, 100]
     assert [axis.text(tick) for tick in axis.ticks] == ["0", "2", "4", "6", "8"]
     log = logarithmic([1.0, 4.0], 0, 1)
-    assert log.low < 1 < 4 < log.high
+    assert log.low == 1 < 4 < log.high, "equal factors begin at 1, where nothing was won"
+    assert logarithmic([1.0], 0, 1)(1.0) == 0
     assert log(2) - log(1) == pytest.approx(log(4) - log(2))
     assert linear([], 0, 1).ticks
+    cut = linear([0, 63], 0, 100, zero=False).cut()
+    assert (cut.low, cut.high, cut(63), cut.ticks[-1]) == (0, 63, 100, 60)
     assert linear([5.0, 5.0], 0, 1, zero=False)(5.0) == 0
 
 
@@ -104,6 +107,9 @@ def test_plots_hold_a_mark_for_each_value() -> None:
     cloud = bubbles([Bubble(1, 2, 4, "a", "a"), Bubble(2, 1, 1, "b", "b"), Bubble(3, 3, 1, "c", "c")], "t", "x", "y")
     assert cloud.count("<circle") == 3
     assert 'class="front"' in cloud
+    near = bubbles([Bubble(1, 1, 1, "a", ""), Bubble(1.001, 1, 1, "b", ""), Bubble(1.1, 1, 1, "c", "")], "t", "x", "y")
+    assert ">a, b<" in near, "marks that lie on each other share a label"
+    assert near.count('text-anchor="end" class="tag"') + near.count('class="tag" text-anchor="end"') == 1
     curve = lines([Line("a", (0, 1), (1, 2), (0.5, 1.5), (1.5, 2.5))], "t", "x", "y")
     assert curve.count("<polyline") == 1
     assert curve.count("<polygon") == 1
