@@ -9,6 +9,7 @@ whose output departs made the error itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.candidate import MANIFEST
 from compress.measure.layers import Layer, layers, relative_error, run_with, states_of
 from compress.models.examples import Examples
 from compress.settings import InputError, setting
@@ -63,12 +65,14 @@ def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], a
         except ValueError as error:
             raise InputError(f"{name}: {error}") from error
     try:
-        rows = layers(*states)
+        rows = layers(states[0], states[1], kept_of(candidate))
     except ValueError as error:
-        raise InputError(f"{names[1]}: {error}; pruned models cannot be followed layer by layer") from error
+        raise InputError(
+            f"{names[1]}: {error}; a model whose layers were pruned can be followed as an engine of a run only"
+        ) from error
     place = first_departure([row.relative_error for row in rows])
     operators: tuple[Operator, ...] = ()
-    if place:  # place 0 is the embedding
+    if place and len(states[0]) == len(states[1]):  # place 0 is the embedding
         operators = tuple(inside(reference, candidate, place - 1, states[0][place - 1], asked))
     guilty = first_departure([each.relative_error for each in operators], growth=1.0)
     return Bisection(
@@ -80,6 +84,16 @@ def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], a
         operators=operators,
         operator="" if guilty is None else operators[guilty].name,
     )
+
+
+def kept_of(candidate: Candidate) -> list[int] | None:
+    """The reference's blocks that an engine of a run still has, as its manifest tells; None if that tells nothing."""
+    folder = getattr(candidate, "folder", None)
+    if folder is None:
+        return None
+    measured = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("measured") or {}
+    names = [row["name"] for row in measured.get("layers", ())]
+    return [int(name.rpartition(".")[2]) for name in names[1:]] or None
 
 
 def first_departure(errors: list[float], growth: float = GROWTH) -> int | None:

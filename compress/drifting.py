@@ -19,7 +19,8 @@ from compress.measure.coupled import Coupled, coupled
 from compress.measure.environment import environment
 from compress.measure.evidence import Evidence, evidence
 from compress.measure.fidelity import Fidelity, fidelity
-from compress.measure.floor import Floor, bf16_logits
+from compress.measure.floor import Floor, bf16_logits, in_bf16
+from compress.measure.layers import Layer, States, layers, states_of
 from compress.measure.sampled import Pair, Sampled, sampled
 from compress.models.examples import Examples, asked, examples
 from compress.models.image_model import ImageModel
@@ -30,6 +31,8 @@ from export.drawing import conditions
 STEPWISE_PICTURES = 8
 DRAWN_PICTURES = 64  # that a reference draws, of models whose pictures no classifier looks at
 AT_ONCE = 16
+LAYER_PICTURES = 8
+LAYER_NUMBERS = 2**26  # of all streams of a model, 256 MB
 SAMPLED_LOGITS = 2**27  # of the class and of no class each, 512 MB: more pictures are not looked at after guidance
 MEASURED_BY = 2  # goes up when a measurement changes its meaning, so stored ones are not reused
 
@@ -172,13 +175,61 @@ class Drifting:
 
         def measure() -> dict[str, Any]:
             exported = self.making.engine(self.making.deployed(node)).score(asked.inputs, asked.features)
-            others = (exported, bf16_logits(reference, asked))
-            return plain(Floor(*(self.compared(self.score(node), other, asked) for other in others)))
+            rough = in_bf16(reference)
+            runtime, bf16 = (
+                self.compared(self.score(node), other, asked) for other in (exported, bf16_logits(rough, asked))
+            )
+            by_layer = layers(self.streams, states_of(rough, self.asked_of_layers)) if self.streams else ()
+            return plain(Floor(runtime, bf16, by_layer))
 
-        key = digest(
-            "floor", MEASURED_BY, node.key, self.held_out.fingerprint(), self.recipe.seed, plain(environment())
-        )
+        held_out, seed = self.held_out.fingerprint(), self.recipe.seed
+        key = digest("floor by layer", MEASURED_BY, node.key, held_out, seed, plain(environment()))
         return parse(Floor, self.remembered(key, measure), "stored noise floor")
+
+    def layers(self, node: Node) -> tuple[Layer, ...]:
+        """The stream behind every layer against that of the reference; layers that were pruned have none.
+
+        Empty where one of the two does not show its streams.
+        """
+
+        def measure() -> dict[str, Any]:
+            try:
+                own = states_of(self.candidate(node), self.asked_of_layers)
+                return {"layers": plain(layers(self.streams, own, self.kept(node)) if self.streams else ())}
+            except ValueError:
+                return {"layers": []}
+
+        held_out, origin = self.held_out.fingerprint(), self.plan.reference.key
+        key = digest("layers", MEASURED_BY, node.key, origin, held_out, self.recipe.seed)
+        return tuple(parse(Layer, each, "stored layers") for each in self.remembered(key, measure)["layers"])
+
+    @cached_property
+    def streams(self) -> States:
+        """The reference's streams (N, S, D), layer by layer; none where it does not show them."""
+        try:
+            return states_of(self.reference, self.asked_of_layers)
+        except ValueError:
+            return []
+
+    @cached_property
+    def asked_of_layers(self) -> Examples:
+        """The few pictures whose streams are compared."""
+        pictures = LAYER_PICTURES
+        if isinstance(self.reference, ImageModel):
+            config = self.reference.transformer.config
+            one = self.asked.inputs.shape[1] * config.width * (len(config.layers) + 1)
+            pictures = max(1, min(pictures, LAYER_NUMBERS // one))
+        return self.asked.take(slice(pictures))
+
+    def kept(self, node: Node) -> list[int] | None:
+        """The reference's layers that are left behind the passes up to a node; None if all are."""
+        if node.source is None:
+            return None
+        left, notes = self.kept(node.source), self.making.make(node).notes
+        if "removed_layers" not in notes:
+            return left
+        before = list(range(notes["of"])) if left is None else left
+        return [layer for place, layer in enumerate(before) if place not in notes["removed_layers"]]
 
     def evidence(self) -> Evidence:
         """Whether the reference's predictions of the held-out pictures can show drift at all."""

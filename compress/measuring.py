@@ -222,6 +222,7 @@ class Measuring:
             fidelity_vs_previous=self.drift.fidelity(node, previous) if previous else None,
             fidelity_drawn=self.drift.fidelity_drawn(node) if previous else None,
             sampled=self.drift.sampled(node) if previous else None,
+            layers=self.drift.layers(node) if previous else (),
             speed=self.speed(node, previous),
             decoding=self.decoding(node),
             exact=node.setting.exact if node.setting else True,

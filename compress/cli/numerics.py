@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -18,9 +19,12 @@ from compress.cli.terminal import print_json, print_rows
     "--tokens", "source", default="digits", show_default=True, help="'digits', a TokenSet (.npz), or 'drawn'."
 )
 @click.option("--pictures", type=click.IntRange(2), default=8, show_default=True, help="Pictures that both read.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the error of each layer as a plot (.svg).")
 @threads_option
 @json_option
-def bisect(reference: str, candidate: str, source: str, pictures: int, threads: int, as_json: bool) -> None:
+def bisect(
+    reference: str, candidate: str, source: str, pictures: int, plot: Path | None, threads: int, as_json: bool
+) -> None:
     """Find the first layer, and inside it the first operator, whose output departs from the reference's.
 
     Each of the two is a shipped model, a checkpoint or an engine folder. Exits with 1 if a layer departs.
@@ -28,10 +32,18 @@ def bisect(reference: str, candidate: str, source: str, pictures: int, threads: 
     from compress.bisect import bisect as run
     from compress.candidate import open_candidate
     from compress.comparison import check_alike, questions
+    from compress.settings import InputError
 
+    if plot is not None and plot.suffix != ".svg":
+        raise InputError(f"--plot: '{plot}' must end in .svg")
     theirs, own = open_candidate(reference, threads), open_candidate(candidate, threads)
     check_alike(own, candidate, theirs, reference)
     found = run(theirs, own, (reference, candidate), questions(theirs, source, pictures, 0))
+    if plot is not None:
+        from compress.report.figures import layer_lines
+        from compress.report.html import picture
+
+        plot.write_text(picture(layer_lines([(candidate, found.layers)])), encoding="utf-8")
     if as_json:
         print_json(found)
     else:

@@ -13,6 +13,7 @@ from compress.measure.coupled import Coupled
 from compress.measure.decoding import Decoding
 from compress.measure.distribution import Distribution
 from compress.measure.fidelity import Fidelity
+from compress.measure.layers import Layer
 from compress.measure.sampled import Sampled
 from compress.measure.single_file import SingleFile
 from compress.measure.speed import SpeedRow
@@ -40,6 +41,9 @@ class Measurement:
         None, doc="drift from the reference on pictures that the reference drew; null for the reference itself"
     )
     sampled: Sampled | None = setting(None, doc="drift of what is drawn from, after guidance, temperature and cuts")
+    layers: tuple[Layer, ...] = setting(
+        (), doc="the stream behind every layer against the reference's; empty where a graph does not show them"
+    )
     exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")
     notes: dict[str, Any] = field(default_factory=dict, metadata={"doc": "what the pass has to say of its work"})
     pays: str = setting("", doc="in words, why the step does not pay, or what it wins instead of speed; else empty")

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from compress.measure.fidelity import Fidelity
+from compress.measure.layers import Layer
 from compress.models.examples import Examples
 from compress.models.image_model import ImageModel
 from compress.settings import setting
@@ -26,15 +27,20 @@ class Floor:
 
     runtime: Fidelity = setting(doc="PyTorch fp32 against the plain fp32 export in ONNX Runtime")
     bf16: Fidelity = setting(doc="PyTorch fp32 against the same weights and activations in bf16")
+    layers: tuple[Layer, ...] = setting((), doc="the stream behind every layer in bf16 against that in fp32")
+
+
+def in_bf16(model: ImageModel) -> ImageModel:
+    """A copy whose weights and activations are all bf16."""
+    return model.with_transformer(copy.deepcopy(model.transformer).to(torch.bfloat16))
 
 
 def bf16_logits(model: ImageModel, asked: Examples) -> NDArray[np.float32]:
-    """Teacher-forced logits (N, T, V) of a model whose weights and activations are all bf16."""
-    transformer = copy.deepcopy(model.transformer).to(torch.bfloat16)
+    """Teacher-forced logits (N, T, V) of a model in bf16."""
     parts = []
     with torch.no_grad():
         for chunk in asked.chunks(ROWS):
             inputs, features = chunk.tensors()
-            made = transformer(inputs, None if features is None else features.to(torch.bfloat16))
+            made = model.transformer(inputs, None if features is None else features.to(torch.bfloat16))
             parts.append(made.float())
     return torch.cat(parts).numpy()

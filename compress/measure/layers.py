@@ -37,16 +37,25 @@ class Layer:
     relative_error: float = setting(doc="root of the summed squared difference over that of the summed square", low=0)
 
 
-def layers(reference: Sequence[NDArray[np.float32]], candidate: Sequence[NDArray[np.float32]]) -> tuple[Layer, ...]:
+def layers(
+    reference: Sequence[NDArray[np.float32]],
+    candidate: Sequence[NDArray[np.float32]],
+    kept: Sequence[int] | None = None,
+) -> tuple[Layer, ...]:
     """Compare streams (N, S, D) before the first block and behind every one.
+
+    `kept` are the reference's blocks that the candidate still has, in order, all if it is not given; a layer has
+    the name that it has in the reference.
 
     Raises:
         ValueError: the two have not as many layers, or other sizes.
     """
-    if [each.shape for each in reference] != [each.shape for each in candidate]:
-        raise ValueError(f"{len(candidate)} and {len(reference)} streams do not pair up, or are of other sizes")
-    names = ["embedding", *(f"blocks.{index}" for index in range(len(reference) - 1))]
-    return tuple(layer(name, *pair) for name, pair in zip(names, zip(reference, candidate, strict=True), strict=True))
+    kept = range(len(reference) - 1) if kept is None else kept
+    theirs = [reference[0], *(reference[index + 1] for index in kept)]
+    if [each.shape for each in theirs] != [each.shape for each in candidate]:
+        raise ValueError(f"{len(candidate)} and {len(theirs)} streams do not pair up, or are of other sizes")
+    names = ["embedding", *(f"blocks.{index}" for index in kept)]
+    return tuple(layer(name, *pair) for name, pair in zip(names, zip(theirs, candidate, strict=True), strict=True))
 
 
 def layer(name: str, reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> Layer:
@@ -86,8 +95,10 @@ def torch_states(candidate: Candidate, asked: Examples) -> States:
 
     inputs, features = asked.tensors()
     transformer = candidate.transformer  # type: ignore[attr-defined]
+    if features is not None:
+        features = features.to(next(transformer.parameters()).dtype)
     with torch.no_grad():
-        return [each.numpy() for each in transformer.layer_outputs(*transformer.prepare(inputs, features))]
+        return [each.float().numpy() for each in transformer.layer_outputs(*transformer.prepare(inputs, features))]
 
 
 def engine_states(engine: Engine, asked: Examples) -> States:

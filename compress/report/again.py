@@ -39,6 +39,11 @@ def drift(report: Report, engine: EngineMeasurement, folder: Path) -> str:
     )  # fmt: skip
 
 
+def layers(report: Report, engine: EngineMeasurement, folder: Path) -> str:
+    """An engine's drift layer by layer."""
+    return words("compress", "bisect", recipe_of(report), folder / engine.folder, "--tokens", tokens_of(report))
+
+
 def speed(report: Report, engine: EngineMeasurement, folder: Path) -> str:
     """An engine's time beside that of the reference in PyTorch."""
     bench = report.recipe.get("bench", {})

@@ -46,6 +46,14 @@ def html(report: Report, folder: Path) -> str:
     return page(f"{name}: {headline(report)}", head, found)
 
 
+def picture(plot: Markup) -> str:
+    """A plot as an SVG file of its own, with the page's colours."""
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    head, _, rest = plot.partition(">")
+    own = ".plot { background: var(--paper); font-family: sans-serif; }"
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{element("style", Markup(style + own))}{rest}\n'
+
+
 def page(title: str, head: Markup, sections: Iterable[tuple[str, str, Markup]]) -> str:
     """A whole page of sections: each has a fragment, a heading and what it holds."""
     sections = list(sections)

@@ -17,6 +17,7 @@ from compress.report.cells import HEADERS, flagged, overview, size, smallest_bat
 from compress.report.figures import (
     accuracy,
     again,
+    by_layer,
     drift_waterfall,
     first_engine,
     models,
@@ -126,7 +127,9 @@ def trade(shown: Shown) -> Markup | None:
 
 def places(shown: Shown) -> Markup | None:
     """Where the drift is."""
-    return side_by_side(positions(shown.report, shown.command(commands.drift)))
+    return side_by_side(
+        positions(shown.report, shown.command(commands.drift)), by_layer(shown.report, shown.command(commands.layers))
+    )
 
 
 def pictures(shown: Shown) -> Markup | None:
