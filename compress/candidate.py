@@ -74,10 +74,11 @@ class Candidate(Protocol):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
+        told: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are.
 
-        `first` is the number of the first picture among all of this seed.
+        `first` is the number of the first picture among all of this seed. `told` is called after each step.
         """
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -136,13 +137,6 @@ def source_of(name: str) -> families.Source:
     if not isinstance(value, dict) or "model" not in value:
         raise InputError(f"{name}: says no model; write  model: {{checkpoint: PATH}}")
     return parse(families.Source, value["model"], f"{name}: model")
-
-
-def drawing(
-    drawer: Candidate, labels: NDArray[np.int64], features: NDArray[np.float32] | None
-) -> Callable[[], NDArray[np.uint8]]:
-    """A call that draws pictures (N, H, W, C) of these classes, or of texts with these features."""
-    return lambda: drawer.decode_images(drawer.draw_tokens(labels, features=features))
 
 
 def pixels_of(candidate: Candidate) -> Callable[[NDArray[np.int64]], NDArray[np.float32]] | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.candidate import Candidate, decoder_bytes, drawing, open_candidate, pixels_of
+from compress.candidate import Candidate, decoder_bytes, open_candidate, pixels_of
 from compress.measure import Measurement, decoding
 from compress.measure.decoding import Decoding
+from compress.measure.drawing import Drawing
 from compress.measure.evidence import Evidence, evidence
 from compress.measure.fidelity import Fidelity, difference, fidelity
+from compress.measure.pinning import pinned
 from compress.measure.sampled import Pair, Sampled, sampled
-from compress.measure.speed import SpeedRow, paired
+from compress.measure.speed import REST_S, SpeedRow, paired
 from compress.models.examples import Examples, examples
 from compress.models.examples import asked as asked_of
 from compress.settings import InputError, setting
@@ -79,7 +82,7 @@ def compare(
     asked = questions(other, source, held_out, seed)
     theirs, logits = (each.score(asked.inputs, asked.features) for each in (other, own))
     shape = other.shape
-    drift = fidelity(theirs, logits, asked.targets, seed, asked.scored, shape)
+    drift = fidelity(theirs, logits, asked.targets, seed, asked.scored, shape, math.prod(other.picture))
     few = asked.take(slice(STEPWISE_PICTURES))
     stepwise = own.score_stepwise(few.inputs, few.features)
     loop = fidelity(logits[: len(few)], stepwise, few.targets, seed, few.scored, shape)
@@ -199,9 +202,10 @@ def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: i
     drawers = {name: open_candidate(name, threads) for name in dict.fromkeys(names)}
     rows = []
     for batch in batches:
-        timings = paired(
-            {name: drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}, repeats
-        )
+        runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}
+        with pinned(threads):
+            mixed = any(not hasattr(drawer, "manifest") for drawer in drawers.values())
+            timings = paired(runners, repeats, rest_s=REST_S if mixed else 0.0)
         for name, drawer in drawers.items():
             first = next(iter(drawers))
             runtime = "onnxruntime" if hasattr(drawer, "manifest") else "torch eager"
@@ -211,6 +215,7 @@ def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: i
                 batch=batch,
                 length=drawer.length,
                 reference=None if name == first else first,
+                rounds=runners[name].of_rounds(len(timings.seconds[name])),
             )
             rows.append(BenchRow(name, row))
     return rows

@@ -5,6 +5,7 @@ Letters: N pictures, n of them at once, T tokens of a picture, V logits of a pos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -34,7 +35,7 @@ AT_ONCE = 16
 LAYER_PICTURES = 8
 LAYER_NUMBERS = 2**26  # of all streams of a model, 256 MB
 SAMPLED_LOGITS = 2**27  # of the class and of no class each, 512 MB: more pictures are not looked at after guidance
-MEASURED_BY = 2  # goes up when a measurement changes its meaning, so stored ones are not reused
+MEASURED_BY = 3  # goes up when a measurement changes its meaning, so stored ones are not reused
 
 
 class Drifting:
@@ -74,7 +75,9 @@ class Drifting:
     def compared(self, reference: NDArray[np.float32], candidate: NDArray[np.float32], asked: Examples) -> Fidelity:
         """Drift between two sets of logits (N, T, V)."""
         seed, shape = self.recipe.seed, self.reference.shape
-        return fidelity(reference, candidate, asked.targets, seed, asked.scored, shape)
+        return fidelity(
+            reference, candidate, asked.targets, seed, asked.scored, shape, math.prod(self.reference.picture)
+        )
 
     def candidate(self, node: Node) -> Candidate:
         """The node's model, in its own form."""
@@ -183,7 +186,7 @@ class Drifting:
             return plain(Floor(runtime, bf16, by_layer))
 
         held_out, seed = self.held_out.fingerprint(), self.recipe.seed
-        key = digest("floor by layer", MEASURED_BY, node.key, held_out, seed, plain(environment()))
+        key = digest("floor", MEASURED_BY, node.key, held_out, seed, plain(environment()))
         return parse(Floor, self.remembered(key, measure), "stored noise floor")
 
     def layers(self, node: Node) -> tuple[Layer, ...]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from compress.artifact import Form
-from compress.candidate import drawing, pixels_of
+from compress.candidate import pixels_of
 from compress.drifting import MEASURED_BY, Drifting
 from compress.making import Making
 from compress.measure import Measurement, decoding
 from compress.measure.classify import ClassAccuracy, DigitClassifier
 from compress.measure.decoding import Decoding
 from compress.measure.distribution import Distribution, distances
+from compress.measure.drawing import Drawing
 from compress.measure.environment import environment
-from compress.measure.features import Extractor, of_classifier, of_tokenizer
+from compress.measure.features import Extractor, of_classifier, of_inception, of_tokenizer
 from compress.measure.memory import peak_mib
+from compress.measure.pinning import pinned
 from compress.measure.single_file import SingleFile, single_file
-from compress.measure.speed import SpeedRow, paired
+from compress.measure.speed import REST_S, SpeedRow, paired
 from compress.models.image_model import ImageModel
 from compress.plan import Node
 from compress.report.pays import pays
@@ -57,7 +60,7 @@ class Measuring:
             assert own is not None
             assert reference is not None
             one = tokens[:1]
-            with self.listener.work(f"decode with {node.name}") as progress:
+            with pinned(self.recipe.bench.threads), self.listener.work(f"decode with {node.name}") as progress:
                 timings = paired(
                     {"own": lambda: own(one), "reference": lambda: reference(one)},
                     self.recipe.bench.repeats,
@@ -112,20 +115,20 @@ class Measuring:
         length = self.reference.length
 
         def measure() -> dict[str, Any]:
-            runners: dict[str, Any] = {
-                key: (lambda engine: lambda: engine.decode_images(engine.draw_tokens(labels, features=features)))(
-                    self.making.engine(each)
-                )
-                for key, each in distinct.items()
-            }
+            runners = {key: Drawing(self.making.engine(each), labels, features) for key, each in distinct.items()}
             repeats = bench.repeats
             if eager:
-                runners["eager"] = drawing(self.reference, labels, features)
+                runners["eager"] = Drawing(self.reference, labels, features)
                 repeats = min(repeats, EAGER_REPEATS)
-            with self.listener.work(f"time {node.name}, batch {batch}") as progress:
+            with pinned(bench.threads), self.listener.work(f"time {node.name}, batch {batch}") as progress:
                 timings = paired(
-                    runners, repeats, seed=self.recipe.seed, report=lambda done, rounds: progress(done, rounds, {})
+                    runners,
+                    repeats,
+                    seed=self.recipe.seed,
+                    rest_s=REST_S if eager else 0.0,
+                    report=lambda done, rounds: progress(done, rounds, {}),
                 )
+            rounds = {key: runner.of_rounds(len(timings.seconds[key])) for key, runner in runners.items()}
             own = timings.row(
                 names["own"],
                 runtime=self.making.engine(engines["own"]).runtime,
@@ -135,12 +138,18 @@ class Measuring:
                 previous=names.get("previous"),
                 baseline="eager" if eager else None,
                 peak_mib=self.peak_mib(engines["own"], batch),
+                rounds=rounds[names["own"]],
             )
             rows = [own]
             if eager and node is self.plan.reference:
                 rows.append(
                     timings.row(
-                        "eager", runtime="torch eager", batch=batch, length=length, reference=names["reference"]
+                        "eager",
+                        runtime="torch eager",
+                        batch=batch,
+                        length=length,
+                        reference=names["reference"],
+                        rounds=rounds["eager"],
                     )
                 )
             return {"rows": plain(rows)}
@@ -181,12 +190,18 @@ class Measuring:
             found = [distances(held, extractor.features(tokens), theirs, tokens, grid, seed) for tokens in (own, again)]
             return plain(Distribution(extractor.name, held.shape[1], len(theirs), *found))
 
-        key = digest("distribution", MEASURED_BY, extractor.name, node.key, origin.key, drift.samples, seed)
+        weights = self.recipe.bench.inception
+        by = (extractor.name, weights and file_hash(Path(weights).expanduser()))
+        key = digest("distribution", MEASURED_BY, by, node.key, origin.key, drift.samples, seed)
         return parse(Distribution, drift.remembered(key, measure), "stored distribution")
 
     @cached_property
     def extractor(self) -> Extractor | None:
-        """The features that are on hand: of the digit classifier, or of the tokenizer's image encoder."""
+        """InceptionV3's features where its weights are given; else those on hand: the digit classifier's, or the
+        tokenizer's image encoder's.
+        """
+        if self.recipe.bench.inception:
+            return of_inception(Path(self.recipe.bench.inception).expanduser(), self.reference)
         if self.recipe.tokens.source == "digits":
             return of_classifier(self.classifier)
         return of_tokenizer(self.reference) if isinstance(self.reference, ImageModel) else None

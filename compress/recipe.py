@@ -35,6 +35,7 @@ class Bench:
     batch: tuple[int, ...] = setting((1, 8), doc="pictures drawn at once, one row of results each", low=1)
     threads: int = setting(2, doc="threads of the runtime and of PyTorch", low=1)
     repeats: int = setting(20, doc="interleaved rounds", low=FEWEST_VALUES)
+    inception: str = setting("", doc="weights of InceptionV3 (.pth of torch-fidelity), for FID; none: other features")
     samples: int = setting(300, doc="pictures drawn for class accuracy", low=10)
 
 
@@ -136,6 +137,10 @@ def load(path: Path) -> Recipe:
         path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate, form
     )
     check_gates(recipe)
+    if recipe.bench.inception:
+        from compress.measure.features import check_inception
+
+        check_inception(Path(recipe.bench.inception).expanduser(), f"{path}: bench.inception")
     return recipe
 
 

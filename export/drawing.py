@@ -58,6 +58,31 @@ class Drawer(Protocol):
         """What is chosen next, behind what `Runner.step` takes; of a masked model at these positions (n,)."""
 
 
+class Telling:
+    """A drawer that tells whenever tokens were chosen."""
+
+    def __init__(self, drawer: Drawer, told: Callable[[], None]) -> None:
+        self.drawer, self.told = drawer, told
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """As of the drawer."""
+        if (chosen := self.drawer.begin(labels, features, prompt, choice)) is not None:
+            self.told()
+        return chosen
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """As of the drawer."""
+        chosen = self.drawer.step(tokens, choice, positions)
+        self.told()
+        return chosen
+
+
 class Outside:
     """A drawer that chooses from the logits that a runner gives out."""
 
@@ -145,10 +170,12 @@ def draw(
     features: NDArray[np.float32] | None = None,
     known: Known | None = None,
     first: int = 0,
+    told: Callable[[], None] | None = None,
 ) -> NDArray[np.int64]:
     """Tokens (B, T) of new pictures of these classes (B,), or of texts with these features (B, P, C).
 
-    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it.
+    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it. `told`
+    is called whenever tokens were chosen.
 
     Raises:
         ValueError: a label that is no class (the null class is allowed), labels that are not (B,) with B > 0, features
@@ -156,7 +183,7 @@ def draw(
     """
     check(labels, shape, features, known)
     task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
-    return DRAW[shape.order](drawer, task)
+    return DRAW[shape.order](drawer if told is None else Telling(drawer, told), task)
 
 
 def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None, known: Known | None) -> None:

@@ -179,14 +179,15 @@ class Engine(Shaped):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
+        told: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,), all at once; `known` ones stay where they are.
 
-        `first` is the number of the first picture among all of this seed.
+        `first` is the number of the first picture among all of this seed. `told` is called after each step.
         """
         sampler = sampler or self.sampler
         drawer = self._drawer(len(labels) * (2 if sampler.guided else 1), sampler)
-        return draw(drawer, labels, self.shape, sampler, seed, features, known, first)
+        return draw(drawer, labels, self.shape, sampler, seed, features, known, first, told)
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from compress.comparison import Comparison
-    from compress.report.outcomes import Outcome
     from export.shape import Shape
+
+COMPARED = "comparison.html"
 
 
 @click.command()
@@ -204,6 +205,7 @@ def verify(
     """
     from compress.comparison import compare
     from compress.report import junit as reports
+    from compress.report.cells import precision
     from compress.settings import parse
     from compress.strict_yaml import read_yaml
     from compress.verdict import Gate
@@ -218,6 +220,9 @@ def verify(
         print_json(result)
     else:
         print_rows(f"{candidate} against {reference}", ["measurement", "value", "95 % interval"], drift_rows(result))
+        click.echo(precision(result.fidelity))
+        if (nearer := result.difference) is not None and nearer.kl_ci95[0] <= 0 <= nearer.kl_ci95[1]:
+            click.echo(f"no measurable change of the KL against that of {nearer.other}: the interval holds 0")
         for breach in result.verdict.breaches:
             click.echo(f"breach: {breach.text}")
         if gate is not None and result.verdict.passed:
@@ -230,12 +235,12 @@ def drift_rows(result: Comparison) -> list[list[str]]:
     parts = [("", result.fidelity), ("sampled ", result.sampled), ("image decoder ", result.decoding)]
     if (nearer := result.difference) is not None:
         parts.append((f"less that of {nearer.other}: ", nearer))
-    shown = ("nll", "nll_drift", "nll_drift_nats", "kl", "kl_reverse", "total_variation", "agreement", "agreement_top5",
-             "agreement_weighted", "flip_rate", "psnr", "ssim")  # fmt: skip
+    shown = ("nll", "nll_drift", "nll_drift_nats", "nll_drift_bits", "kl", "kl_reverse", "total_variation",
+             "agreement", "agreement_top5", "agreement_weighted", "flip_rate", "psnr", "ssim")  # fmt: skip
     rows = []
     for prefix, part in parts:
         for name in shown:
-            if part is not None and hasattr(part, name):
+            if part is not None and getattr(part, name, None) is not None:
                 low, high = getattr(part, f"{name}_ci95")
                 rows.append([f"{prefix}{name}", f"{getattr(part, name):.5g}", f"{low:.5g} to {high:.5g}"])
     rows.append(["kl_p99", f"{result.fidelity.kl_p99:.5g}", ""])
@@ -262,16 +267,19 @@ def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_j
         print_json(rows)
         return
     from compress.measure.speed import words
+    from compress.report.markdown import figure as said
 
+    energy = ["J/picture"] if any(row.speed.joules_per_picture for row in rows) else []
     print_rows(
         f"{threads} threads, {repeats} interleaved rounds; the first engine is the reference",
-        ["engine", "runtime", "batch", "ms", "p95 ms", "noise", "ms per token", "images/s", "speedup"],
+        ["engine", "runtime", "batch", "ms", "p95", "first", "noise", "ms/token", "images/s", *energy, "speedup"],
         [
-            [row.engine, row.speed.runtime, str(row.speed.batch), f"{row.speed.median_ms:.1f}",
-             f"{row.speed.p95_ms or 0:.1f}", f"{row.speed.noise or 0:.1%}", f"{row.speed.ms_per_token:.3f}",
-             f"{row.speed.images_per_second:.2f}",
-             words(row.speed.speedup_vs_reference, row.speed.speedup_vs_reference_ci95)]
+            [row.engine, one.runtime, str(one.batch), f"{one.median_ms:.1f}", f"{one.p95_ms or 0:.1f}",
+             said(one.first_tokens_ms), f"{one.noise or 0:.1%}", f"{one.ms_per_token:.3f}",
+             f"{one.images_per_second:.2f}", *(said(one.joules_per_picture) for _ in energy),
+             words(one.speedup_vs_reference, one.speedup_vs_reference_ci95)]
             for row in rows
+            for one in [row.speed]
         ],
     )  # fmt: skip
 
@@ -332,35 +340,45 @@ def to_optimum(engine: Path, output: Path) -> None:
 
 @click.command()
 @example("compress report runs/quickstart --open")
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--open", "browse", is_flag=True, help="Show report.html in the browser, made anew.")
-@click.option(
-    "--compare",
-    "others",
-    multiple=True,
-    metavar="RUN2",
-    type=click.Path(path_type=Path),
-    help="Show another run's engines beside; may be given again.",
-)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--open", "browse", is_flag=True, help="Show the page in the browser; that of one run is made anew.")
+@click.option("--compare", is_flag=True, help="Show the engines of several runs side by side.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"Page of --compare.  [default: {COMPARED}]")
 @json_option
-def report(run_folder: Path, browse: bool, others: tuple[Path, ...], as_json: bool) -> None:
-    """Show a finished run's report again, or the engines of several runs side by side."""
+def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | None, as_json: bool) -> None:
+    """Show a finished run's report again, or the engines of several runs side by side.
+
+    --compare also says what differs in their recipes and machines; with -o or --open it writes a page.
+    """
     from compress import pipeline
     from compress import report as reports
+    from compress.report import compare as comparing
     from compress.report import html
-    from compress.report.outcomes import outcome
     from compress.report.table import table
+    from compress.settings import InputError
 
-    result = reports.load(run_folder / reports.FILE)
-    if others:
-        runs = {str(folder): reports.load(folder / reports.FILE) for folder in (run_folder, *others)}
+    if compare != (len(runs) > 1):
+        said = "compares several runs; name two at least" if compare else "belongs to several runs; name one"
+        raise InputError(f"--compare {said}")
+    if output is not None and not compare:
+        raise InputError("--output goes with --compare; the page of one run lies in its folder")
+    found = {str(folder): reports.load(folder / reports.FILE) for folder in runs}
+    if compare:
         if as_json:
-            print_json({name: [outcome(engine, each) for engine in each.engines] for name, each in runs.items()})
-            return
-        rows = [[name, *outcome_cells(outcome(engine, each))] for name, each in runs.items() for engine in each.engines]
-        headers = ["run", "engine", "gates", "size", "NLL drift %", "KL", "ms/token", "vs reference"]
-        print_rows("engines, each against the reference of its own run", headers, rows)
+            print_json({"engines": comparing.outcomes(found), "differences": comparing.differences(found)})
+        else:
+            print_rows(
+                "engines, each against the reference of its own run", [*comparing.HEADERS], comparing.rows(found)
+            )
+            print_rows("what differs", ["place", *found], comparing.differences(found))
+        if output is not None or browse:
+            output = output or Path(COMPARED)
+            output.write_text(comparing.html(found), encoding="utf-8")
+            click.echo(f"page: {output}", err=as_json)
+            if browse:
+                show(output)
         return
+    (run_folder,), (result,) = runs, found.values()
     if as_json:
         print_json(result)
         return
@@ -368,25 +386,11 @@ def report(run_folder: Path, browse: bool, others: tuple[Path, ...], as_json: bo
     for line in pipeline.closing_lines(result, run_folder):
         click.echo(line)
     if browse:
-        import webbrowser
-
-        webbrowser.open(html.write(result, run_folder).resolve().as_uri())
+        show(html.write(result, run_folder))
 
 
-def outcome_cells(found: Outcome) -> list[str]:
-    """One engine of one run as cells of a table."""
-    from compress.measure.speed import words
-    from compress.report.cells import ABSENT, signed_percent, size
+def show(path: Path) -> None:
+    """A page in the browser."""
+    import webbrowser
 
-    drift = ABSENT
-    if found.nll_drift is not None and found.nll_drift_ci95 is not None:
-        drift = signed_percent(found.nll_drift, found.nll_drift_ci95)
-    return [
-        found.engine,
-        "kept" if found.passed else "breached",
-        size(found.size_bytes),
-        drift,
-        ABSENT if found.kl is None else f"{found.kl:.3g}",
-        ABSENT if found.ms_per_token is None else f"{found.ms_per_token:.3f}",
-        words(found.speedup, found.speedup_ci95),
-    ]
+    webbrowser.open(path.resolve().as_uri())

@@ -19,6 +19,7 @@ from compress.settings import setting
 
 NEIGHBOURS = 5  # of precision, recall, density and coverage; Naeem et al. take 5
 RESAMPLES = 100  # of the intervals: each needs distances of whole sets
+INCEPTION = "Inception"  # InceptionV3 with the weights of the original FID, given by path
 Features = NDArray[np.float64]
 
 
@@ -47,6 +48,11 @@ class Distribution:
     pictures: int = setting(doc="pictures of each set", low=2)
     own: Distances = setting(doc="the engine's pictures, drawn with another seed than the reference's")
     floor: Distances = setting(doc="the reference's own pictures of that other seed")
+
+    @property
+    def distance(self) -> str:
+        """What the Frechet distance on these features is called; only Inception's is FID."""
+        return "FID" if self.features == INCEPTION else f"FD-{self.features}"
 
     @property
     def thin(self) -> bool:

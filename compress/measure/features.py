@@ -6,16 +6,23 @@ Letters: N pictures, T tokens of a picture, D features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.measure.distribution import INCEPTION
+from compress.settings import InputError
+
 if TYPE_CHECKING:
+    from compress.candidate import Candidate
     from compress.measure.classify import DigitClassifier
     from compress.models.image_model import ImageModel
 
 AT_ONCE = 32
+POOLED = "2048"  # what torch-fidelity calls the layer that FID is taken on
 
 
 class Extractor(NamedTuple):
@@ -53,3 +60,46 @@ def of_tokenizer(model: ImageModel) -> Extractor | None:
         return np.concatenate(made)
 
     return Extractor("VQ", features)
+
+
+def check_inception(weights: Path, where: str) -> None:
+    """Find out at once whether InceptionV3 can be had, before anything long begins.
+
+    Raises:
+        InputError: the file is missing, or torch-fidelity is.
+    """
+    if not weights.is_file():
+        raise InputError(
+            f"{where}: {weights}: no such file; it holds the weights of InceptionV3 as torch-fidelity has them"
+        )
+    if find_spec("torch_fidelity") is None:
+        raise InputError(f"{where}: needs torch-fidelity; pip install 'compress[inception]'")
+
+
+def of_inception(weights: Path, model: Candidate) -> Extractor:
+    """Pooled features (N, 2048) of the InceptionV3 that FID is defined on, by torch-fidelity.
+
+    Grey pictures are given three equal colours.
+
+    Raises:
+        InputError: torch-fidelity cannot be imported, or the weights are not its.
+    """
+    import torch
+
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        torch.load(weights, weights_only=True)  # torch-fidelity would run any code that a pickle holds
+        network = FeatureExtractorInceptionV3("inception", [POOLED], feature_extractor_weights_path=str(weights))
+    except Exception as error:
+        raise InputError(f"{weights}: InceptionV3 cannot be had ({str(error).splitlines()[0]})") from error
+
+    def features(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        made = []
+        with torch.no_grad():
+            for start in range(0, len(tokens), AT_ONCE):
+                images = torch.from_numpy(model.decode_images(tokens[start : start + AT_ONCE])).permute(0, 3, 1, 2)
+                made.append(network(images.expand(-1, 3, -1, -1))[0].double().numpy())
+        return np.concatenate(made)
+
+    return Extractor(INCEPTION, features)

@@ -5,6 +5,7 @@ Letters: N pictures, T tokens of a picture, V vocabulary, R bootstrap resamples.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,10 @@ class Fidelity:
     nll_drift_ci95: tuple[float, float] = setting(doc="its interval")
     nll_drift_nats: float = setting(doc="nll - reference_nll, nats per token")
     nll_drift_nats_ci95: tuple[float, float] = setting(doc="its interval")
+    nll_drift_bits: float | None = setting(
+        doc="nll_drift_nats in bits for each colour value of a picture (bits/dim); null of masked models"
+    )
+    nll_drift_bits_ci95: tuple[float, float] | None = setting(doc="its interval")
     kl: float = setting(doc="mean KL(reference || candidate) of the next-token distributions, nats per token")
     kl_ci95: tuple[float, float] = setting(doc="its interval")
     kl_p99: float = setting(doc="99th percentile of the token KL, nats: what the mean hides")
@@ -61,12 +66,13 @@ def fidelity(
     seed: int = 0,
     scored: NDArray[np.bool_] | None = None,
     shape: Shape | None = None,
+    colour_values: int = 0,
 ) -> Fidelity:
     """Compare two sets of teacher-forced logits (N, T, V) of the same pictures, whose true tokens are `targets` (N, T).
 
     Only tokens that are `scored` (N, T) count, all if it is not given; each picture counts the same. The `shape` says
-    along what the curve goes. All arithmetic is in double precision. Ties of the most likely token go to the lowest, as
-    in `numpy.argmax`.
+    along what the curve goes; `colour_values`, height x width x channels of a picture, are what bits/dim divide by. All
+    arithmetic is in double precision. Ties of the most likely token go to the lowest, as in `numpy.argmax`.
 
     Raises:
         ValueError: shapes that do not belong together, fewer than 2 pictures, or logits that are not finite.
@@ -79,7 +85,12 @@ def fidelity(
     found["nll_drift"] = percentile_interval(drift / means[theirs], drift_draws / draws[:, theirs])
     found["nll_drift_nats"] = percentile_interval(drift, drift_draws)
     found["agreement_weighted"] = weighted(means, draws)
+    bits = None
+    if colour_values and (shape is None or shape.order != "masked"):
+        bits = found["nll_drift_nats"].times(targets.shape[1] / (colour_values * math.log(2)))
     return Fidelity(
+        nll_drift_bits=bits.value if bits else None,
+        nll_drift_bits_ci95=bits.ci95 if bits else None,
         pictures=len(targets),
         tokens=int(asked.sum()),
         kl_p99=float(np.quantile(kl[asked], RARE_SHARE)),

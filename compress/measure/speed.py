@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.measure.drawing import Rounds
 from compress.measure.statistics import FEWEST_VALUES, Estimate, median
 from compress.settings import setting
 
@@ -22,6 +23,7 @@ WARMUP_ROUNDS = 8  # at most; caches, allocators and clock speed settle within t
 STILL_FASTER = 0.95  # a warm-up round that beats all earlier ones by more than 5 % says that there is more to come
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 FAR = 3.0
+REST_S = 0.05  # OpenMP's threads go on spinning for about 20 ms after PyTorch has drawn, on cores that others need
 NOISY = 0.1  # above this a row's own times say little, and only paired ratios do
 NO_CHANGE = "no measurable change"
 
@@ -45,6 +47,14 @@ class SpeedRow:
     peak_mib: float | None = setting(None, doc="peak resident memory of a fresh process that draws one such batch, MiB")
     p95_ms: float | None = setting(None, doc="95th percentile of the rounds, milliseconds")
     noise: float | None = setting(None, doc="scaled median absolute deviation of the rounds divided by their median")
+    first_tokens_ms: float | None = setting(None, doc="median time until the first step's tokens are there")
+    first_tokens_ms_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
+    last_tokens_ms: float | None = setting(None, doc="median time until all tokens are there, the picture not decoded")
+    last_tokens_ms_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
+    joules_per_picture: float | None = setting(
+        None, doc="median energy of the processors' packages by RAPL; null where it cannot be read"
+    )
+    joules_per_picture_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
     outliers: int = setting(0, doc="rounds further than 3 scaled median absolute deviations from the median", low=0)
 
 
@@ -73,16 +83,24 @@ class Timings:
         previous: str | None = None,
         baseline: str | None = None,
         peak_mib: float | None = None,
+        rounds: Rounds | None = None,
     ) -> SpeedRow:
         """The report's row of a runner that draws `batch` pictures of `length` tokens at each call.
 
         `reference`, `previous` and `baseline` name the runners that it is compared with; with itself it is not.
+        `rounds` are what the runner noted inside of its timed calls.
         """
         own = self.median_ms(name)
         p95, noise, outliers = spread(np.array(self.seconds[name]))
         over_reference, over_previous, over_baseline = (
             self.speedup(name, other) if other and other != name else None for other in (reference, previous, baseline)
         )
+        inside: dict[str, Estimate] = {}
+        if rounds is not None:
+            inside["first_tokens_ms"] = median(1e3 * rounds.first)
+            inside["last_tokens_ms"] = median(1e3 * rounds.last)
+            if len(rounds.joules):
+                inside["joules_per_picture"] = median(rounds.joules / batch)
         return SpeedRow(
             runtime=runtime,
             batch=batch,
@@ -100,6 +118,8 @@ class Timings:
             p95_ms=1e3 * p95,
             noise=noise,
             outliers=outliers,
+            **{name: found.value for name, found in inside.items()},  # type: ignore[arg-type]
+            **{f"{name}_ci95": found.ci95 for name, found in inside.items()},  # type: ignore[arg-type]
         )
 
 
@@ -120,6 +140,7 @@ def paired(
     repeats: int = 20,
     *,
     seed: int = 0,
+    rest_s: float = 0.0,
     budget_s: float = math.inf,
     clock: Callable[[], float] = time.perf_counter,
     report: Callable[[int, int], None] = lambda done, rounds: None,
@@ -127,7 +148,8 @@ def paired(
     """Time the runners in `repeats` rounds, each round running every one of them once in a newly drawn order.
 
     Before that they warm up until no runner gets faster any more, at most 8 rounds. Garbage collection is off while
-    timing. Rounds stop early once `budget_s` seconds are spent, but never before the 6 that an interval needs.
+    timing. Before each timed call there is a rest of `rest_s` seconds: REST_S is right where PyTorch is one of the
+    runners. Rounds stop early once `budget_s` seconds are spent, but never before the 6 that an interval needs.
 
     Raises:
         ValueError: no runner, or fewer than 6 repeats.
@@ -145,6 +167,7 @@ def paired(
             if done >= FEWEST_VALUES and clock() - started > budget_s:
                 break
             for name in generator.permutation(list(runners)):
+                time.sleep(rest_s)
                 seconds[str(name)].append(timed(runners[str(name)], clock))
             report(done + 1, repeats)
     finally:

@@ -32,6 +32,10 @@ class Estimate:
         """The interval, as reports hold it."""
         return self.low, self.high
 
+    def times(self, factor: float) -> Estimate:
+        """In another unit, by a positive factor."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
 
 def resampled_means(values: NDArray[np.float64], seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
     """Column means (R, C) of `values` (N, C) over pictures drawn with replacement.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -198,9 +199,10 @@ class AdoptedModel(Shaped):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
+        told: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,), which are numbered from `first`."""
-        return self.engine.draw_tokens(labels, seed, sampler, features, known, first)
+        return self.engine.draw_tokens(labels, seed, sampler, features, known, first, told)
 
     def generate(
         self, labels: NDArray[np.int64], seed: int = 0, features: NDArray[np.float32] | None = None

@@ -6,6 +6,7 @@ of a text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,13 +93,14 @@ class ImageModel(Shaped):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
+        told: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (B, T) of new pictures of these classes (B,), or of texts with features (B, P, C).
 
-        `first` is the number of the first picture among all of this seed.
+        `first` is the number of the first picture among all of this seed. `told` is called after each step.
         """
         drawer = Outside(self.runner(), self.shape)
-        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known, first)
+        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known, first, told)
 
     def generate(
         self,

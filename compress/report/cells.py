@@ -5,12 +5,15 @@ from __future__ import annotations
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.decoding import Decoding
 from compress.measure.distribution import Distribution
+from compress.measure.fidelity import Fidelity
 from compress.measure.single_file import SingleFile
 from compress.measure.speed import NOISY, SpeedRow, words
+from compress.measure.statistics import Estimate, pictures_needed
 from compress.report import Report
 from compress.report.pays import DOES_NOT_PAY
 
 ABSENT = "–"
+FINER_DRIFT, FINER_KL = 0.001, 0.05  # half-widths of intervals that the report tells the price of
 DRIFT, SPEED = ("NLL drift %", "KL", "agree %"), ("ms/token", "vs previous", "vs reference")
 HEADERS = ("step", "weights", "size", *DRIFT, *SPEED, "flags")
 
@@ -90,7 +93,7 @@ def as_sets(found: Distribution) -> str:
     own, floor = found.own, found.floor
     thin = ", too few pictures for as many features" if found.thin else ""
     return (
-        f"FD-{found.features} {own.frechet:.3g} ({own.frechet_ci95[0]:.3g} to {own.frechet_ci95[1]:.3g}; the reference "
+        f"{found.distance} {own.frechet:.3g} ({own.frechet_ci95[0]:.3g} to {own.frechet_ci95[1]:.3g}; the reference "
         f"against itself {floor.frechet:.3g}) over {found.pictures} pictures{thin}"
     )
 
@@ -106,6 +109,43 @@ def decoder(found: Decoding) -> str:
     """What an image decoder lost and won, in one phrase."""
     won = f", {words(found.speedup, found.speedup_ci95)} to decode a picture" if found.speedup else ""
     return f"image decoder {found.psnr:.1f} dB PSNR, SSIM {found.ssim:.4f}{won}"
+
+
+def trust(report: Report) -> list[str]:
+    """Whether the measurements are evidence, how much of the drift is noise, and how precisely it is known."""
+    said = []
+    if (found := report.evidence) is not None:
+        said.append(
+            f"The reference can show drift: its predictions have {100 * found.entropy:.0f} % of the entropy of equal "
+            f"odds, and a wholly wrong context would cost {found.contrast:.3g} nats."
+            if found.sound
+            else f"This is no evidence: {found.reason}."
+        )
+    if (floor := report.floor) is not None:
+        said.append(
+            f"Noise floor: the reference differs from itself by a KL of {floor.runtime.kl:.2g} nats per token in ONNX "
+            f"Runtime instead of PyTorch, and by {floor.bf16.kl:.2g} in bf16 instead of fp32."
+        )
+    said += [f"{engine.name}: {precision(engine.fidelity)}" for engine in report.engines if engine.fidelity]
+    return said
+
+
+def precision(found: Fidelity) -> str:
+    """How precisely drift is known, and how many pictures a finer answer needs."""
+    drift = Estimate(found.nll_drift, *found.nll_drift_ci95)
+    half, finer = (drift.high - drift.low) / 2, FINER_DRIFT
+    said = f"NLL drift is known to {100 * half:.2g} points either way with {found.pictures} pictures"
+    if half > finer:
+        said += f"; for {100 * finer:g} points about {pictures_needed(drift, found.pictures, finer):,} are needed"
+    kl = Estimate(found.kl, *found.kl_ci95)
+    if found.kl > 0:
+        said += f". KL is known to {50 * (kl.high - kl.low) / kl.value:.2g} %"
+        if kl.high - kl.low > 2 * FINER_KL * kl.value:
+            needed = pictures_needed(kl, found.pictures, FINER_KL * kl.value)
+            said += f"; for {100 * FINER_KL:g} % about {needed:,} are needed"
+    if drift.low <= 0 <= drift.high:
+        said += ". There is no measurable change of the NLL: the interval holds 0"
+    return said + "."
 
 
 def smallest_batch(model: Measurement) -> SpeedRow | None:

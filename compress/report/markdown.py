@@ -8,10 +8,11 @@ import yaml
 
 from compress.measure.speed import changed
 from compress.report import Report
-from compress.report.cells import ABSENT, HEADERS, flagged, overview, signed_percent, size
+from compress.report.cells import ABSENT, HEADERS, flagged, overview, signed_percent, size, trust
+from compress.report.seen import TABLES, Table
 from compress.report.table import headline
 
-TIMES = ("ms", "95 %", "ms/token", "images/s")
+TIMES = ("ms", "95 %", "p95", "first tokens", "all tokens", "ms/token", "images/s", "J/picture")
 DECODER_HEADERS = ("step", "PSNR dB", "worst", "SSIM", "ms/picture", "vs reference", "size")
 SPEED_HEADERS = ("step", "runtime", "batch", *TIMES, "vs previous", "vs reference", "vs eager", "peak MiB")
 
@@ -27,8 +28,10 @@ def markdown(report: Report) -> str:
             "whole smallest batch. Speedups are medians of paired ratios; where the 95 % interval holds 1, there was "
             "no measurable change."
         ],
+        titled("## How far it can be trusted", [f"- {line}" for line in trust(report)]),
         titled("## Flags", [f"- {line}" for line in flagged(report)]),
         titled("## Speed", speed(report)),
+        *(titled(f"## {each.title}", seen(each, report)) for each in TABLES),
         titled("## Image decoder", decoders(report)),
         titled("## Class accuracy", accuracy(report)),
         titled("## Engines", engines(report)),
@@ -42,6 +45,12 @@ def markdown(report: Report) -> str:
 def titled(title: str, lines: list[str]) -> list[str]:
     """A section, or nothing where it would be empty."""
     return [title, "", *lines] if lines else []
+
+
+def seen(each: Table, report: Report) -> list[str]:
+    """A table of what users see, with its caption."""
+    rows = each.rows(report)
+    return [f"{each.caption}.", "", *grid(each.headers, rows)] if rows else []
 
 
 def speed(report: Report) -> list[str]:
@@ -59,8 +68,10 @@ def speed_rows(report: Report) -> list[tuple[str, ...]]:
             str(row.batch),
             f"{row.median_ms:.2f}",
             f"{row.ci95[0]:.2f} to {row.ci95[1]:.2f}",
+            *(figure(value) for value in (row.p95_ms, row.first_tokens_ms, row.last_tokens_ms)),
             f"{row.ms_per_token:.3f}",
             f"{row.images_per_second:.1f}",
+            figure(row.joules_per_picture),
             speedup(row.speedup_vs_previous, row.speedup_vs_previous_ci95),
             speedup(row.speedup_vs_reference, row.speedup_vs_reference_ci95),
             speedup(row.speedup_vs_baseline, row.speedup_vs_baseline_ci95),
@@ -110,7 +121,7 @@ def decoder_rows(report: Report) -> list[tuple[str, ...]]:
     if all(decoding.equal for _, decoding in found):
         return []
     other = next(decoding for _, decoding in found if not decoding.equal)
-    time, bytes_of = milliseconds(other.reference_ms_per_picture), size(other.reference_size_bytes)
+    time, bytes_of = figure(other.reference_ms_per_picture), size(other.reference_size_bytes)
     rows: list[tuple[str, ...]] = [("reference", ABSENT, ABSENT, ABSENT, time, ABSENT, bytes_of)]
     for name, decoding in found:
         cells = ("equal", ABSENT, "equal", ABSENT, ABSENT)
@@ -119,15 +130,15 @@ def decoder_rows(report: Report) -> list[tuple[str, ...]]:
                 f"{decoding.psnr:.2f} ({decoding.psnr_ci95[0]:.2f} to {decoding.psnr_ci95[1]:.2f})",
                 f"{decoding.psnr_worst:.2f}",
                 f"{decoding.ssim:.4f} ({decoding.ssim_ci95[0]:.4f} to {decoding.ssim_ci95[1]:.4f})",
-                milliseconds(decoding.ms_per_picture),
+                figure(decoding.ms_per_picture),
                 speedup(decoding.speedup, decoding.speedup_ci95),
             )
         rows.append((name, *cells, size(decoding.size_bytes)))
     return rows
 
 
-def milliseconds(value: float | None) -> str:
-    """A time."""
+def figure(value: float | None) -> str:
+    """A time or an energy."""
     return ABSENT if value is None else f"{value:.2f}"
 
 

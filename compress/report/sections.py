@@ -14,6 +14,7 @@ from compress.measure.speed import changed
 from compress.report import Report
 from compress.report import again as commands
 from compress.report.cells import HEADERS, flagged, overview, size, smallest_batch
+from compress.report.cells import trust as lines_of_trust
 from compress.report.figures import (
     accuracy,
     again,
@@ -30,6 +31,7 @@ from compress.report.markup import Markup, element, table
 from compress.report.numbers import blocks, numbers
 from compress.report.outcomes import Outcome
 from compress.report.pixels import sheet_uris
+from compress.report.seen import TABLES
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,7 @@ def share(engine: EngineMeasurement) -> str:
 
 def trust(shown: Shown) -> Markup | None:
     """Whether the measurements are evidence, and how much of the drift is noise."""
-    report, said = shown.report, []
-    if (found := report.evidence) is not None:
-        said.append(
-            f"The reference can show drift: its predictions have {100 * found.entropy:.0f} % of the entropy of equal "
-            f"odds, and a wholly wrong context would cost {found.contrast:.3g} nats."
-            if found.sound
-            else f"This is no evidence: {found.reason}."
-        )
-    if (floor := report.floor) is not None:
-        said.append(
-            f"Noise floor: the reference differs from itself by a KL of {floor.runtime.kl:.2g} nats per token in ONNX "
-            f"Runtime instead of PyTorch, and by {floor.bf16.kl:.2g} in bf16 instead of fp32."
-        )
+    said = lines_of_trust(shown.report)
     return element("ul", *(element("li", line) for line in said)) if said else None
 
 
@@ -186,6 +176,16 @@ def slider(shown: Shown, sheet: Sheet) -> list[Markup]:
 def quality(shown: Shown) -> Markup | None:
     """What a classifier recognises."""
     return side_by_side(accuracy(shown.report, commands.run(shown.report)))
+
+
+def seen(shown: Shown) -> Markup | None:
+    """What a user of the engines gets: what is drawn from, pairs of pictures, sets of pictures."""
+    tables = [
+        table(each.headers, rows, caption=f"{each.title}. {each.caption}", words=("model",))
+        for each in TABLES
+        if (rows := each.rows(shown.report))
+    ]
+    return element("div", *tables) if tables else None
 
 
 def decoders(shown: Shown) -> Markup | None:
@@ -282,6 +282,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Shown], Markup | None]], ...] = (
     ("places", "Where the drift is", places),
     ("pictures", "Pictures", pictures),
     ("accuracy", "Class accuracy", quality),
+    ("seen", "What is drawn", seen),
     ("decoder", "Image decoder", decoders),
     ("speed", "Speed", speeds),
     ("numbers", "Every number", everything),
