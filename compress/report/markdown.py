@@ -55,13 +55,13 @@ def seen(each: Table, report: Report) -> list[str]:
 
 def speed(report: Report) -> list[str]:
     """Every row of speed."""
-    rows = speed_rows(report)
-    return grid(SPEED_HEADERS, rows) if rows else []
+    headers, rows = speed_table(report)
+    return grid(headers, rows) if rows else []
 
 
-def speed_rows(report: Report) -> list[tuple[str, ...]]:
-    """Every row of speed, as SPEED_HEADERS names its cells."""
-    return [
+def speed_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows of speed, without columns that nothing was measured for."""
+    rows = [
         (
             model.name,
             row.runtime,
@@ -80,6 +80,8 @@ def speed_rows(report: Report) -> list[tuple[str, ...]]:
         for model in (report.reference, *report.steps, *report.engines)
         for row in model.speed
     ]
+    held = [place for place in range(len(SPEED_HEADERS)) if any(row[place] != ABSENT for row in rows)]
+    return [SPEED_HEADERS[place] for place in held], [[row[place] for place in held] for row in rows]
 
 
 def speedup(value: float | None, ci95: tuple[float, float] | None) -> str:

@@ -121,7 +121,8 @@ def bubbles(points: Sequence[Bubble], title: str, x_title: str, y_title: str, *,
         across, up = x(group[0].x), y(group[0].y)
         beside = max(SMALLEST, *(LARGEST * math.sqrt(point.area / most) for point in group)) + 4
         others = [(x(other[0].x) - across, y(other[0].y) - up) for other in groups if other is not group]
-        if any(0 < aside < CROWDED and abs(off) < NEAR for aside, off in others):
+        end = across + beside + LETTER * len(", ".join(point.mark for point in group))
+        if end > WIDTH or any(0 < aside < CROWDED and abs(off) < NEAR for aside, off in others):
             beside = -beside
         marks.append(
             element("text", ", ".join(point.mark for point in group), x=across + beside, y=up - 5, class_="tag",

@@ -26,7 +26,7 @@ from compress.report.figures import (
     positions,
     speed_waterfall,
 )
-from compress.report.markdown import DECODER_HEADERS, SPEED_HEADERS, decoder_rows, speed_rows
+from compress.report.markdown import DECODER_HEADERS, decoder_rows, speed_table
 from compress.report.markup import Markup, element, table
 from compress.report.numbers import blocks, numbers
 from compress.report.outcomes import Outcome
@@ -196,12 +196,13 @@ def decoders(shown: Shown) -> Markup | None:
 
 def speeds(shown: Shown) -> Markup | None:
     """Every row of speed."""
-    if not (rows := speed_rows(shown.report)):
+    headers, rows = speed_table(shown.report)
+    if not rows:
         return None
     caption = "Whole pictures, interleaved in one process; medians with exact 95 % intervals"
     return element(
         "div",
-        table(SPEED_HEADERS, rows, caption=caption, words=("step", "runtime")),
+        table(headers, rows, caption=caption, words=("step", "runtime")),
         again(shown.command(commands.speed)),
     )
 

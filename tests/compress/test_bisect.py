@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from compress.bisect import bisect, first_departure
 from compress.models.examples import asked, examples
 from compress.passes import Context, find
+from compress.pruning import keep_layers
 from compress.settings import InputError, parse
 from export.engine import Engine
 
@@ -83,6 +85,21 @@ def test_error_that_grows_gently_was_made_before() -> None:
 
 def test_a_pruned_model_cannot_be_followed(tiny_model) -> None:
     model = tiny_model(layers=3)
-    pattern = r"candidate: 3 and 4 streams do not pair up.*pruned models cannot be followed"
+    pattern = r"candidate: 3 and 4 streams do not pair up.*can be followed as an engine of a run only"
     with pytest.raises(InputError, match=pattern):
         bisect(model, tiny_model(layers=2), NAMES, questions(model))
+
+
+def test_an_engine_of_a_run_is_followed_past_the_layers_that_were_pruned(tiny_model, context, tmp_path) -> None:
+    model = tiny_model(layers=3)
+    pruned = model.with_transformer(keep_layers(model.transformer, [0, 2]))
+    parse(find("export", "t"), {"target": "onnxruntime"}, "export").run(pruned, context(model)).model.save(tmp_path)
+    with pytest.raises(InputError, match="can be followed as an engine of a run only"):
+        bisect(model, Engine.load(tmp_path, threads=1), NAMES, questions(model))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["measured"] = {"layers": [{"name": name} for name in ("embedding", "blocks.0", "blocks.2")]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    found = bisect(model, Engine.load(tmp_path, threads=1), NAMES, questions(model))
+    assert [row.name for row in found.layers] == ["embedding", "blocks.0", "blocks.2"]
+    assert found.layers[1].relative_error < 1e-5
+    assert found.departs == "blocks.2"

@@ -291,6 +291,14 @@ def test_drift_is_looked_at_from_every_side(shared_run) -> None:
     assert engine.coupled.edit_rate > 0, "the engine is another model"
     assert report.steps[0].fidelity.curve.axis == "position"
     assert len(report.steps[0].fidelity.curve.at) == 64
+    assert [each.name for each in report.floor.layers] == ["embedding", "blocks.0", "blocks.1"]
+    assert all(0 < each.relative_error < 0.05 for each in report.floor.layers)
+    assert {each.name for step in report.steps for each in step.layers} <= {each.name for each in report.floor.layers}
+    assert all(step.layers for step in report.steps)
+    assert engine.fidelity.nll_drift_bits == pytest.approx(engine.fidelity.nll_drift_nats / np.log(2)), (
+        "a token a pixel"
+    )
+    assert all(row.first_tokens_ms < row.last_tokens_ms for row in engine.speed)
     assert engine.distribution.features == "SVC"
     assert engine.distribution.dimensions == 10
     assert engine.distribution.own.frechet > 0

@@ -239,3 +239,13 @@ def test_scoring_step_by_step_shows_the_true_tokens(shape: Shape) -> None:
     for step, fed in enumerate(runner.fed):
         part = starts[shape.order](step)
         assert (fed[:, : part.stop - part.start] == tokens[:, part]).all()
+
+
+@pytest.mark.parametrize(("shape", "times"), [(CAUSAL, 8), (SCALES, 3), (MASKED, 5)])
+def test_whoever_asks_is_told_of_every_step(shape: Shape, times: int) -> None:
+    told: list[None] = []
+    sampler = Sampler(steps=5) if shape is MASKED else Sampler()
+    arguments = (Outside(Noted(shape), shape), LABELS, shape, sampler, 0)
+    drawn = draw(*arguments, told=lambda: told.append(None))
+    assert len(told) == times
+    np.testing.assert_array_equal(drawn, draw(Outside(Noted(shape), shape), *arguments[1:]))

@@ -171,6 +171,15 @@ def test_bisect_names_where_an_engine_departs(engine: Path, checkpoint: Path, in
     assert json.loads(other.stdout)["departs"] == "embedding", "it was distilled"
 
 
+def test_bisect_draws_the_error_of_each_layer(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result], refused: Callable[..., str]
+) -> None:
+    plot = tmp_path / "layers.svg"
+    assert invoke("bisect", checkpoint, engine, "--pictures", 2, "--threads", 1, "--plot", plot).exit_code == 1
+    assert ElementTree.parse(plot).getroot().get("aria-label") == "Drift by layer"
+    assert "must end in .svg" in refused("bisect", checkpoint, engine, "--plot", tmp_path / "layers.png")
+
+
 def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     from compress import selftest
 
@@ -204,13 +213,29 @@ def test_verify_writes_what_a_ci_reads(
     assert ElementTree.parse(xml).getroot().find("testsuite").get("failures") == "0"
 
 
-def test_runs_are_compared_engine_by_engine(shared_run, invoke: Callable[..., Result]) -> None:
-    result = invoke("report", shared_run.output, "--compare", shared_run.output, "--json")
-    (rows,) = json.loads(result.stdout).values()
-    assert [row["engine"] for row in rows] == ["cpu"]
-    shown = invoke("report", shared_run.output, "--compare", shared_run.output)
+def test_runs_are_compared_engine_by_engine(shared_run, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    changed = json.loads((shared_run.output / "report.json").read_text())
+    changed["recipe"]["seed"] = 7
+    (other / "report.json").write_text(json.dumps(changed))
+    result = invoke("report", "--compare", other, shared_run.output, "--json")
+    found = json.loads(result.stdout)
+    assert list(found["engines"]) == [str(other), str(shared_run.output)], "in the order that was asked for"
+    assert [row["engine"] for rows in found["engines"].values() for row in rows] == ["cpu", "cpu"]
+    assert found["differences"] == [["recipe.seed", "7", "0"]]
+    page = tmp_path / "both.html"
+    shown = invoke("report", other, shared_run.output, "--compare", "-o", page)
     assert shown.exit_code == 0
-    assert "kept" in shown.stdout
+    assert "recipe.seed" in shown.stdout
+    assert "recipe.seed" in page.read_text()
+
+
+def test_report_says_how_many_runs_it_takes(shared_run, tmp_path: Path, refused: Callable[..., str]) -> None:
+    run = shared_run.output
+    assert "--compare compares several runs" in refused("report", "--compare", run)
+    assert "--compare belongs to several runs" in refused("report", run, run)
+    assert "--output goes with --compare" in refused("report", run, "-o", tmp_path / "page.html")
 
 
 def test_a_report_opens_in_the_browser(

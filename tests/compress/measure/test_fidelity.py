@@ -5,6 +5,7 @@ from scipy.special import rel_entr, softmax
 from torch.nn import functional
 
 from compress.measure.fidelity import difference, fidelity
+from export.shape import Shape
 
 
 def example(pictures=12, tokens=5, vocabulary=7, noise=0.3, seed=0):
@@ -157,3 +158,16 @@ def test_two_candidates_are_compared_picture_by_picture():
     assert alone[0].kl_ci95[1] > alone[1].kl_ci95[0], "though the intervals of the two overlap"
     same = difference(reference, near, near, targets)
     assert same["kl"].ci95 == (0, 0)
+
+
+def test_bits_of_each_colour_value_are_nats_of_a_picture_in_another_unit():
+    reference = np.zeros((3, 4, 2))
+    candidate = np.zeros((3, 4, 2))
+    candidate[..., 1] = np.log(3)  # the true token 0 has a quarter instead of half
+    found = fidelity(reference, candidate, np.zeros((3, 4), dtype=int), colour_values=12)
+    assert found.nll_drift_nats == pytest.approx(np.log(2))
+    assert found.nll_drift_bits == pytest.approx(4 / 12)
+    assert found.nll_drift_bits_ci95 == pytest.approx((4 / 12, 4 / 12))
+    masked = Shape("masked", 2, 1, (2, 2))
+    scored = np.ones((3, 4), dtype=bool)
+    assert fidelity(reference, candidate, np.zeros((3, 4), dtype=int), 0, scored, masked, 12).nll_drift_bits is None

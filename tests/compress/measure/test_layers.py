@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compress.measure.floor import in_bf16
 from compress.measure.layers import HIGHEST_SQNR, layers, relative_error, states_of
 from compress.models.examples import examples
 from compress.passes import Context, find
@@ -42,3 +43,22 @@ def test_an_engine_shows_the_streams_of_pytorch(changes, fused, tiny_model, tiny
     made = layers(states_of(model, asked), states_of(Engine.load(tmp_path, threads=1), asked))
     assert len(made) == 3
     assert all(each.relative_error < 1e-5 for each in made)
+
+
+def test_pruned_layers_are_left_out_and_the_others_keep_their_names() -> None:
+    reference = [np.full((1, 1, 2), value, dtype=np.float32) for value in (1.0, 2.0, 3.0, 4.0)]
+    candidate = [reference[0], reference[1], reference[3] * 1.5]
+    found = layers(reference, candidate, [0, 2])
+    assert [each.name for each in found] == ["embedding", "blocks.0", "blocks.2"]
+    assert [each.relative_error for each in found] == pytest.approx([0, 0, 0.5])
+    with pytest.raises(ValueError, match="3 and 4 streams"):
+        layers(reference, candidate)
+
+
+def test_a_model_in_bf16_departs_by_its_rounding(tiny_model, tiny_tokens) -> None:
+    model = tiny_model()
+    asked = examples(model.shape, tiny_tokens.part("held_out", 3))
+    rough = states_of(in_bf16(model), asked)
+    found = layers(states_of(model, asked), rough)
+    assert all(2**-13 < each.relative_error < 2**-5 for each in found)
+    assert rough[0].dtype == np.float32

@@ -131,3 +131,11 @@ def test_noise_and_outliers_are_those_of_the_median():
     assert spread(np.ones(6)) == (1.0, 0.0, 0)
     row = Timings({"a": tuple(seconds)}).row("a", runtime="cpu", batch=1, length=4)
     assert (row.outliers, row.noise, row.p95_ms) == (outliers, noise, 1e3 * p95)
+
+
+def test_runners_rest_before_each_timed_call_and_not_in_it(monkeypatch):
+    clock, rests = Clock(), []
+    monkeypatch.setattr("compress.measure.speed.time.sleep", rests.append)
+    timings = paired({"own": clock.runner("own", 1.0)}, 7, rest_s=0.05, clock=clock)
+    assert rests == [0.05] * 7
+    assert timings.seconds["own"] == (1.0,) * 7

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from compress.report.cells import HEADERS, count, overview, size
+from compress.report.cells import HEADERS, count, overview, precision, size
 
 
 def test_the_overview_has_a_cell_for_every_header(report):
@@ -27,3 +29,23 @@ def test_large_numbers_are_said_in_three_digits(number, text):
 @pytest.mark.parametrize(("number", "text"), [(900, "900 B"), (26_160_000, "26.2 MB")])
 def test_sizes_are_in_decimal_units(number, text):
     assert size(number) == text
+
+
+def test_precision_says_what_a_finer_answer_costs(report):
+    found = replace(
+        report.engines[0].fidelity,
+        pictures=100,
+        nll_drift=0.01,
+        nll_drift_ci95=(0.008, 0.012),
+        kl=0.1,
+        kl_ci95=(0.09, 0.11),
+    )
+    assert precision(found) == (
+        "NLL drift is known to 0.2 points either way with 100 pictures; for 0.1 points about 400 are needed. "
+        "KL is known to 10 %; for 5 % about 400 are needed."
+    )
+    fine = replace(found, nll_drift_ci95=(-0.0005, 0.0005), kl_ci95=(0.099, 0.101))
+    assert precision(fine) == (
+        "NLL drift is known to 0.05 points either way with 100 pictures. KL is known to 1 %. "
+        "There is no measurable change of the NLL: the interval holds 0."
+    )

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from click import Context
 
+from compress.cli import main
+from compress.measure.floor import Floor
 from compress.measure.images import Sheet, save_grid
-from compress.report import html, write
+from compress.measure.layers import Layer
+from compress.report import html, load, write
 from compress.report.axes import linear, logarithmic
 from compress.report.markup import Markup, element
 from compress.report.outcomes import earlier, remember
-from compress.report.plots import Bar, Bubble, Line, bars, bubbles, lines
+from compress.report.plots import SERIES, Bar, Bubble, Line, bars, bubbles, lines
 
 VOID = {"br", "img", "input", "meta", "link"}
 
@@ -78,6 +85,68 @@ def test_what_is_shown_cannot_break_the_page(report, tmp_path: Path) -> None:
     assert "<script>alert" not in text
     assert "&lt;/pre&gt;&amp;" in text
     assert element("p", "a < b", Markup("<b>c</b>"), title='"') == '<p title="&quot;">a &lt; b<b>c</b></p>'
+
+
+LAYERS = (Layer("embedding", 1.0, 200.0, 0.0), Layer("blocks.0", 0.99, 20.0, 0.1), Layer("blocks.2", 0.9, 10.0, 0.3))
+
+
+def test_every_command_on_the_page_is_one_that_the_command_line_takes(run_folder: Path) -> None:
+    """Verbs, options and how many arguments each takes; what the arguments name need not exist here."""
+    shown = load(run_folder / "report.json")
+    engines = (replace(shown.engines[0], layers=LAYERS), *shown.engines[1:])
+    page = html.html(replace(shown, engines=engines), run_folder)
+    commands = {unescape(found) for found in re.findall(r"<code>(compress .*?)</code>", page)}
+    verbs = set()
+    for command in commands:
+        _, verb, *arguments = shlex.split(command)
+        made = main.get_command(Context(main), verb)
+        assert made is not None, command
+        made.make_context(verb, arguments)  # raises where it does not take them
+        verbs.add(verb)
+    assert verbs == {"run", "verify", "bisect", "bench", "generate"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_a_contrast_of_four_and_a_half_and_marks_one_of_three(scheme: str) -> None:
+    """WCAG 2.2, 1.4.3 and 1.4.11, on both of the page's grounds."""
+    style = (Path(html.__file__).parent / "page.css").read_text()
+    parts = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", parts[0]))
+    if scheme == "dark":
+        colours |= dict(re.findall(r"--(\w+): (#\w{6});", parts[1]))
+    for ground in ("paper", "raised"):
+        for text in ("ink", "soft", "link", "pass", "fail"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        for mark in ("good", "bad", "same", "plain", *(f"c{index}" for index in range(SERIES))):
+            assert contrast(colours[mark], colours[ground]) >= 3, (mark, ground)
+
+
+def contrast(first: str, second: str) -> float:
+    """Ratio of relative luminances, as WCAG defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+        linear_parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear_parts, strict=True))
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_layers_are_a_plot_with_a_line_for_each_engine_and_the_floor(report, tmp_path: Path) -> None:
+    engine = replace(report.engines[0], layers=LAYERS)
+    floor = Floor(report.engines[0].fidelity, report.engines[0].fidelity, LAYERS[:2])
+    page = html.html(replace(report, engines=(engine,), floor=floor), tmp_path)
+    plot = re.search(r'<svg[^>]*aria-label="Drift by layer".*?</svg>', page, re.DOTALL)
+    assert plot is not None
+    assert plot.group().count("<polyline") == 2
+    assert "0.3; 10.0; 0.90000" in page
+
+
+def test_a_plot_alone_is_a_picture_with_its_colours() -> None:
+    drawn = html.picture(lines([Line("a", [0, 1], [1, 2])], "Title", "x", "y"))
+    assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "--c0" in drawn
 
 
 def test_missing_pictures_are_left_out(report, tmp_path: Path) -> None:
