@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +36,7 @@ AT_ONCE = 16
 LAYER_PICTURES = 8
 LAYER_NUMBERS = 2**26  # of all streams of a model, 256 MB
 SAMPLED_LOGITS = 2**27  # of the class and of no class each, 512 MB: more pictures are not looked at after guidance
-MEASURED_BY = 3  # goes up when a measurement changes its meaning, so stored ones are not reused
+MEASURED_BY = 4  # goes up when a measurement changes its meaning, so stored ones are not reused
 
 
 class Drifting:
@@ -136,34 +137,46 @@ class Drifting:
 
     def sampled(self, node: Node) -> Sampled:
         """Drift of what is drawn from, with the reference's own sampler."""
-        shape, sampler, asked = self.reference.shape, self.reference.sampler, self.asked
-        count = max(2, min(len(asked), SAMPLED_LOGITS // (shape.length * shape.predicted)))
         key = digest(
             "sampled", MEASURED_BY, node.key, self.plan.reference.key, self.held_out.fingerprint(), self.recipe.seed
         )
 
+        def measure() -> dict[str, Any]:
+            return plain(self.drawn_from(lambda rows, guided: self.pair(node, rows, guided)))
+
+        return parse(Sampled, self.remembered(key, measure), "stored drift of what is drawn from")
+
+    def drawn_from(self, own: Callable[[slice, bool], Pair]) -> Sampled:
+        """Drift of what is drawn from, by the logits (n, T, V) that `own` gives of rows (and of no class)."""
+        shape, sampler, asked = self.reference.shape, self.reference.sampler, self.asked
+        count = max(2, min(len(asked), SAMPLED_LOGITS // (shape.length * shape.predicted)))
+
         def chunks() -> Iterator[tuple[Pair, Pair, NDArray[np.bool_]]]:
             for start in range(0, count, AT_ONCE):
                 rows = slice(start, min(start + AT_ONCE, count))
-                pairs: list[Pair] = []
-                for each in (self.plan.reference, node):
-                    pairs.append((self.score(each)[rows], self.null_score(each, rows) if sampler.guided else None))
-                yield pairs[0], pairs[1], asked.scored[rows]
+                theirs = self.pair(self.plan.reference, rows, sampler.guided)
+                yield theirs, own(rows, sampler.guided), asked.scored[rows]
 
-        def measure() -> dict[str, Any]:
-            return plain(sampled(chunks(), shape, sampler, self.recipe.seed))
+        return sampled(chunks(), shape, sampler, self.recipe.seed)
 
-        return parse(Sampled, self.remembered(key, measure), "stored drift of what is drawn from")
+    def pair(self, node: Node, rows: slice, guided: bool) -> Pair:
+        """Logits (n, T, V) of some held-out pictures, and the same as of no class if the sampler is guided."""
+        return self.score(node)[rows], self.null_score(node, rows) if guided else None
+
+    def of_no_class(self, rows: slice) -> Examples:
+        """Some held-out pictures as of no class."""
+        few, shape = self.asked.take(rows), self.reference.shape
+        inputs = few.inputs.copy()
+        inputs[:, 0] = shape.first_class + shape.null_class
+        return replace(few, inputs=inputs)
 
     def null_score(self, node: Node, rows: slice) -> NDArray[np.float32]:
         """Logits (n, T, V) of some held-out pictures as of no class; the reference's are kept."""
         place = rows.start
         if node is self.plan.reference and place in self.null_scores:
             return self.null_scores[place]
-        few, shape = self.asked.take(rows), self.reference.shape
-        inputs = few.inputs.copy()
-        inputs[:, 0] = shape.first_class + shape.null_class
-        made = self.candidate(node).score(inputs, few.features)
+        few = self.of_no_class(rows)
+        made = self.candidate(node).score(few.inputs, few.features)
         if node is self.plan.reference:
             self.null_scores[place] = made
         return made
@@ -177,13 +190,22 @@ class Drifting:
         reference, asked = self.reference, self.asked
 
         def measure() -> dict[str, Any]:
-            exported = self.making.engine(self.making.deployed(node)).score(asked.inputs, asked.features)
-            rough = in_bf16(reference)
-            runtime, bf16 = (
-                self.compared(self.score(node), other, asked) for other in (exported, bf16_logits(rough, asked))
+            deployed, rough = self.making.deployed(node), in_bf16(reference)
+            exported = self.making.engine(deployed).score(asked.inputs, asked.features)
+            in_rough = bf16_logits(rough, asked)
+
+            def pair(rows: slice, guided: bool) -> Pair:
+                return in_rough[rows], bf16_logits(rough, self.of_no_class(rows)) if guided else None
+
+            return plain(
+                Floor(
+                    runtime=self.compared(self.score(node), exported, asked),
+                    bf16=self.compared(self.score(node), in_rough, asked),
+                    sampled=self.drawn_from(pair),
+                    coupled=self.coupled(deployed),
+                    layers=layers(self.streams, states_of(rough, self.asked_of_layers)) if self.streams else (),
+                )
             )
-            by_layer = layers(self.streams, states_of(rough, self.asked_of_layers)) if self.streams else ()
-            return plain(Floor(runtime, bf16, by_layer))
 
         held_out, seed = self.held_out.fingerprint(), self.recipe.seed
         key = digest("floor", MEASURED_BY, node.key, held_out, seed, plain(environment()))

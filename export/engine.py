@@ -18,7 +18,18 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from export.drawing import Drawer, Known, Outside, Runner, check, conditions, draw, score_stepwise
-from export.loops import NOTHING_TO_CHOOSE, FedLoop, Inside, Loop, Parts, Sessions, choice_feeds, filled_up, make_loop
+from export.loops import (
+    NOTHING_TO_CHOOSE,
+    FedLoop,
+    Inside,
+    Loop,
+    Parts,
+    Sessions,
+    WatchedScales,
+    choice_feeds,
+    filled_up,
+    make_loop,
+)
 from export.manifest import EngineError, Manifest
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
@@ -73,8 +84,17 @@ class Engine(Shaped):
     def run_variant(
         self, path: Path, outputs: Sequence[str], inputs: NDArray[np.int64], features: NDArray[np.float32] | None
     ) -> list[NDArray[Any]]:
-        """Outputs of another version of the decode graph, in one call for all tokens of inputs (N, 1 + ...)."""
+        """Outputs of another version of the decode graph, of inputs (N, 1 + ...): in one call for all tokens, or one for
+        each scale of a next-scale model.
+        """
         session = self._open("decode", path=path)
+        if self.shape.order == "next-scale":
+            sessions = replace(self.sessions, decode=session)
+            loop = WatchedScales(sessions, self.manifest, len(inputs), list(dict.fromkeys(outputs)))
+            if self.manifest.sampling:
+                loop.take(NOTHING_TO_CHOOSE)
+            score_stepwise(loop, inputs, self.shape, features)
+            return [loop.whole(name) for name in outputs]
         taken, feeds = {each.name for each in session.get_inputs()}, self.feeds(inputs, features)
         wanted = list(dict.fromkeys(name for name in outputs if name not in feeds))
         made = session.run(wanted, {name: value for name, value in feeds.items() if name in taken})

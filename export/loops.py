@@ -6,6 +6,7 @@ key/value heads, P cached positions, L length of a shared cache, d head width, B
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -241,6 +242,30 @@ class ScaleLoop(GrowingLoop):
         self.binding.bind_cpu_input("tokens", latents)
         self._bind_output("logits")  # of another size at every scale
         return self.run(latents.shape[1])
+
+
+class WatchedScales(ScaleLoop):
+    """Scale by scale, with further outputs of the graph that are kept of every scale."""
+
+    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int, names: Sequence[str]) -> None:
+        super().__init__(sessions, manifest, rows)
+        self.kept: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+
+    def run(self, count: int) -> NDArray[np.float32]:
+        """One call."""
+        for name in self.kept:
+            self._bind_output(name)
+        logits = super().run(count)
+        for name, values in self.kept.items():
+            values.append(self.output(name).numpy().copy())
+        return logits
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """An output of all scales: positions (R, S, ...) behind each other, or plain numbers of anything else."""
+        parts = self.kept[name]
+        if parts[0].ndim == 3 and len({part.shape[2] for part in parts}) == 1:
+            return np.concatenate(parts, axis=1)
+        return np.concatenate([part.ravel() for part in parts])
 
 
 class BufferLoop(Loop):

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from compress.measure.coupled import Coupled
 from compress.measure.fidelity import Fidelity
 from compress.measure.layers import Layer
+from compress.measure.sampled import Sampled
 from compress.models.examples import Examples
 from compress.models.image_model import ImageModel
 from compress.settings import setting
@@ -27,6 +29,8 @@ class Floor:
 
     runtime: Fidelity = setting(doc="PyTorch fp32 against the plain fp32 export in ONNX Runtime")
     bf16: Fidelity = setting(doc="PyTorch fp32 against the same weights and activations in bf16")
+    sampled: Sampled | None = setting(None, doc="what is drawn from in bf16 against that in fp32")
+    coupled: Coupled | None = setting(None, doc="pictures of the same noise by ONNX Runtime against those of PyTorch")
     layers: tuple[Layer, ...] = setting((), doc="the stream behind every layer in bf16 against that in fp32")
 
 

@@ -22,8 +22,10 @@ AXIS = 46.0  # room below for ticks and their title
 LARGEST = 20.0  # radius of the largest bubble
 SMALLEST = 4.0
 NEAR = 13.0  # marks nearer than this share one label
-CROWDED = 60.0  # a label stands to the left where another mark is nearer than this to the right
+HIGH = 14.0  # height of a label
 SERIES = 6  # colours; the page has as many
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Circle = tuple[float, float, float]  # across, down, radius
 
 
 @dataclass(frozen=True)
@@ -116,18 +118,9 @@ def bubbles(points: Sequence[Bubble], title: str, x_title: str, y_title: str, *,
         if point.y_interval:
             low, high = (y(value) for value in point.y_interval)
             marks.append(whisker(low, high, lambda at, across=across: (across, at)))  # type: ignore[misc]
-    groups = together(points, x, y)
-    for group in groups:
-        across, up = x(group[0].x), y(group[0].y)
-        beside = max(SMALLEST, *(LARGEST * math.sqrt(point.area / most) for point in group)) + 4
-        others = [(x(other[0].x) - across, y(other[0].y) - up) for other in groups if other is not group]
-        end = across + beside + LETTER * len(", ".join(point.mark for point in group))
-        if end > WIDTH or any(0 < aside < CROWDED and abs(off) < NEAR for aside, off in others):
-            beside = -beside
-        marks.append(
-            element("text", ", ".join(point.mark for point in group), x=across + beside, y=up - 5, class_="tag",
-                    text_anchor="end" if beside < 0 else "start")
-        )  # fmt: skip
+    circles = [(x(p.x), y(p.y), max(SMALLEST, LARGEST * math.sqrt(p.area / most))) for p in points]
+    for text, left, middle in labelled(points, circles):
+        marks.append(element("text", text, x=left, y=middle + 4.5, class_="tag"))
     return drawing(title, height + AXIS, marks)
 
 
@@ -165,17 +158,47 @@ def pareto(points: Sequence[Bubble]) -> list[Bubble]:
     return best
 
 
-def together(points: Sequence[Bubble], x: Axis, y: Axis) -> list[list[Bubble]]:
-    """Points in groups that are too near each other for labels of their own."""
-    groups: list[list[Bubble]] = []
-    for point in points:
-        at = x(point.x), y(point.y)
-        apart = [math.dist(at, (x(group[0].x), y(group[0].y))) for group in groups]
-        if apart and min(apart) < NEAR:
-            groups[apart.index(min(apart))].append(point)
+def labelled(points: Sequence[Bubble], circles: Sequence[Circle]) -> list[tuple[str, float, float]]:
+    """Labels of points, each with its left end and its middle: beside, above or below, where most room is left.
+
+    Points that are nearer to each other than a label is high share one.
+    """
+    groups: list[list[int]] = []
+    for index, (across, up, _) in enumerate(circles):
+        near = [group for group in groups if math.dist((across, up), circles[group[0]][:2]) < NEAR]
+        if near:
+            near[0].append(index)
         else:
-            groups.append([point])
-    return groups
+            groups.append([index])
+    placed: list[Box] = []
+    labels = []
+    for group in groups:
+        text = ", ".join(points[index].mark for index in group)
+        across, up, _ = circles[group[0]]
+        radius, wide = max(circles[index][2] for index in group) + 4, LETTER * len(text)
+        spots = [
+            (across + radius, up - 9), (across - radius - wide, up - 9), (across - wide / 2, up - radius - HIGH / 2),
+            (across - wide / 2, up + radius + HIGH / 2), (across - wide / 2, up - radius - 1.5 * HIGH),
+            (across - wide / 2, up + radius + 1.5 * HIGH),
+        ]  # fmt: skip
+        others = [(cx - r, cy - r, cx + r, cy + r) for index, (cx, cy, r) in enumerate(circles) if index not in group]
+        boxes = [(left, middle - HIGH / 2, left + wide, middle + HIGH / 2) for left, middle in spots]
+        costs = [
+            sum(shared(box, other) for other in others) + 4 * sum(shared(box, other) for other in placed)
+            + (WIDTH * HIGH if box[0] < 0 or box[2] > WIDTH else 0)
+            for box in boxes
+        ]  # fmt: skip
+        best = costs.index(min(costs))
+        placed.append(boxes[best])
+        labels.append((text, *spots[best]))
+    return labels
+
+
+def shared(first: Box, second: Box) -> float:
+    """The area that two boxes (left, top, right, bottom) have in common."""
+    wide = min(first[2], second[2]) - max(first[0], second[0])
+    high = min(first[3], second[3]) - max(first[1], second[1])
+    return max(wide, 0.0) * max(high, 0.0)
 
 
 def drawing(title: str, height: float, marks: Sequence[Markup]) -> Markup:

@@ -21,33 +21,41 @@ class Table(NamedTuple):
 
 
 def drawn_from(report: Report) -> Rows:
-    """After guidance, temperature and cuts."""
+    """After guidance, temperature and cuts; the noise floor stands last."""
+    measured = [(model.name, model.sampled) for model in (*report.steps, *report.engines)]
+    floor = (
+        [("the reference in bf16", report.floor.sampled)] if report.floor and any(each for _, each in measured) else []
+    )
     return [
         (
-            model.name,
+            name,
             interval(found.kl, found.kl_ci95),
             interval(found.total_variation, found.total_variation_ci95),
             share(found.agreement, found.agreement_ci95),
             share(found.flip_rate, found.flip_rate_ci95),
             f"{100 * found.flip_bound:.2f}",
         )
-        for model in (*report.steps, *report.engines)
-        if (found := model.sampled) is not None
+        for name, found in (*measured, *floor)
+        if found is not None
     ]
 
 
 def of_same_noise(report: Report) -> Rows:
-    """Free running with common random numbers."""
+    """Free running with common random numbers; the noise floor stands last."""
+    measured = [(engine.name, engine.coupled) for engine in report.engines]
+    floor = (
+        [("the reference's export", report.floor.coupled)] if report.floor and any(each for _, each in measured) else []
+    )
     return [
         (
-            engine.name,
+            name,
             str(found.pictures),
             share(found.identical, found.identical_ci95),
             " / ".join(map(str, found.first_divergence)) + f" of {found.tokens}",
             share(found.edit_rate, found.edit_rate_ci95),
         )
-        for engine in report.engines
-        if (found := engine.coupled) is not None
+        for name, found in (*measured, *floor)
+        if found is not None
     ]
 
 

@@ -291,6 +291,8 @@ def test_drift_is_looked_at_from_every_side(shared_run) -> None:
     assert engine.coupled.edit_rate > 0, "the engine is another model"
     assert report.steps[0].fidelity.curve.axis == "position"
     assert len(report.steps[0].fidelity.curve.at) == 64
+    assert 0 < report.floor.sampled.total_variation < engine.sampled.total_variation
+    assert report.floor.coupled.identical > 0.9, "the reference's own export draws the same pictures"
     assert [each.name for each in report.floor.layers] == ["embedding", "blocks.0", "blocks.1"]
     assert all(0 < each.relative_error < 0.05 for each in report.floor.layers)
     assert {each.name for step in report.steps for each in step.layers} <= {each.name for each in report.floor.layers}

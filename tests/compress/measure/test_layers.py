@@ -12,6 +12,10 @@ from compress.passes import Context, find
 from compress.settings import parse
 from export.engine import Engine
 
+SCALES = {"order": "next-scale", "grid": (7, 7), "scales": (1, 1, 2, 3, 7), "latent_width": 6, "positions": "learned",
+          "modulation": "class"}  # fmt: skip
+MASKED = {"order": "masked", "positions": "learned"}
+
 
 def test_a_case_worked_by_hand() -> None:
     reference = [np.ones((1, 1, 4), dtype=np.float32), np.array([[[3.0, 4.0]]], dtype=np.float32)]
@@ -32,7 +36,7 @@ def test_streams_that_do_not_pair_up_are_refused() -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"positions": "learned", "modulation": "class"}])
+@pytest.mark.parametrize("changes", [{}, {"positions": "learned", "modulation": "class"}, SCALES, MASKED])
 def test_an_engine_shows_the_streams_of_pytorch(changes, fused, tiny_model, tiny_tokens, tmp_path) -> None:
     model = tiny_model(**changes, **({} if changes else {"width": 64, "head_width": 16}))
     asked = examples(model.shape, tiny_tokens.part("held_out", 3))

@@ -48,7 +48,7 @@ def test_a_recipe_runs_from_a_published_checkpoint_to_an_engine_that_draws(
     content = {
         "model": {"checkpoint": source.checkpoint, "tokenizer": source.tokenizer},
         "tokens": {"source": str(tmp_path / "tokens.npz"), "calibration": 4, "held_out": 4},
-        "bench": {"batch": [1], "threads": 1, "repeats": 6},
+        "bench": {"batch": [1], "threads": 1, "repeats": 6, "samples": 10},
         # The trunk's last step alone is lowered and timed: each export takes seconds.
         "engines": {"cpu": [*steps, {"export": {"target": "onnxruntime"}}, {"fuse": {}}]},
         "gate": {"kl": 50},
