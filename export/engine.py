@@ -84,8 +84,8 @@ class Engine(Shaped):
     def run_variant(
         self, path: Path, outputs: Sequence[str], inputs: NDArray[np.int64], features: NDArray[np.float32] | None
     ) -> list[NDArray[Any]]:
-        """Outputs of another version of the decode graph, of inputs (N, 1 + ...): in one call for all tokens, or one for
-        each scale of a next-scale model.
+        """Outputs of another version of the decode graph for inputs (N, 1 + ...): in one call for all tokens, or in one
+        for each scale of a next-scale model.
         """
         session = self._open("decode", path=path)
         if self.shape.order == "next-scale":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from compress.measure import EngineMeasurement, Measurement
-from compress.measure.fidelity import Fidelity
 from compress.measure.layers import Layer
 from compress.measure.speed import SpeedRow, changed, words
 from compress.report import Report
@@ -14,6 +14,7 @@ from compress.report.markup import Markup, element, table
 from compress.report.outcomes import Outcome
 from compress.report.plots import SERIES, Bar, Bubble, Line, bars, bubbles, legend, lines
 
+Part = TypeVar("Part")
 BY_LAYER = "Drift by layer"
 LOWEST = 1e-5  # a curve on a logarithmic axis is drawn down to this share of the highest value
 
@@ -153,12 +154,19 @@ def pareto(report: Report, before: Sequence[Outcome], command: str | None) -> Ma
     )
 
 
+def told_apart(
+    report: Report, part: Callable[[Measurement], Part | None], floor: Part | None
+) -> list[tuple[str, Part]]:
+    """What is drawn as lines: engines, lossy steps while colours last, and the reference in bf16 behind them."""
+    models = [*report.engines, *(step for step in report.steps if not step.exact)]
+    found = [(model.name, measured) for model in models if (measured := part(model))]
+    last = [("the reference in bf16", floor)] if floor else []
+    return [*found[: SERIES - len(last)], *last]
+
+
 def positions(report: Report, command: str | None) -> Markup | None:
     """Where along a picture the drift is, with the noise floor below it."""
-    found: list[tuple[str, Fidelity]] = [(each.name, each.fidelity) for each in report.engines if each.fidelity]
-    lossy = [(step.name, step.fidelity) for step in report.steps if step.fidelity and not step.exact]
-    floor = [("the reference in bf16", report.floor.bf16)] if report.floor else []
-    found = [*found, *lossy[: SERIES - len(floor) - len(found)], *floor][:SERIES]
+    found = told_apart(report, lambda model: model.fidelity, report.floor.bf16 if report.floor else None)
     curves = [(name, fidelity.curve) for name, fidelity in found if len(fidelity.curve.at) > 1]
     if not curves:
         return None
@@ -195,10 +203,7 @@ def positions(report: Report, command: str | None) -> Markup | None:
 
 def by_layer(report: Report, command: str | None) -> Markup | None:
     """How the error of hidden states grows from layer to layer, with the noise floor below it."""
-    found = [(each.name, each.layers) for each in report.engines if each.layers]
-    lossy = [(step.name, step.layers) for step in report.steps if step.layers and not step.exact]
-    floor = [("the reference in bf16", report.floor.layers)] if report.floor and report.floor.layers else []
-    found = [*found, *lossy[: SERIES - len(floor) - len(found)], *floor][:SERIES]
+    found = told_apart(report, lambda model: model.layers, report.floor.layers if report.floor else ())
     if not any(len(rows) > 1 for _, rows in found):
         return None
     places = sorted({row.name for _, rows in found for row in rows}, key=layer_number)
