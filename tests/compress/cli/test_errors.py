@@ -234,6 +234,7 @@ import os, signal, sys
 from compress.cli import main
 from compress.training import Schedule
 stop, rate = int(sys.argv.pop(1)), Schedule.rate
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 def watched(self, step):
     print("step", step, file=sys.stderr)
     if step == stop:
