@@ -36,7 +36,7 @@ AT_ONCE = 16
 LAYER_PICTURES = 8
 LAYER_NUMBERS = 2**26  # of all streams of a model, 256 MB
 SAMPLED_LOGITS = 2**27  # of the class and of no class each, 512 MB: more pictures are not looked at after guidance
-MEASURED_BY = 4  # goes up when a measurement changes its meaning, so stored ones are not reused
+MEASURED_BY = 5  # goes up when a measurement changes its meaning, so stored ones are not reused
 
 
 class Drifting:

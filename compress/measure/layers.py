@@ -90,7 +90,7 @@ def states_of(candidate: Candidate, asked: Examples) -> States:
 
 
 def torch_states(candidate: Candidate, asked: Examples) -> States:
-    """Of an ImageModel."""
+    """Of an ImageModel; a masked one's last stream is of the picture's positions alone, as its engines compute it."""
     import torch
 
     inputs, features = asked.tensors()
@@ -98,7 +98,11 @@ def torch_states(candidate: Candidate, asked: Examples) -> States:
     if features is not None:
         features = features.to(next(transformer.parameters()).dtype)
     with torch.no_grad():
-        return [each.float().numpy() for each in transformer.layer_outputs(*transformer.prepare(inputs, features))]
+        states = [each.float().numpy() for each in transformer.layer_outputs(*transformer.prepare(inputs, features))]
+    config = transformer.config
+    if config.order == "masked" and not config.uvit and config.patch == 1:
+        states[-1] = states[-1][:, config.class_token :][:, : config.length]
+    return states
 
 
 def engine_states(engine: Engine, asked: Examples) -> States:

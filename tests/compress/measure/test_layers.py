@@ -14,7 +14,8 @@ from export.engine import Engine
 
 SCALES = {"order": "next-scale", "grid": (7, 7), "scales": (1, 1, 2, 3, 7), "latent_width": 6, "positions": "learned",
           "modulation": "class"}  # fmt: skip
-MASKED = {"order": "masked", "positions": "learned"}
+MASKED = {"order": "masked", "positions": "learned", "class_token": True}
+REGISTERS = {"order": "masked", "positions": "learned", "modulation": "class", "registers": 1}
 
 
 def test_a_case_worked_by_hand() -> None:
@@ -36,7 +37,7 @@ def test_streams_that_do_not_pair_up_are_refused() -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"positions": "learned", "modulation": "class"}, SCALES, MASKED])
+@pytest.mark.parametrize("changes", [{}, {"positions": "learned", "modulation": "class"}, SCALES, MASKED, REGISTERS])
 def test_an_engine_shows_the_streams_of_pytorch(changes, fused, tiny_model, tiny_tokens, tmp_path) -> None:
     model = tiny_model(**changes, **({} if changes else {"width": 64, "head_width": 16}))
     asked = examples(model.shape, tiny_tokens.part("held_out", 3))

@@ -60,6 +60,8 @@ def test_a_recipe_runs_from_a_published_checkpoint_to_an_engine_that_draws(
     (engine,) = report.engines
     assert engine.parameters < model.parameters()
     assert engine.speed
+    assert all(len(step.layers) == len(report.floor.layers) for step in report.steps), "every form shows its layers"
+    assert len(report.floor.layers) > 1
     assert (tmp_path / "run" / "pictures-cpu.png").stat().st_size > 0
     labels, features = conditions(model.shape, 2)
     loaded = Engine.load(tmp_path / "run/engines/cpu")
