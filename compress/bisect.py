@@ -65,14 +65,15 @@ def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], a
         except ValueError as error:
             raise InputError(f"{name}: {error}") from error
     try:
-        rows = layers(states[0], states[1], kept_of(candidate))
+        pruned = len(states[1]) < len(states[0])
+        rows = layers(states[0], states[1], kept_of(candidate) if pruned else None)
     except ValueError as error:
         raise InputError(
             f"{names[1]}: {error}; a model whose layers were pruned can be followed as an engine of a run only"
         ) from error
     place = first_departure([row.relative_error for row in rows])
     operators: tuple[Operator, ...] = ()
-    if place and len(states[0]) == len(states[1]):  # place 0 is the embedding
+    if place and not pruned:  # place 0 is the embedding
         operators = tuple(inside(reference, candidate, place - 1, states[0][place - 1], asked))
     guilty = first_departure([each.relative_error for each in operators], growth=1.0)
     return Bisection(

@@ -165,10 +165,8 @@ def pairs(
     shape, guided = reference.shape, reference.sampler.guided
     for start in range(0, len(asked), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
-        few = asked.take(rows)
-        inputs = few.inputs.copy()
-        inputs[:, 0] = shape.first_class + shape.null_class
-        nulls = [each.score(inputs, few.features) if guided else None for each in (reference, candidate)]
+        few = asked.take(rows).of_no_class(shape)
+        nulls = [each.score(few.inputs, few.features) if guided else None for each in (reference, candidate)]
         yield (theirs[rows], nulls[0]), (own[rows], nulls[1]), few.scored
 
 

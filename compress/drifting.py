@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -163,19 +162,12 @@ class Drifting:
         """Logits (n, T, V) of some held-out pictures, and the same as of no class if the sampler is guided."""
         return self.score(node)[rows], self.null_score(node, rows) if guided else None
 
-    def of_no_class(self, rows: slice) -> Examples:
-        """Some held-out pictures as of no class."""
-        few, shape = self.asked.take(rows), self.reference.shape
-        inputs = few.inputs.copy()
-        inputs[:, 0] = shape.first_class + shape.null_class
-        return replace(few, inputs=inputs)
-
     def null_score(self, node: Node, rows: slice) -> NDArray[np.float32]:
         """Logits (n, T, V) of some held-out pictures as of no class; the reference's are kept."""
         place = rows.start
         if node is self.plan.reference and place in self.null_scores:
             return self.null_scores[place]
-        few = self.of_no_class(rows)
+        few = self.asked.take(rows).of_no_class(self.reference.shape)
         made = self.candidate(node).score(few.inputs, few.features)
         if node is self.plan.reference:
             self.null_scores[place] = made
@@ -195,7 +187,8 @@ class Drifting:
             in_rough = bf16_logits(rough, asked)
 
             def pair(rows: slice, guided: bool) -> Pair:
-                return in_rough[rows], bf16_logits(rough, self.of_no_class(rows)) if guided else None
+                few = asked.take(rows).of_no_class(reference.shape)
+                return in_rough[rows], bf16_logits(rough, few) if guided else None
 
             return plain(
                 Floor(

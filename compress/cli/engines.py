@@ -343,7 +343,7 @@ def to_optimum(engine: Path, output: Path) -> None:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--open", "browse", is_flag=True, help="Show the page in the browser; that of one run is made anew.")
 @click.option("--compare", is_flag=True, help="Show the engines of several runs side by side.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"Page of --compare.  [default: {COMPARED}]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"Page of --compare.  [with --open: {COMPARED}]")
 @json_option
 def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | None, as_json: bool) -> None:
     """Show a finished run's report again, or the engines of several runs side by side.

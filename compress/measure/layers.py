@@ -48,9 +48,11 @@ def layers(
     the name that it has in the reference.
 
     Raises:
-        ValueError: the two have not as many layers, or other sizes.
+        ValueError: the two have not as many layers, or other sizes, or the reference never had a block that is kept.
     """
     kept = range(len(reference) - 1) if kept is None else kept
+    if any(index + 1 >= len(reference) for index in kept):
+        raise ValueError(f"block {max(kept)} is kept of a reference that has {len(reference) - 1} blocks")
     theirs = [reference[0], *(reference[index + 1] for index in kept)]
     if [each.shape for each in theirs] != [each.shape for each in candidate]:
         raise ValueError(f"{len(candidate)} and {len(theirs)} streams do not pair up, or are of other sizes")

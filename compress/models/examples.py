@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,12 @@ class Examples:
         """The examples of these rows."""
         features = None if self.features is None else self.features[rows]
         return Examples(self.inputs[rows], self.targets[rows], self.scored[rows], features)
+
+    def of_no_class(self, shape: Shape) -> Examples:
+        """The same pictures as of no class, which is what guidance leads away from."""
+        inputs = self.inputs.copy()
+        inputs[:, 0] = shape.first_class + shape.null_class
+        return replace(self, inputs=inputs)
 
     def chunks(self, size: int) -> Iterator[Examples]:
         """The examples in runs of at most `size`."""

@@ -103,3 +103,9 @@ def test_an_engine_of_a_run_is_followed_past_the_layers_that_were_pruned(tiny_mo
     assert [row.name for row in found.layers] == ["embedding", "blocks.0", "blocks.2"]
     assert found.layers[1].relative_error < 1e-5
     assert found.departs == "blocks.2"
+    engine = Engine.load(tmp_path, threads=1)
+    assert bisect(engine, engine, NAMES, questions(model)).departs == "", "two pruned alike pair up as they are"
+    manifest["measured"]["layers"][-1]["name"] = "blocks.7"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="block 7 is kept of a reference that has 3 blocks"):
+        bisect(model, Engine.load(tmp_path, threads=1), NAMES, questions(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -105,4 +106,4 @@ def test_a_file_that_is_no_inception_is_refused_in_a_line(torch_fidelity, tmp_pa
     with pytest.raises(InputError, match=r"other.pth: InceptionV3 cannot be had"):
         of_inception(path, None)
     with pytest.raises(InputError, match=r"bench.inception: missing.pth: no such file"):
-        check_inception(tmp_path.__class__("missing.pth"), "bench.inception")
+        check_inception(Path("missing.pth"), "bench.inception")
