@@ -23,6 +23,7 @@ Rounded = Callable[[Tensor], Tensor]
 
 # Clips tried by `mse`, as shares of the absmax. Below 0.3 even 4-bit Gaussian or Laplace data loses by clipping.
 CLIPS = torch.linspace(1.0, 0.3, 71)
+CLIP_STEP = 0.02  # above the absmax, where neighbours whose codes are limited together may need a coarser scale
 # Weights of the rows that are looked at together: half a megabyte of float32, which stays in a processor's cache while
 # all clips are tried, and bounds the memory of the search. One thread is enough for so few: two would wait for each
 # other at every operation (15 million weights a second on an AMD EPYC; whole layers on 2 threads: below 1).
@@ -34,12 +35,23 @@ SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def weight_scales(
-    weight: Tensor, group: int, largest: float, rounded: Rounded, method: Method, percentile: float
+    weight: Tensor,
+    group: int,
+    largest: float,
+    rounded: Rounded,
+    method: Method,
+    percentile: float,
+    pair_limit: float | None = None,
 ) -> Tensor:
-    """Scales (N, G) of weights (N, K), one for each row (group 0) or for each `group` inputs of a row."""
+    """Scales (N, G) of weights (N, K), one for each row (group 0) or for each `group` inputs of a row.
+
+    Where `pair_limit` is given, `rounded` keeps the sum of two neighbouring codes (2j, 2j + 1) within it, and scales
+    leave room for the sums as they do for single weights.
+    """
     parts = weight.split(rows_together(weight.shape[1]))
     with one_thread():
-        return torch.cat([scales_of_rows(part, group, largest, rounded, method, percentile) for part in parts])
+        scales = [scales_of_rows(part, group, largest, rounded, method, percentile, pair_limit) for part in parts]
+        return torch.cat(scales)
 
 
 @contextlib.contextmanager
@@ -59,19 +71,41 @@ def rows_together(inputs: int) -> int:
 
 
 def scales_of_rows(
-    weight: Tensor, group: int, largest: float, rounded: Rounded, method: Method, percentile: float
+    weight: Tensor,
+    group: int,
+    largest: float,
+    rounded: Rounded,
+    method: Method,
+    percentile: float,
+    pair_limit: float | None,
 ) -> Tensor:
     """Scales (N, G) of a few rows."""
     grouped = in_groups(weight, group)  # (N, G, group)
     absmax = grouped.abs().amax(dim=-1)
-    if method == "percentile":
-        top = torch.stack([within_percentile(row, percentile, weight.shape[1], group) for row in grouped.abs()])
-    elif method == "mse":
-        top = least_error(grouped, absmax, largest, rounded)
+    if method == "mse":
+        top = least_error(grouped, absmax, largest, rounded, clips(largest, pair_limit))
     else:
-        top = absmax
+        top = reach(grouped, method, percentile, weight.shape[1], group)
+        if pair_limit is not None:
+            sums = functional.pad(grouped, (0, grouped.shape[-1] % 2)).unflatten(-1, (-1, 2)).sum(dim=-1)
+            pairs = reach(sums, method, percentile, -(-weight.shape[1] // 2), -(-group // 2))
+            top = torch.maximum(top, pairs * (largest / pair_limit))
     top = torch.where(top > 0, top, absmax)  # a percentile of sparse weights may be 0
     return torch.where(top / largest >= SMALLEST_SCALE, top / largest, EMPTY_SCALE)
+
+
+def reach(grouped: Tensor, method: Method, percentile: float, inputs: int, group: int) -> Tensor:
+    """The largest magnitude (N, G) of each group, or the percentile of its magnitudes."""
+    if method == "percentile":
+        return torch.stack([within_percentile(row, percentile, inputs, group) for row in grouped.abs()])
+    return grouped.abs().amax(dim=-1)
+
+
+def clips(largest: float, pair_limit: float | None) -> Tensor:
+    """The clips that `mse` tries; with a limit for pairs, up to the one at which no pair is beyond it."""
+    if pair_limit is None:
+        return CLIPS
+    return torch.cat([torch.arange(2 * largest / pair_limit, 1, -CLIP_STEP), CLIPS])
 
 
 def in_groups(weight: Tensor, group: int) -> Tensor:
@@ -90,10 +124,10 @@ def within_percentile(magnitudes: Tensor, percentile: float, inputs: int, group:
     return tops
 
 
-def least_error(grouped: Tensor, absmax: Tensor, largest: float, rounded: Rounded) -> Tensor:
-    """The clip (N, G) of CLIPS whose rounding has the least squared error, the widest of equals."""
+def least_error(grouped: Tensor, absmax: Tensor, largest: float, rounded: Rounded, shares: Tensor = CLIPS) -> Tensor:
+    """The clip (N, G), a share of the absmax, that rounds with the least squared error; the first of equals."""
     best, least = absmax, torch.full_like(absmax, torch.inf)
-    for share in CLIPS.tolist():
+    for share in shares.tolist():
         scale = torch.where(absmax > 0, absmax * share / largest, EMPTY_SCALE)[..., None]
         error = rounded(grouped / scale).mul_(scale).sub_(grouped).square_().sum(dim=-1)
         best = torch.where(error < least, absmax * share, best)

@@ -46,7 +46,9 @@ def describe_pass(name: str) -> dict[str, Any]:
 def type_words(kind: Any) -> str:
     """A type as a user writes it."""
     if typing.get_origin(kind) is typing.Literal:
-        return " | ".join(str(option) for option in typing.get_args(kind))
+        return " | ".join(
+            str(option).lower() if option in (True, False) else option for option in typing.get_args(kind)
+        )
     if typing.get_origin(kind) is tuple:
         return f"list of {type_words(typing.get_args(kind)[0])}"
     return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind).replace("typing.", "")

@@ -32,11 +32,21 @@ def examine() -> Health:
 
 
 def cpu_int8(machine: Environment) -> Check:
-    """Whether the CPU has instructions for 8-bit dot products."""
+    """Whether the CPU has instructions for 8-bit dot products, and what its products do without."""
+    from export.processor import products_saturate
+
+    name = "int8 dot products on the CPU"
     found = [flag for flag in machine.flags if flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")]
+    if products_saturate():
+        return Check(
+            name,
+            False,
+            "no VNNI: int8 gains less here, and products of full-range weights saturate; engines are right all the "
+            "same: reduce_range: auto limits their weights, and those made with cpu: vnni run in slower exact kernels",
+        )
     if found:
-        return Check("int8 dot products on the CPU", True, ", ".join(found))
-    return Check("int8 dot products on the CPU", False, "no VNNI, AMX or dot-product extension: int8 gains less here")
+        return Check(name, True, ", ".join(found))
+    return Check(name, False, "no VNNI, AMX or dot-product extension: int8 gains less here; products do not saturate")
 
 
 def onnxruntime() -> Check:

@@ -40,6 +40,7 @@ from export.manifest import file_hash
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
 EXACT_LOGIT = 1e-3
 EXACT_KL = 1e-4
+OF_SPEED = ("speedup", "latency_ms")
 PAIRED_PICTURES = 20
 PAIRED_ROW = 6  # of a model without classes
 SHEET_COLUMNS = 5  # narrow enough for a telephone
@@ -73,6 +74,8 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
     Raises:
         InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
     """
+    if note := plans.processor_note(recipe):
+        listener.say(note)
     torch.set_num_threads(recipe.bench.threads)  # sums, and so weights, depend on their number in the last bit
     tokens = plans.load_tokens(recipe)
     reference: ImageModel | AdoptedModel
@@ -144,7 +147,7 @@ class Run:
                 breach
                 for engine in engines
                 if not engine.not_built
-                for breach in judge(self.recipe.gate, engine, engine.name)
+                for breach in self.explained(judge(self.recipe.gate, engine, engine.name))
             ]
         found = self.measuring.drift.evidence()
         gates = [self.recipe.gate, *(node.gate for node in self.plan.nodes)]
@@ -169,6 +172,14 @@ class Run:
         (self.output / "report.md").write_text(markdown(report), encoding="utf-8")
         html.write(report, self.output)
         return report
+
+    def explained(self, breaches: list[Breach]) -> list[Breach]:
+        """Breaches of speed say so where this processor runs the recipe's engines slower than those they are for."""
+        note = plans.processor_note(self.recipe)
+        return [
+            replace(each, text=f"{each.text} ({note})") if note and each.measurement in OF_SPEED else each
+            for each in breaches
+        ]
 
     def publish(self, name: str, chain: tuple[Node, ...]) -> EngineMeasurement:
         """Copy the chain's last artifact into the run's folder as an engine, with its provenance and measurements."""
@@ -231,7 +242,10 @@ def judge_step(node: Node, measurement: Measurement) -> list[Breach]:
         promises.append((CACHED_LOOP, cached["max_abs_difference"], cached["kl"], moved))
     for name, difference, kl, moved in promises:
         if difference > EXACT_LOGIT and kl > EXACT_KL:
-            text = f"{node.name}: {moved} by up to {difference:.3g} (KL {kl:.2g} nats); they shall not: this is a bug"
+            text = (
+                f"{node.name}: {moved} by up to {difference:.3g} (KL {kl:.2g} nats), and they may not; "
+                "`compress bisect` names the layer and the operator where they part"
+            )
             breaches.append(Breach(node.name, name, difference, EXACT_LOGIT, text))
     return breaches
 

@@ -159,6 +159,24 @@ def make_plan(recipe: Recipe, tokens: TokenSet) -> Plan:
     )
 
 
+def processor_note(recipe: Recipe) -> str | None:
+    """What it means on this machine that a recipe's int8 engines are not for every processor, where they are not."""
+    steps = [*recipe.steps, *(step for engine in recipe.engines for step in engine.steps)]
+    full = any(getattr(step.setting, "reduce_range", None) is False for step in steps)
+    if recipe.cpu == "any" and not full:
+        return None
+    from export.processor import products_saturate
+
+    here = (
+        "this one lacks it, so their products run in slower exact kernels here, and their speed says nothing of "
+        "others; cpu: any with reduce_range: auto makes engines for every processor"
+        if products_saturate()
+        else "this one's products do not saturate"
+    )
+    cause = "cpu: vnni" if recipe.cpu == "vnni" else "reduce_range: false"
+    return f"{cause}: int8 engines are for x86 processors with VNNI; {here}"
+
+
 def explain(node: Node, store: Store, made: Sequence[dict[str, Any]]) -> str:
     """'reused', or why this artifact has to be made."""
     if node.source is None:

@@ -15,6 +15,7 @@ from compress.passes import Pass, find
 from compress.settings import InputError, parse, plain, setting
 from compress.strict_yaml import read_yaml
 from compress.verdict import OF_DECODERS, Gate
+from export.manifest import Cpu
 
 OF_ENGINES = ("class_accuracy_drop", "low_precision_share")  # what is measured of engines, not of every step
 
@@ -69,6 +70,7 @@ class Recipe:
     engines: tuple[EngineChain, ...]
     gate: Gate | None
     form: Form = Form.TORCH  # of the untouched model
+    cpu: Cpu = "any"
 
     @property
     def name(self) -> str:
@@ -83,6 +85,7 @@ class Recipe:
             "tokens": plain(self.tokens),
             "bench": plain(self.bench),
             "seed": self.seed,
+            "cpu": self.cpu,
             "passes": [describe(step) for step in self.steps],
             "engines": {engine.name: [describe(step) for step in engine.steps] for engine in self.engines},
             "gate": plain(self.gate),
@@ -102,6 +105,7 @@ class _Layout:
     tokens: TokenSource = setting(TokenSource(), doc="the pictures")
     bench: Bench = setting(Bench(), doc="how speed is measured")
     seed: int = setting(0, doc="seed of everything random", low=0, high=2**31 - 1)
+    cpu: Cpu = setting("any", doc="processors that engines are right on: any, or of x86 those with VNNI alone")
     passes: tuple[Any, ...] = setting((), doc="the trunk: passes from torch to torch")
     engines: dict = setting(None, doc="named chains that end in an engine")
     gate: Gate | None = setting(None, doc="judges every engine")
@@ -121,7 +125,7 @@ def load(path: Path) -> Recipe:
             f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}"
         )
     form = form_of(layout.model, f"{path}: model")
-    trunk = read_chain(layout.passes, f"{path}: passes")
+    trunk = read_chain(layout.passes, layout.cpu, f"{path}: passes")
     check_forms(trunk, form, f"{path}: passes", ends=(form,))
     engines = []
     for name, items in layout.engines.items():
@@ -130,11 +134,12 @@ def load(path: Path) -> Recipe:
             raise InputError(f"{path}: engines: {name!r} cannot name a folder; use letters, digits, '-' and '_'")
         if not isinstance(items, list) or not items:
             raise InputError(f"{where}: {items!r} is not a list of passes")
-        chain = read_chain(items, where)
+        chain = read_chain(items, layout.cpu, where)
         check_forms(chain, form, where, ends=(Form.ONNX, Form.ENGINE))
         engines.append(EngineChain(name, chain))
     recipe = Recipe(
-        path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate, form
+        *(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate, form),
+        cpu=layout.cpu,
     )
     check_gates(recipe)
     if recipe.bench.inception:
@@ -149,12 +154,12 @@ def form_of(source: Source, where: str) -> Form:
     return Form.ONNX if families.graph_family(source, families.check(source, where)) else Form.TORCH
 
 
-def read_chain(items: Any, where: str) -> tuple[Step, ...]:
-    """The steps of one chain."""
-    return tuple(read_step(item, f"{where}[{index}]") for index, item in enumerate(items))
+def read_chain(items: Any, cpu: Cpu, where: str) -> tuple[Step, ...]:
+    """The steps of one chain, for engines of these processors."""
+    return tuple(read_step(item, cpu, f"{where}[{index}]") for index, item in enumerate(items))
 
 
-def read_step(item: Any, where: str) -> Step:
+def read_step(item: Any, cpu: Cpu, where: str) -> Step:
     """One step: ``pass-name`` or ``{pass-name: settings}``, optionally with a ``gate`` beside the name."""
     if isinstance(item, str):
         item = {item: None}
@@ -168,7 +173,7 @@ def read_step(item: Any, where: str) -> Step:
     name = str(passes[0])
     made = parse(find(name, where), item[passes[0]], f"{where} {name}")
     gate = parse(Gate, item["gate"], f"{where} {name}.gate") if "gate" in item else None
-    return Step(name, made, gate)
+    return Step(name, made.for_cpu(cpu), gate)
 
 
 def check_forms(chain: tuple[Step, ...], form: Form, where: str, ends: tuple[Form, ...]) -> None:

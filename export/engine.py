@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from export.loops import (
     make_loop,
 )
 from export.manifest import EngineError, Manifest
+from export.processor import exact_products, products_saturate
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
 from export.throughput import draw_in_batches
@@ -44,6 +46,10 @@ CPU = ["CPUExecutionProvider"]
 SCORE_ROWS = 128  # rows scored at once at most; bounds the memory of a prefill
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
+FOR_VNNI = (
+    "made for x86 processors with VNNI (cpu: vnni, or reduce_range: false), which this one lacks; slower exact kernels "
+    "keep its pictures right; make it with  cpu: any  to be fast here"
+)
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
@@ -79,7 +85,10 @@ class Engine(Shaped):
             EngineError: a file is missing, damaged, or not something ONNX Runtime can run; the file is named.
         """
         folder = Path(path)
-        return cls(folder, Manifest.load(folder), threads)
+        manifest = Manifest.load(folder)
+        if manifest.cpu == "vnni" and products_saturate():
+            warnings.warn(f"{folder}: {FOR_VNNI}", stacklevel=2)
+        return cls(folder, manifest, threads)
 
     def run_variant(
         self, path: Path, outputs: Sequence[str], inputs: NDArray[np.int64], features: NDArray[np.float32] | None
@@ -112,6 +121,8 @@ class Engine(Shaped):
         options.enable_mem_pattern = file not in ("image_decoder", "image_encoder")
         # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self.manifest.cpu != "any":
+            exact_products(options)
         if self.manifest.weight_only and file in ("decode", "begin"):  # an image decoder's Q/DQ are there to be fused
             # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
             options.add_session_config_entry("session.disable_quant_qdq", "1")

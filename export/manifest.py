@@ -25,6 +25,7 @@ GENERATE = "generate.onnx"  # all of it in one graph: labels and a seed in, pict
 PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
 
 Target = Literal["onnxruntime", "standard", "tensorrt"]
+Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
 Cache = Literal["growing", "shared", "static", "none"]
 
 
@@ -43,6 +44,8 @@ class Manifest:
     `fixed_batch` is the only number of rows that the graph takes; 0: any.
     `call_scaled` says that products round their inputs depending on what else is in a call, by one scale for all of it
     or by another kernel for several rows.
+    `cpu` says on which processors ONNX Runtime's usual int8 kernels are right: ``any``, or ``vnni`` where weights are
+    so large that products saturate on x86 without VNNI; None: made before this was recorded.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Manifest:
     call_scaled: bool = False
     sampling: bool = False
     cache_format: Literal["float32", "int8"] = "float32"
+    cpu: Cpu | None = None
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)

@@ -33,10 +33,12 @@ from export.manifest import (
     PLAN,
     SCALES,
     Cache,
+    Cpu,
     Manifest,
     Target,
 )
 from export.sampling import Sampler
+from export.saturation import unsafe_products
 from export.shape import Shape
 from export.weights import PROTOBUF, save_graph
 
@@ -100,6 +102,11 @@ class OnnxModel:
         present = {name: graph for name, graph in optional.items() if graph is not None}
         return {"decode": self.decode, "image_decoder": self.image_decoder, **present}
 
+    @property
+    def cpu(self) -> Cpu:
+        """The processors on which ONNX Runtime's int8 kernels are right, by the weights of every graph."""
+        return "vnni" if any(unsafe_products(graph) for graph in self.graphs.values()) else "any"
+
     def with_plan(self, plan: bytes) -> OnnxModel:
         """The same model and what TensorRT built of its decode graph."""
         return replace(self, plan=plan, manifest=replace(self.manifest, files={**self.manifest.files, "plan": PLAN}))
@@ -113,7 +120,7 @@ class OnnxModel:
                 files[name + WEIGHTS] = path.name
         if self.plan is not None:
             (folder / PLAN).write_bytes(self.plan)
-        replace(self.manifest, files=files).save(folder)
+        replace(self.manifest, files=files, cpu=self.cpu).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> OnnxModel:

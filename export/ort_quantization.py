@@ -20,8 +20,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.builder import drop_unused_initializers
+from export.builder import constant, drop_unused_initializers
+from export.match import made_by
 from export.onnx_model import quiet
+from export.saturation import ReduceRange, from_rows, integer_weights, is_limited, stretched
 from export.weights import with_weights_inside
 
 # int8 arithmetic inside MatMulNBits; the default computes in fp32 and was measured 30 to 40 times slower for 8 bits.
@@ -40,7 +42,7 @@ class Quantized:
     left: int
 
 
-def quantize_dynamic(decode: ir.Model, *, reduce_range: bool, head: bool) -> Quantized:
+def quantize_dynamic(decode: ir.Model, *, reduce_range: ReduceRange, head: bool) -> Quantized:
     """int8 weights with a scale for each output channel, signed; inputs are scaled as they come, one scale a call."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as tool
@@ -53,13 +55,15 @@ def quantize_dynamic(decode: ir.Model, *, reduce_range: bool, head: bool) -> Qua
             path,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            reduce_range=reduce_range,
+            reduce_range=reduce_range is True,
             weight_type=QuantType.QInt8,  # unsigned weights were measured 2.5 times slower at 16 rows
             nodes_to_exclude=excluded(source, head),
             # What comes out of operators of other domains (fused ones) has no inferred type; here all of it is fp32.
             extra_options={"DefaultTensorType": int(ir.DataType.FLOAT)},
         )
         made = ir.load(path)
+    if reduce_range == "pairs":
+        limit_pairs(made)
     return counted(decode, made, "MatMulInteger")
 
 
@@ -112,12 +116,13 @@ def quantize_decoder(
     left: Sequence[str],
     ranges: RangeMethod,
     percentile: float,
-    reduce_range: bool,
+    reduce_range: ReduceRange,
 ) -> ir.Model:
     """An image decoder with Q/DQ around its nodes of these operators, except for those `left` by name.
 
     Weights are int8 with a scale for each output channel, inputs and outputs uint8 with a scale and a zero point from
-    the decoding of these tokens (N, T). That is what ONNX Runtime computes in int8 on CPU.
+    the decoding of these tokens (N, T). That is what ONNX Runtime computes in int8 on CPU. `reduce_range` keeps it from
+    saturating: True by 7-bit weights, ``pairs`` by limiting the sums of neighbouring ones.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
 
@@ -130,7 +135,7 @@ def quantize_decoder(
             op_types_to_quantize=list(operators),
             nodes_to_exclude=list(left),
             per_channel=True,
-            reduce_range=reduce_range,
+            reduce_range=reduce_range is True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method={
@@ -143,7 +148,50 @@ def quantize_decoder(
                 **({"CalibPercentile": percentile} if ranges == "percentile" else {}),
             },
         )
-        return ir.load(path)
+        made = ir.load(path)
+    if reduce_range == "pairs":
+        limit_pairs(made)
+    return made
+
+
+def limit_pairs(model: ir.Model) -> None:
+    """Keep the int8 weights that the tools wrote from saturating, with coarser scales where that loses less.
+
+    A bias counts in units of the scales of weights and inputs, so it is rounded again where these change.
+    """
+    for node, rows in list(integer_weights(model)):  # rows (N, K)
+        if is_limited(rows):
+            continue
+        weight, scale = codes_and_scale(node, model.graph)
+        each = rows[:, None] if constant(scale).size == len(rows) else rows[None]
+        made, factors = stretched(each)
+        stretch = factors.reshape(constant(scale).shape)
+        replace_constant(weight, from_rows(node, made.reshape(rows.shape), constant(weight).shape))
+        replace_constant(scale, constant(scale) * stretch)
+        if node.op_type != "MatMulInteger" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            bias, bias_scale, *_ = made_by(node.inputs[2], "DequantizeLinear").inputs
+            assert bias is not None
+            assert bias_scale is not None
+            replace_constant(bias, np.rint(constant(bias) / stretch).astype(np.int32))
+            replace_constant(bias_scale, constant(bias_scale) * stretch)
+
+
+def codes_and_scale(node: ir.Node, graph: ir.Graph) -> tuple[ir.Value, ir.Value]:
+    """The constants of a product that the tools wrote: codes, and a scale for each output channel or for all."""
+    if node.op_type != "MatMulInteger":
+        weight, scale, *_ = made_by(node.inputs[1], "DequantizeLinear").inputs
+        assert weight is not None
+        assert scale is not None
+        return weight, scale
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.name is not None
+    return weight, graph.initializers[weight.name.removesuffix("_quantized") + "_scale"]
+
+
+def replace_constant(value: ir.Value, array: NDArray) -> None:
+    """Other numbers behind an initializer, of the same shape and type."""
+    value.const_value = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=value.name)
 
 
 def prepared(decode: ir.Model) -> ir.Model:

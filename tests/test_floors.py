@@ -43,7 +43,10 @@ FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in mod
 
 # The files that may import each of these: the runtime, and the one door to each tool.
 ONLY_IN = {
-    "onnxruntime": {"export/engine.py", "export/loops.py", "export/ort_quantization.py", "export/roofline.py"},
+    "onnxruntime": {
+        *("export/engine.py", "export/loops.py", "export/processor.py"),
+        *("export/ort_quantization.py", "export/roofline.py"),
+    },
     "tensorrt": {"export/tensorrt.py"},
     "polygraphy": {"export/tensorrt.py"},
     "optimum": {"compress/models/families/huggingface.py"},

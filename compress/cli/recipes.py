@@ -68,6 +68,8 @@ def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None
             ["step", "form", "key", ""],
             [[row["name"], row["form"], row["key"][:12], row["reason"]] for row in rows],
         )
+        if note := plans.processor_note(loaded):
+            click.echo(note)
     estimate = None
     if preflight:
         from compress import pipeline

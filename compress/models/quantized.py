@@ -18,14 +18,14 @@ from torch.nn import functional
 
 from calibration.ranges import rows_together
 from compress.settings import InputError
+from export.saturation import PAIR_LIMIT, ReduceRange, limited
 
 Weights = Literal["int8", "int4", "fp8"]
 Activations = Literal["none", "int8", "fp8"]
 
 LARGEST: dict[str, float] = {"int8": 127.0, "int4": 7.0, "fp8": 448.0}
-# ONNX Runtime on x86 without VNNI adds pairs of products in 16 bits that saturate (vpmaddubsw), activations shifted to
-# 0..255: 2 * 255 * 64 = 32640 still fits, 2 * 255 * 127 does not.
-LARGEST_REDUCED = 64.0
+# Of any two weights the sum stays within what `export.saturation` allows of neighbours.
+LARGEST_REDUCED = PAIR_LIMIT / 2
 # ONNX Runtime's dynamic kernels cut the inputs into blocks of a power of two; 128 where the weights have no groups.
 DEFAULT_BLOCK = 128
 SMALLEST_GROUP = 16
@@ -37,14 +37,15 @@ class LinearQuantization:
 
     `dynamic` activations get a scale for every token and block of inputs as they come, static ones had theirs
     calibrated. `group` inputs share a weight scale; 0: one scale for each output channel. `reduce_range` keeps int8
-    weights within -64..64.
+    products from saturating on x86 processors without VNNI: ``pairs`` limits the sums of neighbouring weights, which is
+    enough for ONNX Runtime; True keeps all within -64..64, whichever are added.
     """
 
     weights: Weights
     activations: Activations = "none"
     dynamic: bool = False
     group: int = 0
-    reduce_range: bool = False
+    reduce_range: ReduceRange = False
 
     def __post_init__(self) -> None:
         """Refuse combinations that no target computes.
@@ -84,7 +85,12 @@ class LinearQuantization:
     @property
     def largest(self) -> float:
         """The largest weight before scaling; the smallest is its negative."""
-        return LARGEST_REDUCED if self.reduce_range else LARGEST[self.weights]
+        return LARGEST_REDUCED if self.reduce_range is True else LARGEST[self.weights]
+
+    @property
+    def pair_limit(self) -> float | None:
+        """The largest sum of two neighbouring weights before scaling, where that is limited."""
+        return PAIR_LIMIT if self.reduce_range == "pairs" else None
 
     @property
     def storage(self) -> torch.dtype:
@@ -109,9 +115,13 @@ def to_fp8(x: Tensor) -> Tensor:
 def quantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:
     """Weights (N, K) divided by their scales (N, G), rounded half to even, in storage form."""
     scaled = weight / spread(scale, spec.group, weight.shape[1])
-    if spec.weights == "fp8":
-        return to_fp8(scaled)
-    return scaled.round().clamp(-spec.largest, spec.largest).to(torch.int8)
+    return to_fp8(scaled) if spec.weights == "fp8" else to_codes(scaled, spec).to(torch.int8)
+
+
+def to_codes(scaled: Tensor, spec: LinearQuantization) -> Tensor:
+    """Scaled weights (..., K) as the nearest integers that the format holds, in the type they came in."""
+    codes = scaled.round().clamp_(-spec.largest, spec.largest)
+    return torch.from_numpy(limited(codes.numpy())) if spec.pair_limit is not None else codes
 
 
 def dequantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:

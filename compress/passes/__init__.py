@@ -12,16 +12,22 @@ import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from calibration.tokens import TokenSet
 from compress.artifact import Form, Model
 from compress.models.image_model import ImageModel
 from compress.settings import InputError, nearest
+from export.manifest import Cpu
+from export.saturation import ReduceRange
 
 ENTRY_POINTS = "compress.passes"
+ReduceRangeSetting = Literal["auto", ReduceRange]
+REDUCE_RANGE = (
+    "keeps int8 products from saturating on x86 without VNNI: pairs of neighbouring weights, all (true), or not (false)"
+)
 
 
 class PassError(InputError):
@@ -74,6 +80,12 @@ class Pass(ABC):
     @abstractmethod
     def run(self, model: Any, context: Context) -> Outcome:
         """The model of form `returns` made from one of form `accepts`, which is left as it was."""
+
+    def for_cpu(self, cpu: Cpu) -> Pass:
+        """The pass for engines of these processors: for VNNI alone, ``reduce_range: auto`` is false."""
+        if cpu == "vnni" and getattr(self, "reduce_range", None) == "auto":
+            return replace(self, reduce_range=False)  # type: ignore[call-arg]
+        return self
 
     def rehearsal(self) -> tuple[Pass, float]:
         """A pass that does a little of the same work, for the preflight, and how many times that the real work is."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from compress.artifact import Form
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
 from compress.settings import setting
 from export.conformance import check
 from export.decoder_fusion import CONVOLUTION, fuse_decoder, parts
@@ -34,7 +34,7 @@ class Decoder(Pass):
     ranges: RangeMethod = setting("percentile", doc="what of the observed activations a range holds")
     percentile: float = setting(99.99, doc="share in percent that a range holds, for percentile", low=50, high=100)
     pictures: int = setting(16, doc="calibration pictures that are decoded for the ranges", low=1)
-    reduce_range: bool = setting(False, doc="7-bit weights, for x86 processors without VNNI")
+    reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
 
     accepts: ClassVar[Form] = Form.ONNX
     returns: ClassVar[Form] = Form.ONNX
@@ -80,7 +80,7 @@ class Decoder(Pass):
             left=left,
             ranges=self.ranges,
             percentile=self.percentile,
-            reduce_range=self.reduce_range,
+            reduce_range="pairs" if self.reduce_range == "auto" else self.reduce_range,
         )
         total = len({*first, *middle, *last})
         return made, {"convolutions": total - len(set(left)), "left_in_float": len(set(left)), "pictures": len(chosen)}

@@ -23,11 +23,13 @@ from compress.models.quantized import (
     parameter_count,
     quantizations,
     replace_module,
+    to_codes,
     to_fp8,
 )
 from compress.models.transformer import TokenTransformer
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
 from compress.settings import setting
+from export.saturation import ReduceRange
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Quantize(Pass):
     percentile: float = setting(
         99.9, doc="share of magnitudes inside the range, for ranges: percentile", low=50, high=100
     )
-    reduce_range: bool = setting(False, doc="int8 weights within -64..64, for x86 processors without VNNI")
+    reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
     head: bool = setting(False, doc="quantize the head that makes the logits too")
 
     accepts: ClassVar[Form] = Form.TORCH
@@ -63,7 +65,9 @@ class Quantize(Pass):
 
     def spec(self) -> LinearQuantization:
         """The formats of every layer."""
-        return LinearQuantization(self.weights, self.activations, self.dynamic, self.group, self.reduce_range)
+        static = self.weights == "int8" and self.activations == "int8" and not self.dynamic
+        reduce_range: ReduceRange = ("pairs" if static else False) if self.reduce_range == "auto" else self.reduce_range
+        return LinearQuantization(self.weights, self.activations, self.dynamic, self.group, reduce_range)
 
     def run(self, model: ImageModel, context: Context) -> Outcome:
         """The model with quantized layers.
@@ -85,7 +89,9 @@ class Quantize(Pass):
         ratios = {}
         for index, (name, linear) in enumerate(linears.items()):
             weight = linear.weight.detach()
-            scales = weight_scales(weight, self.group, spec.largest, self.rounded_weight, self.ranges, self.percentile)
+            scales = weight_scales(
+                *(weight, self.group, spec.largest, self.rounded_weight, self.ranges, self.percentile, spec.pair_limit)
+            )
             input_scale = self.input_scale(seen[name]) if spec.static else None
             with one_thread():
                 quantized = QuantizedLinear.of(linear, spec, scales, input_scale)
@@ -123,8 +129,7 @@ class Quantize(Pass):
 
     def rounded_weight(self, scaled: Tensor) -> Tensor:
         """Scaled weights as the format holds them."""
-        largest = self.spec().largest
-        return to_fp8(scaled).float() if self.weights == "fp8" else scaled.round().clamp_(-largest, largest)
+        return to_fp8(scaled).float() if self.weights == "fp8" else to_codes(scaled, self.spec())
 
     def rounded_input(self, scaled: Tensor) -> Tensor:
         """Scaled activations as the format holds them."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from compress.artifact import Form
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
 from compress.settings import setting
 from export.conformance import check
 from export.onnx_model import OnnxModel
@@ -28,9 +28,7 @@ class QuantizeOnnx(Pass):
     )
     group: int = setting(32, doc="inputs that share a weight scale, where activations are none", low=16, high=256)
     symmetric: bool = setting(False, doc="no zero points, where activations are none")
-    reduce_range: bool = setting(
-        False, doc="7-bit weights, for x86 processors without VNNI, where activations are int8"
-    )
+    reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
     head: bool = setting(False, doc="quantize the head that makes the logits too")
 
     accepts: ClassVar[Form] = Form.ONNX
@@ -62,7 +60,8 @@ class QuantizeOnnx(Pass):
                 "quantize-onnx: makes operators of ONNX Runtime; for tensorrt put quantize before the export"
             )
         if self.activations == "int8":
-            made = quantize_dynamic(model.decode, reduce_range=self.reduce_range, head=self.head)
+            reduce_range = "pairs" if self.reduce_range == "auto" else self.reduce_range
+            made = quantize_dynamic(model.decode, reduce_range=reduce_range, head=self.head)
         else:
             bits: Literal[4, 8] = 4 if self.weights == "int4" else 8
             made = quantize_weights(model.decode, bits=bits, group=self.group, symmetric=self.symmetric, head=self.head)

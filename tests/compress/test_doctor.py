@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import onnxruntime
 import pytest
@@ -21,11 +22,23 @@ def test_every_check_says_whether_it_works_and_why() -> None:
     assert "CPUExecutionProvider" in runtime.detail
 
 
-@pytest.mark.parametrize(("flags", "works"), [(("avx2", "avx512_vnni"), True), (("avx2",), False)])
-def test_int8_needs_instructions_for_it(flags: tuple[str, ...], works: bool) -> None:
-    from dataclasses import replace
-
-    assert doctor.cpu_int8(replace(environment(), flags=flags)).works is works
+@pytest.mark.parametrize(
+    ("flags", "saturates", "works", "words"),
+    [
+        (("avx2", "avx512_vnni"), False, True, "avx512_vnni"),
+        (("avx2",), True, False, "full-range weights saturate; engines are right all the same: reduce_range: auto"),
+        (("avx2", "avx512_vnni"), True, False, "no VNNI"),  # an emulator that shows its host's flags
+        (("asimddp",), False, True, "asimddp"),
+        ((), False, False, "products do not saturate"),
+    ],
+)
+def test_int8_needs_instructions_for_it(
+    flags: tuple[str, ...], saturates: bool, works: bool, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.processor.products_saturate", lambda: saturates)
+    check = doctor.cpu_int8(replace(environment(), flags=flags))
+    assert check.works is works
+    assert words in check.detail
 
 
 def test_a_missing_tensorrt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from compress.models.vq import VqAutoencoder, VqConfig
 from compress.report import schema
 from compress.settings import InputError
 from compress.store import Store
+from compress.verdict import Breach
 from export.engine import Engine
 
 ROWS = ["reference", "prune-heads", "distill", "quantize", "cpu.export"]
@@ -197,9 +198,21 @@ def test_a_cached_loop_that_differs_is_a_breach() -> None:
     measured = Measurement("export", "onnx", 1, 1, notes={"cached_loop": {"kl": 0.5, "max_abs_difference": 2.0}})
     (breach,) = pipeline.judge_step(node, measured)
     assert breach.text == (
-        "export: logits of the cached loop differ from those of one call by up to 2 (KL 0.5 nats); "
-        "they shall not: this is a bug"
+        "export: logits of the cached loop differ from those of one call by up to 2 (KL 0.5 nats), "
+        "and they may not; `compress bisect` names the layer and the operator where they part"
     )
+
+
+def test_a_breach_of_speed_names_the_processor_that_the_engines_are_not_for(finished, monkeypatch) -> None:
+    monkeypatch.setattr("export.processor.products_saturate", lambda: True)
+    run = object.__new__(pipeline.Run)
+    breaches = [Breach("cpu", key, 1.0, 2.0, key) for key in ("speedup", "kl")]
+    run.recipe = recipe.load(finished.recipe)
+    assert run.explained(breaches) == breaches
+    run.recipe = replace(run.recipe, cpu="vnni")
+    speed, drift = run.explained(breaches)
+    assert speed.text.startswith("speedup (cpu: vnni: int8 engines are for x86 processors with VNNI; this one lacks it")
+    assert drift == breaches[1]
 
 
 def test_a_pass_that_fails_is_named_once(finished, refused: Callable[..., str]) -> None:

@@ -115,3 +115,21 @@ def test_a_file_that_the_config_names_is_part_of_the_models_name(tmp_path, check
         named.write_text(content)
         keys.append(plan.reference_node(source, "r.yaml: model").key)
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("cause", [None, "cpu: vnni", "reduce_range: false"])
+@pytest.mark.parametrize("saturates", [True, False])
+def test_a_recipe_for_some_processors_says_what_that_means_here(tmp_path, monkeypatch, cause, saturates) -> None:
+    monkeypatch.setattr("export.processor.products_saturate", lambda: saturates)
+    settings = "{reduce_range: false}" if cause == "reduce_range: false" else "{}"
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"model: {{checkpoint: digits}}\npasses: [quantize: {settings}]\n"
+        "engines: {cpu: [export: {target: onnxruntime}]}\n" + ("cpu: vnni\n" if cause == "cpu: vnni" else "")
+    )
+    note = plan.processor_note(recipe.load(path))
+    if cause is None:
+        assert note is None
+    else:
+        assert note.startswith(f"{cause}: int8 engines are for x86 processors with VNNI; ")
+        assert note.endswith("for every processor" if saturates else "this one's products do not saturate")

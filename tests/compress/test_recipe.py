@@ -41,6 +41,21 @@ def test_a_pass_without_settings_may_be_written_as_a_word(tmp_path: Path) -> Non
     assert made.steps[0].setting.weights == "int8"
 
 
+def test_the_processor_that_engines_are_for_decides_what_auto_is(tmp_path: Path) -> None:
+    text = (
+        HEAD
+        + "passes: [quantize]\n"
+        + "engines: {cpu: [export: {target: onnxruntime}, decoder: {reduce_range: true}, decoder: {}]}\n"
+    )
+    for cpu, wanted in (("any", "auto"), ("vnni", False)):
+        made = recipe.load(written(tmp_path, f"cpu: {cpu}\n{text}"))
+        assert made.steps[0].setting.reduce_range == wanted
+        assert [step.setting.reduce_range for step in made.engines[0].steps[1:]] == [True, wanted]
+        assert made.described()["cpu"] == cpu
+    with pytest.raises(InputError, match="cpu: 'amx' is not one of 'any', 'vnni'"):
+        recipe.load(written(tmp_path, f"cpu: amx\n{text}"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

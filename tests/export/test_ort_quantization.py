@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from export.ort_quantization import quantize_dynamic, quantize_weights
+from export.saturation import integer_weights, is_limited
 
 ROWS = np.random.default_rng(1).normal(size=(3, 32)).astype(np.float32)
 
@@ -43,7 +44,7 @@ def run(model: ir.Model) -> np.ndarray:
 @pytest.mark.parametrize("head", [False, True])
 def test_dynamic_products_stay_near_and_the_head_is_left_unless_asked_for(operator: str, head: bool) -> None:
     source = graph(operator)
-    made = quantize_dynamic(source, reduce_range=False, head=head)
+    made = quantize_dynamic(source, reduce_range="pairs", head=head)
     assert (made.quantized, made.left) == ((2, 0) if head else (1, 1))
     exact = run(source)
     assert 0 < np.abs(run(made.decode) - exact).max() < 0.05 * np.abs(exact).max()
@@ -75,6 +76,16 @@ def test_a_reduced_range_uses_seven_bits() -> None:
     ]
     assert len(codes) == 2
     assert all(np.abs(each).max() <= 64 for each in codes)
+
+
+def test_limited_pairs_keep_more_than_seven_bits_and_never_saturate() -> None:
+    made = quantize_dynamic(graph(), reduce_range="pairs", head=True)
+    found = [weights for _, weights in integer_weights(made.decode)]
+    assert len(found) == 2
+    assert all(is_limited(weights) for weights in found)
+    assert max(int(np.abs(weights).max()) for weights in found) > 64
+    exact = run(graph())
+    assert 0 < np.abs(run(made.decode) - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_the_graph_is_left_as_it_was_and_so_is_logging() -> None:

@@ -20,6 +20,7 @@ from compress.passes.export import Export
 from compress.settings import InputError, parse
 from export.engine import Engine
 from export.onnx_model import OnnxModel
+from export.saturation import integer_weights
 from export.weights import bytes_beside
 
 CONVOLUTIONS = (
@@ -77,6 +78,7 @@ def test_without_quantization_pixels_stay(model, context, tiny_tokens) -> None:
         ({"keep": ["last"], "ranges": "minmax"}, 1, 0.1),
         ({"ranges": "entropy", "pictures": 2}, 3, 0.3),
         ({"reduce_range": True}, 3, 0.1),
+        ({"keep": [], "reduce_range": "pairs"}, 0, 0.1),
     ],
 )
 def test_pixels_move_little_and_convolutions_are_counted(model, context, tiny_tokens, settings, left, near) -> None:
@@ -86,6 +88,26 @@ def test_pixels_move_little_and_convolutions_are_counted(model, context, tiny_to
     assert 0 < (moved - exact).std() < near * exact.std()
     assert (outcome.notes["convolutions"], outcome.notes["left_in_float"]) == (CONVOLUTIONS - left, left)
     assert outcome.notes["pictures"] == settings.get("pictures", 8), "no more than the recipe calibrates on"
+
+
+@pytest.mark.parametrize(("reduce_range", "cpu"), [("auto", "any"), (True, "any"), (False, "vnni")])
+def test_what_the_weights_need_of_a_processor_is_known(model, context, reduce_range, cpu) -> None:
+    made = Decoder(keep=(), reduce_range=reduce_range).run(model, context()).model
+    assert made.cpu == cpu
+    products = {node.op_type for node, _ in integer_weights(made.image_decoder)}
+    assert products == {"Conv", "MatMul"}
+
+
+def test_a_bias_counts_in_units_of_its_weights(model, context) -> None:
+    decoder = Decoder(keep=()).run(model, context()).model.image_decoder
+    checked = 0
+    for node in decoder.graph:
+        if node.op_type != "Conv" or len(node.inputs) < 3:
+            continue
+        x, weight, bias = (value.producer().inputs[1].const_value.numpy() for value in node.inputs)
+        np.testing.assert_allclose(bias, x * weight, rtol=1e-5)
+        checked += 1
+    assert checked > 5
 
 
 def test_products_of_the_attention_are_quantized_where_asked(model, context) -> None:

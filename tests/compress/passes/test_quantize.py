@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from compress.models.examples import examples
-from compress.models.quantized import LARGEST, quantizations
+from compress.models.quantized import LARGEST, LARGEST_REDUCED, QuantizedLinear, quantizations
 from compress.passes import PassError
 from compress.passes.quantize import Quantize, sqnr_db
 from compress.settings import InputError, parse
+from export.saturation import is_limited
 
 FORMATS = [
     ({"weights": "int8"}, 40.0),
     ({"weights": "int8", "group": 16}, 40.0),
     ({"weights": "int8", "reduce_range": True}, 33.0),
-    ({"weights": "int8", "activations": "int8"}, 40.0),
+    ({"weights": "int8", "activations": "int8", "reduce_range": False}, 40.0),
     ({"weights": "int8", "activations": "int8", "dynamic": True}, 40.0),
     ({"weights": "int8", "activations": "int8", "dynamic": True, "group": 32}, 40.0),
     ({"weights": "int4"}, 15.0),
@@ -90,7 +91,7 @@ def test_static_scales_come_from_the_calibration_tokens_alone(tiny_model, tiny_t
 
 
 def test_a_percentile_clips_more_than_the_absmax(tiny_model, context):
-    formats = {"weights": "int8", "activations": "int8"}
+    formats = {"weights": "int8", "activations": "int8", "reduce_range": False}
     scales = {}
     for ranges in RANGES:
         layer = Quantize(**formats, ranges=ranges, percentile=90.0).run(tiny_model(), context()).model.transformer
@@ -107,6 +108,49 @@ def test_mse_ranges_have_the_least_error(tiny_model, context):
         )
 
     assert noise("mse") > max(noise("absmax"), noise("percentile"))
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+def test_static_int8_products_cannot_saturate_unless_the_recipe_names_a_processor(tiny_model, context, ranges):
+    settings = parse(Quantize, {"activations": "int8", "ranges": ranges}, "q")
+    for cpu, safe in (("any", True), ("vnni", False)):
+        outcome = settings.for_cpu(cpu).run(tiny_model(), context())
+        layers = [layer for layer in outcome.model.transformer.modules() if isinstance(layer, QuantizedLinear)]
+        assert all(is_limited(layer.weight.numpy()) for layer in layers) == safe
+        assert max(int(layer.weight.abs().max()) for layer in layers) > LARGEST_REDUCED
+        if ranges == "mse":
+            assert outcome.notes["sqnr_db_worst"] > 36  # 34 within -64..64, 40 in full range
+
+
+def test_absmax_leaves_room_for_the_largest_sum_of_a_pair(tiny_model, context):
+    model = tiny_model()
+    made = Quantize(activations="int8", ranges="absmax").run(model, context()).model
+    weight = model.transformer.blocks[1].ffn.down.weight.detach()
+    sums = weight.unflatten(1, (-1, 2)).sum(dim=2).abs().amax(dim=1)
+    wanted = torch.maximum(weight.abs().amax(dim=1) / 127, sums / 128)
+    torch.testing.assert_close(made.transformer.blocks[1].ffn.down.weight_scale[:, 0], wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({"activations": "int8"}, "pairs"),
+        ({"activations": "int8", "reduce_range": True}, True),
+        ({"activations": "int8", "reduce_range": False}, False),
+        ({"activations": "int8", "dynamic": True}, False),
+        ({"weights": "int4"}, False),
+        ({"weights": "fp8"}, False),
+        ({}, False),
+    ],
+)
+def test_weights_are_limited_only_where_products_could_saturate(settings, limit):
+    assert Quantize(**settings).spec().reduce_range == limit
+
+
+def test_a_processor_changes_what_auto_is_and_nothing_else():
+    assert Quantize().for_cpu("vnni") == Quantize(reduce_range=False)
+    assert Quantize(reduce_range=True).for_cpu("vnni") == Quantize(reduce_range=True)
+    assert Quantize().for_cpu("any") == Quantize()
 
 
 def test_the_head_is_quantized_on_request(tiny_model, context):
