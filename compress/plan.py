@@ -17,7 +17,7 @@ from compress.models.checkpoint import PIPELINE
 from compress.models.containers import PICKLES, SAFETENSORS
 from compress.passes import Pass
 from compress.recipe import Recipe, Step
-from compress.settings import InputError, digest, plain
+from compress.settings import InputError, digest, plain, shown
 from compress.store import Store, file_hash
 from compress.tokens import open_source
 from compress.verdict import Gate
@@ -199,7 +199,7 @@ def difference(before: Any, now: Any) -> str:
     """What changed between two values, key by key where they are mappings."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return ", ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in keys)
+        return ", ".join(f"{key} {shown(before.get(key))} -> {shown(now.get(key))}" for key in keys)
     return f"{str(before)[:12]} -> {str(now)[:12]}"
 
 

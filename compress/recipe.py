@@ -12,7 +12,7 @@ from compress.measure.statistics import FEWEST_VALUES
 from compress.models import families
 from compress.models.families import Source
 from compress.passes import Pass, find
-from compress.settings import InputError, parse, plain, setting
+from compress.settings import InputError, parse, plain, setting, shown
 from compress.strict_yaml import read_yaml
 from compress.verdict import OF_DECODERS, Gate
 from export.manifest import Cpu
@@ -131,9 +131,9 @@ def load(path: Path) -> Recipe:
     for name, items in layout.engines.items():
         where = f"{path}: engines.{name}"
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"{path}: engines: {name!r} cannot name a folder; use letters, digits, '-' and '_'")
+            raise InputError(f"{path}: engines: {shown(name)} cannot name a folder; use letters, digits, '-' and '_'")
         if not isinstance(items, list) or not items:
-            raise InputError(f"{where}: {items!r} is not a list of passes")
+            raise InputError(f"{where}: {shown(items)} is not a list of passes")
         chain = read_chain(items, layout.cpu, where)
         check_forms(chain, form, where, ends=(Form.ONNX, Form.ENGINE))
         engines.append(EngineChain(name, chain))
@@ -164,7 +164,7 @@ def read_step(item: Any, cpu: Cpu, where: str) -> Step:
     if isinstance(item, str):
         item = {item: None}
     if not isinstance(item, Mapping):
-        raise InputError(f"{where}: {item!r} is not a pass; write  - name: {{settings}}")
+        raise InputError(f"{where}: {shown(item)} is not a pass; write  - name: {{settings}}")
     passes = [key for key in item if key != "gate"]
     if len(passes) != 1:
         raise InputError(

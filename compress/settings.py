@@ -12,16 +12,77 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
 
+SHOWN = 200  # most characters of a value, or of a word such as a path, in a message
+MESSAGE = 2000  # most characters of a message
+DEPTH = 10  # lists in lists that are shown
+DIGITS = 50  # whole numbers of more are described: writing one out takes time that grows with its square
+
+
 class InputError(Exception):
     """What the user gave is wrong: one line that says where, what, and what would be right. Exit code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """A message with its control characters escaped, and whatever is far too long cut in the middle."""
+    whole = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut(text, 10 * MESSAGE)
+    )
+    return cut(re.sub(rf"\S{{{SHOWN + 1},}}", lambda word: cut(word[0], SHOWN), whole), MESSAGE)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many characters: its beginning and its end."""
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 2
+    return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
+
+
+def shown(value: object) -> str:
+    """A value for a message: its `repr` in one line of at most `SHOWN` characters.
+
+    No more of the value is read than is shown, so lists that hold themselves or a billion items take no time.
+    """
+    text = ""
+    for piece in _pieces(value, DEPTH):
+        text += piece
+        if len(text) > SHOWN:
+            return f"{text[: SHOWN - 3]}..."
+    return text
+
+
+def _pieces(value: object, depth: int) -> Iterator[str]:
+    """The `repr` of a value, piece by piece."""
+    if isinstance(value, (str, bytes)):
+        yield repr(value[:SHOWN])
+        if len(value) > SHOWN:
+            yield "..."
+    elif isinstance(value, int) and value.bit_length() > DIGITS * 10 // 3:
+        yield f"a whole number of about {value.bit_length() * 3 // 10} digits"
+    elif isinstance(value, (list, tuple, set, frozenset, Mapping)):
+        left, right = {list: ("[", "]"), tuple: ("(", ")")}.get(type(value), ("{", "}"))
+        yield left
+        for index, item in enumerate(value if depth else ()):
+            yield ", " if index else ""
+            yield from _pieces(item, depth - 1)
+            if isinstance(value, Mapping):
+                yield ": "
+                yield from _pieces(value[item], depth - 1)
+        yield right if depth or not value else f"...{right}"
+    else:
+        yield one_line(repr(value))
 
 
 def setting(
@@ -36,7 +97,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
     known = sorted(words)
     if not known:
         return "there is none to choose from"
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:SHOWN], known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 
@@ -55,12 +116,12 @@ def parse(cls: type[T], value: object, where: str) -> T:
     if value is None:
         value = {}
     if not isinstance(value, Mapping):
-        raise InputError(f"{place}: {value!r} is not a mapping of settings")
+        raise InputError(f"{place}: {shown(value)} is not a mapping of settings")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
-            raise InputError(f"{place}: unknown key {key!r}; {nearest(str(key), fields)}")
+            raise InputError(f"{place}: unknown key {shown(key)}; {nearest(str(key), fields)}")
     arguments: dict[str, Any] = {}
     for name, field in fields.items():
         if name in value:
@@ -86,16 +147,16 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value not in get_args(kind):
             listed = ", ".join(repr(option) for option in sorted(get_args(kind), key=str))
-            raise InputError(f"{where}: {value!r} is not one of {listed}")
+            raise InputError(f"{where}: {shown(value)} is not one of {listed}")
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise InputError(f"{where}: {value!r} is not a list")
+            raise InputError(f"{where}: {shown(value)} is not a list")
         kinds = get_args(kind)
         if kinds[-1] is Ellipsis:
             kinds = (kinds[0],) * len(value)
         if len(kinds) != len(value):
-            raise InputError(f"{where}: {list(value)!r} has {len(value)} items; {len(kinds)} are needed")
+            raise InputError(f"{where}: {shown(list(value))} has {len(value)} items; {len(kinds)} are needed")
         return tuple(
             convert(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
         )
@@ -105,10 +166,10 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         return to_float(value, where)
     if kind is dict or origin is dict:
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}: {value!r} is not a mapping")
+            raise InputError(f"{where}: {shown(value)} is not a mapping")
         return dict(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{where}: {value!r} is not {describe(kind)}")
+        raise InputError(f"{where}: {shown(value)} is not {describe(kind)}")
     return value
 
 
@@ -130,7 +191,7 @@ def to_float(value: object, where: str) -> float:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             hint = f"; write {float(value)!r}" if abs(float(value)) != float("inf") else ""  # YAML reads 1e-3 as text
-    raise InputError(f"{where}: {value!r} is not a number{hint}")
+    raise InputError(f"{where}: {shown(value)} is not a number{hint}")
 
 
 def describe(kind: type) -> str:
@@ -149,7 +210,7 @@ def check_range(field: dataclasses.Field[Any], value: Any, where: str) -> None:
                 wanted = f"at least {low:g}" if high is None else f"at most {high:g}"
             else:
                 wanted = f"between {low:g} and {high:g}"
-            raise InputError(f"{where}: {number!r} is out of range; it must be {wanted}")
+            raise InputError(f"{where}: {shown(number)} is out of range; it must be {wanted}")
 
 
 def plain(value: Any) -> Any:

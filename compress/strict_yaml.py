@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from compress.settings import InputError
+from compress.settings import InputError, shown
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -20,7 +20,7 @@ def _mapping(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         if not isinstance(key, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"key {shown(key.value)} stands twice", key.start_mark)
         seen.add(key.value)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 

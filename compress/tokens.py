@@ -13,7 +13,7 @@ from calibration.photos import photo_crops
 from calibration.tokens import TokenSet, digits, split
 from compress.models import zoo
 from compress.models.tokenizer import Tokenizer
-from compress.settings import InputError
+from compress.settings import InputError, shown
 
 if TYPE_CHECKING:
     from compress.candidate import Candidate
@@ -34,7 +34,7 @@ def open_source(source: str, where: str) -> TokenSet:
         return digits()
     path = zoo.ROOT / PHOTOS if source == "photos" else Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"{where}: {source!r} is neither a file nor 'digits' or 'photos'")
+        raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits' or 'photos'")
     try:
         tokens = TokenSet.load(path)
     except (ValueError, KeyError, zipfile.BadZipFile) as error:

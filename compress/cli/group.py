@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from compress.settings import InputError, nearest
+from compress.settings import InputError, nearest, shown
 
 BREACH = 1
 BAD_INPUT = 2
@@ -30,7 +30,7 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The verb that was typed, or the nearest one in the error."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            ctx.fail(f"no verb is called {args[0]!r}; {nearest(args[0], self.commands)}")
+            ctx.fail(f"no verb is called {shown(args[0])}; {nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -84,7 +84,7 @@ def whole_numbers(text: str, option: str, example: str, low: int = 0) -> list[in
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"{option}: {text!r} is not a list of whole numbers like {example}") from None
+        raise InputError(f"{option}: {shown(text)} is not a list of whole numbers like {example}") from None
     if min(numbers) < low:
         raise InputError(f"{option}: {min(numbers)} is out of range; it must be at least {low}")
     return numbers

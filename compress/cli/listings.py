@@ -81,7 +81,7 @@ def print_store_rows(title: str, rows: list[dict[str, Any]]) -> None:
 
 def parse_size(text: str) -> int:
     """Bytes of a size like 500MB or 2GiB."""
-    from compress.settings import InputError
+    from compress.settings import InputError, shown
 
     units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1, "": 1}
     upper = text.strip().upper()
@@ -89,7 +89,7 @@ def parse_size(text: str) -> int:
         number = upper.removesuffix(unit) if unit else upper
         if upper.endswith(unit) and number.strip().replace(".", "", 1).isdigit():
             return int(float(number) * size)
-    raise InputError(f"--max-size: {text!r} is not a size like 500MB or 2GiB")
+    raise InputError(f"--max-size: {shown(text)} is not a size like 500MB or 2GiB")
 
 
 @click.command()

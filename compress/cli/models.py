@@ -37,14 +37,14 @@ def source_from(path: str, family: str, tokenizer: str, stated: tuple[str, ...])
     from dataclasses import replace
 
     from compress.candidate import source_of
-    from compress.settings import InputError
+    from compress.settings import InputError, shown
 
     source = source_of(path)
     config = dict(source.config)
     for each in stated:
         key, equals, value = each.partition("=")
         if not equals or not key:
-            raise InputError(f"--set: {each!r} is not KEY=VALUE, for example  --set n_head=12")
+            raise InputError(f"--set: {shown(each)} is not KEY=VALUE, for example  --set n_head=12")
         try:
             config[key] = json.loads(value)
         except ValueError:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.settings import InputError, parse, setting
+from compress.settings import InputError, parse, setting, shown
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
 
@@ -105,9 +105,9 @@ def listed(value: Any, where: str) -> list[Any]:
         try:
             value = json.loads(Path(value).expanduser().read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"{where}: {value!r} is not a readable JSON file ({error})") from error
+            raise InputError(f"{where}: {shown(value)} is not a readable JSON file ({error})") from error
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"{where}: {value!r} is not a list")
+        raise InputError(f"{where}: {shown(value)} is not a list")
     return list(value)
 
 
@@ -120,7 +120,7 @@ def ids_of(value: Any, where: str) -> tuple[int, ...]:
     found = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     for each in found:
         if not isinstance(each, int) or isinstance(each, bool) or each < 0:
-            raise InputError(f"{where}: {each!r} is no id; ids are whole numbers from 0")
+            raise InputError(f"{where}: {shown(each)} is no id; ids are whole numbers from 0")
     return found
 
 

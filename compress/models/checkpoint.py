@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.models.containers import PICKLES, SAFETENSORS, Entry, entries
-from compress.settings import InputError
+from compress.settings import InputError, shown
 
 CONFIG = "config.json"
 PIPELINE = ("model_index.json", "transformer")  # what marks a pipeline of diffusers, and the part that draws tokens
@@ -167,7 +167,7 @@ def read_index(index: Path) -> dict[str, str]:
         raise InputError(f"{index}: 'weight_map' is missing; it says which file holds each tensor")
     for name, shard in shards.items():
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise InputError(f"{index}: '{name}' is said to be in {shard!r}, which is no file beside it")
+            raise InputError(f"{index}: '{name}' is said to be in {shown(shard)}, which is no file beside it")
     return shards
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from compress.models.pictures import Autoencoder
 from compress.models.tokenizer import VqTokenizer
 from compress.models.vq import VqAutoencoder, VqConfig
-from compress.settings import InputError
+from compress.settings import InputError, shown
 
 PUBLISHED_SIDE = 256  # pixels, where a checkpoint's config does not say
 QUERY_KEY_VALUE = ("query", "key", "value")
@@ -248,12 +248,16 @@ def grid_of(config: Mapping[str, Any], factor: int, format_name: str) -> tuple[i
     grid = config.get("grid")
     if grid is not None:
         if not isinstance(grid, (list, tuple)) or len(grid) != 2 or not all(isinstance(n, int) and n > 0 for n in grid):
-            raise InputError(f"{format_name}: grid: {grid!r} is not a pair of whole numbers; write [rows, columns]")
+            raise InputError(
+                f"{format_name}: grid: {shown(grid)} is not a pair of whole numbers; write [rows, columns]"
+            )
         return int(grid[0]), int(grid[1])
     key = next((key for key in ("image_size", "resolution") if config.get(key) is not None), None)
     size = PUBLISHED_SIDE if key is None else config[key]
     if not isinstance(size, int) or size < factor or size % factor:
-        raise InputError(f"{format_name}: {key}: {size!r} is not a multiple of {factor} pixels, the size of a token")
+        raise InputError(
+            f"{format_name}: {key}: {shown(size)} is not a multiple of {factor} pixels, the size of a token"
+        )
     return size // factor, size // factor
 
 

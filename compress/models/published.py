@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from compress.models.checkpoint import Checkpoint
-from compress.settings import InputError
+from compress.settings import InputError, shown
 
 
 def stated(checkpoint: Checkpoint, *keys: str) -> int | None:
@@ -20,7 +20,7 @@ def stated(checkpoint: Checkpoint, *keys: str) -> int | None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{checkpoint.path}: config.{key}: {value!r} is not a whole number of at least 1")
+            raise InputError(f"{checkpoint.path}: config.{key}: {shown(value)} is not a whole number of at least 1")
         return value
     return None
 
@@ -50,7 +50,7 @@ def grid_of(checkpoint: Checkpoint, tokens_key: str, factor: int, default: int =
     grid = checkpoint.config.get("grid")
     if grid is not None:
         if not isinstance(grid, (list, tuple)) or len(grid) != 2 or not all(isinstance(n, int) and n > 0 for n in grid):
-            raise InputError(f"{checkpoint.path}: config.grid: {grid!r} is not a pair of whole numbers")
+            raise InputError(f"{checkpoint.path}: config.grid: {shown(grid)} is not a pair of whole numbers")
         return int(grid[0]), int(grid[1])
     tokens = stated(checkpoint, tokens_key) if tokens_key else None
     if tokens is not None:

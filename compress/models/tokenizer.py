@@ -20,7 +20,7 @@ from compress.models.checkpoint import check_state
 from compress.models.pictures import Autoencoder, PaletteDecoder, PaletteEncoder, VqDecoder, VqEncoder, rounded
 from compress.models.titok import TitokAutoencoder, TitokConfig
 from compress.models.vq import VqAutoencoder, VqConfig
-from compress.settings import InputError, nearest, parse, plain
+from compress.settings import InputError, nearest, parse, plain, shown
 
 PIXELS_AT_ONCE = 2**18  # four pictures of 256x256: their widest feature maps take about 1 GB
 DISTANCES_AT_ONCE = 2**24  # from pixels to colours, 64 MB
@@ -252,7 +252,9 @@ def build(description: Mapping[str, Any], state: Mapping[str, Tensor], where: st
     if kind == "pixels":
         return parse(PixelTokenizer, settings, where)
     if kind not in AUTOENCODERS:
-        raise InputError(f"{where}.kind: {kind!r} is not a tokenizer; {nearest(str(kind), ['pixels', *AUTOENCODERS])}")
+        raise InputError(
+            f"{where}.kind: {shown(kind)} is not a tokenizer; {nearest(str(kind), ['pixels', *AUTOENCODERS])}"
+        )
     form = parse(Description, settings, where)
     config_type, autoencoder_type = AUTOENCODERS[kind]
     autoencoder = autoencoder_type(parse(config_type, form.autoencoder, f"{where}.autoencoder"))

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 from calibration.tokens import TokenSet
 from compress.artifact import Form, Model
 from compress.models.image_model import ImageModel
-from compress.settings import InputError, nearest
+from compress.settings import InputError, nearest, shown
 from export.manifest import Cpu
 from export.saturation import ReduceRange
 
@@ -105,7 +105,7 @@ def find(name: str, where: str) -> type[Pass]:
         InputError: there is none; the nearest name is suggested.
     """
     if name not in names():
-        raise InputError(f"{where}: no pass is called {name!r}; {nearest(name, names())}")
+        raise InputError(f"{where}: no pass is called {shown(name)}; {nearest(name, names())}")
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
         return entry.load()
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
-from compress.settings import InputError, digest, nearest, parse, plain, setting
+from compress.settings import SHOWN, InputError, digest, nearest, one_line, parse, plain, setting, shown
 
 
 @dataclass(frozen=True)
@@ -65,3 +66,38 @@ def test_equal_values_have_equal_digests_whatever_their_order_and_kind() -> None
     assert digest({"a": 1, "b": (1, 2)}) == digest({"b": [1, 2], "a": 1})
     assert digest(Outer(0.1)) != digest(Outer(0.2))
     assert plain(Outer(0.1))["inner"] == {"depth": 1}
+
+
+@pytest.mark.parametrize("value", ["it's", 1.5, None, True, [1, "a"], (1, 2), {"a": [1]}, {1, 2}, b"x", -7, [], {}])
+def test_a_short_value_is_shown_as_python_writes_it(value: object) -> None:
+    assert shown(value) == repr(value)
+
+
+def bomb(levels: int) -> list[object]:
+    """A list of 10^levels items, made of as many lists as there are levels."""
+    value: list[object] = ["x" * 50] * 10
+    for _ in range(levels - 1):
+        value = [value] * 10
+    return value
+
+
+def test_a_value_of_any_size_is_shown_in_200_characters_at_once() -> None:
+    itself: list[object] = []
+    itself.append(itself)
+    wide: dict[str, object] = {str(key): key for key in range(10**5)}
+    start = time.perf_counter()
+    for value in (bomb(9), itself, wide, "\n" * 10**6, b"\0" * 10**6, 10**100_000, {10**100_000: bomb(9)}):
+        text = shown(value)
+        assert len(text) <= SHOWN
+        assert text.isprintable()
+    assert time.perf_counter() - start < 0.5
+    assert shown(itself) == "[" * 10 + "[...]" + "]" * 10
+    assert shown(-(10**5000)) == "a whole number of about 4983 digits"
+    assert shown("a" * 300) == "'" + "a" * 196 + "..."
+
+
+def test_a_message_is_one_line_and_its_paths_are_cut_in_the_middle() -> None:
+    assert str(InputError("a\nb\x1b[31m\u202e\udc80: wrong")) == "a\\nb\\x1b[31m\\u202e\\udc80: wrong"
+    folder, name = "d" * 150, "n" * 150
+    assert one_line(f"/{folder}/{name}: there is no such file") == f"/{'d' * 98}...{'n' * 97}: there is no such file"
+    assert len(one_line("a word " * 10**6)) == 2000

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.models import zoo
-from compress.settings import InputError, nearest, setting
+from compress.settings import InputError, nearest, setting, shown
 
 if TYPE_CHECKING:
     from compress.models.adopted import AdoptedModel
@@ -92,7 +92,7 @@ def locate(checkpoint: str, where: str) -> Path:
     path = Path(checkpoint).expanduser()
     if not path.exists():
         raise InputError(
-            f"{where}: {checkpoint!r} is neither a file or folder nor a shipped model; "
+            f"{where}: {shown(checkpoint)} is neither a file or folder nor a shipped model; "
             f"{nearest(checkpoint, zoo.names())}"
         )
     return path
@@ -113,7 +113,7 @@ def check(source: Source, where: str) -> Path:
         InputError: names what does not.
     """
     if source.family and source.family not in names():
-        raise InputError(f"{where}.family: {source.family!r} is not a family; {nearest(source.family, names())}")
+        raise InputError(f"{where}.family: {shown(source.family)} is not a family; {nearest(source.family, names())}")
     if source.tokenizer:
         locate(source.tokenizer, f"{where}.tokenizer")
     return locate(source.checkpoint, f"{where}.checkpoint")

@@ -22,7 +22,7 @@ from compress.models.checkpoint import CONFIG, Checkpoint, Planned, read_config
 from compress.models.published import grid_of, stated
 from compress.models.tokenizer import Tokenizer
 from compress.models.uvit import UvitConfig
-from compress.settings import InputError
+from compress.settings import InputError, shown
 from export.sampling import Sampler
 from export.shape import TextShape
 
@@ -259,7 +259,7 @@ def conditions(checkpoint: Checkpoint, usual: tuple[float, ...]) -> tuple[float,
         or not all(isinstance(each, (int, float)) for each in found)
     ):
         raise InputError(
-            f"{checkpoint.path}: config.micro_conds: {found!r} are not five numbers: width, height, crop from the "
+            f"{checkpoint.path}: config.micro_conds: {shown(found)} are not five numbers: width, height, crop from the "
             "left and from the top, aesthetic score"
         )
     return tuple(float(each) for each in found)

@@ -14,7 +14,7 @@ from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import grid_of, heads_of
 from compress.models.tokenizer import PixelTokenizer, Tokenizer
-from compress.settings import InputError
+from compress.settings import InputError, shown
 from export.sampling import Sampler
 
 EXPECTED = ("transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.attn.c_attn.weight", "lm_head.weight")
@@ -38,10 +38,10 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     asked, where = checkpoint.config, f"{checkpoint.path}: config"
     for key, usual in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
         if asked.get(key, usual) != usual:
-            raise InputError(f"{where}.{key}: {asked[key]!r} is not supported; the published models have {usual}")
+            raise InputError(f"{where}.{key}: {shown(asked[key])} is not supported; the published models have {usual}")
     activation = asked.get("activation_function", "quick_gelu")
     if activation not in ACTIVATIONS:
-        raise InputError(f"{where}.activation_function: {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        raise InputError(f"{where}.activation_function: {shown(activation)} is not one of {', '.join(ACTIVATIONS)}")
     positions, width = checkpoint.shape("transformer.wpe.weight")
     heads = heads_of(checkpoint, "n_head", width, HEADS)
     ffn = checkpoint.shape("transformer.h.0.mlp.c_fc.weight")[1]

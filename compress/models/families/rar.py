@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import grid_of, heads_of
-from compress.settings import InputError
+from compress.settings import InputError, shown
 from export.sampling import Sampler
 
 EXPECTED = ("cls_token", "pos_embed", "target_aware_pos_embed", "timesteps_embeddings", "blocks.0.attn.qkv.weight")
@@ -59,7 +59,7 @@ def stated_generator(checkpoint: Checkpoint) -> Checkpoint:
     model = checkpoint.config.get("model", {})
     generator = model.get("generator", {}) if isinstance(model, dict) else {}
     if not isinstance(generator, dict):
-        raise InputError(f"{checkpoint.path}: config.model.generator: {generator!r} is not a mapping")
+        raise InputError(f"{checkpoint.path}: config.model.generator: {shown(generator)} is not a mapping")
     return checkpoint.stating({**generator, **checkpoint.config})
 
 

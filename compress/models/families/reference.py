@@ -19,7 +19,7 @@ from compress.models.image_model import ImageModel
 from compress.models.quantized import LinearQuantization, install, quantizations
 from compress.models.tokenizer import Tokenizer, build
 from compress.models.transformer import TokenTransformer
-from compress.settings import InputError, parse, plain
+from compress.settings import InputError, parse, plain, shown
 from export.sampling import Sampler
 
 FORMAT = 1
@@ -123,11 +123,11 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else config
-        raise InputError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
+        raise InputError(f"{path}: format is {shown(found)}; this version reads format {FORMAT}")
     for key in ("transformer", "tokenizer", "sampler"):
         if key not in config:
             raise InputError(f"{path}: '{key}' is missing")
     for key in ("transformer", "tokenizer", "sampler", "quantized"):
         if not isinstance(config.setdefault(key, {}), dict):
-            raise InputError(f"{path}: {key}: {config[key]!r} is not a mapping")
+            raise InputError(f"{path}: {key}: {shown(config[key])} is not a mapping")
     return config

@@ -14,7 +14,7 @@ from torch import Tensor
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
 from compress.models.published import heads_of
-from compress.settings import InputError
+from compress.settings import InputError, shown
 from export.sampling import Sampler
 
 EXPECTED = (
@@ -106,7 +106,7 @@ def sampler(checkpoint: Checkpoint) -> Sampler:
     kinds = {"linear": "ramp", True: "ramp", "constant": "constant", False: "constant", "power-cosine": "power-cosine"}
     if decay not in kinds or told.get("softmax_temperature_annealing", False):
         raise InputError(
-            f"{checkpoint.path}: config: guidance_decay {decay!r} with softmax_temperature_annealing "
+            f"{checkpoint.path}: config: guidance_decay {shown(decay)} with softmax_temperature_annealing "
             f"{told.get('softmax_temperature_annealing', False)}: known are linear, constant and power-cosine, without"
         )
     scale = float(told.get("guidance_scale", GUIDANCE))

@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.models.layout import Layout, Tensors, convert, grid_of, infer, with_weights
 from compress.models.tokenizer import Tokenizer
 from compress.models.vq import VqAutoencoder
-from compress.settings import InputError
+from compress.settings import InputError, shown
 
 LAYOUT = Layout(
     format="diffusers-vq",
@@ -49,7 +49,7 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
         InputError: the first tensor that is missing, surplus or of another shape, or a `norm_type` that is not 'group'.
     """
     if config.get("norm_type", "group") != "group":
-        raise InputError(f"{LAYOUT.format}: norm_type: {config['norm_type']!r} is not supported; known: 'group'")
+        raise InputError(f"{LAYOUT.format}: norm_type: {shown(config['norm_type'])} is not supported; known: 'group'")
     tensors = Tensors(state, LAYOUT.format)
     vq_config = infer(
         tensors,

@@ -13,7 +13,7 @@ from compress.models.scales import ScalesConfig
 from compress.models.tokenizer import Tokenizer
 from compress.models.tokenizers import taming_vqgan
 from compress.models.vq import VqAutoencoder
-from compress.settings import InputError
+from compress.settings import InputError, shown
 
 LAYOUT: Layout = replace(taming_vqgan.LAYOUT, format="var-vqvae", fused="qkv")
 PUBLISHED_SIDES = {16: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}  # by the finest
@@ -56,10 +56,10 @@ def scales_of(config: Mapping[str, Any], convs: int) -> ScalesConfig:
             "write the sides of all scales"
         )
     if not isinstance(sides, (list, tuple)) or not all(isinstance(side, int) for side in sides):
-        raise InputError(f"{LAYOUT.format}: patch_nums: {sides!r} is not a list of whole numbers")
+        raise InputError(f"{LAYOUT.format}: patch_nums: {shown(sides)} is not a list of whole numbers")
     residual = config.get("quant_resi", 0.5)
     if not isinstance(residual, (int, float)):
-        raise InputError(f"{LAYOUT.format}: quant_resi: {residual!r} is not a number")
+        raise InputError(f"{LAYOUT.format}: quant_resi: {shown(residual)} is not a number")
     try:
         return ScalesConfig(tuple(sides), convs, abs(float(residual)))
     except ValueError as error:
