@@ -37,7 +37,7 @@ FLOORS = (
     ("recipe", "verdict", "plan"),
     ("passes", "measure", "store", "candidate", "tokens", "training", "teaching", "importance", "pruning"),
     ("models", "artifact"),
-    ("settings", "strict_yaml", "listener"),
+    ("settings", "strict_yaml", "strict_json", "user_files", "listener"),
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 

@@ -14,6 +14,8 @@ from compress.measure.evidence import Evidence
 from compress.measure.floor import Floor
 from compress.measure.images import Sheet
 from compress.settings import InputError, parse, plain, setting
+from compress.strict_json import read_json
+from compress.user_files import user_path
 from compress.verdict import Verdict
 
 FORMAT = 1
@@ -59,10 +61,6 @@ def load(path: Path) -> Report:
     Raises:
         InputError: there is none, or it is not a report; the message says where.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no report here; `compress run` writes one into its run folder") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable report ({error})") from error
-    return parse(Report, value, str(path))
+    if not os.path.lexists(user_path(path)):
+        raise InputError(f"{path}: there is no report here; `compress run` writes one into its run folder")
+    return parse(Report, read_json(path), str(path))

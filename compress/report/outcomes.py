@@ -11,6 +11,7 @@ from compress.measure import Measurement
 from compress.report import FILE, Report, load
 from compress.report.cells import smallest_batch
 from compress.settings import InputError, digest, parse, plain, setting
+from compress.strict_json import read_json
 
 HISTORY = "history.json"
 MOST_EARLIER = 100  # outcomes; the oldest go first
@@ -77,7 +78,7 @@ def remember(report: Report, folder: Path) -> None:
 def earlier(folder: Path) -> list[Outcome]:
     """The outcomes of earlier runs into this folder, oldest first; none where they cannot be read."""
     try:
-        value = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+        value = read_json(folder / HISTORY)
         return [parse(Outcome, each, HISTORY) for each in value]
-    except (OSError, ValueError, TypeError, InputError):
+    except (TypeError, InputError):
         return []

@@ -117,11 +117,11 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, message
 
 
 def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         recipe.load(tmp_path)
     (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(InputError, match=r"not UTF-8 text \(.* at byte 0\)"):
         recipe.load(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_bytes(b"a: \x01")
-    with pytest.raises(InputError, match="not valid YAML: unacceptable character"):
+    with pytest.raises(InputError, match=":1:4: not valid YAML: the character .* is not allowed"):
         recipe.load(tmp_path / "r.yaml")

@@ -37,8 +37,26 @@ def test_a_missing_report_says_what_writes_one(tmp_path):
 
 def test_a_damaged_report_is_named(tmp_path):
     (tmp_path / "report.json").write_text('{"verdict": ')
-    with pytest.raises(InputError, match=r"report.json: not a readable report \(Expecting value"):
+    with pytest.raises(InputError, match=r"report.json:1:13: not valid JSON: Expecting value"):
         load(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda text: "[" * 100_000, "report.json: not valid JSON: nested deeper than 100 lists and mappings"),
+        (lambda text: text.replace('"format": 1', '"format": 1, "format": 1'), "key 'format' stands twice"),
+        (lambda text: text.replace('"format": 1', '"format": NaN'), "NaN is not a number in JSON"),
+        (lambda text: "[]", r"report.json: \[\] is not a mapping of settings"),
+        (lambda text: "null", r"report.json: 'verdict' is missing"),
+        (lambda text: text.replace('"format": 1', '"format": ' + "1" * 5000), "a number of 5000 digits"),
+    ],
+)
+def test_a_report_is_read_strictly(report, tmp_path, damage, text):
+    path = write(report, tmp_path)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(InputError, match=text):
+        load(path)
 
 
 def test_a_report_of_another_format_is_refused_with_the_place(report, tmp_path):
