@@ -13,8 +13,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.archives import FileError
+from calibration.arrays import FLOATS, WHOLE, Wanted, read_arrays
+
 Part = Literal["train", "validation", "held_out"]
 PARTS: tuple[Part, ...] = ("train", "validation", "held_out")
+ARRAYS = {
+    "tokens": Wanted(WHOLE, (2,)),
+    "labels": Wanted(WHOLE, (1,)),
+    "parts": Wanted(WHOLE, (1,)),
+    "features": Wanted(FLOATS, (3,), needed=False),
+}
+LIMIT_BYTES = 1 << 30  # of a file's arrays: those of ImageNet take 0.7 GB
 
 # The digits split is part of what the shipped model is: the 297 held-out pictures were never trained on, and the 100
 # validation pictures only ever stopped a distillation.
@@ -73,30 +83,49 @@ class TokenSet:
         return state.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write the set as a compressed npz."""
-        arrays: dict[str, Any] = {"tokens": self.tokens.astype(np.uint16), "labels": self.labels, "parts": self.parts}
+        """Write the set as a compressed npz; tokens in two bytes each where they fit."""
+        small = self.tokens.max(initial=0) <= np.iinfo(np.uint16).max
+        tokens = self.tokens.astype(np.uint16 if small else np.int64)
+        arrays: dict[str, Any] = {"tokens": tokens, "labels": self.labels, "parts": self.parts}
         if self.features is not None:
             arrays["features"] = self.features
         np.savez_compressed(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> TokenSet:
-        """Read a set that `save` wrote; pickled arrays are refused.
+        """Read a set, as `save` writes it; whole numbers of any size and byte order are read, and no other kinds.
 
         Raises:
-            ValueError: the file is not such a set.
+            FileError: the file is not such a set: an array is missing, damaged or larger than `LIMIT_BYTES`, holds
+                other numbers or negative ones, or the arrays' shapes do not belong together.
         """
-        names = ("tokens", "labels", "parts")
+        found = read_arrays(path, ARRAYS, LIMIT_BYTES)
+        for name in ("tokens", "labels", "parts"):
+            check_whole(found[name], name, path, len(PARTS) if name == "parts" else None)
+        features = None
+        if "features" in found:
+            with np.errstate(over="ignore"):
+                features = found["features"].astype(np.float32)
+            if not np.isfinite(features).all():
+                raise FileError(f"{path}: features holds a number that float32 does not")
         try:
-            with np.load(path, allow_pickle=False) as data:
-                missing = [name for name in names if name not in data]
-                if not missing:
-                    features = data["features"].astype(np.float32) if "features" in data else None
-                    tokens, labels, parts = (data[name].astype(np.int64) for name in names)
-                    return cls(tokens, labels, parts, features)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: not a readable TokenSet ({error})") from error
-        raise ValueError(f"{path}: no array {missing[0]!r}; a TokenSet has tokens, labels and parts")
+            tokens, labels, parts = (found[name].astype(np.int64) for name in ("tokens", "labels", "parts"))
+            return cls(tokens, labels, parts, features)
+        except ValueError as error:
+            raise FileError(f"{path}: {error}") from error
+
+
+def check_whole(array: NDArray[Any], name: str, path: Path, below: int | None) -> None:
+    """Refuse negative numbers, and those that are not below a limit.
+
+    Raises:
+        FileError: names one, and the picture that has it.
+    """
+    wrong = array < 0 if below is None else (array < 0) | (array >= below)
+    if wrong.any():
+        picture = int(np.argwhere(wrong)[0][0])
+        allowed = "none below 0 are" if below is None else f"0 to {below - 1} are"
+        raise FileError(f"{path}: {name} holds {array[wrong][0]} (picture {picture}); {allowed} allowed")
 
 
 def split(labels: NDArray[np.int64], validation: int, held_out: int, seed: int) -> NDArray[np.int64]:

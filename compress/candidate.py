@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from compress.models import families, zoo
 from compress.settings import InputError, parse
 from compress.strict_yaml import read_yaml
+from compress.user_files import user_path
 
 if TYPE_CHECKING:
     from compress.models.adopted import AdoptedModel
@@ -108,7 +109,7 @@ def open_candidate(name: str, threads: int = 0) -> Candidate:
     Raises:
         InputError: it is neither.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name not in zoo.names() and (path / MANIFEST).exists():
         return open_engine(path, threads)
     return open_model(name, threads)
@@ -130,7 +131,7 @@ def open_model(name: str, threads: int = 0) -> ImageModel | AdoptedModel:
 
 def source_of(name: str) -> families.Source:
     """Where the model comes from: a recipe says it in its `model`, anything else is the checkpoint itself."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return families.Source(name)
     value = read_yaml(path)

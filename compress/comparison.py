@@ -21,7 +21,7 @@ from compress.measure.speed import REST_S, SpeedRow, paired
 from compress.models.examples import Examples, examples
 from compress.models.examples import asked as asked_of
 from compress.settings import InputError, setting
-from compress.tokens import open_source
+from compress.tokens import check_features, open_source
 from compress.verdict import OF_DECODERS, OF_DRIFT, UNITS, Gate, Verdict, judge, no_evidence
 from export.drawing import conditions
 
@@ -145,6 +145,7 @@ def questions(reference: Candidate, source: str, held_out: int | None, seed: int
         raise InputError(f"--held-out: {error}") from error
     if len(pictures) < 2:
         raise InputError(f"--tokens {source}: holds {len(pictures)} held-out pictures; at least 2 are needed")
+    check_features(pictures, shape, f"--tokens {source}")
     found, highest = pictures.tokens.shape[1], pictures.tokens.max()
     if found != shape.length or highest >= shape.vocabulary or pictures.labels.max() > shape.classes:
         raise InputError(

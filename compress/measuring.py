@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from compress.artifact import Form
@@ -27,6 +26,7 @@ from compress.plan import Node
 from compress.report.pays import pays
 from compress.settings import InputError, digest, parse, plain
 from compress.store import file_hash
+from compress.user_files import user_path
 from export.engine import low_precision_share
 from export.manifest import IMAGE_DECODER
 
@@ -191,7 +191,7 @@ class Measuring:
             return plain(Distribution(extractor.name, held.shape[1], len(theirs), *found))
 
         weights = self.recipe.bench.inception
-        by = (extractor.name, weights and file_hash(Path(weights).expanduser()))
+        by = (extractor.name, weights and file_hash(user_path(weights)))
         key = digest("distribution", MEASURED_BY, by, node.key, origin.key, drift.samples, seed)
         return parse(Distribution, drift.remembered(key, measure), "stored distribution")
 
@@ -201,7 +201,7 @@ class Measuring:
         tokenizer's image encoder's.
         """
         if self.recipe.bench.inception:
-            return of_inception(Path(self.recipe.bench.inception).expanduser(), self.reference)
+            return of_inception(user_path(self.recipe.bench.inception), self.reference)
         if self.recipe.tokens.source == "digits":
             return of_classifier(self.classifier)
         return of_tokenizer(self.reference) if isinstance(self.reference, ImageModel) else None

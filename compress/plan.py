@@ -20,6 +20,7 @@ from compress.recipe import Recipe, Step
 from compress.settings import InputError, digest, plain, shown
 from compress.store import Store, file_hash
 from compress.tokens import open_source
+from compress.user_files import file_called
 from compress.verdict import Gate
 
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -99,7 +100,7 @@ def reference_node(source: families.Source, where: str, form: Form = Form.TORCH)
 def named_files(config: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """The files that a model's config names, by its keys."""
     for key, value in config.items():
-        if isinstance(value, str) and (path := Path(value).expanduser()).is_file():
+        if isinstance(value, str) and (path := file_called(value)) is not None:
             yield key, path
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,26 @@ from compress.measure.statistics import FEWEST_VALUES
 from compress.models import families
 from compress.models.families import Source
 from compress.passes import Pass, find
-from compress.settings import InputError, parse, plain, setting, shown
+from compress.settings import (
+    MOST_BATCH,
+    MOST_PICTURES,
+    MOST_REPEATS,
+    MOST_SEED,
+    MOST_THREADS,
+    InputError,
+    parse,
+    plain,
+    setting,
+    shown,
+)
 from compress.strict_yaml import read_yaml
-from compress.verdict import OF_DECODERS, Gate
+from compress.user_files import user_path
+from compress.verdict import OF_DECODERS, Gate, read_gate
 from export.manifest import Cpu
 
+LONGEST_NAME = 64  # letters of an engine's name; file systems take 255 bytes
+ENGINE_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
+RESERVED = re.compile("con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 OF_ENGINES = ("class_accuracy_drop", "low_precision_share")  # what is measured of engines, not of every step
 
 
@@ -25,19 +41,21 @@ class TokenSource:
     """Which pictures to calibrate, train and measure on."""
 
     source: str = setting("digits", doc="'digits', or a TokenSet (.npz) that `compress tokens` wrote")
-    calibration: int = setting(256, doc="training pictures that passes calibrate on", low=1)
-    held_out: int = setting(297, doc="held-out pictures that everything is measured on", low=2)
+    calibration: int = setting(256, doc="training pictures that passes calibrate on", low=1, high=MOST_PICTURES)
+    held_out: int = setting(297, doc="held-out pictures that everything is measured on", low=2, high=MOST_PICTURES)
 
 
 @dataclass(frozen=True)
 class Bench:
     """How speed is measured."""
 
-    batch: tuple[int, ...] = setting((1, 8), doc="pictures drawn at once, one row of results each", low=1)
-    threads: int = setting(2, doc="threads of the runtime and of PyTorch", low=1)
-    repeats: int = setting(20, doc="interleaved rounds", low=FEWEST_VALUES)
+    batch: tuple[int, ...] = setting(
+        (1, 8), doc="pictures drawn at once, one row of results each", low=1, high=MOST_BATCH, fewest=1
+    )
+    threads: int = setting(2, doc="threads of the runtime and of PyTorch", low=1, high=MOST_THREADS)
+    repeats: int = setting(20, doc="interleaved rounds", low=FEWEST_VALUES, high=MOST_REPEATS)
     inception: str = setting("", doc="weights of InceptionV3 (.pth of torch-fidelity), for FID; none: other features")
-    samples: int = setting(300, doc="pictures drawn for class accuracy", low=10)
+    samples: int = setting(300, doc="pictures drawn for class accuracy", low=10, high=MOST_PICTURES)
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,7 @@ class _Layout:
     model: Source = setting(doc="the checkpoint")
     tokens: TokenSource = setting(TokenSource(), doc="the pictures")
     bench: Bench = setting(Bench(), doc="how speed is measured")
-    seed: int = setting(0, doc="seed of everything random", low=0, high=2**31 - 1)
+    seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
     cpu: Cpu = setting("any", doc="processors that engines are right on: any, or of x86 those with VNNI alone")
     passes: tuple[Any, ...] = setting((), doc="the trunk: passes from torch to torch")
     engines: dict = setting(None, doc="named chains that end in an engine")
@@ -119,6 +137,8 @@ def load(path: Path) -> Recipe:
     """
     value = read_yaml(path)
     layout = parse(_Layout, value, f"{path}:")
+    if "gate" in value:
+        read_gate(value["gate"], f"{path}: gate")
     families.check(layout.model, f"{path}: model")
     if not layout.engines:
         raise InputError(
@@ -128,10 +148,9 @@ def load(path: Path) -> Recipe:
     trunk = read_chain(layout.passes, layout.cpu, f"{path}: passes")
     check_forms(trunk, form, f"{path}: passes", ends=(form,))
     engines = []
+    check_names(layout.engines, f"{path}: engines")
     for name, items in layout.engines.items():
         where = f"{path}: engines.{name}"
-        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"{path}: engines: {shown(name)} cannot name a folder; use letters, digits, '-' and '_'")
         if not isinstance(items, list) or not items:
             raise InputError(f"{where}: {shown(items)} is not a list of passes")
         chain = read_chain(items, layout.cpu, where)
@@ -142,11 +161,28 @@ def load(path: Path) -> Recipe:
         cpu=layout.cpu,
     )
     check_gates(recipe)
+    if len({*layout.bench.batch}) < len(layout.bench.batch):
+        raise InputError(f"{path}: bench.batch: {shown([*layout.bench.batch])} names a batch twice")
     if recipe.bench.inception:
         from compress.measure.features import check_inception
 
-        check_inception(Path(recipe.bench.inception).expanduser(), f"{path}: bench.inception")
+        where = f"{path}: bench.inception"
+        check_inception(user_path(recipe.bench.inception, where), where)
     return recipe
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuse names of engines that cannot be folders beside each other, on every system."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not ENGINE_NAME.fullmatch(name):
+            raise InputError(
+                f"{where}: {shown(name)} cannot name a folder; use letters, digits, '-' and '_', at most {LONGEST_NAME}"
+            )
+        if RESERVED.fullmatch(name):
+            raise InputError(f"{where}: {shown(name)} is a device on Windows and cannot name a folder there")
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            raise InputError(f"{where}: {shown(other)} and {shown(name)} are one folder where case does not count")
 
 
 def form_of(source: Source, where: str) -> Form:
@@ -172,7 +208,7 @@ def read_step(item: Any, cpu: Cpu, where: str) -> Step:
         )
     name = str(passes[0])
     made = parse(find(name, where), item[passes[0]], f"{where} {name}")
-    gate = parse(Gate, item["gate"], f"{where} {name}.gate") if "gate" in item else None
+    gate = read_gate(item["gate"], f"{where} {name}.gate") if "gate" in item else None
     return Step(name, made.for_cpu(cpu), gate)
 
 

@@ -7,12 +7,14 @@ complaint says where, what the value was, and what would be right.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
+import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -80,16 +82,43 @@ def _pieces(value: object, depth: int) -> Iterator[str]:
             if isinstance(value, Mapping):
                 yield ": "
                 yield from _pieces(value[item], depth - 1)
-        yield right if depth or not value else f"...{right}"
+        yield "" if depth or not value else "..."
+        yield f",{right}" if isinstance(value, tuple) and len(value) == 1 else right
     else:
         yield one_line(repr(value))
 
 
+# The most that settings may be: far above what a machine does, and well inside of what 64-bit integers and 32-bit
+# floats count, so that arithmetic with them stays exact and finite.
+MOST_BATCH = 65_536  # rows that are computed at once
+MOST_STEPS = 10**9
+MOST_PICTURES = 10**9
+MOST_THREADS = 1024  # the processors of the largest machines
+MOST_WEIGHT = 10**6  # of a term of a loss
+MOST_LEARNING_RATE = 1  # Adam moves every weight by about so much in a step
+MOST_LAYERS = 10_000
+MOST_WIDTH = 65_536
+MOST_WORDS = 2**20  # tokens or classes
+MOST_SIDE = 4096  # rows or columns, of tokens or pixels
+MOST_REPEATS = 10_000  # rounds of a measurement
+MOST_MIB = 10**7
+MOST_SEED = 2**31 - 1
+
+
 def setting(
-    default: Any = dataclasses.MISSING, *, doc: str, low: float | None = None, high: float | None = None
+    default: Any = dataclasses.MISSING,
+    *,
+    doc: str,
+    low: float | None = None,
+    high: float | None = None,
+    fewest: int = 0,
 ) -> Any:
-    """A field of a settings class: its default, one line of documentation, and the closed range of a number."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "low": low, "high": high})
+    """A field of a settings class: its default, one line of documentation, and what it may be.
+
+    `low` and `high` are the closed range of a number, or of each number in a list; `fewest` is the least length of a
+    list.
+    """
+    return dataclasses.field(default=default, metadata={"doc": doc, "low": low, "high": high, "fewest": fewest})
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -117,7 +146,7 @@ def parse(cls: type[T], value: object, where: str) -> T:
         value = {}
     if not isinstance(value, Mapping):
         raise InputError(f"{place}: {shown(value)} is not a mapping of settings")
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(typing.cast("Any", cls))
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
@@ -133,6 +162,12 @@ def parse(cls: type[T], value: object, where: str) -> T:
         return cls(**arguments)
     except ValueError as error:
         raise InputError(f"{place}: {error}") from error
+
+
+@functools.cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """The annotations of a class, evaluated."""
+    return typing.get_type_hints(cls)
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
@@ -173,25 +208,28 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # as Python writes one, in ASCII
+
+
 def to_float(value: object, where: str) -> float:
     """A finite number, or a percentage written as '2%'."""
     if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            return float(value.strip()[:-1]) / 100
-        except ValueError:
-            pass
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) != float("inf")
-        and value == value
-    ):
+        share = from_text(value.strip().removesuffix("%"))
+        if share is not None:
+            return share / 100
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return float(value)
     hint = ""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            hint = f"; write {float(value)!r}" if abs(float(value)) != float("inf") else ""  # YAML reads 1e-3 as text
+    if isinstance(value, str) and (number := from_text(value.strip())) is not None:
+        hint = f"; write {number!r}"  # YAML reads 1e-3 as text
     raise InputError(f"{where}: {shown(value)} is not a number{hint}")
+
+
+def from_text(text: str) -> float | None:
+    """The finite number that a text is, if it is one."""
+    if len(text) > DIGITS or NUMBER.fullmatch(text) is None or not math.isfinite(number := float(text)):
+        return None
+    return number
 
 
 def describe(kind: type) -> str:
@@ -200,17 +238,25 @@ def describe(kind: type) -> str:
 
 
 def check_range(field: dataclasses.Field[Any], value: Any, where: str) -> None:
-    """Refuse numbers outside the field's closed range."""
+    """Refuse numbers outside the field's closed range, and lists that are too short."""
     low, high = field.metadata.get("low"), field.metadata.get("high")
+    if isinstance(value, tuple) and len(value) < (fewest := field.metadata.get("fewest", 0)):
+        raise InputError(f"{where}: has {len(value)} items; at least {fewest} are needed")
     for number in value if isinstance(value, tuple) else (value,):
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue
         if (low is not None and number < low) or (high is not None and number > high):
-            if low is None or high is None:
-                wanted = f"at least {low:g}" if high is None else f"at most {high:g}"
+            if low is not None and high is not None:
+                wanted = f"between {bound(low)} and {bound(high)}"
             else:
-                wanted = f"between {low:g} and {high:g}"
+                wanted = f"at most {bound(high)}" if low is None else f"at least {bound(low)}"
             raise InputError(f"{where}: {shown(number)} is out of range; it must be {wanted}")
+
+
+def bound(number: float | None) -> str:
+    """The end of a range, as messages and documents write it."""
+    assert number is not None
+    return f"{number:g}" if abs(number) < 10**6 else f"{number:,.0f}"
 
 
 def plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ TAG = "tag:yaml.org,2002:"
 class NotAccepted(yaml.MarkedYAMLError):
     """Valid YAML that is not read, and where it stands."""
 
-    def __init__(self, problem: str, mark: yaml.Mark) -> None:
+    def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(problem=problem, problem_mark=mark)
 
 
@@ -87,13 +87,13 @@ class _Reader:
         """Step over an event that can only be of this kind."""
         assert isinstance(self.loader.get_event(), kind)
 
-    def count(self, nodes: int, mark: yaml.Mark) -> None:
+    def count(self, nodes: int, mark: Any) -> None:
         """Refuse a file of too many values."""
         self.nodes += nodes
         if self.nodes > NODES:
             raise NotAccepted(f"more than {NODES} values, counted with what aliases stand for", mark)
 
-    def value(self, event: yaml.Event, depth: int) -> Any:
+    def value(self, event: Any, depth: int) -> Any:
         """The value that begins with an event."""
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
@@ -117,7 +117,7 @@ class _Reader:
             self.anchors[event.anchor] = value, self.nodes - before
         return value
 
-    def alias(self, event: yaml.AliasEvent) -> Any:
+    def alias(self, event: Any) -> Any:
         """What an anchor before this place stands for."""
         if event.anchor not in self.anchors:
             raise NotAccepted(f"no anchor is called {shown(event.anchor)}", event.start_mark)
@@ -181,7 +181,7 @@ class _Reader:
         return text
 
 
-def number(text: str, kind: str, mark: yaml.Mark) -> int | float:
+def number(text: str, kind: str, mark: Any) -> int | float:
     """A plain scalar that YAML 1.1 takes for a number.
 
     Raises:

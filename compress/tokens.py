@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.archives import FileError
 from calibration.photos import photo_crops
 from calibration.tokens import TokenSet, digits, split
 from compress.models import zoo
 from compress.models.tokenizer import Tokenizer
 from compress.settings import InputError, shown
+from compress.user_files import user_path
 
 if TYPE_CHECKING:
     from compress.candidate import Candidate
     from compress.models.adopted import AdoptedModel
     from compress.models.image_model import ImageModel
+    from export.shape import Shape
 
 PHOTOS = "photos-tokenizer/tokens.npz"  # crops of the photographs as tokens, beside the tokenizer that made them
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -32,12 +34,12 @@ def open_source(source: str, where: str) -> TokenSet:
     """
     if source == "digits":
         return digits()
-    path = zoo.ROOT / PHOTOS if source == "photos" else Path(source).expanduser()
+    path = zoo.ROOT / PHOTOS if source == "photos" else user_path(source, where)
     if not path.exists():
         raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits' or 'photos'")
     try:
         tokens = TokenSet.load(path)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
+    except FileError as error:
         raise InputError(f"{where}: {error}") from error
     if not len(tokens):
         raise InputError(f"{where}: {source} holds no pictures")
@@ -56,6 +58,7 @@ def check_fits(tokens: TokenSet, model: ImageModel | AdoptedModel, where: str) -
             f"{where}: pictures have {tokens.tokens.shape[1]} tokens; {model.name} reads {config.length} "
             f"({config.grid[0]}x{config.grid[1]})"
         )
+    check_features(tokens, config, where)
     for name, values, limit in (
         ("token", tokens.tokens, config.vocabulary),
         ("class", tokens.labels, config.classes + 1),
@@ -63,6 +66,20 @@ def check_fits(tokens: TokenSet, model: ImageModel | AdoptedModel, where: str) -
         wrong = values[(values < 0) | (values >= limit)]
         if len(wrong):
             raise InputError(f"{where}: {name} {wrong[0]} is out of range; {model.name} knows 0 to {limit - 1}")
+
+
+def check_features(tokens: TokenSet, shape: Shape, where: str) -> None:
+    """Refuse features of texts that the model does not read, or that it needs.
+
+    Raises:
+        InputError: they are missing, too many, or of another size.
+    """
+    found = None if tokens.features is None else tokens.features.shape[1:]
+    wanted = None if shape.text is None else (shape.text.length, shape.text.width)
+    if found != wanted:
+        said = "no features of texts" if found is None else f"features of texts of shape {found}"
+        needed = "none" if wanted is None else f"those of shape {wanted}"
+        raise InputError(f"{where}: has {said}; the model reads {needed}")
 
 
 def photos(tokenizer: Tokenizer, train: int, seed: int) -> TokenSet:

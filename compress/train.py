@@ -27,7 +27,23 @@ from compress.models.families import locate
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import PixelTokenizer, Tokenizer
 from compress.models.transformer import TokenTransformer
-from compress.settings import InputError, digest, parse, plain, setting
+from compress.settings import (
+    MOST_BATCH,
+    MOST_LAYERS,
+    MOST_LEARNING_RATE,
+    MOST_SEED,
+    MOST_SIDE,
+    MOST_STEPS,
+    MOST_THREADS,
+    MOST_WEIGHT,
+    MOST_WIDTH,
+    MOST_WORDS,
+    InputError,
+    digest,
+    parse,
+    plain,
+    setting,
+)
 from compress.strict_yaml import read_yaml
 from compress.teaching import LARGE_PRIME
 from compress.tokens import open_source
@@ -40,15 +56,17 @@ from export.shape import Shape
 class ModelSettings:
     """The architecture to train."""
 
-    grid: tuple[int, int] = setting(doc="rows and columns of tokens", low=1)
-    vocabulary: int = setting(doc="image tokens", low=2)
-    classes: int = setting(doc="classes, without the null class", low=1)
-    width: int = setting(doc="width of the residual stream", low=8)
-    layers: int = setting(doc="layers", low=1)
-    heads: int = setting(doc="attention heads of a layer", low=1)
-    head_width: int = setting(doc="width of a head", low=4)
-    ffn: int = setting(doc="feed-forward units of a layer", low=1)
-    rotary_base: float = setting(100.0, doc="base of the 2-D rotary positions; small grids want a small one", low=1)
+    grid: tuple[int, int] = setting(doc="rows and columns of tokens", low=1, high=MOST_SIDE)
+    vocabulary: int = setting(doc="image tokens", low=2, high=MOST_WORDS)
+    classes: int = setting(doc="classes, without the null class", low=1, high=MOST_WORDS)
+    width: int = setting(doc="width of the residual stream", low=8, high=MOST_WIDTH)
+    layers: int = setting(doc="layers", low=1, high=MOST_LAYERS)
+    heads: int = setting(doc="attention heads of a layer", low=1, high=MOST_WIDTH)
+    head_width: int = setting(doc="width of a head", low=4, high=MOST_WIDTH)
+    ffn: int = setting(doc="feed-forward units of a layer", low=1, high=MOST_WIDTH)
+    rotary_base: float = setting(
+        100.0, doc="base of the 2-D rotary positions; small grids want a small one", low=1, high=MOST_WEIGHT
+    )
     order: Literal["causal", "masked"] = setting("causal", doc="drawn token by token, or mask by mask")
     tokenizer: str = setting("", doc="a shipped image tokenizer's name, or its folder; grey levels if not given")
 
@@ -95,7 +113,7 @@ class ModelSettings:
 class AugmentSettings:
     """How pictures are varied."""
 
-    shift: float = setting(0.0, doc="largest shift, pixels", low=0)
+    shift: float = setting(0.0, doc="largest shift, pixels", low=0, high=MOST_SIDE)
     turn: float = setting(0.0, doc="largest turn, degrees", low=0, high=180)
     scale: float = setting(0.0, doc="largest change of size, as a share", low=0, high=0.9)
     untouched: float = setting(0.0, doc="share of pictures left as they are", low=0, high=1)
@@ -106,16 +124,18 @@ class AugmentSettings:
 class TrainSettings:
     """How long and how fast."""
 
-    steps: int = setting(doc="optimizer steps", low=1)
-    batch: int = setting(32, doc="pictures of a step", low=1)
-    learning_rate: float = setting(1e-3, doc="peak of the cosine schedule", low=0)
-    warmup: int = setting(100, doc="steps of linear warm-up", low=0)
-    weight_decay: float = setting(0.05, doc="AdamW weight decay of the matrices", low=0)
+    steps: int = setting(doc="optimizer steps", low=1, high=MOST_STEPS)
+    batch: int = setting(32, doc="pictures of a step", low=1, high=MOST_BATCH)
+    learning_rate: float = setting(1e-3, doc="peak of the cosine schedule", low=0, high=MOST_LEARNING_RATE)
+    warmup: int = setting(100, doc="steps of linear warm-up", low=0, high=MOST_STEPS)
+    weight_decay: float = setting(0.05, doc="AdamW weight decay of the matrices", low=0, high=MOST_WEIGHT)
     dropout: float = setting(0.1, doc="dropout of attention weights and residual branches", low=0, high=0.9)
     null_share: float = setting(0.1, doc="share of labels replaced by the null class", low=0, high=1)
     ema: float = setting(0.998, doc="decay of the weight average that is kept; 0 keeps the last weights", low=0, high=1)
-    validate_every: int = setting(100, doc="steps between validations", low=1)
-    threads: int = setting(2, doc="torch threads; results are reproducible for an equal number", low=1)
+    validate_every: int = setting(100, doc="steps between validations", low=1, high=MOST_STEPS)
+    threads: int = setting(
+        2, doc="torch threads; results are reproducible for an equal number", low=1, high=MOST_THREADS
+    )
 
 
 @dataclass(frozen=True)
@@ -128,7 +148,7 @@ class TrainRecipe:
     augment: AugmentSettings = setting(AugmentSettings(), doc="the augmentation")
     sampler: Sampler = setting(Sampler(), doc="how the model is sampled unless told otherwise")
     tokens: str = setting("digits", doc="'digits', 'photos', or a TokenSet (.npz) that `compress tokens` wrote")
-    seed: int = setting(0, doc="seed of everything random", low=0)
+    seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
     def load(cls, path: Path) -> TrainRecipe:

@@ -27,7 +27,20 @@ from compress.models import tokenizer_folder
 from compress.models.codebook import Codebook, channels_last
 from compress.models.tokenizer import VqTokenizer
 from compress.models.vq import VqAutoencoder, VqConfig
-from compress.settings import InputError, digest, parse, plain, setting
+from compress.settings import (
+    MOST_BATCH,
+    MOST_LEARNING_RATE,
+    MOST_SEED,
+    MOST_SIDE,
+    MOST_STEPS,
+    MOST_THREADS,
+    MOST_WEIGHT,
+    InputError,
+    digest,
+    parse,
+    plain,
+    setting,
+)
 from compress.strict_yaml import read_yaml
 from compress.training import Report, Schedule, fit
 
@@ -47,23 +60,33 @@ VALIDATION_CROPS = 60
 class TokenizerTrainSettings:
     """How long, how fast, and what counts."""
 
-    steps: int = setting(doc="optimizer steps", low=1)
-    batch: int = setting(8, doc="crops of a step", low=1)
-    crop: int = setting(64, doc="side of the crops, pixels; the same number of pixels in whole crops follows", low=8)
+    steps: int = setting(doc="optimizer steps", low=1, high=MOST_STEPS)
+    batch: int = setting(8, doc="crops of a step", low=1, high=MOST_BATCH)
+    crop: int = setting(
+        64, doc="side of the crops, pixels; the same number of pixels in whole crops follows", low=8, high=MOST_SIDE
+    )
     whole: float = setting(0.2, doc="share of the steps, the last ones, that see whole crops", low=0, high=1)
-    continuous: int = setting(300, doc="steps without the codebook, before it starts from clusters", low=1)
+    continuous: int = setting(
+        300, doc="steps without the codebook, before it starts from clusters", low=1, high=MOST_STEPS
+    )
     restarts: float = setting(0.8, doc="share of the steps in which dead codes are restarted", low=0, high=1)
-    learning_rate: float = setting(1e-3, doc="peak of the cosine schedule", low=0)
-    warmup: int = setting(100, doc="steps of linear warm-up", low=0)
-    weight_decay: float = setting(1e-4, doc="AdamW weight decay of the matrices", low=0)
-    absolute: float = setting(1.0, doc="weight of the mean absolute error", low=0)
-    squared: float = setting(4.0, doc="weight of the mean squared error", low=0)
-    gradient: float = setting(0.5, doc="weight of the mean absolute error of differences between neighbours", low=0)
-    commitment: float = setting(0.25, doc="weight of the latents' squared distance to their codes", low=0)
+    learning_rate: float = setting(1e-3, doc="peak of the cosine schedule", low=0, high=MOST_LEARNING_RATE)
+    warmup: int = setting(100, doc="steps of linear warm-up", low=0, high=MOST_STEPS)
+    weight_decay: float = setting(1e-4, doc="AdamW weight decay of the matrices", low=0, high=MOST_WEIGHT)
+    absolute: float = setting(1.0, doc="weight of the mean absolute error", low=0, high=MOST_WEIGHT)
+    squared: float = setting(4.0, doc="weight of the mean squared error", low=0, high=MOST_WEIGHT)
+    gradient: float = setting(
+        0.5, doc="weight of the mean absolute error of differences between neighbours", low=0, high=MOST_WEIGHT
+    )
+    commitment: float = setting(
+        0.25, doc="weight of the latents' squared distance to their codes", low=0, high=MOST_WEIGHT
+    )
     code_decay: float = setting(0.99, doc="decay of the codes' moving averages", low=0, high=1)
     ema: float = setting(0.998, doc="decay of the weight average that is kept; 0 keeps the last weights", low=0, high=1)
-    validate_every: int = setting(250, doc="steps between validations", low=1)
-    threads: int = setting(2, doc="torch threads; results are reproducible for an equal number", low=1)
+    validate_every: int = setting(250, doc="steps between validations", low=1, high=MOST_STEPS)
+    threads: int = setting(
+        2, doc="torch threads; results are reproducible for an equal number", low=1, high=MOST_THREADS
+    )
 
 
 @dataclass(frozen=True)
@@ -73,7 +96,7 @@ class TokenizerRecipe:
     name: str = setting(doc="the tokenizer's name")
     tokenizer: VqConfig = setting(doc="the architecture")
     train: TokenizerTrainSettings = setting(doc="the schedule and the loss")
-    seed: int = setting(0, doc="seed of everything random", low=0)
+    seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
     def load(cls, path: Path) -> TokenizerRecipe:

@@ -28,6 +28,15 @@ def user_path(text: str | Path, where: str = "") -> Path:
     return path
 
 
+def file_called(text: str) -> Path | None:
+    """The file that a text names, or None: most texts are no names of files."""
+    try:
+        path = user_path(text)
+        return path if path.is_file() else None
+    except (InputError, OSError):
+        return None
+
+
 def read_bytes(path: Path, limit_bytes: int) -> bytes:
     """The content of a regular file; no more than the limit is ever read.
 

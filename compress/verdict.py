@@ -11,7 +11,7 @@ from compress.measure import Measurement
 from compress.measure.evidence import LEAST_CONTRAST, Evidence
 from compress.measure.speed import SpeedRow
 from compress.measure.statistics import Estimate, pictures_needed
-from compress.settings import setting
+from compress.settings import MOST_BATCH, InputError, inside, parse, setting
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class Gate:
         None, doc="most class accuracy lost, a share of the pictures: 2% is two points", low=0, high=1
     )
     speedup: float | None = setting(None, doc="least speedup over the reference on the same runtime", low=0)
-    speedup_batch: int | None = setting(None, doc="batch that speedup is judged at; every one timed if left out", low=1)
+    speedup_batch: int | None = setting(
+        None, doc="batch that speedup is judged at; every one timed if left out", low=1, high=MOST_BATCH
+    )
     latency_ms: float | None = setting(None, doc="most time per token step, milliseconds, at the smallest batch", low=0)
     size: float | None = setting(None, doc="most bytes on disk, as a share of the reference's", low=0)
     peak_mib: float | None = setting(None, doc="most peak memory of the engine's process, MiB", low=0)
@@ -51,6 +53,11 @@ class Gate:
     decide: Literal["interval", "estimate"] = setting(
         "interval", doc="judge the unfavourable end of the 95 % interval, or the estimate itself"
     )
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """The keys that limit something."""
+        return tuple(key for key in UNITS if getattr(self, key) is not None)
 
     @property
     def judges_drift(self) -> bool:
@@ -81,6 +88,23 @@ UNITS = {
 AT_LEAST = ("agreement", "speedup", "low_precision_share", "decoder_psnr", "decoder_ssim")
 
 OF_DECODERS = ("decoder_psnr", "decoder_ssim")  # what is measured of image decoders
+
+
+def read_gate(value: object, where: str) -> Gate:
+    """A gate that limits something; `where` names its place.
+
+    Raises:
+        InputError: a key is unknown, a limit is out of range, or there is no limit at all.
+    """
+    gate = parse(Gate, value, where)
+    if not gate.limits:
+        place = where.removesuffix(":")
+        raise InputError(
+            f"{place}: this gate limits nothing; write a limit, for example  nll_drift: 2%, or leave it out"
+        )
+    if gate.speedup_batch is not None and gate.speedup is None:
+        raise InputError(f"{inside(where, 'speedup_batch')}: goes with speedup, which has no limit here")
+    return gate
 
 
 @dataclass(frozen=True)

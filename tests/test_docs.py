@@ -13,6 +13,7 @@ from compress.artifact import Form
 from compress.models.families import Source
 from compress.passes import find
 from compress.recipe import Bench, TokenSource, _Layout
+from compress.settings import bound
 from compress.train import AugmentSettings, ModelSettings, TrainRecipe, TrainSettings
 from compress.verdict import Gate
 from export import fusions
@@ -60,8 +61,8 @@ def test_a_pass_has_a_section_with_a_row_for_every_setting(name: str) -> None:
     described, found = section(text("passes.md"), f"## {name}"), find(name, "docs")
     for field in fields(found):
         words = row(described, field.name)
-        for bound in (field.metadata["low"], field.metadata["high"]):
-            assert bound is None or f"{bound:g}" in words, f"{name}.{field.name}: {bound:g} is not in its row"
+        for end in (field.metadata["low"], field.metadata["high"]):
+            assert end is None or bound(end) in words, f"{name}.{field.name}: {bound(end)} is not in its row"
         if isinstance(field.default, (int, float, str)) and not isinstance(field.default, bool):
             assert f"| {field.default} |" in words, f"{name}.{field.name}: its default is not {field.default}"
 

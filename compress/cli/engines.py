@@ -206,11 +206,10 @@ def verify(
     from compress.comparison import compare
     from compress.report import junit as reports
     from compress.report.cells import precision
-    from compress.settings import parse
     from compress.strict_yaml import read_yaml
-    from compress.verdict import Gate
+    from compress.verdict import read_gate
 
-    gate = parse(Gate, read_yaml(gates), f"{gates}:") if gates else None
+    gate = read_gate(read_yaml(gates), f"{gates}:") if gates else None
     result = compare(reference, candidate, gate, source, held_out, threads, than)
     if junit is not None:
         junit.write_text(reports.junit(result, gate), encoding="utf-8")

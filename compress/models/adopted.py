@@ -5,7 +5,6 @@ Letters: N pictures, T tokens of a picture, O logits of a position.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.settings import InputError, parse, setting, shown
+from compress.strict_json import read_json
+from compress.user_files import user_path
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
 
@@ -92,7 +93,7 @@ class PictureConfig:
 
 def files_of(config: dict[str, Any]) -> list[Path]:
     """The files that a picture config names."""
-    return [Path(config[key]).expanduser() for key in ("image_ids", "classes") if isinstance(config.get(key), str)]
+    return [user_path(config[key], key) for key in ("image_ids", "classes") if isinstance(config.get(key), str)]
 
 
 def listed(value: Any, where: str) -> list[Any]:
@@ -103,9 +104,9 @@ def listed(value: Any, where: str) -> list[Any]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(Path(value).expanduser().read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{where}: {shown(value)} is not a readable JSON file ({error})") from error
+            value = read_json(user_path(value))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{where}: {shown(value)} is not a list")
     return list(value)

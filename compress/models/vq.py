@@ -16,6 +16,10 @@ from torch.nn import functional
 
 from compress.models.codebook import Codebook
 from compress.models.scales import MultiScaleQuantizer, ScalesConfig
+from compress.settings import shown
+
+MOST = 2**20  # codes, channels or blocks; the largest published codebook has 2^18
+MOST_LEVELS = 10  # resolutions: a latent stands for 512 x 512 pixels
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,28 @@ class VqConfig:
             ValueError: says which.
         """
         for name in ("codes", "code_width", "latent_width", "encoder_blocks", "decoder_blocks", "norm_groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
-        if not self.decoder_channels or len(self.encoder_channels) not in (0, len(self.decoder_channels)):
+            if not 1 <= (number := getattr(self, name)) <= MOST:
+                wanted = "at least 1" if number < 1 else f"at most {MOST}"
+                raise ValueError(f"{name} {shown(number)}: must be {wanted}")
+        if not 0 < self.norm_epsilon < 1:
+            raise ValueError(f"norm_epsilon {self.norm_epsilon}: must be between 0 and 1")
+        both = 0, len(self.decoder_channels)
+        if not 1 <= len(self.decoder_channels) <= MOST_LEVELS or len(self.encoder_channels) not in both:
             raise ValueError(
-                f"encoder_channels {self.encoder_channels} and decoder_channels {self.decoder_channels}: "
-                "need the same number of levels, at least one"
+                f"encoder_channels {shown(self.encoder_channels)} and decoder_channels "
+                f"{shown(self.decoder_channels)}: need the same number of levels, 1 to {MOST_LEVELS}"
             )
         for channels in (*self.encoder_channels, *self.decoder_channels, *([self.stem_width] * bool(self.stem_width))):
-            if channels < 1 or channels % self.norm_groups:
-                raise ValueError(f"{channels} channels: norm_groups {self.norm_groups} must divide them")
+            if not 1 <= channels <= MOST or channels % self.norm_groups:
+                raise ValueError(f"{shown(channels)} channels: norm_groups {self.norm_groups} must divide them")
         if any(not 0 <= level < self.levels for level in self.attention_levels):
-            raise ValueError(f"attention_levels {self.attention_levels}: there are levels 0 to {self.levels - 1}")
+            raise ValueError(
+                f"attention_levels {shown(self.attention_levels)}: there are levels 0 to {self.levels - 1}"
+            )
         if self.quant_kernel not in (0, 1, 3) or self.head_kernel not in (1, 3):
-            raise ValueError(f"quant_kernel {self.quant_kernel} and head_kernel {self.head_kernel}: known are 1 and 3")
+            raise ValueError(
+                f"quant_kernel {shown(self.quant_kernel)} and head_kernel {shown(self.head_kernel)}: known are 1 and 3"
+            )
         if not self.quant_kernel and self.code_width != self.latent_width:
             raise ValueError(
                 f"code_width {self.code_width} is not latent_width {self.latent_width}; that takes a quant_kernel"

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compress.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import setting
+from compress.settings import MOST_BATCH, MOST_MIB, setting
 from export.conformance import check
 from export.manifest import DECODE
 from export.onnx_model import OnnxModel
@@ -26,10 +26,12 @@ class BuildEngine(Pass):
     """
 
     required: bool = setting(False, doc="fail where it cannot be built, instead of handing on the checked ONNX")
-    max_rows: int = setting(16, doc="largest rows of a step, guidance's null rows included", low=1)
-    best_rows: int = setting(2, doc="rows that the kernels are tuned for", low=1)
+    max_rows: int = setting(16, doc="largest rows of a step, guidance's null rows included", low=1, high=MOST_BATCH)
+    best_rows: int = setting(2, doc="rows that the kernels are tuned for", low=1, high=MOST_BATCH)
     optimization_level: int = setting(3, doc="how long the builder looks for fast kernels", low=0, high=5)
-    workspace_mib: int = setting(0, doc="device memory that a kernel may use as scratch, MiB; 0: all of it", low=0)
+    workspace_mib: int = setting(
+        0, doc="device memory that a kernel may use as scratch, MiB; 0: all of it", low=0, high=MOST_MIB
+    )
 
     accepts: ClassVar[Form] = Form.ONNX
     returns: ClassVar[Form] = Form.ENGINE

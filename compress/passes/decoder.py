@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.artifact import Form
 from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
-from compress.settings import setting
+from compress.settings import MOST_PICTURES, setting
 from export.conformance import check
 from export.decoder_fusion import CONVOLUTION, fuse_decoder, parts
 from export.onnx_model import OnnxModel
@@ -33,7 +33,7 @@ class Decoder(Pass):
     )
     ranges: RangeMethod = setting("percentile", doc="what of the observed activations a range holds")
     percentile: float = setting(99.99, doc="share in percent that a range holds, for percentile", low=50, high=100)
-    pictures: int = setting(16, doc="calibration pictures that are decoded for the ranges", low=1)
+    pictures: int = setting(16, doc="calibration pictures that are decoded for the ranges", low=1, high=MOST_PICTURES)
     reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
 
     accepts: ClassVar[Form] = Form.ONNX

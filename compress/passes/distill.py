@@ -15,7 +15,7 @@ from compress.models.image_model import ImageModel
 from compress.models.straight_through import settled, trainable
 from compress.models.transformer import TokenTransformer
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import setting
+from compress.settings import MOST_BATCH, MOST_LEARNING_RATE, MOST_STEPS, MOST_WEIGHT, setting
 from compress.teaching import BATCH, Draws, Teacher, answer, hidden_loss, kl, matched_layers
 from compress.training import Schedule, fit
 
@@ -33,15 +33,15 @@ class Distill(Pass):
     rounding (straight-through) and stays on its number grid.
     """
 
-    steps: int = setting(doc="optimizer steps at most", low=1)
-    batch: int = setting(32, doc="pictures of a step", low=1)
+    steps: int = setting(doc="optimizer steps at most", low=1, high=MOST_STEPS)
+    batch: int = setting(32, doc="pictures of a step", low=1, high=MOST_BATCH)
     temperature: float = setting(2.0, doc="softens both distributions", low=0.1, high=100)
-    hidden: float = setting(1.0, doc="weight of the hidden-state loss; 0 turns it off", low=0)
-    learning_rate: float = setting(5e-4, doc="peak of the cosine schedule", low=0)
-    warmup: int = setting(20, doc="steps of linear warm-up", low=0)
+    hidden: float = setting(1.0, doc="weight of the hidden-state loss; 0 turns it off", low=0, high=MOST_WEIGHT)
+    learning_rate: float = setting(5e-4, doc="peak of the cosine schedule", low=0, high=MOST_LEARNING_RATE)
+    warmup: int = setting(20, doc="steps of linear warm-up", low=0, high=MOST_STEPS)
     null_share: float = setting(0.1, doc="share of pictures taught without their class, for guidance", low=0, high=1)
-    validate_every: int = setting(25, doc="steps between validations", low=1)
-    patience: int = setting(4, doc="validations without a better one before it stops; 0: never", low=0)
+    validate_every: int = setting(25, doc="steps between validations", low=1, high=MOST_STEPS)
+    patience: int = setting(4, doc="validations without a better one before it stops; 0: never", low=0, high=MOST_STEPS)
 
     accepts: ClassVar[Form] = Form.TORCH
     returns: ClassVar[Form] = Form.TORCH

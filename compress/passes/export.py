@@ -10,7 +10,7 @@ from compress.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import Tokenizer
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import digest, setting
+from compress.settings import MOST_BATCH, digest, setting
 from export.conformance import check
 from export.lowering import LoweringError
 from export.manifest import Target
@@ -28,7 +28,9 @@ class Export(Pass):
     version: ClassVar[int] = 2
 
     target: Target = setting(doc="what will run it: onnxruntime (fastest here), standard (ai.onnx only), tensorrt")
-    fixed_batch: int = setting(0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0)
+    fixed_batch: int = setting(
+        0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0, high=MOST_BATCH
+    )
 
     def run(self, model: ImageModel, context: Context) -> Outcome:
         """The ONNX model, checked for its target's rules."""

@@ -10,7 +10,7 @@ from compress.importance import group_gates, magnitude, taylor
 from compress.models.image_model import ImageModel
 from compress.passes import Context, Outcome, Pass
 from compress.pruning import UNITS, best, check_float, keep_groups, kept_globally, kept_per_layer
-from compress.settings import setting
+from compress.settings import MOST_WIDTH, setting
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class PruneFfn(Pass):
     scope: Literal["layer", "global"] = setting(
         "layer", doc="rank within each layer, or all units of the model together"
     )
-    multiple: int = setting(32, doc="round what a layer keeps to a multiple of this; kernels like whole blocks", low=1)
+    multiple: int = setting(
+        32, doc="round what a layer keeps to a multiple of this; kernels like whole blocks", low=1, high=MOST_WIDTH
+    )
 
     accepts: ClassVar[Form] = Form.TORCH
     returns: ClassVar[Form] = Form.TORCH

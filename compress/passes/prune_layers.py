@@ -13,7 +13,7 @@ from compress.models.image_model import ImageModel
 from compress.models.transformer import TokenTransformer
 from compress.passes import Context, Outcome, Pass, PassError
 from compress.pruning import at_most, check_float, keep_layers
-from compress.settings import setting
+from compress.settings import MOST_LAYERS, setting
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PruneLayers(Pass):
     then the next is looked for in what remains (one scoring of the calibration tokens for each layer and removal).
     """
 
-    count: int = setting(0, doc="layers to remove; give either this or ratio", low=0)
+    count: int = setting(0, doc="layers to remove; give either this or ratio", low=0, high=MOST_LAYERS)
     ratio: float = setting(0.0, doc="share of the layers to remove", low=0, high=1)
     score: Literal["magnitude", "taylor", "removal"] = setting(
         "taylor", doc="importance: size of the residual update, expected rise of NLL, or measured rise of NLL"

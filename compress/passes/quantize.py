@@ -28,7 +28,7 @@ from compress.models.quantized import (
 )
 from compress.models.transformer import TokenTransformer
 from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
-from compress.settings import setting
+from compress.settings import MOST_WIDTH, setting
 from export.saturation import ReduceRange
 
 
@@ -44,7 +44,7 @@ class Quantize(Pass):
     weights: Literal["int8", "int4", "fp8"] = setting("int8", doc="format of the weights")
     activations: Literal["none", "int8", "fp8"] = setting("none", doc="format of the inputs of the products")
     dynamic: bool = setting(False, doc="scale int8 activations as they come, instead of once by calibration")
-    group: int = setting(0, doc="inputs that share a weight scale; 0: all of an output channel", low=0)
+    group: int = setting(0, doc="inputs that share a weight scale; 0: all of an output channel", low=0, high=MOST_WIDTH)
     ranges: Literal["absmax", "percentile", "mse"] = setting("mse", doc="how ranges are chosen")
     percentile: float = setting(
         99.9, doc="share of magnitudes inside the range, for ranges: percentile", low=50, high=100

@@ -12,7 +12,7 @@ import numpy as np
 from compress.artifact import Form
 from compress.models.examples import examples
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import setting
+from compress.settings import MOST_PICTURES, setting
 from export.cache_quantization import cache_scales, with_int8_cache
 from export.conformance import check
 from export.engine import Engine
@@ -23,7 +23,9 @@ from export.onnx_model import OnnxModel
 class QuantizeCache(Pass):
     """Keep keys and values of a shared cache in int8, with a scale for each channel from calibration tokens."""
 
-    pictures: int = setting(32, doc="calibration pictures whose keys and values are looked at, at most", low=1)
+    pictures: int = setting(
+        32, doc="calibration pictures whose keys and values are looked at, at most", low=1, high=MOST_PICTURES
+    )
 
     accepts: ClassVar[Form] = Form.ONNX
     returns: ClassVar[Form] = Form.ONNX

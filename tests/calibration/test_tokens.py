@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.archives import FileError
 from calibration.tokens import TokenSet, digits, split
 
 
@@ -43,16 +44,59 @@ def test_shapes_that_do_not_belong_together_are_refused() -> None:
         TokenSet(np.zeros((2, 3), dtype=np.int64), np.zeros(1, dtype=np.int64), np.zeros(2, dtype=np.int64))
 
 
+ZEROS = {"tokens": np.zeros((2, 3), np.int64), "labels": np.zeros(2, np.int64), "parts": np.zeros(2, np.int64)}
+HUGE = np.array([[2**63, 0, 0]] * 2, np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("tokens", np.zeros((2, 3)), "array 'tokens': is float64; whole numbers are needed"),
+        ("tokens", np.zeros((2, 3), complex), "is complex128; whole numbers are needed"),
+        ("tokens", np.full((2, 3), "1"), "is <U1; whole numbers are needed"),
+        ("tokens", np.zeros((2, 3), "datetime64[s]"), r"is datetime64\[s\]; whole numbers are needed"),
+        ("labels", np.zeros(2, bool), "array 'labels': is bool; whole numbers are needed"),
+        ("tokens", np.full((2, 3), object()), "holds Python objects, which are never read"),
+        ("tokens", HUGE, "holds 9223372036854775808, which is out of range"),
+        ("tokens", np.array([[0, 1, 2], [3, -4, 5]]), r"tokens holds -4 \(picture 1\); none below 0 are allowed"),
+        ("labels", np.array([0, -5]), r"labels holds -5 \(picture 1\); none below 0 are allowed"),
+        ("parts", np.array([3, 0]), r"parts holds 3 \(picture 0\); 0 to 2 are allowed"),
+        ("tokens", np.zeros(6, int), r"has 1 axes, shape \(6,\); 2 are needed"),
+        ("labels", np.zeros(3, int), r"need \(N, T\), \(N,\) and \(N,\)"),
+        ("features", np.full((2, 1, 1), np.nan), "array 'features': holds NaN or Inf"),
+        ("features", np.full((2, 1, 1), 1e300), "features holds a number that float32 does not"),
+        ("features", np.zeros((3, 1, 1)), r"features \(3, 1, 1\) of 2 pictures: need \(N, P, C\)"),
+    ],
+)
+def test_other_numbers_than_those_of_a_token_set_are_refused(tmp_path: Path, name: str, array, message: str) -> None:
+    path = tmp_path / "t.npz"
+    np.savez(path, **(ZEROS | {name: array}))
+    with pytest.raises(FileError, match=rf"t\.npz: .*{message}|t\.npz: {message}"):
+        TokenSet.load(path)
+
+
 def test_files_that_are_no_token_sets_are_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "other.npz", tokens=np.zeros((1, 2)))
-    with pytest.raises(ValueError, match="no array 'labels'; a TokenSet has tokens, labels and parts"):
+    np.savez(tmp_path / "other.npz", tokens=np.zeros((1, 2), int))
+    with pytest.raises(FileError, match="array 'labels' is missing; it holds 'tokens'"):
         TokenSet.load(tmp_path / "other.npz")
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(ValueError, match="not a readable TokenSet"):
+    with pytest.raises(FileError, match="not a readable zip archive"):
         TokenSet.load(tmp_path / "text.npz")
-    np.savez(tmp_path / "pickle.npz", tokens=np.array([object()], dtype=object), labels=np.zeros(1), parts=np.zeros(1))
-    with pytest.raises(ValueError, match="not a readable TokenSet"):
-        TokenSet.load(tmp_path / "pickle.npz")
+
+
+@pytest.mark.parametrize("kind", ["u1", "<i2", ">i4", ">u8"])
+def test_whole_numbers_of_any_size_order_and_layout_are_read(tmp_path: Path, kind: str) -> None:
+    tokens = np.arange(6).reshape(2, 3)
+    np.savez(tmp_path / "t.npz", **(ZEROS | {"tokens": np.asfortranarray(tokens.astype(kind))}))
+    loaded = TokenSet.load(tmp_path / "t.npz")
+    assert loaded.tokens.dtype == np.int64
+    assert loaded.tokens.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_tokens_of_a_large_vocabulary_survive_their_file(tmp_path: Path) -> None:
+    tokens = TokenSet(np.array([[65_535, 65_536, 262_143]]), *(np.zeros(1, np.int64),) * 2)
+    tokens.save(tmp_path / "t.npz")
+    assert TokenSet.load(tmp_path / "t.npz").tokens.tolist() == [[65_535, 65_536, 262_143]]
 
 
 def texts() -> TokenSet:

@@ -99,6 +99,37 @@ def test_the_processor_that_engines_are_for_decides_what_auto_is(tmp_path: Path)
             "put it at a step behind the export or into the recipe's gate",
         ),
         (
+            HEAD + ENGINE + "passes: [{quantize: {}, gate: {}}]",
+            ": passes[0] quantize.gate: this gate limits nothing; write a limit, for example  nll_drift: 2%",
+        ),
+        (HEAD + ENGINE + "gate:", ": gate: this gate limits nothing; write a limit, for example  nll_drift: 2%"),
+        (HEAD + ENGINE + "gate: {decide: estimate}", ": gate: this gate limits nothing; write a limit"),
+        (
+            HEAD + ENGINE + "gate: {nll_drift: 2%, speedup_batch: 8}",
+            ": gate.speedup_batch: goes with speedup, which has no limit here",
+        ),
+        (HEAD + ENGINE + "bench: {batch: []}", ": bench.batch: has 0 items; at least 1 are needed"),
+        (HEAD + ENGINE + "bench: {batch: [2, 2]}", ": bench.batch: [2, 2] names a batch twice"),
+        (
+            HEAD + ENGINE + "bench: {batch: [4611686018427387904]}",
+            ": bench.batch: 4611686018427387904 is out of range; it must be between 1 and 65536",
+        ),
+        (
+            HEAD + ENGINE + "passes: [distill: {steps: 9, learning_rate: 1.0e+308}]",
+            ": passes[0] distill.learning_rate: 1e+308 is out of range; it must be between 0 and 1",
+        ),
+        (HEAD + f"engines: {{{'x' * 65}: [export]}}", f": engines: '{'x' * 65}' cannot name a folder; use letters"),
+        (HEAD + "engines: {'': [export]}", ": engines: '' cannot name a folder; use letters"),
+        (HEAD + "engines: {Con: [export]}", ": engines: 'Con' is a device on Windows and cannot name a folder there"),
+        (
+            HEAD + "engines: {cpu: [export], CPU: [export]}",
+            ": engines: 'cpu' and 'CPU' are one folder where case does not count",
+        ),
+        (
+            HEAD.replace("checkpoint: .", "checkpoint: ~nosuch-user/x") + ENGINE,
+            ": model.checkpoint: '~nosuch-user/x': no user has this home folder; write the path out",
+        ),
+        (
             HEAD + ENGINE + "bench: {batch: [1, 8]}\ngate: {speedup: 2, speedup_batch: 4}",
             ": gate.speedup_batch: 4 is not timed; bench.batch has 1, 8",
         ),
@@ -123,5 +154,5 @@ def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not UTF-8 text \(.* at byte 0\)"):
         recipe.load(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_bytes(b"a: \x01")
-    with pytest.raises(InputError, match=":1:4: not valid YAML: the character .* is not allowed"):
+    with pytest.raises(InputError, match=r":1:4: not valid YAML: the character .* is not allowed"):
         recipe.load(tmp_path / "r.yaml")

@@ -25,6 +25,8 @@ class Outer:
     flag: bool = setting(False, doc="flag")
     limit: float | None = setting(None, doc="limit")
     pair: tuple[int, int] = setting((1, 2), doc="pair")
+    some: tuple[int, ...] = setting((1, 2), doc="some", fewest=2)
+    large: int = setting(0, doc="large", low=0, high=10**6)
 
 
 def test_a_full_mapping_becomes_the_dataclass() -> None:
@@ -42,6 +44,13 @@ def test_a_full_mapping_becomes_the_dataclass() -> None:
         ({"ratio": "1e-3"}, "r.yaml.ratio: '1e-3' is not a number; write 0.001"),
         ({"ratio": float("nan")}, "r.yaml.ratio: nan is not a number"),
         ({"ratio": True}, "r.yaml.ratio: True is not a number"),
+        ({"ratio": "nan%"}, "r.yaml.ratio: 'nan%' is not a number"),
+        ({"ratio": "nan"}, "r.yaml.ratio: 'nan' is not a number"),
+        ({"ratio": "٣%"}, "r.yaml.ratio: '٣%' is not a number"),
+        ({"ratio": "1_0%"}, "r.yaml.ratio: '1_0%' is not a number"),
+        ({"ratio": 10**400}, "r.yaml.ratio: a whole number of about 398 digits is not a number"),
+        ({"ratio": 0.1, "some": []}, "r.yaml.some: has 0 items; at least 2 are needed"),
+        ({"ratio": 0.1, "large": 10**7}, "r.yaml.large: 10000000 is out of range; it must be between 0 and 1,000,000"),
         ({"ratio": 0.1, "kind": "c"}, "r.yaml.kind: 'c' is not one of 'a', 'b'"),
         ({"ratio": 0.1, "sizes": 3}, "r.yaml.sizes: 3 is not a list"),
         ({"ratio": 0.1, "sizes": [0]}, "r.yaml.sizes: 0 is out of range; it must be at least 1"),
@@ -68,7 +77,9 @@ def test_equal_values_have_equal_digests_whatever_their_order_and_kind() -> None
     assert plain(Outer(0.1))["inner"] == {"depth": 1}
 
 
-@pytest.mark.parametrize("value", ["it's", 1.5, None, True, [1, "a"], (1, 2), {"a": [1]}, {1, 2}, b"x", -7, [], {}])
+@pytest.mark.parametrize(
+    "value", ["it's", 1.5, None, True, [1, "a"], (1, 2), (1,), (), {"a": [1]}, {1, 2}, b"x", -7, [], {}]
+)
 def test_a_short_value_is_shown_as_python_writes_it(value: object) -> None:
     assert shown(value) == repr(value)
 

@@ -61,7 +61,7 @@ def test_an_interrupted_training_ends_with_the_same_bytes(path: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps: 4", "steps: 0", r"train\.yaml: train\.steps: 0 is out of range; it must be at least 1"),
+        ("steps: 4", "steps: 0", r"train\.yaml: train\.steps: 0 is out of range; it must be between 1"),
         ("width: 16", "widht: 16", r"train\.yaml: model: unknown key 'widht'; did you mean 'width'\?"),
         ("[8, 8]", "[4, 4]", "pictures of 64 tokens up to 16, classes up to 9; the model reads 16 tokens below 17"),
         ("classes: 10", "classes: 3", "classes up to 9; the model reads 64 tokens below 17, and classes up to 3"),

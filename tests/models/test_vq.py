@@ -81,6 +81,8 @@ def test_gradients_reach_the_codes_and_both_sides() -> None:
     ("changes", "message"),
     [
         ({"codes": 0}, "codes 0: must be at least 1"),
+        ({"codes": 2**21}, "codes 2097152: must be at most 1048576"),
+        ({"norm_epsilon": -1.0}, r"norm_epsilon -1\.0: must be between 0 and 1"),
         ({"encoder_channels": (8,)}, r"encoder_channels \(8,\) and decoder_channels \(8, 16\): need the same number"),
         ({"decoder_channels": (8, 10)}, "10 channels: norm_groups 4 must divide them"),
         ({"attention_levels": (2,)}, r"attention_levels \(2,\): there are levels 0 to 1"),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.models import zoo
 from compress.settings import InputError, nearest, setting, shown
+from compress.user_files import user_path
 
 if TYPE_CHECKING:
     from compress.models.adopted import AdoptedModel
@@ -89,7 +90,7 @@ def locate(checkpoint: str, where: str) -> Path:
     """
     if checkpoint in zoo.folders():
         return zoo.ROOT / checkpoint
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint, where)
     if not path.exists():
         raise InputError(
             f"{where}: {shown(checkpoint)} is neither a file or folder nor a shipped model; "

@@ -23,6 +23,7 @@ from compress.models.published import grid_of, stated
 from compress.models.tokenizer import Tokenizer
 from compress.models.uvit import UvitConfig
 from compress.settings import InputError, shown
+from compress.user_files import user_path
 from export.sampling import Sampler
 from export.shape import TextShape
 
@@ -217,7 +218,7 @@ def given_null(checkpoint: Checkpoint) -> np.ndarray[Any, Any] | None:
         return None
     beside = checkpoint.weights[0].parent / str(path) if checkpoint.weights else Path(str(path))
     try:
-        array = np.load(beside if beside.is_file() else Path(str(path)).expanduser(), allow_pickle=False)
+        array = np.load(beside if beside.is_file() else user_path(str(path), "null_features"), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{checkpoint.path}: config.null_features: {path}: not a readable .npy file") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2:

@@ -120,6 +120,16 @@ def test_verify_refuses_gates_it_does_not_know(
     assert line == f"{tmp_path}/gates.yaml: unknown key 'nll_drif'; did you mean 'nll_drift'?"
 
 
+@pytest.mark.parametrize("text", ["", "# kl: 0.1", "{}", "kl:", "decide: estimate", "null"])
+def test_verify_refuses_gates_that_limit_nothing(
+    checkpoint: Path, engine: Path, tmp_path: Path, refused: Callable[..., str], text: str
+) -> None:
+    (tmp_path / "gates.yaml").write_text(text)
+    assert refused("verify", checkpoint, engine, "--gates", tmp_path / "gates.yaml") == (
+        f"{tmp_path}/gates.yaml: this gate limits nothing; write a limit, for example  nll_drift: 2%, or leave it out"
+    )
+
+
 def test_bench_prints_a_row_for_each_engine_and_batch(
     engine: Path, checkpoint: Path, invoke: Callable[..., Result]
 ) -> None:

@@ -59,7 +59,7 @@ def edit(path: Path, old: str, new: str) -> Path:
         ("ratio: 0.25", "ratio: half", "passes[0] prune-ffn.ratio: 'half' is not a number"),
         ("held_out: 4", "held_out: four", "tokens.held_out: 'four' is not a whole number"),
         ("[1]", "1", "bench.batch: 1 is not a list"),
-        ("repeats: 6", "repeats: 5", "bench.repeats: 5 is out of range; it must be at least 6"),
+        ("repeats: 6", "repeats: 5", "bench.repeats: 5 is out of range; it must be between 6 and 10000"),
         (
             "  - prune-ffn: {ratio: 0.25, score: magnitude}",
             "  - export: {target: onnxruntime}",

@@ -61,7 +61,7 @@ def test_lists_may_lie_in_json_files(tmp_path: Path) -> None:
         ({"start": [1], "image_ids": [1, 2]}, "image_ids: 2 ids for 3 image tokens"),
         ({"start": [1], "image_ids": [1, 2, 2]}, "two image tokens have the same id"),
         ({"start": [1], "image_ids": [1, 2, "x"]}, "image_ids: 'x' is no id; ids are whole numbers from 0"),
-        ({"start": [1], "image_ids": "no.json"}, "image_ids: 'no.json' is not a readable JSON file"),
+        ({"start": [1], "image_ids": "no.json"}, "image_ids: no.json: there is no such file"),
         ({"start": [1], "image_ids": [1, 2, 3], "image_offset": 1}, "say the same thing; keep one"),
         ({"image_offset": 1, "classes": [4]}, "'no_class' is missing; guidance and pictures without a class read it"),
         ({"image_offset": 1, "start": [1], "no_class": 4}, "no_class: there are no classes; put its ids into start"),
