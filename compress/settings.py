@@ -180,8 +180,9 @@ def convert(kind: Any, value: Any, where: str) -> Any:
             return None
         return convert(next(option for option in get_args(kind) if option is not type(None)), value, where)
     if origin is Literal:
-        if value not in get_args(kind):
-            listed = ", ".join(repr(option) for option in sorted(get_args(kind), key=str))
+        if not any(value == option and type(value) is type(option) for option in get_args(kind)):
+            options = sorted(get_args(kind), key=str)
+            listed = ", ".join(str(option).lower() if isinstance(option, bool) else repr(option) for option in options)
             raise InputError(f"{where}: {shown(value)} is not one of {listed}")
         return value
     if origin is tuple:

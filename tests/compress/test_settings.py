@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from compress.settings import SHOWN, InputError, digest, nearest, one_line, parse, plain, setting, shown
+from compress.settings import SHOWN, InputError, convert, digest, nearest, one_line, parse, plain, setting, shown
 
 
 @dataclass(frozen=True)
@@ -112,3 +112,12 @@ def test_a_message_is_one_line_and_its_paths_are_cut_in_the_middle() -> None:
     folder, name = "d" * 150, "n" * 150
     assert one_line(f"/{folder}/{name}: there is no such file") == f"/{'d' * 98}...{'n' * 97}: there is no such file"
     assert len(one_line("a word " * 10**6)) == 2000
+
+
+def test_a_choice_of_words_and_truths_takes_no_number_for_a_truth() -> None:
+    kind = Literal["auto", True, False]
+    assert [convert(kind, value, "r") for value in ("auto", True, False)] == ["auto", True, False]
+    for value, text in ((1, "1"), (0.0, "0.0"), ("true", "'true'")):
+        with pytest.raises(InputError) as caught:
+            convert(kind, value, "r")
+        assert str(caught.value) == f"r: {text} is not one of false, true, 'auto'"
