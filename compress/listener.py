@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
+
+STEP = "in progress: "  # begins the note that an error carries from the step it was raised in
 
 
 class Progress(Protocol):
@@ -20,6 +23,22 @@ class Listener(Protocol):
 
     def work(self, title: str) -> AbstractContextManager[Progress]:
         """A piece of work that takes a while."""
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Let every error that is raised inside carry the name of the step, for `step_of`."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(STEP + name)
+        raise
+
+
+def step_of(error: BaseException) -> str:
+    """The innermost step that an error was raised in; empty where it is not known."""
+    notes = (note for note in getattr(error, "__notes__", ()) if note.startswith(STEP))
+    return next(notes, "").removeprefix(STEP)
 
 
 class Silent:

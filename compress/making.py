@@ -10,7 +10,7 @@ from compress import artifact
 from compress import plan as plans
 from compress.artifact import Form
 from compress.candidate import open_engine
-from compress.listener import Listener
+from compress.listener import Listener, step
 from compress.models.adopted import AdoptedModel
 from compress.models.image_model import ImageModel
 from compress.passes import Context
@@ -67,7 +67,8 @@ class Making:
             artifact.save(outcome.model, folder)
             return outcome.notes
 
-        entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)
+        with step(node.name):
+            entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)
         self.listener.say(f"{node.name}: {'reused' if reused else 'made'} {node.key[:12]}")
         self.entries[node.key] = entry
         return entry

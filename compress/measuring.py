@@ -9,6 +9,7 @@ from typing import Any
 from compress.artifact import Form
 from compress.candidate import pixels_of
 from compress.drifting import MEASURED_BY, Drifting
+from compress.listener import step
 from compress.making import Making
 from compress.measure import Measurement, decoding
 from compress.measure.classify import ClassAccuracy, DigitClassifier
@@ -213,8 +214,13 @@ class Measuring:
 
     def measure(self, node: Node) -> Measurement:
         """Everything that is measured of one step."""
-        if node.key in self.measured:
-            return replace(self.measured[node.key], name=node.name)
+        if node.key not in self.measured:
+            with step(f"measure {node.name}"):
+                self.measured[node.key] = self.of(node)
+        return replace(self.measured[node.key], name=node.name)
+
+    def of(self, node: Node) -> Measurement:
+        """Measure one step now."""
         previous = node.source
         entry = self.making.make(self.making.deployed(node))
         if node.form is Form.TORCH and node.key not in self.parameters:
@@ -246,7 +252,6 @@ class Measuring:
         )
         if previous is not None:
             measurement = replace(measurement, pays=pays(measurement, self.measure(previous)))
-        self.measured[node.key] = measurement
         return measurement
 
     def low_precision_share(self, node: Node) -> float:

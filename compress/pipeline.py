@@ -15,7 +15,7 @@ from calibration.tokens import TokenSet
 from compress import plan as plans
 from compress import report as reports
 from compress.artifact import Form
-from compress.listener import Listener
+from compress.listener import Listener, step
 from compress.making import Making
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.environment import environment
@@ -133,7 +133,7 @@ class Run:
         for node in nodes:
             steps.append(self.measuring.measure(node))
             breaches += judge_step(node, steps[-1])
-        with self.store.locked(digest("output", str(self.output.resolve())), self.listener.say):
+        with step("report"), self.store.locked(digest("output", str(self.output.resolve())), self.listener.say):
             try:
                 return self.finish(own, steps, breaches)
             except OSError as error:

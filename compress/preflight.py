@@ -18,7 +18,7 @@ from calibration.tokens import TokenSet
 from compress import artifact
 from compress.artifact import Form
 from compress.candidate import open_engine
-from compress.listener import Listener
+from compress.listener import Listener, step
 from compress.models.examples import examples
 from compress.models.image_model import ImageModel
 from compress.models.transformer import TokenTransformer
@@ -77,9 +77,10 @@ def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet
                     continue
                 folders[node.key] = room / str(index)
                 folders[node.key].mkdir()
-                times[node.key] = rehearse_step(node, folders, copy, few, recipe.seed, room / f"work{index}")
-                if node.form is not Form.TORCH:
-                    try_engine(node, folders[node.key], few, copy)
+                with step(f"preflight of {node.name}"):
+                    times[node.key] = rehearse_step(node, folders, copy, few, recipe.seed, room / f"work{index}")
+                    if node.form is not Form.TORCH:
+                        try_engine(node, folders[node.key], few, copy)
             progress(len(steps), len(steps), {})
         except Exception as error:
             if is_full(error):

@@ -1,6 +1,6 @@
 """The command line: the only place that prints and exits.
 
-Exit codes: 0 all well; 1 a gate was breached (or a comparison failed); 2 bad usage or bad input; 130 interrupted.
+Exit codes: 0 all well; 1 a gate was breached; 2 bad usage or bad input; 70 an unexpected error; 130 interrupted.
 Heavy packages are imported inside the verbs, so `compress --help` is quick.
 """
 
@@ -9,14 +9,19 @@ from __future__ import annotations
 import click
 
 from compress.cli.engines import bench, generate, profile, report, to_optimum, tokens, verify
-from compress.cli.group import Group
+from compress.cli.group import EXIT_CODES, Group, debug_option
 from compress.cli.listings import doctor, passes, store
 from compress.cli.models import models
 from compress.cli.numerics import bisect
 from compress.cli.recipes import plan, run, train
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    params=[debug_option()],
+    epilog=EXIT_CODES,
+)
 @click.version_option(package_name="compress")
 def main() -> None:
     """Make a trained image-token transformer small and fast, and prove what was lost and won at every step.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from compress.cli.group import BREACH, example, json_option, threads_option, whole_numbers
+from compress.cli.group import example, json_option, leave, threads_option, whole_numbers
 from compress.cli.terminal import Terminal, console, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -
     )
     click.echo(f"stated rate of false alarms: at most {100 * selftest.STATED_RATE:g} of 100")
     click.echo(found.words())
-    context.exit(0 if found.passed else BREACH)
+    leave(passed=found.passed)
 
 
 @click.command()
@@ -226,7 +225,7 @@ def verify(
             click.echo(f"breach: {breach.text}")
         if gate is not None and result.verdict.passed:
             click.echo("every gate holds")
-    sys.exit(0 if result.verdict.passed else BREACH)
+    leave(passed=result.verdict.passed)
 
 
 def drift_rows(result: Comparison) -> list[list[str]]:

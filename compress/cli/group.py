@@ -1,29 +1,47 @@
-"""How a verb is declared: in a group that turns every mendable error into one line, with an example in its help."""
+"""How a verb is declared, and how every one ends: with its exit code, and with one line for every error."""
 
 from __future__ import annotations
 
 import errno
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from compress.cli import unexpected
 from compress.settings import InputError, nearest, shown
 
 BREACH = 1
 BAD_INPUT = 2
+UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130
+
+EXIT_CODES = """\b
+Exit codes:
+  0    well
+  1    a gate was breached
+  2    bad usage or bad input, or a full disk
+  70   an unexpected error; one line says where its details were written
+  130  interrupted"""
 
 
 class Group(click.Group):
-    """Verbs in the order of a user's day, with did-you-mean, and one line for every error a user can mend."""
+    """Verbs in the order of a user's day, with did-you-mean; `main` ends every one of them.
+
+    Exit code 1 is a breached gate and nothing else: only `leave` gives it.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs as they were added."""
         return list(self.commands)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a verb, with the option `--debug`."""
+        cmd.params.append(debug_option())
+        super().add_command(cmd, name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -33,26 +51,97 @@ class Group(click.Group):
             ctx.fail(f"no verb is called {shown(args[0])}; {nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb."""
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the verb that the arguments name, and leave with its exit code."""
+        words = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode:
+            return super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+        program = prog_name or program_name()
         try:
-            return super().invoke(ctx)
-        except InputError as error:
-            fail(str(error))
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                raise  # whoever read our output has gone; click ends quietly
-            place = f"{error.filename}: " if error.filename else ""
-            fail(f"{place}{error.strerror or error}")
+            self._main_shell_completion(extra, program, complete_var)
+        except SystemExit as done:  # with 1 for a shell that click does not know
+            sys.exit(BAD_INPUT if done.code else 0)
+        with unexpected.of_threads() as lost:
+            code = self.ended(words, program, extra)
+        if lost and code not in (UNEXPECTED, INTERRUPTED):
+            code = self.told(lost[0], words)
+        sys.exit(code)
+
+    def ended(self, words: list[str], program: str, extra: dict[str, Any]) -> int:
+        """Run the verb; its exit code, with one line on standard error for every error."""
+        try:
+            with self.make_context(program, list(words), **extra) as context:
+                self.invoke(context)
+            return 0
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        except click.ClickException as wrong:
+            wrong.show()
+            return BAD_INPUT
         except KeyboardInterrupt:
             click.echo("\ninterrupted; what was finished is kept, and the next run goes on from there", err=True)
-            sys.exit(INTERRUPTED)
+            return INTERRUPTED
+        except BaseException as error:  # also what is no Exception: a panic of a library written in Rust, or its exit
+            return self.told(error, words)
+
+    def told(self, error: BaseException, words: Sequence[str]) -> int:
+        """Say what went wrong; the exit code."""
+        if (text := mendable(error)) is not None:
+            click.echo(f"error: {text}", err=True)
+            return BAD_INPUT
+        if "--debug" in words:
+            click.echo(unexpected.trace(error), err=True, nl=False)
+        else:
+            click.echo(f"error: {unexpected.line(error, self.verb(words), words)}", err=True)
+        return UNEXPECTED
+
+    def verb(self, words: Sequence[str]) -> str:
+        """The verb that the arguments name, for a message; empty if there is none."""
+        for place, word in enumerate(words):
+            if (command := self.commands.get(word)) is not None:
+                inner = command.verb(words[place + 1 :]) if isinstance(command, Group) else ""
+                return f"{word} {inner}".rstrip()
+        return ""
 
 
-def fail(text: str) -> None:
-    """One clear line, exit code 2."""
-    click.echo(f"error: {text}", err=True)
-    sys.exit(BAD_INPUT)
+def mendable(error: BaseException) -> str | None:
+    """What a user can do something about, in one line; None for everything else."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno != errno.EPIPE and error.errno is not None:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}"
+    from compress.store import is_full
+    from export.manifest import EngineError
+
+    if isinstance(error, EngineError):
+        return str(error)
+    return "the disk is full; what was finished is kept, free space and run again" if is_full(error) else None
+
+
+def leave(*, passed: bool) -> NoReturn:
+    """End the verb: with 0, or with 1 because a gate was breached."""
+    click.get_current_context().exit(0 if passed else BREACH)
+
+
+def program_name() -> str:
+    """How the program was called, for the lines about its usage."""
+    path = Path(sys.argv[0])
+    return "python -m compress" if path.name == "__main__.py" else path.name
+
+
+def debug_option() -> click.Option:
+    """The option that shows an unexpected error's traceback; `Group.ended` looks for it."""
+    return click.Option(
+        ["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an unexpected error."
+    )
 
 
 def example(text: str) -> Callable[[Any], Any]:

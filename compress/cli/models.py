@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli.group import BREACH, Group, example, json_option
+from compress.cli.group import Group, example, json_option, leave
 from compress.cli.terminal import print_json, print_rows
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def models_check(
             [row.array, row.where, f"{row.largest:.3g}", f"{row.allowed:g}", "agrees" if row.agrees else "DIFFERS"]
             for row in rows
         ])  # fmt: skip
-    sys.exit(0 if all(row.agrees for row in rows) else BREACH)
+    leave(passed=all(row.agrees for row in rows))
 
 
 @models.command("features")

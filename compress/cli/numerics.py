@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from compress.cli.group import BREACH, example, json_option, threads_option
+from compress.cli.group import example, json_option, leave, threads_option
 from compress.cli.terminal import print_json, print_rows
 
 
@@ -67,4 +66,4 @@ def bisect(
             )
         click.echo(f"departs in {found.departs}" + (f", first at {found.operator}" if found.operator else "")
                    if found.departs else "no layer departs")  # fmt: skip
-    sys.exit(BREACH if found.departs else 0)
+    leave(passed=not found.departs)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from compress.cli.group import BREACH, example, json_option, store_option
+from compress.cli.group import example, json_option, leave, store_option
 from compress.cli.terminal import Terminal, console, print_json, print_rows
 
 
@@ -38,7 +37,7 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
         console().print(table(result))
         for line in pipeline.closing_lines(result, folder):
             click.echo(line)
-    sys.exit(0 if result.verdict.passed else BREACH)
+    leave(passed=result.verdict.passed)
 
 
 @click.command()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compress.listener import step
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -42,14 +44,15 @@ class Terminal:
     def work(self, title: str) -> Iterator[Progress]:
         """A progress bar, or a line now and then where none can be drawn."""
         if not self.console.is_terminal:
-            yield self.lines(title)
+            with step(title):
+                yield self.lines(title)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn(), TextColumn("{task.fields[values]}"))  # fmt: skip
-        with Bars(*columns, console=self.console, transient=True) as bars:
+        with step(title), Bars(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(title, total=None, values="")
             yield lambda done, total, values: bars.update(task, completed=done, total=total, values=shown(values))
 

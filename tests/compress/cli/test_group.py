@@ -47,7 +47,9 @@ def leaves(group: Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 def test_the_help_lists_the_verbs_in_the_order_of_a_day(invoke: Callable[..., Result]) -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.split("Commands:\n")[1].splitlines()] == VERBS
+    listed = result.stdout.split("Commands:\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines()] == VERBS
+    assert "70   an unexpected error" in result.stdout
     assert "_COMPRESS_COMPLETE=bash_source" in result.stdout
 
 
