@@ -43,7 +43,7 @@ class Making:
         """The node's artifact, from the store or made now (a reference that is a graph was made first of all)."""
         if node.key in self.entries:
             return self.entries[node.key]
-        if node.source is None and (entry := self.store.find(node.key)) is not None:
+        if node.source is None and (entry := self.store.find(node.key)) is not None:  # made, and held, at the beginning
             return self.entries.setdefault(node.key, entry)
         assert node.source is not None
         assert node.setting is not None

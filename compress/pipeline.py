@@ -74,6 +74,14 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
     Raises:
         InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
     """
+    try:
+        return run_in(recipe, store, output, listener, preflight)
+    finally:
+        store.release()
+
+
+def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool) -> Report:
+    """Drive a recipe; the store holds what was found and made."""
     if note := plans.processor_note(recipe):
         listener.say(note)
     torch.set_num_threads(recipe.bench.threads)  # sums, and so weights, depend on their number in the last bit
@@ -82,13 +90,13 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
     if recipe.form is Form.TORCH:
         reference = load_reference(recipe, tokens)
         plan = plans.make_plan(recipe, tokens)
-        store.prepare()
+        store.prepare(node.key for node in plan.nodes if node.source)
         prepare_output(output)
         if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
             listener.say(rehearse(recipe, plan, reference, tokens, listener).words())
     else:  # a graph has no two-layer copy to rehearse with, and no pass on graphs takes long
         plan = plans.make_plan(recipe, tokens)
-        store.prepare()
+        store.prepare(node.key for node in plan.nodes)
         prepare_output(output)
         reference = adopt_reference(recipe, tokens, plan, store, listener)
     return Run(recipe, store, output, listener, tokens, reference, plan).report()

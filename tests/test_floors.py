@@ -35,9 +35,9 @@ FLOORS = (
         *("train", "train_tokenizer", "golden", "inspection", "editing"),
     ),
     ("recipe", "verdict", "plan"),
-    ("passes", "measure", "store", "candidate", "tokens", "training", "teaching", "importance", "pruning"),
+    ("passes", "measure", "store", "records", "candidate", "tokens", "training", "teaching", "importance", "pruning"),
     ("models", "artifact"),
-    ("settings", "strict_yaml", "strict_json", "user_files", "listener"),
+    ("settings", "strict_yaml", "strict_json", "user_files", "listener", "durable", "locks"),
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 

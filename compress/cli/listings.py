@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from compress.cli.group import Group, example, json_option, store_option
-from compress.cli.terminal import print_json, print_rows
+from compress.cli.terminal import Terminal, print_json, print_rows
 
 
 @click.command()
@@ -46,7 +47,10 @@ def store_list(store_path: Path, as_json: bool) -> None:
     """What the store holds, and which recipes need it."""
     from compress.store import Store
 
-    rows = Store(store_path).rows()
+    kept = Store(store_path).check()
+    rows = kept.rows()
+    for name in kept.damaged():
+        click.echo(f"{store_path}/{name}: (damaged)", err=True)
     if as_json:
         print_json(rows)
         return
@@ -63,7 +67,7 @@ def store_gc(max_size: str, store_path: Path, as_json: bool) -> None:
     """Delete artifacts until the store is small enough: those no recipe needs first, then least recently used."""
     from compress.store import Store
 
-    rows = Store(store_path).prepare().collect(parse_size(max_size))
+    rows = Store(store_path).prepare().collect(parse_size(max_size), Terminal().say)
     if as_json:
         print_json(rows)
         return
@@ -84,11 +88,9 @@ def parse_size(text: str) -> int:
     from compress.settings import InputError, shown
 
     units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1, "": 1}
-    upper = text.strip().upper()
-    for unit, size in units.items():
-        number = upper.removesuffix(unit) if unit else upper
-        if upper.endswith(unit) and number.strip().replace(".", "", 1).isdigit():
-            return int(float(number) * size)
+    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{0,20})?) *([KMG]?I?B|)", text.strip().upper())
+    if found is not None and found[2] in units:
+        return int(float(found[1]) * units[found[2]])
     raise InputError(f"--max-size: {shown(text)} is not a size like 500MB or 2GiB")
 
 

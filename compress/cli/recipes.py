@@ -53,7 +53,7 @@ def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None
     from compress.store import Store
 
     loaded = recipes.load(recipe)
-    store = Store(store_path)
+    store = Store(store_path).check()
     tokens = plans.load_tokens(loaded)
     planned = plans.make_plan(loaded, tokens)
     made = store.makers()
