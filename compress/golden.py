@@ -9,7 +9,7 @@ KV cache (or whatever a step keeps), and in an engine that was exported exactly.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from calibration.archives import FileError
+from calibration.arrays import array_names
+from compress import golden_arrays
+from compress.golden_arrays import Arrays, check_inputs, check_range, check_rows, tokens_of_scales
 from compress.models import families, tokenizers
 from compress.models.checkpoint import Checkpoint
 from compress.models.examples import asked
@@ -34,7 +38,6 @@ from export.shape import Shape
 
 TOLERANCE = 1e-4
 RANDOM_PICTURES = 2
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Golden:
 def of_llamagen(arrays: Arrays, shape: Shape) -> Golden:
     """`cond` are classes, or features of a text."""
     cond, tokens = arrays["cond"], arrays["tokens"]
+    if cond.ndim == 1 and cond.dtype.kind == "f":
+        raise InputError(f"--golden: array 'cond' is {cond.dtype}; classes are whole numbers")
     features = cond.astype(np.float32) if cond.ndim == 3 else None
     labels = np.zeros(len(tokens), dtype=np.int64) if features is not None else cond
     sampler = Sampler(cfg_scale=float(arrays["greedy_cfg_scale"]), temperature=0)
@@ -87,7 +92,7 @@ def of_halton(arrays: Arrays, shape: Shape) -> Golden:
 
 def of_var(arrays: Arrays, shape: Shape) -> Golden:
     """All scales are given; the guidance grows to 1 + cfg."""
-    tokens = scales_of(arrays)
+    tokens = tokens_of_scales(arrays)
     sampler = Sampler(cfg_scale=1 + float(arrays["greedy_cfg"]), temperature=0, guidance="linear")
     return Golden(with_class(arrays["labels"], tokens, shape), labels=arrays["labels"], sampler=sampler)
 
@@ -107,6 +112,8 @@ def of_rar(arrays: Arrays, shape: Shape) -> Golden:
 def of_prefixed(arrays: Arrays, shape: Shape) -> Golden:
     """The first token is the class, or the start token of a model without classes."""
     tokens = arrays["tokens"]
+    if not tokens.shape[1]:
+        raise InputError("--golden: array 'tokens' has no tokens; the first is the class, or the start token")
     labels = tokens[:, 0] if shape.classes else np.zeros(len(tokens), dtype=np.int64)
     return Golden(with_class(labels, tokens[:, 1:], shape))
 
@@ -155,12 +162,6 @@ def with_class(labels: NDArray[np.int64], tokens: NDArray[np.int64], shape: Shap
     return np.concatenate([labels[:, None] + shape.first_class, tokens], axis=1).astype(np.int64)
 
 
-def scales_of(arrays: Arrays) -> NDArray[np.int64]:
-    """Tokens (N, T) of `tokens_0`, `tokens_1`, ..."""
-    parts = sorted((name for name in arrays if name.startswith("tokens_")), key=lambda name: int(name.split("_")[1]))
-    return np.concatenate([arrays[name] for name in parts], axis=1).astype(np.int64)
-
-
 def check(source: families.Source, golden: Path | None) -> list[Compared]:
     """Load a checkpoint, or an image tokenizer's, and compare every array of a golden file in every form.
 
@@ -169,15 +170,33 @@ def check(source: families.Source, golden: Path | None) -> list[Compared]:
     Raises:
         InputError: the checkpoint does not load, or the golden file is not its family's.
     """
-    arrays = read_arrays(golden) if golden else {}
+    if golden:
+        check_readable(golden)  # before minutes are spent on the checkpoint
     path = families.check(source, source.checkpoint)
     if not source.family and not families.is_own(path) and not families.graph_family(source, path):
         checkpoint = families.open_checkpoint(source, path)
         if families.recognise(checkpoint) is None and tokenizers.recognise(checkpoint):
+            arrays = golden_arrays.of_tokenizer(golden) if golden else {}
             tokenizer = tokenizers.read(checkpoint, tokenizer_config(checkpoint, arrays), source.checkpoint)
             return compare_tokenizer(tokenizer, arrays or random_codes(tokenizer), str(golden))
     model = families.load(source, source.checkpoint, stand_in)
-    return compare_model(model, arrays, str(golden)) if golden else compare_forms(model)
+    if golden is None:
+        return compare_forms(model)
+    if model.family not in READ:
+        raise InputError(f"--golden: the family {model.family} is compared without a golden file; leave it out")
+    return compare_model(model, golden_arrays.of_family(golden, model.family))
+
+
+def check_readable(golden: Path) -> None:
+    """Refuse what is no .npz file.
+
+    Raises:
+        InputError: says what it is.
+    """
+    try:
+        array_names(golden)
+    except FileError as error:
+        raise InputError(f"--golden: {error}") from error
 
 
 def compare_forms(model: ImageModel) -> list[Compared]:
@@ -205,15 +224,6 @@ def random_codes(tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
     return {"codes": tokens, "decoded_unclamped": pixels.permute(0, 3, 1, 2).numpy()}
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"--golden: {path}: not a readable .npz file ({error})") from error
-
-
 def stand_in(config: Any) -> Tokenizer:
     """Greys for tokens, where a transformer is checked without its image tokenizer."""
     return PixelTokenizer(config.vocabulary, config.grid)
@@ -227,13 +237,19 @@ def tokenizer_config(checkpoint: Checkpoint, arrays: Arrays) -> dict[str, Any]:
     return {**checkpoint.config, "grid": [side, side]}
 
 
-def compare_model(model: ImageModel, arrays: Arrays, where: str) -> list[Compared]:
-    """Every array of a transformer's golden file."""
+def compare_model(model: ImageModel, arrays: Arrays) -> list[Compared]:
+    """Every array of a transformer's golden file.
+
+    Raises:
+        InputError: an array is not one of this model; it is named.
+    """
     shape = model.shape
+    check_rows(arrays)
     try:
         golden = READ[model.family](arrays, shape)
-    except KeyError as error:
-        raise InputError(f"--golden: {where}: holds no {error}; the family {model.family} needs it") from error
+    except ValueError as error:  # of a Sampler
+        raise InputError(f"--golden: {error}") from error
+    check_inputs(golden.inputs, golden.features, shape, model.transformer.config.reach)
     found: list[Compared] = []
     if "halton_order" in arrays:
         order = np.stack(np.divmod(halton_order(shape.grid), shape.grid[1]), axis=1)
@@ -256,7 +272,12 @@ def compare_model(model: ImageModel, arrays: Arrays, where: str) -> list[Compare
             found += drawn(drawer, golden, arrays, way)
         if "decoded_image" in arrays:
             found += decoded(
-                model.tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True, clamped=True
+                model.tokenizer,
+                tokens_of_scales(arrays),
+                arrays["decoded_image"],
+                "decoded_image",
+                signed=True,
+                clamped=True,
             )
     return found
 
@@ -274,8 +295,8 @@ def drawn(drawer: ImageModel | Engine, golden: Golden, arrays: Arrays, way: str)
         return []
     tokens = drawer.draw_tokens(golden.labels, 0, golden.sampler, golden.features)
     if "greedy_tokens" in arrays:
-        wanted = arrays["greedy_tokens"].reshape(tokens.shape)
-        return [of_tokens("greedy_tokens", way, tokens, wanted)]
+        wanted = arrays["greedy_tokens"]
+        return [of_tokens("greedy_tokens", way, tokens, wanted.reshape(len(wanted), -1))]
     pixels = as_pixels(drawer, tokens)
     return [of_numbers("greedy_image", way, pixels, arrays["greedy_image"].transpose(0, 2, 3, 1))]
 
@@ -291,12 +312,16 @@ def as_pixels(drawer: ImageModel | Engine, tokens: NDArray[np.int64]) -> NDArray
 
 
 def compare_tokenizer(tokenizer: Tokenizer, arrays: Arrays, where: str) -> list[Compared]:
-    """Every array of an image tokenizer's golden file."""
+    """Every array of an image tokenizer's golden file.
+
+    Raises:
+        InputError: an array is not one of this tokenizer; it is named.
+    """
     found: list[Compared] = []
     signed = arrays.get("decoded_image", arrays.get("decoded", np.zeros(1))).min() < 0
     if "decoded_image" in arrays:
         found += decoded(
-            tokenizer, scales_of(arrays), arrays["decoded_image"], "decoded_image", signed=True, clamped=True
+            tokenizer, tokens_of_scales(arrays), arrays["decoded_image"], "decoded_image", signed=True, clamped=True
         )
     unclamped = "decoded_unclamped" in arrays
     if unclamped:
@@ -320,6 +345,9 @@ def decoded(
     clamped: bool = False,
 ) -> list[Compared]:
     """Pictures (N, C, H, W) of tokens (N, T), in PyTorch and in the exported decoder."""
+    check_range("tokens" if name == "decoded_image" else "codes", tokens, tokenizer.vocabulary)
+    if tokens.shape[1] != tokenizer.length:
+        raise InputError(f"--golden: {name}: has {tokens.shape[1]} tokens; the tokenizer's pictures {tokenizer.length}")
     decoder = tokenizer.decoder().eval()
     with torch.no_grad():
         ways = {"torch": decoder(torch.from_numpy(tokens))[1].numpy()}
@@ -346,6 +374,14 @@ class FloatEncoder(nn.Module):
 def encoded(tokenizer: Tokenizer, arrays: Arrays) -> list[Compared]:
     """Codes (N, T) of pictures (N, C, H, W) that are not rounded."""
     assert isinstance(tokenizer, VqTokenizer)
+    height, width, channels = tokenizer.picture
+    if not tokenizer.autoencoder.can_encode:
+        raise InputError("--golden: array 'encoded_codes': this tokenizer only decodes: its checkpoint held no encoder")
+    if arrays["image"].shape[1:] != (channels, height, width):
+        raise InputError(
+            f"--golden: array 'image' is {arrays['image'].shape}; "
+            f"the tokenizer's pictures are {(channels, height, width)}"
+        )
     encoder, pixels = FloatEncoder(tokenizer.autoencoder).eval(), arrays["image"].astype(np.float32)
     with torch.no_grad():
         ways = {"torch": encoder(torch.from_numpy(pixels)).numpy()}

@@ -32,7 +32,7 @@ FLOORS = (
             "catalogue",
             "doctor",
         ),
-        *("train", "train_tokenizer", "golden", "inspection", "editing"),
+        *("train", "train_tokenizer", "golden", "golden_arrays", "inspection", "editing"),
     ),
     ("recipe", "verdict", "plan"),
     ("passes", "measure", "store", "records", "candidate", "tokens", "training", "teaching", "importance", "pruning"),
