@@ -7,11 +7,14 @@ length of a cache, d head width.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from export.drawing import Drawer, Known, Outside, Runner, check, conditions, draw, score_stepwise
+from export.lending import Lending
 from export.loops import (
     NOTHING_TO_CHOOSE,
     FedLoop,
@@ -51,6 +55,7 @@ FOR_VNNI = (
     "keep its pictures right; make it with  cpu: any  to be fast here"
 )
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
+SHOWN = 200  # characters of what ONNX Runtime says
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
     "MatMulBnb4",
@@ -65,17 +70,23 @@ FULL_PRECISION = {"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul
 
 
 class Engine(Shaped):
-    """A loaded engine folder; one is not to be used from several threads at once."""
+    """A loaded engine folder.
+
+    Any number of threads may use one engine at once: each drawing has buffers of its own, all share the weights, and
+    every picture is the one that is drawn alone. Only drawings on TensorRT wait for each other. A process that was
+    forked off loads its own engine.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         self.folder, self.manifest, self.threads = folder, manifest, threads
+        self.process = os.getpid()
         optional = {name: self._open(name) for name in ("scales", "begin") if name in manifest.files}
         self.sessions = Sessions(self._open("decode"), **optional)
         self.image_decoder = self._open("image_decoder")
-        self.image_encoder: onnxruntime.InferenceSession | None = None
-        self.whole: onnxruntime.InferenceSession | None = None
+        self.opened: dict[str, onnxruntime.InferenceSession] = {}  # what is opened when it is first used
+        self.opening = Lock()
         self.plan = self._open_plan()
-        self.loops: dict[int, Runner] = {}
+        self.lending = Lending(self._loop)
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 0) -> Engine:
@@ -129,7 +140,16 @@ class Engine(Shaped):
         try:
             return onnxruntime.InferenceSession(str(path), options, providers=CPU)
         except Exception as error:
-            raise EngineError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
+            raise EngineError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
+
+    def _opened(self, file: str, missing: str) -> onnxruntime.InferenceSession:
+        """The session of a graph that not every engine has; opened once, by whichever thread needs it first."""
+        with self.opening:
+            if file not in self.opened:
+                if file not in self.manifest.files:
+                    raise EngineError(f"{self.folder}: {missing}")
+                self.opened[file] = self._open(file)
+            return self.opened[file]
 
     def _open_plan(self) -> Plan | None:
         """What TensorRT built, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
@@ -217,14 +237,16 @@ class Engine(Shaped):
         `first` is the number of the first picture among all of this seed. `told` is called after each step.
         """
         sampler = sampler or self.sampler
-        drawer = self._drawer(len(labels) * (2 if sampler.guided else 1), sampler)
-        return draw(drawer, labels, self.shape, sampler, seed, features, known, first, told)
+        with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
+            drawer = self._drawer(loop, sampler)
+            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, told)
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""
         size = max(1, DECODE_PIXELS // (self.picture[0] * self.picture[1]))
         parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
-        return np.concatenate([self.image_decoder.run(["images"], {"tokens": part})[0] for part in parts])
+        with self._running("image_decoder"):
+            return np.concatenate([self.image_decoder.run(["images"], {"tokens": part})[0] for part in parts])
 
     def draw_in_one(
         self, labels: NDArray[np.int64], seed: int = 0, features: NDArray[np.float32] | None = None
@@ -234,14 +256,12 @@ class Engine(Shaped):
         Raises:
             EngineError: the folder has no such file.
         """
-        if self.whole is None:
-            if "generate" not in self.manifest.files:
-                raise EngineError(f"{self.folder}: has no single file; make it with  engine: {{single_file: true}}")
-            self.whole = self._open("generate")
+        whole = self._opened("generate", "has no single file; make it with  engine: {single_file: true}")
         feeds: dict[str, Any] = {"labels": np.asarray(labels, dtype=np.int64), "seed": np.array(seed)}
         if features is not None:
             feeds["features"] = features
-        tokens, images = self.whole.run(["tokens", "images"], feeds)
+        with self._running("generate"):
+            tokens, images = whole.run(["tokens", "images"], feeds)
         return tokens, images
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -250,11 +270,9 @@ class Engine(Shaped):
         Raises:
             EngineError: the checkpoint had no image encoder.
         """
-        if self.image_encoder is None:
-            if "image_encoder" not in self.manifest.files:
-                raise EngineError(f"{self.folder}: holds no image encoder; its checkpoint only decodes")
-            self.image_encoder = self._open("image_encoder")
-        return self.image_encoder.run(["tokens"], {"images": images})[0]
+        encoder = self._opened("image_encoder", "holds no image encoder; its checkpoint only decodes")
+        with self._running("image_encoder"):
+            return encoder.run(["tokens"], {"images": images})[0]
 
     def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...): all tokens in one call, where the graph can.
@@ -276,7 +294,8 @@ class Engine(Shaped):
             rows = slice(start, start + size)
             padded = filled_up(inputs[rows], self.manifest.fixed_batch or 1)
             text = None if features is None else filled_up(features[rows], self.manifest.fixed_batch or 1)
-            made = self.sessions.decode.run(["logits"], self.feeds(padded, text))[0]
+            with self._running("decode"):
+                made = self.sessions.decode.run(["logits"], self.feeds(padded, text))[0]
             logits.append(made[: len(inputs[rows])])
         whole = np.concatenate(logits)
         return whole[:, self.shape.prefix - 1 :] if self.shape.order == "causal" else whole
@@ -287,13 +306,15 @@ class Engine(Shaped):
         """Keys and values (N, K, L, d) behind all of the inputs (N, 1 + ...), by the names `0.key`, `0.value`, ..."""
         names = [f"{layer}.{part}" for layer in range(len(self.manifest.kv_heads)) for part in ("key", "value")]
         outputs = [f"present.{name}" for name in names]
-        return dict(zip(names, self.sessions.decode.run(outputs, self.feeds(inputs, features)), strict=True))
+        with self._running("decode"):
+            return dict(zip(names, self.sessions.decode.run(outputs, self.feeds(inputs, features)), strict=True))
 
     def score_stepwise(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """The same logits (N, T, O) step by step as when drawing, through the KV cache where there is one."""
-        return score_stepwise(self._loop(len(inputs)), inputs, self.shape, features)
+        with self._lent(len(inputs)) as loop:
+            return score_stepwise(loop, inputs, self.shape, features)
 
     def profile(self, count: int = 1) -> list[Event]:
         """Time of every operator while drawing this many pictures, from ONNX Runtime's own profiler."""
@@ -302,17 +323,10 @@ class Engine(Shaped):
             options = onnxruntime.SessionOptions()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(room) / "profile")
-            watched = Engine.__new__(Engine)
-            watched.folder, watched.manifest, watched.threads, watched.loops = (
-                self.folder,
-                self.manifest,
-                self.threads,
-                {},
-            )
-            watched.sessions = replace(self.sessions, decode=self._open("decode", options))
-            watched.plan = None
-            watched.draw_tokens(labels, features=features)
-            return events_of(watched.sessions.decode)
+            watched = replace(self.sessions, decode=self._open("decode", options))
+            loop = self._loop(count * (2 if self.sampler.guided else 1), watched)
+            draw(self._drawer(loop, self.sampler), labels, self.shape, self.sampler, 0, features)
+            return events_of(watched.decode)
 
     def profile_image_decoder(self, count: int = 1) -> list[Event]:
         """The same while decoding this many pictures."""
@@ -324,24 +338,47 @@ class Engine(Shaped):
             session.run(["images"], {"tokens": np.zeros((count, self.length), dtype=np.int64)})
             return events_of(session)
 
-    def _loop(self, rows: int) -> Runner:
-        if rows not in self.loops:
-            if self.plan is not None:
-                self.loops[rows] = self.plan.loop(rows)
-            elif self.manifest.fixed_batch:
-                self.loops[rows] = Parts(self.sessions, self.manifest, rows)
-            else:
-                self.loops[rows] = make_loop(self.sessions, self.manifest, rows)
-        loop = self.loops[rows]
-        if self.manifest.sampling and isinstance(loop, (Loop, FedLoop)):
-            loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
-        return loop
+    @contextmanager
+    def _lent(self, rows: int) -> Iterator[Runner]:
+        """A loop for one drawing of this many rows."""
+        alone = nullcontext() if self.plan is None else self.plan.lock
+        with self._running("decode"), alone, self.lending.lent(rows) as loop:
+            if self.manifest.sampling and isinstance(loop, (Loop, FedLoop)):
+                loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
+            yield loop
 
-    def _drawer(self, rows: int, sampler: Sampler) -> Drawer:
-        """What draws this many rows: the graph itself where it chooses tokens as the sampler wants."""
-        loop = self._loop(rows)
+    def _loop(self, rows: int, sessions: Sessions | None = None) -> Runner:
+        """A new loop on TensorRT where it runs, else on the engine's own sessions or on these."""
+        if sessions is None and self.plan is not None:
+            return self.plan.loop(rows)
+        kind = Parts if self.manifest.fixed_batch else make_loop
+        return kind(sessions or self.sessions, self.manifest, rows)
+
+    def _drawer(self, loop: Runner, sampler: Sampler) -> Drawer:
+        """What draws with a loop: the graph itself where it chooses tokens as the sampler wants."""
         inside = self.manifest.sampling and self.sampler.serves(sampler)
         return Inside(loop) if inside and isinstance(loop, (Loop, FedLoop)) else Outside(loop, self.shape)
+
+    @contextmanager
+    def _running(self, file: str) -> Iterator[None]:
+        """Run one of the graphs, with one line for what ONNX Runtime has to say against it.
+
+        Raises:
+            EngineError: the graph cannot be run, or this process was forked off the one that loaded the engine.
+        """
+        if self.threads != 1 and os.getpid() != self.process:
+            raise EngineError(
+                f"{self.folder}: was loaded by another process, whose threads did not come along when this one was "
+                f"forked off; load the engine in each process"
+            )
+        try:
+            yield
+        except Exception as error:
+            if not from_runtime(error):
+                raise
+            raise EngineError(
+                f"{self.folder / self.manifest.files[file]}: ONNX Runtime cannot run it ({first_line(error)})"
+            ) from error
 
     def feeds(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
         """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
@@ -380,6 +417,18 @@ class Engine(Shaped):
         elif self.manifest.cache == "static":
             feeds["position"] = np.array(0, dtype=np.int64)
         return feeds
+
+
+def from_runtime(error: Exception) -> bool:
+    """Whether ONNX Runtime raised it; of a failed step with bound buffers it makes a RuntimeError."""
+    bound = isinstance(error, RuntimeError) and str(error).startswith("Error in execution")
+    return bound or type(error).__module__.startswith("onnxruntime.")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, shortened, or its kind where there is none."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
 def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -16,6 +16,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -195,7 +196,7 @@ def reason(said: str, error: Exception) -> str:
 
 
 class Plan:
-    """A plan on the device; it makes loops that decode through it."""
+    """A plan on the device; it makes loops that decode through it, one at a time under `lock`."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Load a plan.
@@ -206,6 +207,7 @@ class Plan:
         """
         trt = require(build=False)
         self.path, self.manifest, self.trt, self.torch = path, manifest, trt, torch_with_cuda()
+        self.lock = RLock()  # a drawing may draw again from what it tells after each step
         self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:

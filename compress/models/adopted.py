@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,16 +132,18 @@ class AdoptedModel(Shaped):
     def __init__(self, model: OnnxModel, folder: Path | None = None, threads: int = 0) -> None:
         self.model, self.folder, self.threads = model, folder, threads
         self.rooms: list[tempfile.TemporaryDirectory[str]] = []  # temporary folders that live as long as the model
+        self.opening = Lock()  # several threads may ask for the engine first
 
     @cached_property
     def engine(self) -> Engine:
         """The runtime's, from the folder where the model rests or from a temporary one."""
         from export.engine import Engine
 
-        if self.folder is None:
-            self.rooms.append(tempfile.TemporaryDirectory(prefix="compress-"))
-            self.folder = Path(self.rooms[-1].name)
-            self.model.save(self.folder)
+        with self.opening:
+            if self.folder is None:
+                self.rooms.append(tempfile.TemporaryDirectory(prefix="compress-"))
+                self.folder = Path(self.rooms[-1].name)
+                self.model.save(self.folder)
         return Engine.load(self.folder, self.threads)
 
     @property
