@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -35,6 +36,7 @@ from compress.store import ENTRY, Store, disk_error
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge, no_evidence
 from export.manifest import file_hash
+from export.processor import ProcessorWarning
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
@@ -75,7 +77,9 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
         InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
     """
     try:
-        return run_in(recipe, store, output, listener, preflight)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ProcessorWarning)  # said once, of the whole recipe
+            return run_in(recipe, store, output, listener, preflight)
     finally:
         store.release()
 

@@ -36,7 +36,7 @@ from export.loops import (
     make_loop,
 )
 from export.manifest import EngineError, Manifest
-from export.processor import exact_products, products_saturate
+from export.processor import ProcessorWarning, exact_products, products_saturate
 from export.sampling import Sampler
 from export.shape import Shape, Shaped
 from export.throughput import draw_in_batches
@@ -98,7 +98,7 @@ class Engine(Shaped):
         folder = Path(path)
         manifest = Manifest.load(folder)
         if manifest.cpu == "vnni" and products_saturate():
-            warnings.warn(f"{folder}: {FOR_VNNI}", stacklevel=2)
+            warnings.warn(f"{folder}: {FOR_VNNI}", ProcessorWarning, stacklevel=2)
         return cls(folder, manifest, threads)
 
     def run_variant(

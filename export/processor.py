@@ -16,6 +16,10 @@ PRODUCT = (
 LARGEST_SUM = 2 * 255 * 127
 
 
+class ProcessorWarning(UserWarning):
+    """An engine is right on this processor, but was made for another and is slower here."""
+
+
 @functools.cache
 def products_saturate() -> bool:
     """Whether ONNX Runtime's products of unsigned activations and signed weights saturate here, as on x86 without VNNI.

@@ -334,6 +334,11 @@ def to_optimum(engine: Path, output: Path) -> None:
     except (EngineError, LayoutError) as error:
         raise InputError(str(error)) from error
     click.echo(f"{output}: open it with ORTModelForCausalLM.from_pretrained")
+    if model.manifest.cpu == "vnni":  # type: ignore[union-attr]
+        click.echo(
+            "its int8 weights are for x86 processors with VNNI; on others, open it with a session whose options have "
+            "session.x64quantprecision = 1, or make the engine with  cpu: any"
+        )
 
 
 @click.command()

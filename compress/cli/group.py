@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,7 +79,7 @@ class Group(click.Group):
     def ended(self, words: list[str], program: str, extra: dict[str, Any]) -> int:
         """Run the verb; its exit code, with one line on standard error for every error."""
         try:
-            with self.make_context(program, list(words), **extra) as context:
+            with own_warnings_in_a_line(), self.make_context(program, list(words), **extra) as context:
                 self.invoke(context)
             return 0
         except click.exceptions.Exit as end:
@@ -124,6 +126,24 @@ def mendable(error: BaseException) -> str | None:
     if isinstance(error, EngineError):
         return str(error)
     return "the disk is full; what was finished is kept, free space and run again" if is_full(error) else None
+
+
+@contextlib.contextmanager
+def own_warnings_in_a_line() -> Iterator[None]:
+    """Show the project's own warnings as a user reads them, without the line of code that gave them."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category.__module__.partition(".")[0] in ("compress", "export", "calibration"):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            usual(message, category, *place, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def leave(*, passed: bool) -> NoReturn:

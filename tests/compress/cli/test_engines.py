@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -255,3 +256,20 @@ def test_a_report_opens_in_the_browser(
     monkeypatch.setattr("webbrowser.open", opened.append)
     assert invoke("report", shared_run.output, "--open").exit_code == 0
     assert opened == [(shared_run.output / "report.html").resolve().as_uri()]
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_an_engine_for_another_processor_draws_with_a_warning_in_one_line(
+    engine: Path, tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, saturates: bool
+) -> None:
+    monkeypatch.setattr("export.engine.products_saturate", lambda: saturates)
+    folder = tmp_path / "engine"
+    shutil.copytree(engine, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["cpu"] == "any"
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "cpu": "vnni"}))
+    result = invoke("generate", folder, "--labels", "3", "-o", tmp_path / "out.png")
+    assert result.exit_code == 0
+    lines = [line for line in result.stderr.splitlines() if "warning" in line]
+    wanted = f"warning: {folder}: made for x86 processors with VNNI"
+    assert [line.startswith(wanted) for line in lines] == ([True] if saturates else [])
