@@ -24,6 +24,8 @@ from compress.settings import InputError, setting
 from compress.tokens import check_features, open_source
 from compress.verdict import OF_DECODERS, OF_DRIFT, UNITS, Gate, Verdict, judge, no_evidence
 from export.drawing import conditions
+from export.shape import Shape
+from export.throughput import check_batch, free_bytes, gigabytes
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ DRAWN = "drawn"  # as a token source: the reference draws the pictures
 DRAWN_PICTURES = 64
 AT_ONCE = 16
 DECODE_REPEATS = 8
+FLOAT_BYTES = 4
 OF_VERIFY = (*OF_DRIFT, "max_abs_difference", *OF_DECODERS)  # what is measured here
 
 
@@ -130,6 +133,7 @@ def questions(reference: Candidate, source: str, held_out: int | None, seed: int
     """
     shape = reference.shape
     if source == DRAWN:
+        check_scores(shape, held_out or DRAWN_PICTURES)
         labels, features = conditions(shape, held_out or DRAWN_PICTURES)
         parts = [
             reference.draw_tokens(
@@ -153,6 +157,20 @@ def questions(reference: Candidate, source: str, held_out: int | None, seed: int
             f"read {shape.length} tokens below {shape.vocabulary} and classes to {shape.classes}"
         )
     return examples(shape, pictures, seed)
+
+
+def check_scores(shape: Shape, count: int) -> None:
+    """Refuse more pictures than have room for the logits of two models.
+
+    Raises:
+        InputError: so many do not fit into memory.
+    """
+    one, free = 2 * FLOAT_BYTES * shape.length * shape.predicted, free_bytes()
+    if count * one > free:
+        raise InputError(
+            f"--held-out: the logits of {count} pictures take about {gigabytes(count * one)} of memory, and "
+            f"{gigabytes(free)} are free; at most {free // one} fit"
+        )
 
 
 def pairs(
@@ -193,12 +211,17 @@ def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: i
     """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
 
     Raises:
-        InputError: one of them cannot be opened.
+        InputError: one of them cannot be opened, or a batch does not fit into memory.
     """
     import torch
 
     torch.set_num_threads(threads)
     drawers = {name: open_candidate(name, threads) for name in dict.fromkeys(names)}
+    for name, drawer in drawers.items():
+        try:
+            check_batch(drawer.shape, drawer.sampler, drawer.cache_bytes, max(batches))
+        except ValueError as error:
+            raise InputError(f"{name}: {error}") from error
     rows = []
     for batch in batches:
         runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}

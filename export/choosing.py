@@ -14,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from export.errors import UnsoundLogitsError
 from export.noise import Noise
 from export.sampling import Sampler
 
 Logits = NDArray[np.float32]
 NO_CUT = 2**31 - 1  # as top_k and top_p of a graph: more tokens than there are, and more than all probability
+SMALLEST_SHARE = 2.0**-64  # a lower top_p would be 0 in float32; this one keeps the likeliest token alone, too
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,31 @@ def choose(logits: Logits, choice: Choice, *, surely: bool = False) -> Chosen:
         scores = keep_likeliest(scores, choice.top_k)
     if choice.top_p < 1:
         scores = keep_nucleus(scores, choice.top_p)
-    tokens = (scores + choice.noise).argmax(axis=-1) if choice.temperature else scores.argmax(axis=-1)
+    disturbed = scores + choice.noise if choice.temperature else scores
+    tokens = disturbed.argmax(axis=-1)
+    check_sound(picked(disturbed, tokens))
     if not surely:
         nothing = np.empty((*tokens.shape[:1], 0), dtype=np.float32)
         return Chosen(tokens, nothing, nothing)
     return Chosen(tokens, picked(guided, tokens), log_probability(scores, tokens))
+
+
+def check_sound(largest: Logits) -> None:
+    """Refuse logits by the largest of each position, which is NaN where any of them is.
+
+    Raises:
+        UnsoundLogitsError: one is NaN or infinite.
+    """
+    if not np.isfinite(largest).all():
+        raise UnsoundLogitsError(
+            f"the model's logits hold {'NaN' if np.isnan(largest).any() else 'infinity'}, so nothing can be drawn from "
+            f"them; its weights are damaged, or a layer overflows"
+        )
+
+
+def share_of(top_p: float) -> np.float32:
+    """The share of probability that top-p keeps, as float32 can hold it."""
+    return np.float32(max(top_p, SMALLEST_SHARE))
 
 
 def guide(logits: Logits, pictures: int, scale: float) -> Logits:
@@ -104,7 +126,7 @@ def keep_nucleus(logits: Logits, share: float) -> Logits:
     ranked = np.take_along_axis(logits, order, axis=-1)
     weight = np.exp(ranked - ranked[..., :1])
     held = np.cumsum(weight, axis=-1) - weight  # by likelier tokens
-    kept = np.where(held < np.float32(share) * weight.sum(axis=-1, keepdims=True), ranked, np.float32(-np.inf))
+    kept = np.where(held < share_of(share) * weight.sum(axis=-1, keepdims=True), ranked, np.float32(-np.inf))
     result = np.empty_like(logits)
     np.put_along_axis(result, order, kept, axis=-1)
     return result

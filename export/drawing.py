@@ -6,16 +6,16 @@ features of a text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.choosing import Choice, Chosen, choose
 from export.noise import Noise
-from export.sampling import Sampler, halton_order, steps_in_order, steps_surest
+from export.sampling import Sampler, halton_order, short, steps_in_order, steps_surest
 from export.shape import Order, Shape
 
 
@@ -161,6 +161,44 @@ def conditions(shape: Shape, count: int) -> tuple[NDArray[np.int64], NDArray[np.
     return np.zeros(count, dtype=np.int64), noise.astype(np.float32)
 
 
+WAYS: dict[Order, str] = {"causal": "token by token", "masked": "in steps", "next-scale": "scale by scale"}
+
+
+def sampler_of(shape: Shape, sampler: Sampler, **given: Any) -> Sampler:
+    """A model's sampler with the settings that are given and not None.
+
+    Raises:
+        ValueError: one is out of range, or the model would not heed it.
+    """
+    if given.get("steps") is not None and shape.order != "masked":
+        raise ValueError(f"steps {short(given['steps'])}: this model draws {WAYS[shape.order]}; leave it out")
+    return sampler.changed(**given)
+
+
+def classes_of(labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
+    """Classes (N,) from what a caller gives.
+
+    Raises:
+        ValueError: they are not whole numbers, or one is not a class.
+    """
+    found = np.asarray(labels)
+    if found.dtype.kind not in "iu":  # also what no array of integers could hold
+        for each in found.ravel().tolist():
+            if type(each) is not int:
+                raise ValueError(f"label {short(each)} is not a class; labels are whole numbers")
+    wrong = found[(found < 0) | (found > shape.classes)] if found.size else found
+    if len(wrong):
+        raise ValueError(f"label {short(wrong.tolist()[0])} is not a class; the model draws {said_of_classes(shape)}")
+    return found.astype(np.int64)
+
+
+def said_of_classes(shape: Shape) -> str:
+    """The classes that there are."""
+    if not shape.classes:
+        return "without classes, so every label is 0"
+    return f"0 to {shape.classes - 1} ({shape.classes} is no class)"
+
+
 def draw(
     drawer: Drawer,
     labels: NDArray[np.int64],
@@ -182,6 +220,7 @@ def draw(
         or known tokens of another shape.
     """
     check(labels, shape, features, known)
+    features = None if features is None else features.astype(np.float32, copy=False)
     task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
     return DRAW[shape.order](drawer if told is None else Telling(drawer, told), task)
 
@@ -190,17 +229,13 @@ def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32]
     """Refuse what cannot be drawn."""
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels of shape {labels.shape}: need one class for each picture, at least one")
-    if labels.min() < 0 or labels.max() > shape.classes:
-        wrong = labels[(labels < 0) | (labels > shape.classes)][0]
-        raise ValueError(
-            f"label {wrong} is not a class; the model draws 0 to {shape.classes - 1} ({shape.classes} is no class)"
-            if shape.classes
-            else f"label {wrong} is not a class; the model draws without classes, so every label is 0"
-        )
+    classes_of(labels, shape)
     wanted = None if shape.text is None else (len(labels), shape.text.length, shape.text.width)
     found = None if features is None else features.shape
     if found != wanted:
         raise ValueError(f"features of a text {found}: this model takes {wanted or 'none'}")
+    if features is not None and not (features.dtype.kind == "f" and np.isfinite(features).all()):
+        raise ValueError("features of a text: each must be a finite number")
     if known is not None and (
         known.tokens.shape != (len(labels), shape.length) or known.where.shape != (shape.length,)
     ):

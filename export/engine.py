@@ -21,7 +21,19 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.drawing import Drawer, Known, Outside, Runner, check, conditions, draw, score_stepwise
+from export.drawing import (
+    Drawer,
+    Known,
+    Outside,
+    Runner,
+    check,
+    classes_of,
+    conditions,
+    draw,
+    sampler_of,
+    score_stepwise,
+)
+from export.errors import EngineError
 from export.lending import Lending
 from export.loops import (
     NOTHING_TO_CHOOSE,
@@ -35,11 +47,12 @@ from export.loops import (
     filled_up,
     make_loop,
 )
-from export.manifest import EngineError, Manifest
+from export.manifest import Manifest
+from export.noise import check_seed
 from export.processor import ProcessorWarning, exact_products, products_saturate
-from export.sampling import Sampler
+from export.sampling import Sampler, check_whole
 from export.shape import Shape, Shaped
-from export.throughput import draw_in_batches
+from export.throughput import check_pictures, draw_in_batches
 
 if TYPE_CHECKING:
     from export.tensorrt import Plan
@@ -55,6 +68,7 @@ FOR_VNNI = (
     "keep its pictures right; make it with  cpu: any  to be fast here"
 )
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
+MOST_THREADS = 1024
 SHOWN = 200  # characters of what ONNX Runtime says
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
@@ -94,7 +108,9 @@ class Engine(Shaped):
 
         Raises:
             EngineError: a file is missing, damaged, or not something ONNX Runtime can run; the file is named.
+            ValueError: there cannot be so many threads.
         """
+        check_whole("threads", threads, 0, MOST_THREADS)
         folder = Path(path)
         manifest = Manifest.load(folder)
         if manifest.cpu == "vnni" and products_saturate():
@@ -208,11 +224,11 @@ class Engine(Shaped):
         Raises:
             ValueError: a label is not a class, or a setting is out of range.
         """
-        sampler = self.sampler.changed(
-            cfg_scale=cfg_scale, top_k=top_k, temperature=temperature, top_p=top_p, steps=steps
-        )
-        classes = np.asarray(labels, dtype=np.int64)
+        given = {"cfg_scale": cfg_scale, "top_k": top_k, "temperature": temperature, "top_p": top_p, "steps": steps}
+        sampler = sampler_of(self.shape, self.sampler, **given)
+        classes = classes_of(labels, self.shape)
         check(classes, self.shape, features, None)
+        check_pictures(self.picture, len(classes))
         drawn = draw_in_batches(self, classes, seed, sampler, features, batch=batch, report=report)
         return np.concatenate(list(drawn))
 
@@ -255,9 +271,13 @@ class Engine(Shaped):
 
         Raises:
             EngineError: the folder has no such file.
+            ValueError: what cannot be drawn, as `generate` says.
         """
+        classes = classes_of(labels, self.shape)
+        check(classes, self.shape, features, None)
+        check_seed(seed)
         whole = self._opened("generate", "has no single file; make it with  engine: {single_file: true}")
-        feeds: dict[str, Any] = {"labels": np.asarray(labels, dtype=np.int64), "seed": np.array(seed)}
+        feeds: dict[str, Any] = {"labels": classes, "seed": np.array(seed, dtype=np.uint64).view(np.int64)}
         if features is not None:
             feeds["features"] = features
         with self._running("generate"):

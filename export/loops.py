@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.choosing import NO_CUT, Choice, Chosen
+from export.choosing import NO_CUT, Choice, Chosen, check_sound, share_of
 from export.drawing import Runner, opening
 from export.manifest import Manifest
 
@@ -62,7 +62,7 @@ def choice_feeds(choice: Choice) -> dict[str, NDArray[Any]]:
         "guidance": np.array(choice.guidance, dtype=np.float32),
         "temperature": np.array(choice.temperature or 1.0, dtype=np.float32),
         "top_k": np.array([choice.top_k or NO_CUT], dtype=np.int64),
-        "top_p": np.array(choice.top_p if choice.top_p < 1 else NO_CUT, dtype=np.float32),
+        "top_p": np.array(share_of(choice.top_p) if choice.top_p < 1 else NO_CUT, dtype=np.float32),
     }
 
 
@@ -425,13 +425,16 @@ class Inside:
         """The first tokens, where the model is not masked."""
         if choice is not None:
             self.loop.take(choice)
-        self.loop.begin(labels, features, prompt)
-        return None if choice is None else self.loop.chosen()
+        logits = self.loop.begin(labels, features, prompt)
+        if choice is None or logits is None:
+            return None
+        check_sound(logits.max(axis=-1))
+        return self.loop.chosen()
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """What is chosen next; of a masked model at these positions (n,)."""
         self.loop.take(choice)
-        self.loop.step(tokens, positions)
+        check_sound(self.loop.step(tokens, positions).max(axis=-1))
         return self.loop.chosen()
 
 

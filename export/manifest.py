@@ -11,8 +11,25 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from export.errors import EngineError
 from export.sampling import Sampler
 from export.shape import Shape, TextShape
+
+__all__ = [
+    "BEGIN",
+    "DECODE",
+    "FILE",
+    "GENERATE",
+    "IMAGE_DECODER",
+    "IMAGE_ENCODER",
+    "PLAN",
+    "SCALES",
+    "Cache",
+    "EngineError",
+    "Manifest",
+    "Target",
+    "file_hash",
+]
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -27,10 +44,6 @@ PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
 Target = Literal["onnxruntime", "standard", "tensorrt"]
 Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
 Cache = Literal["growing", "shared", "static", "none"]
-
-
-class EngineError(Exception):
-    """An engine folder that cannot be used; the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)

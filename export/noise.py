@@ -15,11 +15,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from export.sampling import short
+
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: the increment of SplitMix64
 FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 SHIFTS = (30, 27, 31)
 BITS = 23  # of a number; with a half added it is an exact float32, and neither 0 nor 1
 AT_ONCE = 2**16  # numbers hashed together: they stay in the cache
+
+SEEDS = 2**64  # a seed is one word of the hash, so there are no more
 
 Use = Literal["token", "place"]
 USES: dict[Use, int] = {"token": 0, "place": 1}
@@ -27,11 +31,18 @@ USES: dict[Use, int] = {"token": 0, "place": 1}
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of `count` pictures from the one with index `first` on."""
+    """The noise of `count` pictures from the one with index `first` on.
+
+    Raises:
+        ValueError: the seed is not one of the 2^64.
+    """
 
     seed: int
     count: int
     first: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def gumbel(self, step: int, shape: tuple[int, ...], use: Use = "token") -> NDArray[np.float32]:
         """Gumbel noise (B, *shape) of a step, to choose tokens or places."""
@@ -56,9 +67,19 @@ class Noise:
 
     def keys(self, step: int, use: Use) -> NDArray[np.uint64]:
         """What the numbers of each picture (B,) at a step begin with."""
-        seeded = mixed(np.array([self.seed % 2**64], dtype=np.uint64) + np.uint64(GOLDEN))
+        seeded = mixed(np.array([self.seed], dtype=np.uint64) + np.uint64(GOLDEN))
         pictures = mixed(seeded + steps_of(self.first, self.count))
         return mixed(pictures + steps_of(len(USES) * step + USES[use], 1))
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed; a larger number would draw the pictures of a smaller one.
+
+    Raises:
+        ValueError: it is not one of the 2^64.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < SEEDS:
+        raise ValueError(f"seed {short(seed)}: must be a whole number from 0 to {SEEDS - 1}")
 
 
 def steps_of(start: int, count: int) -> NDArray[np.uint64]:

@@ -8,14 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 HALTON_POINTS = 10_000
+HIGHEST = 1e6  # of scales, temperatures and powers: beyond it float32 keeps nothing of the logits but their overflow
+COLDEST = 1e-20  # lower temperatures are 0: float32 cannot divide logits by them, and noise has long lost its say
+MOST_TOKENS = 2**31 - 1  # that top-k keeps
+MOST_STEPS = 2**16
+SHOWN = 60  # characters of a value in a message
 
 Schedule = Literal["cosine", "arccos", "linear", "square"]
+Guidance = Literal["constant", "linear", "ramp", "power-cosine"]
+Reveal = Literal["halton", "confidence", "logit"]
+ChoiceFall = Literal["after", "before"]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "guidance": get_args(Guidance),
+    "schedule": get_args(Schedule),
+    "reveal": get_args(Reveal),
+    "choice_fall": get_args(ChoiceFall),
+}
 
 
 @dataclass(frozen=True)
@@ -23,9 +37,9 @@ class Sampler:
     """How tokens are drawn from logits.
 
     `cfg_scale` 1 is no guidance; it is held constant, or grows from 1 to its value over the steps: linearly (with
-    ``ramp`` it would reach it one step later), or as (1 - cos(pi x^guidance_power)) / 2. `temperature` 0 takes the
-    likeliest token; `end_temperature` is that of the last step, the inverse in between linear. `top_k` 0 and `top_p` 1
-    keep all tokens.
+    ``ramp`` it would reach it one step later), or as (1 - cos(pi x^guidance_power)) / 2. `temperature` 0, or
+    below `COLDEST`, takes the likeliest token; `end_temperature` is that of the last step, the inverse in between
+    linear. `top_k` 0 and `top_p` 1 keep all tokens.
 
     Masked models take `steps`; `schedule` says what share is still masked after each. `reveal` chooses which positions
     are: ``halton`` spreads them over the picture by a fixed sequence, ``confidence`` keeps those drawn with the highest
@@ -38,25 +52,28 @@ class Sampler:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    guidance: Literal["constant", "linear", "ramp", "power-cosine"] = "constant"
+    guidance: Guidance = "constant"
     guidance_power: float = 1.0
     end_temperature: float | None = None
     steps: int = 12
     schedule: Schedule = "cosine"
-    reveal: Literal["halton", "confidence", "logit"] = "confidence"
+    reveal: Reveal = "confidence"
     choice_temperature: float = 1.0
-    choice_fall: Literal["after", "before"] = "after"
+    choice_fall: ChoiceFall = "after"
 
     def __post_init__(self) -> None:
-        for name in ("cfg_scale", "temperature", "top_k", "guidance_power", "choice_temperature"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least 0")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p {self.top_p}: must be above 0 and at most 1")
-        if self.steps < 1:
-            raise ValueError(f"steps {self.steps}: must be at least 1")
-        if self.end_temperature is not None and not (self.end_temperature > 0 and self.temperature > 0):
-            raise ValueError(f"temperature {self.temperature} to {self.end_temperature}: both must be above 0")
+        for name in ("cfg_scale", "temperature", "guidance_power", "choice_temperature"):
+            check_number(name, getattr(self, name), 0, HIGHEST)
+        check_number("top_p", self.top_p, 0, 1, above=True)
+        check_whole("top_k", self.top_k, 0, MOST_TOKENS)
+        check_whole("steps", self.steps, 1, MOST_STEPS)
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {short(getattr(self, name))}: must be one of {', '.join(known)}")
+        if self.end_temperature is not None:
+            check_number("end_temperature", self.end_temperature, 0, HIGHEST)
+            if not (self.end_temperature >= COLDEST and self.temperature >= COLDEST):
+                raise ValueError(f"temperature {self.temperature} to {self.end_temperature}: both must be above 0")
 
     def changed(self, **given: Any) -> Sampler:
         """The same sampler with what is given and not None.
@@ -91,14 +108,48 @@ class Sampler:
     def temperature_at(self, step: int, steps: int) -> float:
         """The temperature of a step (from 0) of so many."""
         if self.end_temperature is None:
-            return self.temperature
+            return warm(self.temperature)
         done = step / max(steps - 1, 1)
         return 1 / ((1 - done) / self.temperature + done / self.end_temperature)
 
     def choice_at(self, step: int, steps: int) -> float:
         """The temperature of the choice of positions at a step (from 0) of so many."""
         fallen = (step + 1) / steps if self.choice_fall == "after" else step / max(steps - 1, 1)
-        return self.choice_temperature * (1 - fallen)
+        return warm(self.choice_temperature * (1 - fallen))
+
+
+def warm(temperature: float) -> float:
+    """A temperature, or 0 where float32 cannot divide by it."""
+    return temperature if temperature >= COLDEST else 0.0
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
+    """Refuse what is no number from `low`, or above it, to `high`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or value != value:
+        raise ValueError(f"{name} {short(value)}: must be a number")
+    if above and not low < value <= high:
+        raise ValueError(f"{name} {short(value)}: must be above {low:g} and at most {high:g}")
+    if not low <= value <= high:
+        raise ValueError(
+            f"{name} {short(value)}: must be " + (f"at least {low:g}" if value < low else f"at most {high:g}")
+        )
+
+
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is no whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name} {short(value)}: must be a whole number")
+    if not low <= value <= high:
+        raise ValueError(f"{name} {short(value)}: must be " + (f"at least {low}" if value < low else f"at most {high}"))
+
+
+def short(value: object) -> str:
+    """A value as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def masked_share(schedule: Schedule, done: float) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.builder import Builder
-from export.choosing import NO_CUT
+from export.choosing import NO_CUT, share_of
 from export.noise_graph import GraphNoise
 from export.onnx_model import IR_VERSION, OnnxModel
 from export.sampling_graph import with_sampling
@@ -102,12 +102,12 @@ def choices(writing: Writing, pictures: ir.Value) -> dict[str, ir.Value]:
     counts = inner.add("Unsqueeze", [count, writing.constant("front", [0])], "positions_counts")
     size = inner.add("Concat", [pictures, counts, writing.constant("each", [outputs])], "noise_shape", axis=0)
     shaped = inner.add("Reshape", [made, size], "noise")
-    likeliest = sampler.temperature == 0 and sampler.reveal != "logit"  # cuts nothing
+    likeliest = not sampler.temperature_at(0, 1) and sampler.reveal != "logit"  # cuts nothing
     cuts = {}
     if sampler.top_k:
         cuts["top_k"] = writing.constant("top_k", [NO_CUT if likeliest else sampler.top_k])
     if sampler.top_p < 1:
-        limit = np.array(NO_CUT if likeliest else sampler.top_p, dtype=np.float32)
+        limit = np.array(NO_CUT if likeliest else share_of(sampler.top_p), dtype=np.float32)
         cuts["top_p"] = writing.outer.initializer("top_p", limit)
     return {
         "noise": inner.add("Mul", [shaped, writing.now("noisy", steps.noisy)], "noise_or_none"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.drawing import Known
-from export.sampling import Sampler
+from export.sampling import Sampler, short
 from export.shape import Order, Shape
 
 MEMINFO = Path("/proc/meminfo")
@@ -24,6 +25,9 @@ UNKNOWN_FREE = 2**30  # assumed where the system does not tell, 1 GB
 # the time. A causal step reads all weights for one position of each picture, the others for many.
 MOST: dict[Order, int] = {"causal": 32, "masked": 4, "next-scale": 4}
 COPIES = 3  # of a step's logits: logits, noise, and what becomes of them
+HELD = 3  # copies of a finished picture: of its batch, among all, and in the image that is written
+LABEL_BYTES = 8
+MANY = 10**24  # bytes that nobody has; a float need not hold more
 
 
 class Drawing(Protocol):
@@ -54,10 +58,48 @@ class Drawing(Protocol):
 
 def batch_size(shape: Shape, sampler: Sampler, cache_bytes: int) -> int:
     """Pictures drawn at once: as many as half of the free memory holds, and not more than can share anything."""
+    one = drawing_bytes(shape, sampler, cache_bytes)
+    return max(1, min(MOST[shape.order], int(SHARE * free_bytes()) // one))
+
+
+def drawing_bytes(shape: Shape, sampler: Sampler, cache_bytes: int) -> int:
+    """What a picture takes while it is drawn, beside the weights."""
     positions = 1 if shape.order == "causal" else shape.length
     row = cache_bytes + 4 * COPIES * positions * shape.predicted
-    rows = 2 if sampler.guided else 1
-    return max(1, min(MOST[shape.order], int(SHARE * free_bytes()) // (rows * row)))
+    return row * (2 if sampler.guided else 1)
+
+
+def check_batch(shape: Shape, sampler: Sampler, cache_bytes: int, batch: int) -> None:
+    """Refuse to draw more pictures at once than the free memory holds.
+
+    Raises:
+        ValueError: so many do not fit.
+    """
+    one, free = drawing_bytes(shape, sampler, cache_bytes), free_bytes()
+    if batch * one > free:
+        raise ValueError(
+            f"batch {short(batch)}: so many pictures at once take about {gigabytes(batch * one)} of memory, and "
+            f"{gigabytes(free)} are free; at most {max(1, free // one)} fit"
+        )
+
+
+def check_pictures(picture: tuple[int, int, int], count: int) -> None:
+    """Refuse to hold more finished pictures (H, W, C) than the free memory does.
+
+    Raises:
+        ValueError: so many do not fit.
+    """
+    one, free = HELD * prod(picture) + LABEL_BYTES, free_bytes()
+    if count * one > free:
+        raise ValueError(
+            f"{short(count)} pictures take about {gigabytes(count * one)} of memory, and {gigabytes(free)} are free; "
+            f"draw at most {free // one} in one call"
+        )
+
+
+def gigabytes(count: int) -> str:
+    """Bytes for a person."""
+    return f"{count / 1e9:.3g} GB" if count < MANY else "more than 1e+15 GB"
 
 
 def free_bytes() -> int:
@@ -90,8 +132,10 @@ def draw_in_batches(
     how many are done.
 
     Raises:
-        ValueError: what cannot be drawn, as `export.drawing.draw` says.
+        ValueError: what cannot be drawn, as `export.drawing.draw` says, or a batch that does not fit into memory.
     """
+    if batch:
+        check_batch(drawing.shape, sampler, drawing.cache_bytes, min(batch, len(labels)))
     size = batch or batch_size(drawing.shape, sampler, drawing.cache_bytes)
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
     from export.shape import Shape
 
 COMPARED = "comparison.html"
+LAST_SEED = 2**64 - 1  # of pictures
+
+
+class Share(click.FloatRange):
+    """A share in a closed range; click lets NaN pass every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 @click.command()
@@ -25,8 +38,8 @@ COMPARED = "comparison.html"
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The TokenSet to write (.npz).")
 @click.option("--model", "model_name", default="digits", show_default=True, help="A shipped model or a checkpoint.")
-@click.option("--validation", type=click.FloatRange(0, 0.9), default=0.05, show_default=True, help="Share set apart.")
-@click.option("--held-out", type=click.FloatRange(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
+@click.option("--validation", type=Share(0, 0.9), default=0.05, show_default=True, help="Share set apart.")
+@click.option("--held-out", type=Share(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split.")
 def tokens(images: Path, output: Path, model_name: str, validation: float, held_out: float, seed: int) -> None:
     """Turn a folder of pictures into a TokenSet with the model's tokenizer.
@@ -56,8 +69,8 @@ def tokens(images: Path, output: Path, model_name: str, validation: float, held_
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
 @click.option("--image", type=click.Path(path_type=Path), help="A picture to start from; give --mask or --keep too.")
 @click.option("--mask", type=click.Path(path_type=Path), help="What is white in it is drawn anew (inpainting).")
-@click.option("--keep", type=click.FloatRange(0, 1), help="Share of its tokens that stay, in the order of drawing.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the pictures.")
+@click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
+@click.option("--seed", type=click.IntRange(0, LAST_SEED), default=0, help="Seed of the pictures.  [default: 0]")
 @click.option("--steps", type=click.IntRange(1), help="Steps of a masked model.  [default: the engine's]")
 @click.option("--cfg-scale", type=click.FloatRange(0), help="Guidance; 1 is none.  [default: the engine's]")
 @click.option("--temperature", type=click.FloatRange(0), help="0 always takes the likeliest.  [default: the engine's]")
@@ -81,17 +94,22 @@ def generate(
     from compress.editing import known_tokens
     from compress.measure.images import save_grid
     from compress.settings import InputError
-    from export.throughput import draw_in_batches
+    from export.drawing import check, sampler_of
+    from export.throughput import check_pictures, draw_in_batches
 
     drawer = open_candidate(str(engine), threads)
+    try:
+        given = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p, "steps": steps}
+        sampler = sampler_of(drawer.shape, drawer.sampler, **given)
+        check_pictures(drawer.picture, count or 1)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     classes, texts = wanted(drawer.shape, labels, count, features)
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")
     known = known_tokens(drawer, image, mask, keep, len(classes)) if image else None
     try:
-        sampler = drawer.sampler.changed(
-            cfg_scale=cfg_scale, temperature=temperature, top_k=top_k, top_p=top_p, steps=steps
-        )
+        check(classes, drawer.shape, texts, known)
         with Terminal().work(f"draw with {engine}") as progress:
             report = lambda done, total: progress(done, total, {})  # noqa: E731
             drawn = draw_in_batches(drawer, classes, seed, sampler, texts, known, batch or 0, report)
@@ -113,6 +131,7 @@ def wanted(
     import numpy as np
 
     from compress.settings import InputError
+    from export.drawing import classes_of
 
     if shape.text is not None:
         if features is None or labels is not None:
@@ -130,7 +149,10 @@ def wanted(
         return np.zeros(count or 1, dtype=np.int64), None
     if labels is None or count is not None:
         raise InputError(f"--labels: needed, one of 0 to {shape.classes - 1} for each picture, separated by commas")
-    return np.array(whole_numbers(labels, "--labels", "3,1,4"), dtype=np.int64), None
+    try:
+        return classes_of(whole_numbers(labels, "--labels", "3,1,4"), shape), None
+    except ValueError as error:
+        raise InputError(f"--labels: {error}") from error
 
 
 def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
@@ -292,10 +314,17 @@ def profile(engine: Path, batch: int, threads: int, as_json: bool) -> None:
     """Show where an engine's time goes, by kind of layer, beside what this machine could do at most."""
     from compress.candidate import open_engine
     from compress.measure.profile import profile as measured
+    from compress.settings import InputError
     from export import roofline
+    from export.throughput import check_batch
 
+    opened = open_engine(engine, threads)
+    try:
+        check_batch(opened.shape, opened.sampler, opened.cache_bytes, batch)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
     limits = roofline.measure(threads)
-    rows = measured(open_engine(engine, threads), batch, limits)
+    rows = measured(opened, batch, limits)
     if as_json:
         print_json({"roofline": limits, "rows": rows})
         return

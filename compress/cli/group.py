@@ -121,7 +121,7 @@ def mendable(error: BaseException) -> str | None:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}"
     from compress.store import is_full
-    from export.manifest import EngineError
+    from export.errors import EngineError
 
     if isinstance(error, EngineError):
         return str(error)

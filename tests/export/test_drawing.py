@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.choosing import log_probability
-from export.drawing import Known, Outside, draw, score_stepwise
+from export.drawing import Known, Outside, classes_of, draw, sampler_of, score_stepwise
 from export.sampling import Sampler, halton_order
 from export.shape import Shape, TextShape
 
@@ -199,6 +199,48 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"known tokens .*: need \(3, 8\)"):
             drawn_by(Noted(CAUSAL), LABELS, CAUSAL, Sampler(), 0, known=known)
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        ([3], "label 3 is not a class; the model draws 0 to 1 (2 is no class)"),
+        ([0, -1], "label -1 is not a class; the model draws 0 to 1 (2 is no class)"),
+        ([10**20], "label 100000000000000000000 is not a class; the model draws 0 to 1 (2 is no class)"),
+        ([2**63], "label 9223372036854775808 is not a class; the model draws 0 to 1 (2 is no class)"),
+        ([10**5000], "label a number of thousands of digits is not a class; the model draws 0 to 1 (2 is no class)"),
+        ([1.5], "label 1.5 is not a class; labels are whole numbers"),
+        ([np.nan], "label nan is not a class; labels are whole numbers"),
+        ([True], "label True is not a class; labels are whole numbers"),
+        (["1"], "label '1' is not a class; labels are whole numbers"),
+        ([None], "label None is not a class; labels are whole numbers"),
+    ],
+)
+def test_what_is_no_class_is_refused(labels, text) -> None:
+    with pytest.raises(ValueError, match="is not a class") as error:
+        classes_of(labels, CAUSAL)
+    assert str(error.value) == text
+
+
+def test_classes_are_whole_numbers_of_any_kind() -> None:
+    for labels in ([0, 2], (0, 2), np.array([0, 2], dtype=np.uint8), np.array([0, 2], dtype=object)):
+        found = classes_of(labels, CAUSAL)
+        assert (found.tolist(), found.dtype) == ([0, 2], np.int64)
+
+
+@pytest.mark.parametrize(("shape", "way"), [(CAUSAL, "token by token"), (SCALES, "scale by scale")])
+def test_steps_of_what_is_not_drawn_in_steps_are_refused(shape, way) -> None:
+    with pytest.raises(ValueError, match=f"steps 5: this model draws {way}; leave it out"):
+        sampler_of(shape, Sampler(), steps=5)
+    assert sampler_of(shape, Sampler(), steps=None, top_k=3) == Sampler(top_k=3)
+    assert sampler_of(MASKED, Sampler(), steps=5) == Sampler(steps=5)
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    shape = Shape("causal", 7, 1, (2, 4), text=TextShape(3, 2))
+    for wrong in (np.full((1, 3, 2), np.nan), np.full((1, 3, 2), np.inf), np.zeros((1, 3, 2), dtype=np.int64)):
+        with pytest.raises(ValueError, match="features of a text: each must be a finite number"):
+            drawn_by(Noted(shape), np.zeros(1, dtype=np.int64), shape, Sampler(), 0, wrong)
 
 
 def test_log_probabilities_are_the_logarithm_of_softmax() -> None:

@@ -98,6 +98,12 @@ def test_labels_and_settings_that_cannot_be_are_refused(engine) -> None:
         engine("growing").generate([])
     with pytest.raises(ValueError, match="top_p 0: must be above 0"):
         engine("growing").generate([1], top_p=0)
+    with pytest.raises(ValueError, match=r"seed 18446744073709551616: must be a whole number from 0 to"):
+        engine("growing").generate([1], seed=2**64)
+    with pytest.raises(ValueError, match="steps 3: this model draws token by token; leave it out"):
+        engine("growing").generate([1], steps=3)
+    with pytest.raises(ValueError, match="threads 1025: must be at most 1024"):
+        Engine.load(engine("growing").folder, threads=1025)
 
 
 def test_profiling_times_every_operator_of_every_step(engine) -> None:

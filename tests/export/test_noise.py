@@ -58,3 +58,26 @@ def test_another_seed_step_use_or_picture_has_another_noise(other) -> None:
     a, b = Noise(0, 1).gumbel(0, (10_000,)), Noise(seed, 1, first).gumbel(step, (10_000,), use)
     assert abs(np.corrcoef(a[0], b[0])[0, 1]) < 0.03
     assert (Noise(0, 2).gumbel(0, (9,))[1] == Noise(0, 1, 1).gumbel(0, (9,))[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("seed", "shown"),
+    [
+        (-1, "-1"),
+        (2**64, "18446744073709551616"),
+        (1.0, "1.0"),
+        (True, "True"),
+        ("1", "'1'"),
+        pytest.param(10**5000, "a number of thousands of digits", id="long"),
+    ],
+)
+def test_what_is_no_seed_is_refused(seed, shown) -> None:
+    with pytest.raises(ValueError, match="must be a whole number from 0") as error:
+        Noise(seed, 1)
+    assert str(error.value) == f"seed {shown}: must be a whole number from 0 to 18446744073709551615"
+
+
+def test_the_last_seed_is_another_one_than_the_first() -> None:
+    first, last = Noise(0, 1).gumbel(0, (9,)), Noise(2**64 - 1, 1).gumbel(0, (9,))
+    assert (first != last).all()
+    assert (Noise(np.uint64(2**64 - 1), 1).gumbel(0, (9,)) == last).all()

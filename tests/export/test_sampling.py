@@ -8,6 +8,7 @@ from scipy import stats
 
 from export.choosing import Choice, choose, guide, keep_likeliest, keep_nucleus
 from export.drawing import Outside, draw
+from export.errors import UnsoundLogitsError
 from export.noise import Noise
 from export.sampling import Sampler, halton_order, masked_share
 from export.shape import Shape
@@ -77,6 +78,23 @@ def test_a_sampler_keeps_what_is_not_changed() -> None:
         ({"steps": 0}, "steps 0: must be at least 1"),
         ({"end_temperature": 0.0}, "temperature 1.0 to 0.0: both must be above 0"),
         ({"end_temperature": 1.0, "temperature": 0.0}, "temperature 0.0 to 1.0: both must be above 0"),
+        ({"end_temperature": 1e-30}, "temperature 1.0 to 1e-30: both must be above 0"),
+        ({"end_temperature": np.nan}, "end_temperature nan: must be a number"),
+        *(
+            ({name: value}, f"{name} {value}: must be {wanted}")
+            for name in ("cfg_scale", "temperature", "guidance_power", "choice_temperature")
+            for value, wanted in ((np.nan, "a number"), (np.inf, "at most 1e+06"), (-np.inf, "at least 0"))
+        ),
+        ({"cfg_scale": 10**400}, f"cfg_scale {10**59}...: must be at most 1e+06"),
+        ({"temperature": "1"}, "temperature '1': must be a number"),
+        ({"temperature": True}, "temperature True: must be a number"),
+        ({"top_p": np.nan}, "top_p nan: must be a number"),
+        ({"top_p": np.inf}, "top_p inf: must be above 0 and at most 1"),
+        ({"top_k": 2.0}, "top_k 2.0: must be a whole number"),
+        ({"top_k": 2**31}, "top_k 2147483648: must be at most 2147483647"),
+        ({"steps": 2**16 + 1}, "steps 65537: must be at most 65536"),
+        ({"steps": 10**5000}, "steps a number of thousands of digits: must be at most 65536"),
+        ({"reveal": "x" * 99}, f"reveal '{'x' * 59}...: must be one of halton, confidence, logit"),
     ],
 )
 def test_a_sampler_out_of_range_is_refused_with_its_value(wrong, text) -> None:
@@ -84,6 +102,47 @@ def test_a_sampler_out_of_range_is_refused_with_its_value(wrong, text) -> None:
         with pytest.raises(ValueError, match="must be") as error:
             make(**wrong)
         assert str(error.value) == text
+
+
+@pytest.mark.parametrize("cold", [1e-300, 5e-324, 1e-46, 9e-21])
+def test_a_temperature_that_float32_cannot_divide_by_takes_the_likeliest(cold) -> None:
+    logits = np.array([[1, 3, 3, 0], [-200, -100, 2000, 1999]], dtype=np.float32)
+    assert Sampler(temperature=cold).temperature_at(2, 5) == 0
+    assert Sampler(choice_temperature=cold).choice_at(0, 2) == 0
+    for seed in range(5):
+        assert chosen(logits, Sampler(temperature=cold, top_k=3, top_p=0.5), seed).tolist() == [1, 2]
+
+
+def test_the_lowest_temperature_that_counts_divides_large_logits_without_overflow() -> None:
+    logits = np.array([[1e6, -1e6, 1.5e6, 0]], dtype=np.float32)
+    for sampler in (Sampler(temperature=1e-20), Sampler(temperature=1e-20, top_k=2), Sampler(temperature=1e6)):
+        choice = Choice.at(sampler, Noise(0, 1), 0, 1, (1, 4))
+        found = choose(logits[:, None], choice, surely=True)
+        assert np.isfinite(found.log_probability).all()
+    assert chosen(logits, Sampler(temperature=1e-20, top_p=0.9)).tolist() == [2]
+
+
+@pytest.mark.parametrize("share", [1e-46, 5e-324, 1e-30])
+def test_a_top_p_that_is_nothing_in_float32_keeps_the_likeliest_alone(share) -> None:
+    logits = np.array([[0.0, 2.0, 2.0, 1.0]], dtype=np.float32)
+    assert keep_nucleus(logits, share).tolist() == [[NOTHING, 2.0, NOTHING, NOTHING]]
+    assert [chosen(logits, Sampler(top_p=share), seed).item() for seed in range(5)] == [1] * 5
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(np.nan, "NaN"), (np.inf, "infinity")])
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(temperature=0), Sampler(top_k=2), Sampler(top_p=0.5)])
+def test_logits_that_nothing_can_be_drawn_from_are_an_error_and_no_token(wrong, said, sampler) -> None:
+    logits = np.array([[1, 2, 3, 4], [1, 2, wrong, 4]], dtype=np.float32)
+    with np.errstate(invalid="ignore"), pytest.raises(UnsoundLogitsError, match="the model's logits hold") as error:
+        chosen(logits, sampler)
+    assert said in str(error.value) or sampler.top_p < 1  # a sum of infinite weights is NaN
+    assert "its weights are damaged, or a layer overflows" in str(error.value)
+
+
+def test_tokens_that_a_model_rules_out_are_no_error() -> None:
+    logits = np.array([[NOTHING, 2.0, NOTHING, 1.0]], dtype=np.float32)
+    for sampler in (Sampler(temperature=0), Sampler(top_k=2, top_p=0.9)):
+        assert chosen(logits, sampler).item() in (1, 3)
 
 
 def test_only_a_scale_of_one_is_no_guidance() -> None:

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from export.choosing import Choice, choose
+from export.errors import UnsoundLogitsError
 from export.loops import Inside, choice_feeds
 from export.noise import Noise
 from export.sampling import Sampler
@@ -27,6 +28,14 @@ SAMPLERS = [
     Sampler(cfg_scale=2.0, top_k=20, top_p=0.8, temperature=1.5),
     Sampler(cfg_scale=2.0, temperature=0.0, top_k=3, top_p=0.5),
     Sampler(cfg_scale=2.0, top_k=1),
+]
+# What float32 cannot hold, and the last it can.
+EXTREME = [
+    Sampler(top_p=1e-46),
+    Sampler(temperature=1e-300, top_k=9, top_p=0.5),
+    Sampler(cfg_scale=2.0, temperature=1e-20, top_k=9),
+    Sampler(cfg_scale=1e6, temperature=1e6, top_p=0.9),
+    Sampler(top_k=2**31 - 1, choice_temperature=1e-46),
 ]
 
 
@@ -54,7 +63,7 @@ def logits_of(rows: int, positions: int) -> np.ndarray:
     return (3 * np.random.default_rng(1).normal(size=(rows, positions, OUTPUTS))).astype(np.float32)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", [*SAMPLERS, *EXTREME], ids=str)
 @pytest.mark.parametrize("order", ["causal", "next-scale", "masked"])
 def test_tokens_and_how_sure_they_are_equal_those_of_numpy(order, sampler) -> None:
     for reveal in ("confidence", "logit"):
@@ -76,7 +85,7 @@ def test_tokens_and_how_sure_they_are_equal_those_of_numpy(order, sampler) -> No
             assert found["drawn"].max() < drawn_from
             if order == "masked":
                 sureness = wanted.logit if reveal == "logit" else wanted.log_probability
-                np.testing.assert_allclose(found["sureness"], sureness, atol=1e-5)
+                np.testing.assert_allclose(found["sureness"], sureness, atol=1e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +105,7 @@ def test_engines_draw_the_same_tokens_inside_and_outside(kind, sampler, exported
     for seed in range(3):
         wanted = outside.draw_tokens(labels, seed, features=asked.features)
         np.testing.assert_array_equal(inside.draw_tokens(labels, seed, features=asked.features), wanted)
-    assert isinstance(inside._drawer(3, sampler), Inside)
+    assert isinstance(inside._drawer(inside._loop(3), sampler), Inside)
     for score in ("score", "score_stepwise"):
         given, made = (getattr(each, score)(asked.inputs, asked.features) for each in (outside, inside))
         np.testing.assert_allclose(made, given, atol=1e-6)
@@ -111,7 +120,7 @@ def test_a_sampler_may_be_changed_after_it_was_put_into_the_graph(own, exported,
     for sampler in SAMPLERS:
         wanted = outside.draw_tokens(labels, 1, sampler)
         np.testing.assert_array_equal(inside.draw_tokens(labels, 1, sampler), wanted)
-    assert isinstance(inside._drawer(4, Sampler()), Inside), "what cuts nothing is served by every graph"
+    assert isinstance(inside._drawer(inside._loop(4), Sampler()), Inside), "what cuts nothing is served by every graph"
 
 
 @pytest.mark.parametrize("sharp", [0.0, 0.1, 30.0], ids=["none", "some", "all at once"])
@@ -124,6 +133,22 @@ def test_the_likeliest_tokens_are_found_whether_the_first_tries_are_among_them_o
         choice = Choice.at(sampler, Noise(seed, 4), 0, 20, (1, OUTPUTS))
         drawn = graph.run(["drawn"], {"fed": logits, **fed(graph, choice)})[0]
         np.testing.assert_array_equal(drawn, choose(logits, choice).tokens)
+
+
+@pytest.mark.parametrize("kind", ["grouped", "masked", "next-scale"])
+@pytest.mark.parametrize("where", ["outside", "inside"])
+def test_logits_that_hold_nan_are_an_error_and_no_picture(kind, where, exported, engine_of) -> None:
+    model = exported(kind)
+    weights = [each for each in model.decode.graph.initializers.values() if each.shape.rank() == 2]
+    damaged = weights[-1].const_value.numpy().copy()
+    damaged[:, 3] = np.nan
+    weights[-1].const_value = ir.Tensor(damaged, name=weights[-1].name)
+    engine = engine_of(with_sampling(model) if where == "inside" else model)
+    for sampler in (Sampler(steps=2), Sampler(cfg_scale=2.0, temperature=0.0, steps=2)):
+        with pytest.raises(
+            UnsoundLogitsError, match=r"^the model's logits hold NaN, so nothing can be drawn from them;"
+        ):
+            engine.draw_tokens(np.arange(2), 0, sampler)
 
 
 def test_another_way_of_revealing_is_chosen_outside(exported, engine_of) -> None:

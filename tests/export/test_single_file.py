@@ -32,6 +32,8 @@ SAMPLER = Sampler(top_k=9, temperature=0.9, steps=5)
         *((kind, {"cfg_scale": 2.0, "guidance": "linear"}) for kind in KINDS),
         ("rotary", {"temperature": 0.0, "top_p": 0.5}),
         ("rotary", {"end_temperature": 0.3, "top_p": 0.8}),
+        ("rotary", {"temperature": 1e-300, "top_p": 1e-46}),
+        ("rotary", {"top_p": 1e-46}),
         ("masked", {"reveal": "halton", "cfg_scale": 2.0}),
         ("masked", {"reveal": "logit", "cfg_scale": 2.0}),
         ("masked", {"reveal": "halton", "steps": 40}),
@@ -49,7 +51,7 @@ def test_one_file_draws_the_tokens_and_pictures_of_the_engine(kind, changes, exp
         generate.clone()  # every value has its maker or is a constant of the graph
         files = {**each.manifest.files, "generate": GENERATE}
         engine = engine_of(replace(each, generate=generate, manifest=replace(each.manifest, files=files)))
-        for seed in (0, 12345678901):
+        for seed in (0, 12345678901, 2**64 - 1):
             tokens, images = engine.draw_in_one(labels, seed, asked.features)
             wanted = engine.draw_tokens(labels, seed, features=asked.features)
             np.testing.assert_array_equal(tokens, wanted)
@@ -73,6 +75,10 @@ def test_an_engine_without_the_file_says_how_to_make_it(exported, engine_of) -> 
     engine = engine_of(exported("rotary"))
     with pytest.raises(EngineError, match=r"has no single file; make it with  engine: \{single_file: true\}"):
         engine.draw_in_one(np.zeros(1, dtype=np.int64))
+    with pytest.raises(ValueError, match="label 11 is not a class"):
+        engine.draw_in_one([11])
+    with pytest.raises(ValueError, match="seed -1: must be a whole number from 0 to"):
+        engine.draw_in_one([1], -1)
 
 
 def test_noise_made_in_a_graph_is_that_of_numpy() -> None:

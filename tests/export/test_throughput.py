@@ -8,7 +8,7 @@ import pytest
 from export import throughput
 from export.sampling import Sampler
 from export.shape import Shape
-from export.throughput import batch_size, draw_in_batches, free_bytes
+from export.throughput import batch_size, check_batch, check_pictures, draw_in_batches, free_bytes
 
 CAUSAL = Shape("causal", 1000, 2, (4, 4))
 MASKED = Shape("masked", 1000, 2, (4, 4))
@@ -32,6 +32,32 @@ def test_half_of_the_free_memory_is_taken_and_no_more_than_shares_the_weights(
 ) -> None:
     monkeypatch.setattr(throughput, "free_bytes", lambda: free)
     assert batch_size(shape, Sampler(cfg_scale=2.0 if guided else 1.0), 8_000) == wanted
+
+
+def test_more_pictures_at_once_than_fit_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(throughput, "free_bytes", lambda: 10_000_000)
+    check_batch(CAUSAL, Sampler(), 8_000, 500)
+    with pytest.raises(ValueError, match="batch 501") as error:
+        check_batch(CAUSAL, Sampler(), 8_000, 501)
+    assert str(error.value) == (
+        "batch 501: so many pictures at once take about 0.01 GB of memory, and 0.01 GB are free; at most 500 fit"
+    )
+    with pytest.raises(ValueError, match=r"take about more than 1e\+15 GB of memory"):
+        check_batch(CAUSAL, Sampler(), 8_000, 10**400)
+
+
+def test_more_pictures_than_fit_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(throughput, "free_bytes", lambda: 10_000_000)
+    check_pictures((10, 10, 1), 32_467)  # three copies of 100 bytes, and 8 of a label
+    with pytest.raises(ValueError, match="32468 pictures") as error:
+        check_pictures((10, 10, 1), 32_468)
+    assert str(error.value) == (
+        "32468 pictures take about 0.01 GB of memory, and 0.01 GB are free; draw at most 32467 in one call"
+    )
+
+
+def test_a_batch_beyond_the_pictures_asked_for_is_no_more_than_these(exported, engine_of) -> None:
+    assert len(engine_of(exported("rotary")).generate([1, 2], batch=10**20)) == 2
 
 
 def test_free_memory_is_what_the_system_says(monkeypatch, tmp_path) -> None:

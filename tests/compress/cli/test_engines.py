@@ -80,14 +80,53 @@ def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, r
     ("options", "line"),
     [
         (["--labels", "3,x"], "--labels: '3,x' is not a list of whole numbers like 3,1,4"),
-        (["--labels", "12"], "label 12 is not a class; the model draws 0 to 9 (10 is no class)"),
+        (["--labels", "12"], "--labels: label 12 is not a class; the model draws 0 to 9 (10 is no class)"),
+        (
+            ["--labels", f"{10**20}"],
+            f"--labels: label {10**20} is not a class; the model draws 0 to 9 (10 is no class)",
+        ),
         (["--labels", "3", "-o", "/nowhere/out.png"], "/nowhere/out.png: No such file or directory"),
+        (["--labels", "3", "--temperature", "nan"], "temperature nan: must be a number"),
+        (["--labels", "3", "--cfg-scale", "inf"], "cfg_scale inf: must be at most 1e+06"),
+        (["--labels", "3", "--top-k", f"{10**20}"], f"top_k {10**20}: must be at most 2147483647"),
+        (["--labels", "3", "--steps", "4"], "steps 4: this model draws token by token; leave it out"),
     ],
 )
 def test_generate_refuses_what_it_cannot_draw(
     engine: Path, tmp_path: Path, refused: Callable[..., str], options: list[str], line: str
 ) -> None:
     assert refused("generate", engine, "-o", tmp_path / "out.png", *options) == line
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--keep", "nan"], "'--keep': nan is not a number in the range 0<=x<=1"),
+        (["--seed", f"{2**64}"], f"'--seed': {2**64} is not in the range 0<=x<={2**64 - 1}"),
+        (["--threads", "2000"], "'--threads': 2000 is not in the range 1<=x<=1024"),
+    ],
+)
+def test_generate_refuses_numbers_that_mean_nothing(
+    engine: Path, tmp_path: Path, invoke: Callable[..., Result], options: list[str], text: str
+) -> None:
+    result = invoke("generate", engine, "--labels", "3", "-o", tmp_path / "out.png", *options)
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+@pytest.mark.parametrize("verb", ["bench", "profile"])
+def test_more_pictures_at_once_than_memory_holds_are_refused_before_anything_is_made(
+    engine: Path, refused: Callable[..., str], verb: str
+) -> None:
+    line = refused(verb, engine, "--batch", 10**20)
+    assert f"batch {10**20}: so many pictures at once take about" in line
+
+
+def test_more_pictures_to_draw_or_score_than_memory_holds_are_refused(
+    engine: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    line = refused("verify", engine, engine, "--tokens", "drawn", "--held-out", 10**20)
+    assert line.startswith(f"--held-out: the logits of {10**20} pictures take about ")
 
 
 def test_verify_exits_with_1_where_a_gate_is_breached(
