@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup quickstart test clean
+.PHONY: setup quickstart test fuzz clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,12 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2
+
+# make fuzz COUNT=50000 SEED=1: mutations of everything that users hand in; the files of those that fail are in build/fuzz.
+COUNT := 50000
+SEED := 0
+fuzz: $(STAMP)
+	PYTHONPATH=tests/hostile $(BIN)/python -m fuzz --count $(COUNT) --seed $(SEED)
 
 clean:
 	rm -rf .venv .compress runs build *.egg-info
