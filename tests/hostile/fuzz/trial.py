@@ -48,8 +48,8 @@ class Number:
         return f"{self.kind}:{self.index}"
 
 
-def run(numbers: list[Number], corpus: Path, kept: Path) -> Iterator[tuple[Number, Fault]]:
-    """Try all cases; those with a fault, whose files are copied into a folder of `kept`."""
+def run(numbers: list[Number], corpus: Path, kept: Path) -> Iterator[tuple[Number, Fault | None]]:
+    """Try all cases; the fault of each, whose files are copied into a folder of `kept`, or None."""
     warm()
     while numbers:
         chunk, numbers = numbers[:CHUNK], numbers[CHUNK:]
@@ -57,8 +57,7 @@ def run(numbers: list[Number], corpus: Path, kept: Path) -> Iterator[tuple[Numbe
             done = 0
             for number, fault in in_child(chunk, corpus, kept):
                 done += 1
-                if fault is not None:
-                    yield number, fault
+                yield number, fault
             chunk = chunk[done:]
 
 

@@ -48,7 +48,7 @@ def mutate(random: Random, corpus: Path, room: Path) -> Case:
     if not wrong and how == "bytes" and not all(np.array_equal(found[name], original[name]) for name in original):
         wrong = "damaged tokens were taken"
     model = str(corpus / "model")
-    arguments = ("verify", model, model, "--tokens", str(path), "--held-out", "4", "--threads", "1")
+    arguments = ("verify", model, model, "--tokens", str(path), "--threads", "1")
     return Case(arguments, said, wrong, named="tokens", breach=True)
 
 
@@ -174,5 +174,7 @@ def valid(arrays: dict[str, Any] | None) -> bool:
         return False
     if tokens.shape[1:] != (GRID[0] * GRID[1],) or not labels.shape == parts.shape == (len(tokens),) or not len(tokens):
         return False
-    limits = ((tokens, LEVELS - 1), (labels, CLASSES), (parts, 2))
-    return all(array.min() >= 0 and array.max() <= most for array, most in limits) and "features" not in arrays
+    scored = parts == 2  # the others are not read, beyond that they are no negative numbers
+    limits = ((tokens, tokens[scored], LEVELS - 1), (labels, labels[scored], CLASSES), (parts, parts, 2))
+    fits = all(array.min() >= 0 and len(read) > 1 and read.max() <= most for array, read, most in limits)
+    return fits and "features" not in arrays
