@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.candidate import Candidate
+from compress.picture_files import fitted, open_picture
 from compress.settings import InputError
-from compress.tokens import read_picture
 from export.drawing import Known
 from export.engine import EngineError
 from export.sampling import halton_order
@@ -25,16 +25,24 @@ def known_tokens(drawer: Candidate, image: Path, mask: Path | None, keep: float 
     """What stays of a picture, for `count` new ones: all that a mask leaves black, or a share in the order of drawing.
 
     Raises:
-        InputError: a file is not a picture, the model cannot encode one, or its tokens have no place in it.
+        InputError: a file is not a picture, the mask has another size, the model cannot encode a picture, or its
+            tokens have no place in it.
     """
     height, width, _ = drawer.picture
-    pixels = read_picture(image, drawer.picture)
+    opened = open_picture(image)
+    pixels = fitted(opened, drawer.picture)
     try:
         tokens = drawer.encode_images(pixels[None])
     except (EngineError, ValueError) as error:
         raise InputError(f"--image {image}: cannot become tokens: {error}") from error
     if mask is not None:
-        where = outside(read_picture(mask, (height, width, 1))[..., 0] >= REDRAWN, drawer.shape, mask)
+        drawn = open_picture(mask, opaque=True)
+        if drawn.size != opened.size:
+            raise InputError(
+                f"--mask {mask}: {drawn.width} x {drawn.height} pixels; --image {image} is shown in {opened.width} x "
+                f"{opened.height}: the mask needs the same size"
+            )
+        where = outside(fitted(drawn, (height, width, 1))[..., 0] >= REDRAWN, drawer.shape, mask)
     else:
         assert keep is not None
         where = first_share(drawer.shape, keep)
@@ -45,10 +53,12 @@ def outside(redrawn: NDArray[np.bool_], shape: Shape, mask: Path) -> NDArray[np.
     """Tokens (T,) whose place has no pixel (H, W) that is drawn anew, on every scale.
 
     Raises:
-        InputError: the model's tokens have no place in the picture.
+        InputError: the model's tokens have no place in the picture, or nothing is to be drawn anew.
     """
     if shape.grid[0] == 1:
         raise InputError(f"--mask {mask}: this model's tokens stand for the whole picture, not for places in it")
+    if not redrawn.any():
+        raise InputError(f"--mask {mask}: is black wherever the picture is read; what is white is drawn anew")
     grids = [(side, side) for side in shape.scales] or [shape.grid]
     return np.concatenate([~touched(redrawn, grid).ravel() for grid in grids])
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +107,7 @@ def from_folder(folder: Path, model: Candidate, validation: float, held_out: flo
     if validation + held_out >= 1:
         raise InputError(f"validation {validation:g} and held-out {held_out:g} leave nothing to train on; stay below 1")
     arrays, labels = [], []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES):
+    for path in sorted(pictures_in(folder)):
         labels.append(class_of(path.relative_to(folder), model.shape.null_class, folder))
         arrays.append(read_picture(path, model.picture))
     if not arrays:
@@ -115,29 +118,35 @@ def from_folder(folder: Path, model: Candidate, validation: float, held_out: flo
     return TokenSet(model.encode_images(np.stack(arrays)), classes, parts).take(order)
 
 
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """The picture files in a folder and its subfolders, by their endings.
+
+    Raises:
+        OSError: a subfolder may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names if Path(name).suffix.lower() in PICTURES)
+
+
 def read_picture(path: Path, picture: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A picture file as (H, W, C), cropped to the aspect around its centre and scaled; grey where C is 1.
 
     Raises:
-        InputError: it is no picture.
+        InputError: as `open_picture`.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from compress.picture_files import fitted, open_picture
 
-    height, width, channels = picture
-    # Averages for pictures of few pixels; a sharper filter where there are many.
-    mode, filtered = ("L", Image.Resampling.BOX) if channels == 1 else ("RGB", Image.Resampling.LANCZOS)
-    try:
-        with Image.open(path) as opened:
-            fitted = ImageOps.fit(ImageOps.exif_transpose(opened).convert(mode), (width, height), filtered)
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: not a readable picture ({error})") from error
-    return np.array(fitted, dtype=np.uint8).reshape(picture)
+    return fitted(open_picture(path), picture)
 
 
 def class_of(path: Path, null_class: int, folder: Path) -> int:
     """The class that a picture's subfolder names, or the null class."""
     if len(path.parts) == 1 or not null_class:
         return null_class
-    if not path.parts[0].isdecimal() or int(path.parts[0]) >= null_class:
+    if not re.fullmatch("[0-9]+", path.parts[0]) or int(path.parts[0]) >= null_class:
         raise InputError(f"{folder / path.parts[0]}: a subfolder is named for its class, 0 to {null_class - 1}")
     return int(path.parts[0])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from compress.settings import InputError, shown
 
@@ -37,11 +40,13 @@ def file_called(text: str) -> Path | None:
         return None
 
 
-def read_bytes(path: Path, limit_bytes: int) -> bytes:
-    """The content of a regular file; no more than the limit is ever read.
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file, open for reading.
 
     Raises:
-        InputError: there is no such file, it is a folder, a pipe or a device, cannot be read, or is too large.
+        InputError: there is no such file, it is a folder, a pipe or a device, or it cannot be read, also inside of the
+            `with`.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe is not waited for
     try:
@@ -49,13 +54,23 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
         try:
             check_regular(os.fstat(descriptor).st_mode, path)
             with open(descriptor, "rb", closefd=False) as file:
-                content = file.read(limit_bytes + 1)
+                yield file
         finally:
             os.close(descriptor)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_bytes(path: Path, limit_bytes: int) -> bytes:
+    """The content of a regular file; no more than the limit is ever read.
+
+    Raises:
+        InputError: as `opened`, or the file is too large.
+    """
+    with opened(path) as file:
+        content = file.read(limit_bytes + 1)
     if len(content) > limit_bytes:
         raise InputError(f"{path}: is larger than {limit_bytes // 1024} KiB, the most that is read")
     return content

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from compress.picture_files import open_picture
+from compress.settings import InputError
+
 MOST_BYTES = 400_000  # of a sheet; a larger one is shown smaller, and compressed
 LARGEST_SIDE = 1400
 
@@ -16,9 +19,8 @@ LARGEST_SIDE = 1400
 def sheet_uris(reference: Path, drawn: Path) -> tuple[str, str, str] | None:
     """Two sheets laid out alike and their absolute difference, white where equal; None if unreadable."""
     try:
-        with Image.open(reference) as first, Image.open(drawn) as second:
-            theirs, own = first.convert("RGB"), second.convert("RGB")
-    except OSError:
+        theirs, own = (open_picture(path).convert("RGB") for path in (reference, drawn))
+    except InputError:
         return None
     if theirs.size != own.size:
         return None

@@ -68,6 +68,32 @@ def test_a_model_keeps_the_upper_half_and_draws_the_lower(kind: str, tiny_model,
     assert drawn.max() < 17
 
 
+def test_a_mask_is_of_the_size_that_the_picture_is_shown_in(tiny_model, tmp_path: Path) -> None:
+    photo = Image.new("L", (40, 30), 90)
+    exif = photo.getexif()
+    exif[0x112] = 6  # shown as 30 x 40
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    mask = np.zeros((40, 30), np.uint8)
+    mask[:10] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    known = known_tokens(tiny_model(), tmp_path / "photo.jpg", tmp_path / "mask.png", None, 1)
+    assert 0 < (~known.where).sum() < 64
+    Image.fromarray(mask.T).save(tmp_path / "mask.png")
+    with pytest.raises(InputError) as caught:
+        known_tokens(tiny_model(), tmp_path / "photo.jpg", tmp_path / "mask.png", None, 1)
+    assert str(caught.value) == (
+        f"--mask {tmp_path}/mask.png: 40 x 30 pixels; --image {tmp_path}/photo.jpg is shown in 30 x 40: "
+        "the mask needs the same size"
+    )
+
+
+def test_a_mask_that_draws_nothing_anew_is_refused(tiny_model, tmp_path: Path) -> None:
+    for name in ("in", "mask"):
+        Image.new("L", (9, 9)).save(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match=r"mask\.png: is black wherever the picture is read; what is white is drawn"):
+        known_tokens(tiny_model(), tmp_path / "in.png", tmp_path / "mask.png", None, 1)
+
+
 def test_known_tokens_of_another_length_are_refused(tiny_model) -> None:
     known = Known(np.zeros((1, 9), dtype=np.int64), np.zeros(9, dtype=bool))
     with pytest.raises(ValueError, match=r"known tokens \(1, 9\)"):

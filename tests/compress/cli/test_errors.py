@@ -203,10 +203,14 @@ def test_a_store_without_write_permission_is_one_line(
 def test_a_file_that_may_not_be_read_is_one_line(
     small: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def denied(*arguments: object, **options: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(small))
+    usual = os.open
 
-    monkeypatch.setattr(Path, "read_text", denied)
+    def denied(path: str | Path, *arguments: int, **options: int) -> int:
+        if path == small:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(small))
+        return usual(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", denied)  # as root every file is readable
     assert refused("run", small) == f"{small}: cannot be read (Permission denied)"
 
 
