@@ -1,5 +1,6 @@
 """`compress`, and `python -m compress` for machines where an old Unix program has the same name."""
 
+import contextlib
 import sys
 
 
@@ -8,14 +9,20 @@ def main() -> None:
     try:
         from compress.cli import main as verbs
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
-    except Exception as error:
-        sys.stderr.write(f"error: compress cannot start: {type(error).__name__}: {error}; install it again\n")
+        leave("interrupted", 130)
+    except BaseException as error:
         if "--debug" in sys.argv:
             sys.excepthook(type(error), error, error.__traceback__)
-        sys.exit(70)
+        leave(f"error: compress cannot start: {type(error).__name__}: {error}; install it again", 70)
     verbs()
+
+
+def leave(line: str, code: int) -> None:
+    """Say one line, where standard error is open, and exit."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ from typing import Any, NoReturn
 
 import click
 
-from compress.cli import unexpected
+from compress.cli import signals, streams, unexpected
 from compress.settings import InputError, nearest, shown
 
 BREACH = 1
 BAD_INPUT = 2
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
-INTERRUPTED = 130
 
 EXIT_CODES = """\b
 Exit codes:
@@ -27,7 +26,7 @@ Exit codes:
   1    a gate was breached
   2    bad usage or bad input, or a full disk
   70   an unexpected error; one line says where its details were written
-  130  interrupted"""
+  130  interrupted (143 by SIGTERM, 129 by SIGHUP)"""
 
 
 class Group(click.Group):
@@ -66,19 +65,26 @@ class Group(click.Group):
         if not standalone_mode:
             return super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
         program = prog_name or program_name()
-        try:
-            self._main_shell_completion(extra, program, complete_var)
-        except SystemExit as done:  # with 1 for a shell that click does not know
-            sys.exit(BAD_INPUT if done.code else 0)
-        with unexpected.of_threads() as lost:
-            code = self.ended(words, program, extra)
-        if lost and code not in (UNEXPECTED, INTERRUPTED):
-            code = self.told(lost[0], words)
+        with streams.tolerant() as standard, unexpected.of_threads() as lost, signals.stoppable() as stop:
+            try:
+                code = self.ended(words, program, complete_var, extra, stop)
+            except KeyboardInterrupt:  # while an end was being told
+                code = stop.code
+            stop.over()
+            if lost and code != UNEXPECTED and not stop.number:
+                code = self.told(lost[0], words)
+            code = standard.outcome(code)
         sys.exit(code)
 
-    def ended(self, words: list[str], program: str, extra: dict[str, Any]) -> int:
+    def ended(
+        self, words: list[str], program: str, complete_var: str | None, extra: dict[str, Any], stop: signals.Stop
+    ) -> int:
         """Run the verb; its exit code, with one line on standard error for every error."""
         try:
+            try:
+                self._main_shell_completion(extra, program, complete_var)
+            except SystemExit as done:  # with 1 for a shell that click does not know
+                return BAD_INPUT if done.code else 0
             with own_warnings_in_a_line(), self.make_context(program, list(words), **extra) as context:
                 self.invoke(context)
             return 0
@@ -87,10 +93,10 @@ class Group(click.Group):
         except click.ClickException as wrong:
             wrong.show()
             return BAD_INPUT
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted; what was finished is kept, and the next run goes on from there", err=True)
-            return INTERRUPTED
         except BaseException as error:  # also what is no Exception: a panic of a library written in Rust, or its exit
+            if stop.number or isinstance(error, KeyboardInterrupt):  # a library may turn an interruption into an error
+                click.echo(f"\n{stop.words()}", err=True)
+                return stop.code
             return self.told(error, words)
 
     def told(self, error: BaseException, words: Sequence[str]) -> int:

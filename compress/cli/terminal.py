@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0  # where no bar can be drawn, at most one line of progress in this time
 WIDTH = 140  # where there is no terminal, so that tables in logs are whole
+NARROWEST = 40  # in less a table is unreadable; a terminal may also state none, or nonsense
 
 
 def console(stderr: bool = False) -> Console:
@@ -27,7 +28,10 @@ def console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else WIDTH, highlight=False)
+    made = Console(stderr=stderr, width=None if stream.isatty() else WIDTH, highlight=False)
+    if made.width < NARROWEST:
+        made.width = NARROWEST
+    return made
 
 
 class Terminal:
