@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from export.drawing import (
     sampler_of,
     score_stepwise,
 )
+from export.engine_files import WEIGHTS, Seal
 from export.errors import EngineError
 from export.lending import Lending
 from export.loops import (
@@ -50,6 +51,7 @@ from export.loops import (
 from export.manifest import Manifest
 from export.noise import check_seed
 from export.processor import ProcessorWarning, exact_products, products_saturate
+from export.promises import broken
 from export.sampling import Sampler, check_whole
 from export.shape import Shape, Shaped
 from export.throughput import check_pictures, draw_in_batches
@@ -91,12 +93,12 @@ class Engine(Shaped):
     forked off loads its own engine.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
-        self.folder, self.manifest, self.threads = folder, manifest, threads
+    def __init__(self, folder: Path, manifest: Manifest, seals: Mapping[str, Seal], threads: int) -> None:
+        self.folder, self.manifest, self.seals, self.threads = folder, manifest, seals, threads
         self.process = os.getpid()
-        optional = {name: self._open(name) for name in ("scales", "begin") if name in manifest.files}
-        self.sessions = Sessions(self._open("decode"), **optional)
-        self.image_decoder = self._open("image_decoder")
+        optional = {name: self._promised(name) for name in ("scales", "begin") if name in manifest.files}
+        self.sessions = Sessions(self._promised("decode", optional.get("begin")), **optional)
+        self.image_decoder = self._promised("image_decoder")
         self.opened: dict[str, onnxruntime.InferenceSession] = {}  # what is opened when it is first used
         self.opening = Lock()
         self.plan = self._open_plan()
@@ -112,10 +114,10 @@ class Engine(Shaped):
         """
         check_whole("threads", threads, 0, MOST_THREADS)
         folder = Path(path)
-        manifest = Manifest.load(folder)
+        manifest, seals = Manifest.read(folder)
         if manifest.cpu == "vnni" and products_saturate():
             warnings.warn(f"{folder}: {FOR_VNNI}", ProcessorWarning, stacklevel=2)
-        return cls(folder, manifest, threads)
+        return cls(folder, manifest, seals, threads)
 
     def run_variant(
         self, path: Path, outputs: Sequence[str], inputs: NDArray[np.int64], features: NDArray[np.float32] | None
@@ -158,13 +160,23 @@ class Engine(Shaped):
         except Exception as error:
             raise EngineError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
 
+    def _promised(self, file: str, begin: onnxruntime.InferenceSession | None = None) -> onnxruntime.InferenceSession:
+        """The session of one of the folder's graphs, which is what was hashed and what the manifest says."""
+        session = self._open(file)
+        for role in (file, file + WEIGHTS):
+            if role in self.seals:
+                self.seals[role].check()
+        if (fault := broken(self.manifest, file, session, begin)) is not None:
+            raise EngineError(f"{self.folder / self.manifest.files[file]}: {fault}; export the engine again")
+        return session
+
     def _opened(self, file: str, missing: str) -> onnxruntime.InferenceSession:
         """The session of a graph that not every engine has; opened once, by whichever thread needs it first."""
         with self.opening:
             if file not in self.opened:
                 if file not in self.manifest.files:
                     raise EngineError(f"{self.folder}: {missing}")
-                self.opened[file] = self._open(file)
+                self.opened[file] = self._promised(file)
             return self.opened[file]
 
     def _open_plan(self) -> Plan | None:
@@ -174,9 +186,11 @@ class Engine(Shaped):
         from export.tensorrt import Plan, TensorRTMissingError
 
         try:
-            return Plan(self.folder / self.manifest.files["plan"], self.manifest)
+            plan = Plan(self.folder / self.manifest.files["plan"], self.manifest)
         except TensorRTMissingError:
             return None
+        self.seals["plan"].check()
+        return plan
 
     @property
     def runtime(self) -> str:

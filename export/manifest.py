@@ -1,19 +1,21 @@
 """The manifest of an engine folder: what its graphs are, and the hashes that prove they are whole.
 
-Standard library only, because the runtime reads it.
+It is read strictly: a key that is not a field here, or a value that is not of the field's type, is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from export.engine_files import Seal, check_names, check_place, file_hash, sealed
 from export.errors import EngineError
 from export.sampling import Sampler
-from export.shape import Shape, TextShape
+from export.shape import LONGEST, Shape
+from export.strict_json import convert, parse, read_json, shown, whole
 
 __all__ = [
     "BEGIN",
@@ -40,6 +42,7 @@ BEGIN = "begin.onnx"  # what is computed once before the steps of a picture
 SCALES = "scales.onnx"  # tokens to what a next-scale model reads
 GENERATE = "generate.onnx"  # all of it in one graph: labels and a seed in, pictures out
 PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
+LARGEST_MANIFEST = 2**24  # bytes; with every measurement of a large model it has a few hundred thousand
 
 Target = Literal["onnxruntime", "standard", "tensorrt"]
 Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
@@ -66,12 +69,12 @@ class Manifest:
     target: Target
     cache: Cache
     shape: Shape
-    head_width: int
-    kv_heads: tuple[int, ...]
+    head_width: int = field(metadata=whole(0, LONGEST))
+    kv_heads: tuple[int, ...] = field(metadata=whole(1, LONGEST))
     sampler: Sampler
-    parameters: int
+    parameters: int = field(metadata=whole(0))
     weight_only: bool = False
-    fixed_batch: int = 0
+    fixed_batch: int = field(default=0, metadata=whole(0, LONGEST))
     call_scaled: bool = False
     sampling: bool = False
     cache_format: Literal["float32", "int8"] = "float32"
@@ -84,52 +87,57 @@ class Manifest:
         """Write the manifest with the hash of every file it names."""
         hashes = {name: file_hash(folder / name) for name in self.files.values()}
         value = {"format": FORMAT, **asdict(self), "sha256": hashes}
-        (folder / FILE).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        (folder / FILE).write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
         """Read a folder's manifest and check that every file is what was written.
 
         Raises:
-            EngineError: no manifest, an unreadable one, one of another format, or a file that is missing or damaged.
+            EngineError: no manifest, one that is not strictly what it has to be, one of another format, or a file that
+            is missing, damaged, without a hash, or not in the folder.
+        """
+        return cls.read(folder)[0]
+
+    @classmethod
+    def read(cls, folder: Path) -> tuple[Manifest, dict[str, Seal]]:
+        """The same, and what was hashed, by the keys of `files`.
+
+        Raises:
+            EngineError: as `load` says.
         """
         path = folder / FILE
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            check_place(folder, path)
+            value = read_json(path, LARGEST_MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             raise EngineError(f"{path}: there is no such file; an engine folder holds {FILE}") from None
-        except (OSError, ValueError) as error:
-            raise EngineError(f"{path}: not readable JSON ({error})") from error
-        if not isinstance(value, dict) or value.get("format") != FORMAT:
-            found = value.get("format") if isinstance(value, dict) else value
-            raise EngineError(f"{path}: format is {found!r}; this version reads format {FORMAT}")
-        try:
-            for name, sha256 in value["sha256"].items():
-                if file_hash(folder / name) != sha256:
-                    raise EngineError(
-                        f"{folder / name}: damaged (its content is not what was exported); export it again"
-                    )
-            known = {each.name: value[each.name] for each in fields(cls) if each.name in value}
-            known |= {
-                "shape": read_shape(value["shape"]),
-                "kv_heads": tuple(value["kv_heads"]),
-                "sampler": Sampler(**value["sampler"]),
-            }
-            return cls(**known)
-        except FileNotFoundError as error:
-            raise EngineError(f"{error.filename}: missing from the engine folder") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineError(f"{path}: incomplete or wrong ({type(error).__name__}: {error})") from error
+        except OSError as error:
+            raise EngineError(f"{path}: not readable ({error})") from error
+        known = value if isinstance(value, dict) else {"format": value}
+        if type(known.get("format")) is not int or known["format"] != FORMAT:
+            raise EngineError(f"{path}: format is {shown(known.get('format'))}; this version reads format {FORMAT}")
+        said = {name: each for name, each in known.items() if name not in ("format", "sha256")}
+        manifest = parse(cls, said, f"{path}:")
+        if "sha256" not in known:
+            raise EngineError(f"{path}: 'sha256' is missing; it holds the hash of every file")
+        sha256 = convert(dict[str, str], known["sha256"], f"{path}: sha256", {})
+        check_names(manifest.files, sha256, str(path))
+        for reason in manifest.contradictions():
+            raise EngineError(f"{path}: {reason}")
+        return manifest, sealed(folder, manifest.files, sha256)
 
-
-def read_shape(value: dict[str, Any]) -> Shape:
-    """The shape that JSON knows as a mapping with lists."""
-    text = value["text"]
-    lists = {name: tuple(value[name]) for name in ("grid", "scales")}
-    return Shape(**{**value, **lists, "text": None if text is None else TextShape(**text)})
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def contradictions(self) -> Iterator[str]:
+        """What cannot be true together, one sentence each."""
+        shape = self.shape
+        if self.cache != "none" and not (self.kv_heads and self.head_width):
+            yield f"cache is {self.cache!r}, so kv_heads and head_width must not be empty or 0"
+        if shape.order == "masked" and self.cache != "none":
+            yield f"cache is {self.cache!r}; a masked model has none"
+        of_scales = {bool(shape.scales), shape.latent_width > 0, "scales" in self.files}
+        if of_scales != {shape.order == "next-scale"}:
+            yield f"order is {shape.order!r}; next-scale models, and no others, have scales, a latent_width and a graph"
+        if shape.outputs and shape.outputs < shape.vocabulary:
+            yield f"shape.outputs is {shape.outputs}; there are {shape.vocabulary} tokens to choose from"
+        if self.target == "tensorrt" and self.cache not in ("static", "none"):
+            yield f"cache is {self.cache!r}; one for tensorrt is 'static' or 'none'"

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from export import static_cache
 from export.builder import Builder
+from export.engine_files import WEIGHTS
 from export.lowering import LoweringError, lower
 from export.manifest import (
     BEGIN,
@@ -46,7 +47,6 @@ OPSET = 23  # the first with Attention and RMSNormalization
 IR_VERSION = 11
 POSITIONS = "positions"  # of which a masked model's logits are wanted
 SCOPES = "pkg.torch.onnx.name_scopes"
-WEIGHTS = "_weights"  # ends the manifest's name of a file of weights
 FILES = {
     "decode": DECODE,
     "image_decoder": IMAGE_DECODER,
@@ -130,7 +130,7 @@ class OnnxModel:
             EngineError: it is damaged.
         """
         manifest = Manifest.load(folder)
-        plan = (folder / PLAN).read_bytes() if "plan" in manifest.files else None
+        plan = (folder / manifest.files["plan"]).read_bytes() if "plan" in manifest.files else None
         graphs = {name: ir.load(folder / file) for name, file in manifest.files.items() if name in FILES}
         return cls(manifest=manifest, plan=plan, **graphs)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from export.strict_json import whole
+
 Order = Literal["causal", "masked", "next-scale"]
+MOST_IDS = 2**31 - 1
+LONGEST = 2**16  # sides, texts and widths; far beyond every model, and products of two stay whole numbers
 
 
 @dataclass(frozen=True)
 class TextShape:
     """A text condition: features (length, width) of an encoder."""
 
-    length: int
-    width: int
+    length: int = field(metadata=whole(1, LONGEST))
+    width: int = field(metadata=whole(1, LONGEST))
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,15 @@ class Shape:
     """
 
     order: Order
-    vocabulary: int
-    classes: int
-    grid: tuple[int, int]
-    lead: int = 0
-    outputs: int = 0
+    vocabulary: int = field(metadata=whole(1, MOST_IDS))
+    classes: int = field(metadata=whole(0, MOST_IDS))
+    grid: tuple[int, int] = field(metadata=whole(1, LONGEST))
+    lead: int = field(default=0, metadata=whole(0, 1))
+    outputs: int = field(default=0, metadata=whole(0, MOST_IDS))
     modulated: bool = False
     text: TextShape | None = None
-    scales: tuple[int, ...] = ()
-    latent_width: int = 0
+    scales: tuple[int, ...] = field(default=(), metadata=whole(1, LONGEST))
+    latent_width: int = field(default=0, metadata=whole(0, LONGEST))
 
     @property
     def length(self) -> int:
