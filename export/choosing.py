@@ -20,6 +20,7 @@ from export.sampling import Sampler
 
 Logits = NDArray[np.float32]
 NO_CUT = 2**31 - 1  # as top_k and top_p of a graph: more tokens than there are, and more than all probability
+UNSOUND = -1  # what a whole generation in one graph, which cannot raise, gives instead of tokens drawn from NaN
 SMALLEST_SHARE = 2.0**-64  # a lower top_p would be 0 in float32; this one keeps the likeliest token alone, too
 
 
@@ -92,10 +93,15 @@ def check_sound(largest: Logits) -> None:
         UnsoundLogitsError: one is NaN or infinite.
     """
     if not np.isfinite(largest).all():
-        raise UnsoundLogitsError(
-            f"the model's logits hold {'NaN' if np.isnan(largest).any() else 'infinity'}, so nothing can be drawn from "
-            f"them; its weights are damaged, or a layer overflows"
-        )
+        raise unsound("NaN" if np.isnan(largest).any() else "infinity")
+
+
+def unsound(what: str) -> UnsoundLogitsError:
+    """The error of logits that hold NaN or infinity."""
+    return UnsoundLogitsError(
+        f"the model's logits hold {what}, so nothing can be drawn from them; its weights are damaged, or a layer "
+        f"overflows"
+    )
 
 
 def share_of(top_p: float) -> np.float32:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from export.choosing import UNSOUND, unsound
 from export.drawing import (
     Drawer,
     Known,
@@ -71,6 +73,7 @@ FOR_VNNI = (
 )
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 MOST_THREADS = 1024
+FATAL = 4  # what is logged: an error is raised, and one line of it is enough
 SHOWN = 200  # characters of what ONNX Runtime says
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
@@ -102,7 +105,8 @@ class Engine(Shaped):
         self.opened: dict[str, onnxruntime.InferenceSession] = {}  # what is opened when it is first used
         self.opening = Lock()
         self.plan = self._open_plan()
-        self.lending = Lending(self._loop)
+        # Without this engine in it: a circle would keep its weights until the next garbage collection.
+        self.lending = Lending(partial(new_loop, self.sessions, manifest, self.plan))
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 0) -> Engine:
@@ -145,7 +149,7 @@ class Engine(Shaped):
         path = path or self.folder / self.manifest.files[file]
         options = options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
+        options.log_severity_level = FATAL
         # A plan of its large activations would be memory beside the arena that the first picture has filled already.
         options.enable_mem_pattern = file not in ("image_decoder", "image_encoder")
         # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
@@ -163,9 +167,9 @@ class Engine(Shaped):
     def _promised(self, file: str, begin: onnxruntime.InferenceSession | None = None) -> onnxruntime.InferenceSession:
         """The session of one of the folder's graphs, which is what was hashed and what the manifest says."""
         session = self._open(file)
-        for role in (file, file + WEIGHTS):
-            if role in self.seals:
-                self.seals[role].check()
+        for role, seal in self.seals.items():
+            if role == file or role.endswith(WEIGHTS):
+                seal.check()
         if (fault := broken(self.manifest, file, session, begin)) is not None:
             raise EngineError(f"{self.folder / self.manifest.files[file]}: {fault}; export the engine again")
         return session
@@ -296,6 +300,8 @@ class Engine(Shaped):
             feeds["features"] = features
         with self._running("generate"):
             tokens, images = whole.run(["tokens", "images"], feeds)
+        if (tokens == UNSOUND).any():
+            raise unsound("NaN")
         return tokens, images
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -358,7 +364,7 @@ class Engine(Shaped):
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(room) / "profile")
             watched = replace(self.sessions, decode=self._open("decode", options))
-            loop = self._loop(count * (2 if self.sampler.guided else 1), watched)
+            loop = new_loop(watched, self.manifest, None, count * (2 if self.sampler.guided else 1))
             draw(self._drawer(loop, self.sampler), labels, self.shape, self.sampler, 0, features)
             return events_of(watched.decode)
 
@@ -381,12 +387,9 @@ class Engine(Shaped):
                 loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
             yield loop
 
-    def _loop(self, rows: int, sessions: Sessions | None = None) -> Runner:
-        """A new loop on TensorRT where it runs, else on the engine's own sessions or on these."""
-        if sessions is None and self.plan is not None:
-            return self.plan.loop(rows)
-        kind = Parts if self.manifest.fixed_batch else make_loop
-        return kind(sessions or self.sessions, self.manifest, rows)
+    def _loop(self, rows: int) -> Runner:
+        """A new loop."""
+        return self.lending.make(rows)
 
     def _drawer(self, loop: Runner, sampler: Sampler) -> Drawer:
         """What draws with a loop: the graph itself where it chooses tokens as the sampler wants."""
@@ -451,6 +454,13 @@ class Engine(Shaped):
         elif self.manifest.cache == "static":
             feeds["position"] = np.array(0, dtype=np.int64)
         return feeds
+
+
+def new_loop(sessions: Sessions, manifest: Manifest, plan: Plan | None, rows: int) -> Runner:
+    """A loop for this many rows on TensorRT where a plan runs, else on ONNX Runtime."""
+    if plan is not None:
+        return plan.loop(rows)
+    return (Parts if manifest.fixed_batch else make_loop)(sessions, manifest, rows)
 
 
 def from_runtime(error: Exception) -> bool:

@@ -124,7 +124,11 @@ def warm(temperature: float) -> float:
 
 
 def check_number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
-    """Refuse what is no number from `low`, or above it, to `high`."""
+    """Refuse what is no number from `low`, or above it, to `high`.
+
+    Raises:
+        ValueError: says which value.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or value != value:
         raise ValueError(f"{name} {short(value)}: must be a number")
     if above and not low < value <= high:
@@ -135,11 +139,15 @@ def check_number(name: str, value: Any, low: float, high: float, *, above: bool 
         )
 
 
-def check_whole(name: str, value: Any, low: int, high: int) -> None:
-    """Refuse what is no whole number from `low` to `high`."""
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Refuse what is no whole number from `low` to `high`.
+
+    Raises:
+        ValueError: says which value.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ValueError(f"{name} {short(value)}: must be a whole number")
-    if not low <= value <= high:
+    if value < low or (high is not None and value > high):
         raise ValueError(f"{name} {short(value)}: must be " + (f"at least {low}" if value < low else f"at most {high}"))
 
 

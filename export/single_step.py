@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.builder import Builder
+from export.choosing import UNSOUND
 from export.noise_graph import GraphNoise
 from export.onnx_model import OnnxModel
 from export.sampling import Sampler, halton_order, steps_in_order, steps_surest
@@ -110,7 +111,14 @@ class Writing:
         made = inlined(self.inner.graph, self.model.decode, "decode", feeds | caches, self.outer.graph)
         for name in caches:
             self.made[name] = made[name.replace("past.", "present.")]
+        made["drawn"] = self.sound(made["logits"], made["drawn"])
         return made
+
+    def sound(self, logits: ir.Value, drawn: ir.Value) -> ir.Value:
+        """What was drawn (B, n), or `UNSOUND` where a logit of the step is NaN: no token is, so it shows at the end."""
+        total = self.inner.add("ReduceSum", [logits], "total_of_logits", keepdims=0)
+        unsound = self.inner.add("IsNaN", [total], "is_unsound")
+        return self.inner.add("Where", [unsound, self.constant("unsound", UNSOUND), drawn], "sound")
 
     def rows(self, tokens: ir.Value, name: str) -> ir.Value:
         """Tokens (B, ...) for every row of a step."""

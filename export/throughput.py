@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.drawing import Known
-from export.sampling import Sampler, short
+from export.sampling import Sampler, check_whole, short
 from export.shape import Order, Shape
 
 MEMINFO = Path("/proc/meminfo")
@@ -134,6 +134,7 @@ def draw_in_batches(
     Raises:
         ValueError: what cannot be drawn, as `export.drawing.draw` says, or a batch that does not fit into memory.
     """
+    check_whole("batch", batch, 0)
     if batch:
         check_batch(drawing.shape, sampler, drawing.cache_bytes, min(batch, len(labels)))
     size = batch or batch_size(drawing.shape, sampler, drawing.cache_bytes)

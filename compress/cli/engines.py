@@ -136,10 +136,7 @@ def wanted(
     if shape.text is not None:
         if features is None or labels is not None:
             raise InputError("this model draws texts: give --features FILE.npy, not --labels")
-        try:
-            texts = np.load(features, allow_pickle=False).astype(np.float32)
-        except (OSError, ValueError) as error:
-            raise InputError(f"--features: {features}: not a readable .npy file ({error})") from error
+        texts = read_features(features)
         return np.zeros(len(texts), dtype=np.int64), texts
     if features is not None:
         raise InputError("--features: this model draws no texts; leave it out")
@@ -153,6 +150,28 @@ def wanted(
         return classes_of(whole_numbers(labels, "--labels", "3,1,4"), shape), None
     except ValueError as error:
         raise InputError(f"--labels: {error}") from error
+
+
+def read_features(path: Path) -> NDArray[np.float32]:
+    """Features of texts (N, P, C) from a .npy file, which is mapped before it is read: its header may say any size.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    import numpy as np
+
+    from compress.settings import InputError
+
+    if path.exists() and not path.is_file():
+        raise InputError(f"--features: {path}: is not a regular file")
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python, with whatever that raises
+        raise InputError(f"--features: {path}: not a readable .npy file ({str(error)[:200]})") from error
+    if not isinstance(found, np.ndarray) or found.ndim != 3 or found.dtype.kind != "f":
+        said = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "an archive"
+        raise InputError(f"--features: {path}: holds {said}; floats (pictures, length, width) are needed")
+    return found.astype(np.float32)
 
 
 def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -> None:

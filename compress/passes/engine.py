@@ -31,7 +31,7 @@ class Engine(Pass):
 
     tune: bool = setting(False, doc="time other ways to compute the same on this machine, and keep what is faster")
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     accepts: ClassVar[Form] = Form.ONNX
     returns: ClassVar[Form] = Form.ONNX
     exact: ClassVar[bool] = True

@@ -172,7 +172,7 @@ def broken_graph(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["opset", "operator", "cut", "steps"])
-def test_a_graph_that_onnx_runtime_refuses_is_said_in_one_line(name, exported, tmp_path) -> None:
+def test_a_graph_that_onnx_runtime_refuses_is_said_in_one_line(name, exported, tmp_path, capfd) -> None:
     model = exported("grouped")
     model.save(tmp_path)
     (tmp_path / "image_decoder.onnx").write_bytes(broken_graph(name))
@@ -183,6 +183,7 @@ def test_a_graph_that_onnx_runtime_refuses_is_said_in_one_line(name, exported, t
     assert str(error.value).startswith(f"{tmp_path / 'image_decoder.onnx'}: ONNX Runtime cannot {verb} it (")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < len(str(tmp_path)) + 300
+    assert capfd.readouterr() == ("", "")  # nor does ONNX Runtime write it once more
 
 
 def test_weights_that_were_exchanged_while_the_engine_opened_them_are_noticed(exported, tmp_path, monkeypatch) -> None:

@@ -81,6 +81,19 @@ def test_an_engine_without_the_file_says_how_to_make_it(exported, engine_of) -> 
         engine.draw_in_one([1], -1)
 
 
+@pytest.mark.parametrize("kind", ["rotary", "masked", "next-scale"])
+def test_logits_that_hold_nan_are_an_error_from_one_file_too(kind, exported, engine_of) -> None:
+    model = exported(kind)
+    weights = [each for each in model.decode.graph.initializers.values() if each.shape.rank() == 2]
+    damaged = weights[-1].const_value.numpy().copy()
+    damaged[:, 3] = np.nan
+    weights[-1].const_value = ir.Tensor(damaged, name=weights[-1].name)
+    files = {**model.manifest.files, "generate": GENERATE}
+    engine = engine_of(replace(model, generate=single_file(model), manifest=replace(model.manifest, files=files)))
+    with pytest.raises(EngineError, match=r"^the model's logits hold NaN, so nothing can be drawn from them;"):
+        engine.draw_in_one(np.arange(2))
+
+
 def test_noise_made_in_a_graph_is_that_of_numpy() -> None:
     whole = ir.TensorType(ir.DataType.INT64)
     inputs = [

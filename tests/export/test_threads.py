@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -177,6 +178,19 @@ def test_a_drawing_that_was_interrupted_leaves_nothing_to_the_next_one(exported,
         engine.draw_tokens(labels, 2, told=interrupt)
     assert engine.lending.idle == []
     assert (engine.draw_tokens(labels, 1) == wanted).all()
+
+
+def test_an_engine_that_nobody_holds_is_gone_at_once(exported, engine_of) -> None:
+    folder = engine_of(exported("grouped")).folder
+    engine = Engine.load(folder, threads=1)
+    engine.generate([1])
+    seen = weakref.ref(engine.sessions)
+    gc.disable()
+    try:
+        del engine
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

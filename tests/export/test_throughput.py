@@ -89,6 +89,8 @@ def test_an_engine_generates_in_batches_and_says_how_far_it_is(exported, engine_
     pictures = engine.generate(np.arange(3), seed=1, batch=1, report=lambda *done: told.append(done))
     assert (pictures == engine.generate(np.arange(3), seed=1)).all()
     assert told == [(1, 3), (2, 3), (3, 3)]
+    with pytest.raises(ValueError, match="batch -1: must be at least 0"):
+        engine.generate([0], batch=-1)
     with pytest.raises(ValueError, match="label 99 is not a class"):
         engine.generate([0, 99], batch=1)
     assert engine.cache_bytes == 2 * sum(engine.manifest.kv_heads) * engine.shape.reach * 16 * 4
