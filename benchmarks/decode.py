@@ -28,11 +28,12 @@ from export import roofline
 from export.roofline import Roofline
 
 BASELINE = "torch eager fp32"
+KNOWN = (*stacks.EAGER, *stacks.ENGINES, *peers.NAMES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build the stacks, time them, print the table, write the JSON."""
-    asked = options().parse_args(arguments)
+    asked = checked(options(), arguments)
     limits = roofline.measure(asked.threads)
     rows: list[dict[str, Any]] = []
     for name in asked.shape:
@@ -53,11 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def options() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    known = (*stacks.EAGER, *stacks.ENGINES, *peers.NAMES)
-    usual = [name for name in known if name != stacks.COMPILED and "decoder" not in name and "hoist" not in name]
+    usual = [name for name in KNOWN if name != stacks.COMPILED and "decoder" not in name and "hoist" not in name]
     parser.add_argument("--shape", type=listed, default=["llamagen-b"], help=", ".join(shapes.NAMES))
     parser.add_argument("--batch", type=numbers, default=[1, 2, 8], help="rows of a step")
-    parser.add_argument("--stacks", type=listed, default=usual, help="; ".join(known))
+    parser.add_argument("--stacks", type=listed, default=usual, help="; ".join(KNOWN))
+    parser.add_argument("--stack", action="append", metavar="NAME", help="one stack, commas and all; may be repeated")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=6, help="rounds, at least 6")
     parser.add_argument("--budget", type=float, default=1200.0, help="seconds of timing at most for each batch")
@@ -69,9 +70,28 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def checked(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What is asked for; a name that is not known ends the program with exit code 2 before anything is built."""
+    asked = parser.parse_args(arguments)
+    asked.stacks = asked.stack or asked.stacks
+    for option, names, known in (("--shape", asked.shape, shapes.NAMES), ("--stacks", asked.stacks, KNOWN)):
+        for name in names:
+            if name not in known:
+                parser.error(f"{option}: {name!r} is none of {'; '.join(known)}")
+    return asked
+
+
 def listed(text: str) -> list[str]:
-    """Names separated by commas, or by semicolons where names have commas."""
-    return [each.strip() for each in text.split(";" if ";" in text else ",")]
+    """Names separated by commas, or by semicolons; one stack's own commas are told from those between stacks."""
+    if ";" in text:
+        return [each.strip() for each in text.split(";") if each.strip()]
+    names, parts = [], [each.strip() for each in text.split(",")]
+    while parts:
+        # The longest run of parts that is a stack's name; else the first part as it is.
+        count = next((n for n in range(len(parts), 0, -1) if ", ".join(parts[:n]) in KNOWN), 1)
+        names.append(", ".join(parts[:count]))
+        parts = parts[count:]
+    return names
 
 
 def numbers(text: str) -> list[int]:
@@ -91,10 +111,8 @@ def built(model: ImageModel, asked: argparse.Namespace, room: Path) -> list[stac
                 ready.append(stacks.eager(name, model, asked.threads))
             elif name in stacks.ENGINES:
                 ready.append(stacks.own(name, model, room, asked.threads))
-            elif name in peers.NAMES:
-                ready.append(peers.peer(name, model.transformer.config, kept, asked.threads))
             else:
-                sys.exit(f"--stacks: {name!r} is none of {', '.join((*stacks.EAGER, *stacks.ENGINES, *peers.NAMES))}")
+                ready.append(peers.peer(name, model.transformer.config, kept, asked.threads))
         except (peers.Missing, PassError) as error:
             print(f"{model.name}: {name}: left out: {error}", file=sys.stderr)
     return ready

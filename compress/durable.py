@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EBADF)
@@ -60,3 +62,23 @@ def write_text(path: Path, text: str, draft: Path | None = None) -> None:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
+
+
+@contextlib.contextmanager
+def files_of(folder: Path) -> Iterator[Path]:
+    """A draft folder whose files get their place in `folder` together, when the block ends well.
+
+    Raises:
+        OSError: they cannot be written; what was in the folder stays as it was.
+    """
+    draft = folder / ".draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        sync_tree(draft)
+        for path in sorted(draft.iterdir()):
+            path.replace(folder / path.name)
+        sync(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

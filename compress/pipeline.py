@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from calibration.tokens import TokenSet
+from compress import durable
 from compress import plan as plans
 from compress import report as reports
 from compress.artifact import Form
@@ -31,8 +32,8 @@ from compress.recipe import Recipe
 from compress.report import Report, html
 from compress.report.markdown import markdown
 from compress.report.outcomes import remember
-from compress.settings import InputError, digest, plain
-from compress.store import ENTRY, Store, disk_error
+from compress.settings import digest, plain
+from compress.store import ENTRY, Store, errors_said, prepare_output
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge, no_evidence
 from export.manifest import file_hash
@@ -106,17 +107,6 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
     return Run(recipe, store, output, listener, tokens, reference, plan).report()
 
 
-def prepare_output(output: Path) -> None:
-    """Make the run's folder before anything long begins, so that a missing permission is found now."""
-    probe = output / ".probe"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"output {output}: cannot be written ({error.strerror}); choose another with -o") from error
-
-
 class Run:
     """One run of a recipe: made, measured, judged and published."""
 
@@ -145,11 +135,9 @@ class Run:
         for node in nodes:
             steps.append(self.measuring.measure(node))
             breaches += judge_step(node, steps[-1])
-        with step("report"), self.store.locked(digest("output", str(self.output.resolve())), self.listener.say):
-            try:
-                return self.finish(own, steps, breaches)
-            except OSError as error:
-                raise disk_error(error, self.output) from error
+        folder = digest("output", str(self.output.resolve()))
+        with step("report"), self.store.locked(folder, self.listener.say), errors_said(self.output):
+            return self.finish(own, steps, breaches)
 
     def finish(self, own: Measurement, steps: list[Measurement], breaches: list[Breach]) -> Report:
         """Publish the engines and write the report; one run at a time for one folder."""
@@ -181,7 +169,7 @@ class Run:
         )
         remember(report, self.output)
         reports.write(report, self.output)
-        (self.output / "report.md").write_text(markdown(report), encoding="utf-8")
+        durable.write_text(self.output / "report.md", markdown(report))
         html.write(report, self.output)
         return report
 
@@ -271,8 +259,9 @@ def copy_engine(source: Path, folder: Path, engine: EngineMeasurement, provenanc
     manifest = json.loads(path.read_text())
     manifest |= {"provenance": provenance, "measured": plain(engine)}
     path.write_text(json.dumps(manifest, indent=1) + "\n")
+    durable.sync_tree(draft)
     shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    durable.move(draft, folder)
 
 
 def closing_lines(report: Report, folder: Path) -> list[str]:

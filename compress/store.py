@@ -207,11 +207,11 @@ class Store:
                 return found, True
         except Damage as damage:
             say(f"store: {damage.folder.name[:12]}: {damage.reason}; made again")
-            with self.errors_said():
+            with errors_said(self.root):
                 remove(damage.folder)
         draft = self.root / "drafts" / f"{key}-{os.getpid()}"
         try:
-            with self.errors_said():
+            with errors_said(self.root):
                 remove(draft)
                 draft.mkdir()
                 notes = write(draft)
@@ -231,16 +231,6 @@ class Store:
         made = self.find(key)
         assert made is not None
         return made, False
-
-    @contextlib.contextmanager
-    def errors_said(self) -> Iterator[None]:
-        """Turn a full disk or a missing permission into one line, whichever library finds it."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, OSError) or is_full(error):
-                raise disk_error(error, self.root) from error
-            raise
 
     def workspace(self, key: str) -> Path:
         """A folder for checkpoints of the pass that makes this key; it outlives an interruption."""
@@ -480,7 +470,36 @@ def is_full(error: BaseException) -> bool:
         return True
     if any(f"Errno {code}]" in text or f"os error {code})" in text for code in NO_SPACE):  # shutil; safetensors
         return True
-    return "inline_container.cc" in text and "unexpected pos" in text  # torch.save says no more
+    if any(os.strerror(code) in text for code in NO_SPACE):  # libraries in C++
+        return True
+    torch_only_says = "inline_container.cc" in text and "unexpected pos" in text
+    return torch_only_says or "PytorchStreamWriter failed writing" in text
+
+
+@contextlib.contextmanager
+def errors_said(root: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one line, whichever library finds it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or is_full(error):
+            raise disk_error(error, root) from error
+        raise
+
+
+def prepare_output(output: Path) -> None:
+    """Make the folder that a job writes into before anything long begins, so that a missing permission is found now.
+
+    Raises:
+        InputError: it cannot be made or written into.
+    """
+    probe = output / f".probe-{os.getpid()}"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"output {output}: cannot be written ({error.strerror}); choose another with -o") from error
 
 
 def disk_error(error: BaseException, root: Path) -> InputError:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from calibration.augment import Augment, augmented
 from calibration.tokens import Part, TokenSet
+from compress import durable
 from compress.importance import nll
 from compress.models import tokenizer_folder
 from compress.models.architecture import LayerConfig, TransformerConfig
@@ -44,6 +45,7 @@ from compress.settings import (
     plain,
     setting,
 )
+from compress.store import errors_said, prepare_output
 from compress.strict_yaml import read_yaml
 from compress.teaching import LARGE_PRIME
 from compress.tokens import open_source
@@ -202,10 +204,7 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     tokenizer = recipe.model.image_tokenizer(f"{recipe.name}: model.tokenizer")
     data = open_source(recipe.tokens, f"{recipe.name}: tokens")
     check_tokens(data, config, recipe)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output {output}: cannot be written ({error.strerror}); choose another with -o") from error
+    prepare_output(output)
     training, validation, held_out = data.part("train"), data.part("validation"), data.part("held_out")
     model = TokenTransformer(config)
     model.initialise(torch.Generator().manual_seed(recipe.seed))
@@ -230,16 +229,17 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
         ema=settings.ema,
         validate_every=settings.validate_every,
     )
-    log = fit(
-        model,
-        loss,
-        schedule,
-        seed=recipe.seed,
-        validate=lambda trained: mean_nll(trained, validation, config.shape),
-        task=digest(recipe, data.fingerprint()),
-        checkpoint=output / "checkpoint.pt",
-        report=report,
-    )
+    with errors_said(output):
+        log = fit(
+            model,
+            loss,
+            schedule,
+            seed=recipe.seed,
+            validate=lambda trained: mean_nll(trained, validation, config.shape),
+            task=digest(recipe, data.fingerprint()),
+            checkpoint=output / "checkpoint.pt",
+            report=report,
+        )
     model.half().float()  # what is shipped is what is measured
     result = {
         "validation_nll": mean_nll(model, validation, config.shape),
@@ -248,16 +248,17 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     if not all(map(math.isfinite, result.values())):
         raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
     trained = ImageModel(recipe.name, "reference", model, tokenizer, recipe.sampler)
-    reference.save(trained, output, half=True)
-    record = {
-        "recipe": plain(recipe),
-        "parameters": trained.parameters(),
-        "tokens_sha256": data.fingerprint(),
-        "weights_sha256": hashlib.sha256((output / reference.WEIGHTS).read_bytes()).hexdigest(),
-        "seconds_of_last_run": round(time.monotonic() - started, 1),
-        **result,
-        "log": log,
-    }
-    (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    with errors_said(output), durable.files_of(output) as draft:
+        reference.save(trained, draft, half=True)
+        record = {
+            "recipe": plain(recipe),
+            "parameters": trained.parameters(),
+            "tokens_sha256": data.fingerprint(),
+            "weights_sha256": hashlib.sha256((draft / reference.WEIGHTS).read_bytes()).hexdigest(),
+            "seconds_of_last_run": round(time.monotonic() - started, 1),
+            **result,
+            "log": log,
+        }
+        (draft / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     (output / "checkpoint.pt").unlink(missing_ok=True)
     return result

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.photos import CLASSES, CROP, photo_crops, training_crops
+from compress import durable
 from compress.models import tokenizer_folder
 from compress.models.codebook import Codebook, channels_last
 from compress.models.tokenizer import VqTokenizer
@@ -41,6 +42,7 @@ from compress.settings import (
     plain,
     setting,
 )
+from compress.store import errors_said, prepare_output
 from compress.strict_yaml import read_yaml
 from compress.training import Report, Schedule, fit
 
@@ -231,10 +233,7 @@ def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: Report | None
     """
     settings, config = recipe.train, recipe.tokenizer
     torch.set_num_threads(settings.threads)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output {output}: cannot be written ({error.strerror}); choose another with -o") from error
+    prepare_output(output)
     torch.manual_seed(recipe.seed)
     training = TokenizerTraining(config, settings)
     tokenizer = VqTokenizer(training.autoencoder, (CROP // config.factor,) * 2)
@@ -270,31 +269,33 @@ def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: Report | None
         ema=settings.ema,
         validate_every=settings.validate_every,
     )
-    log = fit(
-        training,
-        loss,
-        schedule,
-        seed=recipe.seed,
-        validate=lambda _: math.sqrt(squared_errors(tokenizer, validation).mean()),
-        task=digest(recipe),
-        checkpoint=output / "checkpoint.pt",
-        report=report,
-        after=after,
-    )
+    with errors_said(output):
+        log = fit(
+            training,
+            loss,
+            schedule,
+            seed=recipe.seed,
+            validate=lambda _: math.sqrt(squared_errors(tokenizer, validation).mean()),
+            task=digest(recipe),
+            checkpoint=output / "checkpoint.pt",
+            report=report,
+            after=after,
+        )
     training.autoencoder.half().float()  # what is shipped is what is measured
     result = measure(tokenizer, recipe.seed)
     if not all(map(math.isfinite, [*result.values(), log[-1]["loss"]])):
         raise InputError(f"{recipe.name}: training diverged ({result}); use a smaller train.learning_rate")
-    tokenizer_folder.save(tokenizer, recipe.name, output)
-    record = {
-        "recipe": plain(recipe),
-        "parameters": sum(parameter.numel() for parameter in training.autoencoder.parameters()),
-        "classes": list(CLASSES),
-        "weights_sha256": hashlib.sha256((output / tokenizer_folder.WEIGHTS).read_bytes()).hexdigest(),
-        "seconds_of_last_run": round(time.monotonic() - started, 1),
-        **result,
-        "log": log,
-    }
-    (output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    with errors_said(output), durable.files_of(output) as draft:
+        tokenizer_folder.save(tokenizer, recipe.name, draft)
+        record = {
+            "recipe": plain(recipe),
+            "parameters": sum(parameter.numel() for parameter in training.autoencoder.parameters()),
+            "classes": list(CLASSES),
+            "weights_sha256": hashlib.sha256((draft / tokenizer_folder.WEIGHTS).read_bytes()).hexdigest(),
+            "seconds_of_last_run": round(time.monotonic() - started, 1),
+            **result,
+            "log": log,
+        }
+        (draft / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     (output / "checkpoint.pt").unlink(missing_ok=True)
     return result

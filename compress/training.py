@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.settings import digest
+from compress import durable
+from compress.settings import InputError, digest
 
 Loss = Callable[[int], Tensor]
 Validate = Callable[[nn.Module], float]
@@ -81,7 +80,7 @@ def fit(
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     identity = digest(schedule, seed, shapes, task)
     saved = read_checkpoint(checkpoint)
-    if saved.get("identity") == identity:
+    if saved.get("identity") == identity and {"model", "optimizer", "average", "state"} <= set(saved):
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, state = saved["average"], saved["state"]
@@ -90,17 +89,20 @@ def fit(
         if checkpoint is None:
             return
         draft = checkpoint.with_suffix(".draft")
-        torch.save(
-            {
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average,
-                "state": state,
-            },
-            draft,
-        )
-        os.replace(draft, checkpoint)
+        saved = {
+            "identity": identity,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average,
+            "state": state,
+        }
+        try:
+            torch.save(saved, draft)
+            durable.sync(draft)
+            durable.move(draft, checkpoint)
+        except BaseException:  # a full disk, or a second interruption: the checkpoint before stays
+            draft.unlink(missing_ok=True)
+            raise
 
     def due() -> bool:
         """Whether the weights of this step are still to be validated."""
@@ -173,11 +175,20 @@ def fit(
 
 
 def read_checkpoint(path: Path | None) -> dict[str, Any]:
-    """What `fit` saved last; nothing where there is no checkpoint, or only a damaged one."""
+    """What `fit` saved last; nothing where there is no checkpoint, or only a damaged one.
+
+    Raises:
+        InputError: something that is no file has its place.
+        OSError: it may not be read.
+    """
     if path is None or not path.exists():
         return {}
+    if not path.is_file():
+        raise InputError(f"{path}: is no file, but has the place of a training's checkpoint; remove it")
     try:
         saved = torch.load(path, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, pickle.UnpicklingError):
+    except PermissionError:
+        raise
+    except Exception:  # any, by what is damaged
         return {}
     return saved if isinstance(saved, dict) else {}

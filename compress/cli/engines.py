@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli.group import example, json_option, leave, threads_option, whole_numbers
+from compress.cli.group import OutputFile, example, json_option, leave, threads_option, whole_numbers
 from compress.cli.terminal import Terminal, console, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Share(click.FloatRange):
 @click.command()
 @example("compress tokens photos/ -o tokens.npz --model digits")
 @click.argument("images", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The TokenSet to write (.npz).")
+@click.option("-o", "--output", type=OutputFile(), required=True, help="The TokenSet to write (.npz).")
 @click.option("--model", "model_name", default="digits", show_default=True, help="A shipped model or a checkpoint.")
 @click.option("--validation", type=Share(0, 0.9), default=0.05, show_default=True, help="Share set apart.")
 @click.option("--held-out", type=Share(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
@@ -66,7 +66,7 @@ def tokens(images: Path, output: Path, model_name: str, validation: float, held_
 @click.option("--labels", help="Classes, separated by commas.")
 @click.option("--count", type=click.IntRange(1), help="How many pictures of a model without classes.  [default: 1]")
 @click.option("--features", type=click.Path(path_type=Path), help="Features of texts, .npy (pictures, length, width).")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PNG to write.")
+@click.option("-o", "--output", type=OutputFile(), required=True, help="The PNG to write.")
 @click.option("--image", type=click.Path(path_type=Path), help="A picture to start from; give --mask or --keep too.")
 @click.option("--mask", type=click.Path(path_type=Path), help="What is white in it is drawn anew (inpainting).")
 @click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
@@ -221,8 +221,8 @@ def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -
     callback=self_test,
     help="Plant faults into models and see that the verifier finds every one; needs no arguments.",
 )
-@click.option("--junit", type=click.Path(path_type=Path), help="Write a JUnit XML file: a case for each gate.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write a summary in Markdown.")
+@click.option("--junit", type=OutputFile(), help="Write a JUnit XML file: a case for each gate.")
+@click.option("--markdown", type=OutputFile(), help="Write a summary in Markdown.")
 @click.option("--than", help="Another candidate: is the first one closer to the reference than this one?")
 @threads_option
 @json_option
@@ -394,7 +394,7 @@ def to_optimum(engine: Path, output: Path) -> None:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--open", "browse", is_flag=True, help="Show the page in the browser; that of one run is made anew.")
 @click.option("--compare", is_flag=True, help="Show the engines of several runs side by side.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"Page of --compare.  [with --open: {COMPARED}]")
+@click.option("-o", "--output", type=OutputFile(), help=f"Page of --compare.  [with --open: {COMPARED}]")
 @json_option
 def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | None, as_json: bool) -> None:
     """Show a finished run's report again, or the engines of several runs side by side.

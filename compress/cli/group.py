@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +151,31 @@ def own_warnings_in_a_line() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = usual
+
+
+class OutputFile(click.Path):
+    """A file that a verb writes in the end: that it can be is found out before the work."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path.
+
+        Raises:
+            click.BadParameter: it is a folder, or cannot be written.
+        """
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        try:
+            if path.is_dir():
+                self.fail(f"'{path}' is a folder; name a file.", param, ctx)
+            if not path.parent.is_dir():
+                self.fail(f"'{path}': there is no folder '{path.parent}'.", param, ctx)
+            if not os.access(path if path.exists() else path.parent, os.W_OK):
+                self.fail(f"'{path}' cannot be written (Permission denied).", param, ctx)
+        except (OSError, ValueError) as error:
+            self.fail(f"'{path}' cannot be written ({getattr(error, 'strerror', None) or error}).", param, ctx)
+        return path
 
 
 def leave(*, passed: bool) -> NoReturn:

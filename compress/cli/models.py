@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli.group import Group, example, json_option, leave
+from compress.cli.group import Group, OutputFile, example, json_option, leave
 from compress.cli.terminal import print_json, print_rows
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def models_check(
 @example('compress models features amused-256/ "a cat on a mat" -o features.npy')
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The features to write (.npy).")
-@click.option("--onnx", type=click.Path(path_type=Path), help="The encoder itself, as a graph of ids to features.")
+@click.option("-o", "--output", type=OutputFile(), help="The features to write (.npy).")
+@click.option("--onnx", type=OutputFile(), help="The encoder itself, as a graph of ids to features.")
 def models_features(pipeline: Path, texts: tuple[str, ...], output: Path | None, onnx: Path | None) -> None:
     """Features of texts by a pipeline's own CLIP encoder, for `generate --features`; needs compress[text]."""
     from compress.models import clip

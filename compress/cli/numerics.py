@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import example, json_option, leave, threads_option
+from compress.cli.group import OutputFile, example, json_option, leave, threads_option
 from compress.cli.terminal import print_json, print_rows
 
 
@@ -18,7 +18,7 @@ from compress.cli.terminal import print_json, print_rows
     "--tokens", "source", default="digits", show_default=True, help="'digits', a TokenSet (.npz), or 'drawn'."
 )
 @click.option("--pictures", type=click.IntRange(2), default=8, show_default=True, help="Pictures that both read.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write the error of each layer as a plot (.svg).")
+@click.option("--plot", type=OutputFile(), help="Write the error of each layer as a plot (.svg).")
 @threads_option
 @json_option
 def bisect(

@@ -5,6 +5,7 @@ Letters: N pictures, T tokens of a picture, D features.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +80,8 @@ def check_inception(weights: Path, where: str) -> None:
 def of_inception(weights: Path, model: Candidate) -> Extractor:
     """Pooled features (N, 2048) of the InceptionV3 that FID is defined on, by torch-fidelity.
 
-    Grey pictures are given three equal colours.
+    Grey pictures are given three equal colours. torch-fidelity would run any code that a pickle holds, so the file is
+    read once, as tensors alone, and torch-fidelity is given a private copy of these.
 
     Raises:
         InputError: torch-fidelity cannot be imported, or the weights are not its.
@@ -89,8 +91,11 @@ def of_inception(weights: Path, model: Candidate) -> Extractor:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        torch.load(weights, weights_only=True)  # torch-fidelity would run any code that a pickle holds
-        network = FeatureExtractorInceptionV3("inception", [POOLED], feature_extractor_weights_path=str(weights))
+        state = torch.load(weights, weights_only=True)
+        with tempfile.TemporaryDirectory() as room:
+            copy = Path(room) / "inception.pth"
+            torch.save(state, copy)
+            network = FeatureExtractorInceptionV3("inception", [POOLED], feature_extractor_weights_path=str(copy))
     except Exception as error:
         raise InputError(f"{weights}: InceptionV3 cannot be had ({str(error).splitlines()[0]})") from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress import durable
 from compress.measure import EngineMeasurement, Measurement
 from compress.measure.environment import Environment
 from compress.measure.evidence import Evidence
@@ -49,9 +50,7 @@ def write(report: Report, folder: Path) -> Path:
         ValueError: a number is NaN or infinite, which JSON cannot hold.
     """
     path = folder / FILE
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(plain(report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    durable.write_text(path, json.dumps(plain(report), indent=2, allow_nan=False) + "\n")
     return path
 
 

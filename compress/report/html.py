@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from compress import durable
 from compress.report import Report
 from compress.report.markup import Markup, element, join
 from compress.report.outcomes import earlier
@@ -24,9 +24,7 @@ def write(report: Report, folder: Path, path: Path | None = None) -> Path:
     The pictures are read from the folder; those that are missing are left out.
     """
     path = path or folder / PAGE
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_text(html(report, folder), encoding="utf-8")
-    os.replace(draft, path)
+    durable.write_text(path, html(report, folder))
     return path
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from compress import durable
 from compress.measure import Measurement
 from compress.report import FILE, Report, load
 from compress.report.cells import smallest_batch
@@ -72,7 +73,7 @@ def remember(report: Report, folder: Path) -> None:
     finished = datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%d %H:%M")
     kept = [*earlier(folder), *(outcome(engine, old, finished) for engine in old.engines)]
     lines = ",\n".join(json.dumps(plain(each)) for each in kept[-MOST_EARLIER:])
-    (folder / HISTORY).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    durable.write_text(folder / HISTORY, f"[\n{lines}\n]\n")
 
 
 def earlier(folder: Path) -> list[Outcome]:

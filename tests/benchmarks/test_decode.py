@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 ROW = {
     "stack", "shape", "batch", "ms_per_token", "s_per_image", "peak_mib", "file_mib", "ratio_eager", "ratio_best_peer",
@@ -57,7 +59,36 @@ def test_the_cost_of_an_export_is_measured_in_a_process_of_its_own(tmp_path):
     assert row["peak_mib"] > 0
 
 
-def test_an_unknown_stack_is_refused():
-    done = run("decode.py", "--shape", "tiny", "--stacks", "int3")
-    assert done.returncode == 1
-    assert "'int3' is none of torch eager fp32" in done.stderr
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        ("--stacks", "int4 g128,int3", "--stacks: 'int3' is none of torch eager fp32; "),
+        ("--stack", "int3, int8 cache", "--stacks: 'int3, int8 cache' is none of torch eager fp32; "),
+        ("--shape", "tiny,huge", "--shape: 'huge' is none of "),
+    ],
+)
+def test_an_unknown_name_is_refused_before_anything_is_built(monkeypatch, capsys, option, text, said):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import decode
+
+    monkeypatch.setattr(decode.roofline, "measure", lambda threads: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as end:
+        decode.main([option, text])
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_stack_is_chosen_by_its_name_commas_and_all(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import decode
+
+    def chosen(*arguments: str) -> list[str]:
+        return decode.checked(decode.options(), arguments).stacks
+
+    one, other = "int4 g128, int8 cache", "torch eager fp32"
+    assert one in decode.KNOWN
+    assert chosen("--stack", one, "--stack", other) == [one, other]
+    assert chosen("--stacks", f"{one}; {other}") == [one, other]
+    assert chosen("--stacks", f"{one},{other},int4 g128") == [one, other, "int4 g128"]
+    assert chosen("--stacks", "int4 g128, int8 cache, int8 decoder") == ["int4 g128, int8 cache, int8 decoder"]
+    assert chosen("--stacks", f"{other},int4 g128,fp32, hoisted") == [other, "int4 g128", "fp32, hoisted"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from calibration.tokens import TokenSet
 from compress.models import families
@@ -83,3 +84,43 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 def test_an_output_that_cannot_be_written_is_one_line(path: Path) -> None:
     with pytest.raises(InputError, match=r"^output .*: cannot be written \(Not a directory\); choose another with -o"):
         train(TrainRecipe.load(path), path / "out")
+
+
+# How each library says that the disk is full; safetensors' is no OSError.
+FULL = [
+    OSError(28, "No space left on device"),
+    OSError(122, "Disk quota exceeded"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0"),
+    RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=str)
+@pytest.mark.parametrize("place", ["safetensors", "torch"])
+def test_a_full_disk_is_one_line_and_the_training_goes_on_later(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: Exception
+) -> None:
+    recipe, out = TrainRecipe.load(path), tmp_path / "out"
+
+    def full(*arguments: object) -> None:
+        raise error
+
+    def stop(step: int, steps: int, values: dict[str, float]) -> None:
+        if step >= 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out, stop)
+    with monkeypatch.context() as patch:
+        if place == "torch":  # the disk is full at an interruption
+            patch.setattr(torch, "save", full)
+        else:
+            patch.setattr("compress.models.families.reference.save_file", full)
+        with pytest.raises(InputError, match=r"out: the disk is full; what was finished is kept, free space and run"):
+            train(recipe, out, stop if place == "torch" else None)
+    assert sorted(each.name for each in out.iterdir()) == ["checkpoint.pt"]
+    train(recipe, out)
+    train(recipe, tmp_path / "whole")
+    assert weights(out) == weights(tmp_path / "whole")
+    assert sorted(each.name for each in out.iterdir()) == ["config.json", "model.safetensors", "training.json"]

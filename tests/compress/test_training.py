@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.training import Schedule, fit
+from compress.settings import InputError
+from compress.training import Schedule, fit, read_checkpoint
 
 
 def fresh() -> nn.Module:
@@ -184,3 +185,38 @@ def test_a_checkpoint_of_another_task_is_not_resumed(tmp_path: Path) -> None:
         other, loss_of(other), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, task="other", report=report
     )  # fmt: skip
     assert steps[0] == 1
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, checkpoint, save = fresh(), tmp_path / "checkpoint.pt", torch.save
+    fit(model, loss_of(model), SCHEDULE, seed=1, validate=validation, checkpoint=checkpoint, checkpoint_seconds=-1)
+    before = checkpoint.read_bytes()
+
+    def full(value: object, path: Path) -> None:
+        save(value, path)
+        raise RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    again = fresh()
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        fit(again, loss_of(again), SCHEDULE, seed=2, validate=validation, checkpoint=checkpoint, checkpoint_seconds=-1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").mkdir()
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is no file, but has the place of a training's checkpoint"):
+        read_checkpoint(tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_a_damaged_one(tmp_path: Path, monkeypatch) -> None:
+    def private(path: Path, **settings: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "checkpoint.pt").touch()
+    monkeypatch.setattr(torch, "load", private)
+    with pytest.raises(PermissionError):
+        read_checkpoint(tmp_path / "checkpoint.pt")

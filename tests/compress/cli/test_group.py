@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -114,3 +115,20 @@ def test_an_error_of_the_system_is_one_line(
 
     monkeypatch.setattr("compress.recipe.load", fails)
     assert refused("run", tmp_path / "r.yaml") == "Input/output error"
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    def refused(path: object, said: str) -> None:
+        result = invoke("verify", "a", "b", "--junit", path)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1] == f"Error: Invalid value for '--junit': {said}"
+
+    monkeypatch.setattr("compress.comparison.compare", lambda *given: pytest.fail("measured"))
+    refused(tmp_path, f"'{tmp_path}' is a folder; name a file.")
+    refused(tmp_path / "no" / "x.xml", f"'{tmp_path}/no/x.xml': there is no folder '{tmp_path}/no'.")
+    long = tmp_path / ("x" * 300)
+    refused(long, f"'{long}' cannot be written (File name too long).")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refused(tmp_path / "x.xml", f"'{tmp_path}/x.xml' cannot be written (Permission denied).")

@@ -107,3 +107,23 @@ def test_a_file_that_is_no_inception_is_refused_in_a_line(torch_fidelity, tmp_pa
         of_inception(path, None)
     with pytest.raises(InputError, match=r"bench.inception: missing.pth: no such file"):
         check_inception(Path("missing.pth"), "bench.inception")
+
+
+def test_torch_fidelity_is_given_what_was_checked_not_the_path(weights, monkeypatch, tmp_path) -> None:
+    class Mischief:
+        def __reduce__(self):
+            return (tmp_path / "executed").mkdir, ()
+
+    load, opened = torch.load, []
+
+    def replaced_behind_the_check(path, **settings):
+        found = load(path, **settings)
+        opened.append((path, settings.get("weights_only")))
+        torch.save({"weights": Mischief()}, weights)
+        return found
+
+    monkeypatch.setattr(torch, "load", replaced_behind_the_check)
+    assert of_inception(weights, None).name == "Inception"
+    assert opened[0] == (weights, True)
+    assert weights not in [path for path, _ in opened[1:]]
+    assert not (tmp_path / "executed").exists()
