@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from click.testing import CliRunner, Result
 from fuzz import corpus as seeds
+from fuzz.trial import address_bytes
 
 from compress.cli import main
 
@@ -19,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "data" / "golden"
 LONGEST = 1000  # characters of an error line
 SECONDS = 120
+MORE_BYTES = 6 * 2**30  # that a test may map
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +30,25 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model, its tokens, engine, run and store, and a foreign decoder; tests must not write into it."""
     own = tmp_path_factory.getbasetemp()
     return seeds.prepare((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "hostile-corpus")
+
+
+@pytest.fixture(autouse=True)
+def limited(corpus: Path) -> Iterator[None]:
+    """A test that hangs, or asks for memory without measure, fails and lets the others run."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"no end after {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    signal.alarm(SECONDS)
+    resource.setrlimit(resource.RLIMIT_AS, (address_bytes() + MORE_BYTES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

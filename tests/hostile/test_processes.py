@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,20 +27,19 @@ def test_a_full_disk_in_training_is_one_line(
     assert "full" in held(process("train", here / "r.yaml", "-o", here / "m", file_kib=4))
 
 
-@pytest.mark.parametrize("verb", ["report", "generate", "store", "run"])
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    ("verb", "encoding"), [("report", "ascii"), ("report", "utf-16"), ("generate", "latin-1"), ("run", "ascii")]
+)
 def test_a_terminal_of_another_encoding_changes_no_exit_code(
     verb: str, encoding: str, corpus: Path, here: Path, process: Callable[..., Any]
 ) -> None:
     (here / "é\u2013").mkdir()
+    shutil.copytree(corpus / "store", here / "store")
     arguments: dict[str, tuple[object, ...]] = {
         "report": ("report", corpus / "run"),
         "generate": ("generate", corpus / "engine", "--labels", 1, "-o", here / "é\u2013" / "o.png"),
-        "store": ("store", "list", "--store", corpus / "store"),
-        "run": ("run", corpus / "tiny.yaml", "--store", corpus / "store", "-o", here / "é\u2013", "--skip-preflight"),
+        "run": ("run", corpus / "tiny.yaml", "--store", here / "store", "-o", here / "é\u2013", "--skip-preflight"),
     }
-    if verb == "run" and encoding != "ascii":
-        pytest.skip("one encoding is enough for the slow verb")
     done = process(*arguments[verb], PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
 

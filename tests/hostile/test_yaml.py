@@ -92,19 +92,17 @@ def test_a_file_of_two_megabytes_is_refused(door: str, corpus: Path, here: Path,
 
 
 @pytest.mark.parametrize("door", ["plan", "train", "gates"])
-def test_a_device_without_end_is_refused(
-    door: str, corpus: Path, process: Callable[..., object], held: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize("kind", ["device", "fifo", "link to a device"])
+def test_a_device_or_a_fifo_is_refused_unread(
+    kind: str, door: str, corpus: Path, here: Path, refused: Callable[..., str]
 ) -> None:
-    arguments = [Path("/dev/zero") if each == tmp_path / "r" else each for each in doors(tmp_path / "r", corpus)[door]]
-    held(process(*arguments, address_gib=16), named=("/dev/zero",))
-
-
-@pytest.mark.parametrize("door", ["plan", "train", "gates"])
-def test_a_fifo_is_refused_and_not_waited_for(
-    door: str, corpus: Path, process: Callable[..., object], held: Callable[..., str], tmp_path: Path
-) -> None:
-    os.mkfifo(tmp_path / "fifo.yaml")
-    held(process(*doors(tmp_path / "fifo.yaml", corpus)[door]), named=("fifo.yaml",))
+    path = Path("/dev/zero") if kind == "device" else here / "odd.yaml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind != "device":
+        path.symlink_to("/dev/zero")
+    arguments = [path if each == here / "r" else each for each in doors(here / "r", corpus)[door]]
+    refused(*arguments, named=(path,))
 
 
 @pytest.mark.parametrize(
