@@ -150,7 +150,7 @@ def questions(reference: Candidate, source: str, held_out: int | None, seed: int
     if len(pictures) < 2:
         raise InputError(f"--tokens {source}: holds {len(pictures)} held-out pictures; at least 2 are needed")
     check_features(pictures, shape, f"--tokens {source}")
-    found, highest = pictures.tokens.shape[1], pictures.tokens.max()
+    found, highest = pictures.tokens.shape[1], pictures.tokens.max(initial=0)
     if found != shape.length or highest >= shape.vocabulary or pictures.labels.max() > shape.classes:
         raise InputError(
             f"--tokens {source}: {found} tokens up to {highest}, classes up to {pictures.labels.max()}; the models "

@@ -57,7 +57,9 @@ def test_an_array_that_holds_no_numbers_is_named(kind: str, here: Path, refused:
 def test_tokens_that_the_model_does_not_know_are_refused(value: int, here: Path, refused: Callable[..., str]) -> None:
     held = arrays("llamagen-c2i")
     np.savez(here / "odd.npz", **{**held, "tokens": np.full(held["tokens"].shape, value)})
-    refused("models", "check", GOLDEN / "llamagen-c2i", "--golden", here / "odd.npz", named=("odd.npz", "tokens"))
+    refused(
+        "models", "check", GOLDEN / "llamagen-c2i", "--golden", here / "odd.npz", named=("--golden", "tokens", value)
+    )
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", ".", "nothing.npz", ""])

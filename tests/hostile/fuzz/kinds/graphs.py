@@ -7,14 +7,12 @@ from random import Random
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 from onnx import helper
 
-from export import onnx_model
 from fuzz import blobs
 from fuzz.case import Case
 
-EXPORT = onnx_model.plain_graph
-EXPORTED: dict[str, Any] = {}
 OPERATORS = (
     "Add",
     "MatMul",
@@ -48,20 +46,14 @@ def mutate(random: Random, corpus: Path, room: Path) -> Case:
             right = "a decoder whose nodes stand in another order was refused"
         if said.startswith("outside"):
             wrong = "weights outside the model's folder were read"
-    exported = {"export.onnx_model.plain_graph": plain_graph}
+    # An export of the tokenizer takes seconds; the engine of the same model has the same graphs.
+    exported = {"export.onnx_model.plain_graph": lambda _, __, name, *rest: ir.load(corpus / "engine" / f"{name}.onnx")}
     recipe = room / "foreign.yaml"
     recipe.write_text((corpus / "foreign.yaml").read_text().replace(str(source), str(path)))
     if random.random() < 0.3:
         return Case(("models", "inspect", str(path)), said)
     arguments = ("generate", str(recipe), "--labels", "1", "-o", "drawn.png", "--threads", "1")
     return Case(arguments, said, wrong, right, instead=exported)
-
-
-def plain_graph(module: Any, given: Any, name: str, *outputs: str) -> Any:
-    """The tokenizer's graphs, which take seconds to export and are the same for every case: once in a process."""
-    if name not in EXPORTED:
-        EXPORTED[name] = EXPORT(module, given, name, *outputs)
-    return EXPORTED[name].clone()
 
 
 def node_changed(model: Any, random: Random) -> str:
