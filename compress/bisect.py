@@ -163,11 +163,10 @@ def first_tensor(value: Any) -> NDArray[Any]:
 
 def nodes(engine: Engine, block: int, asked: Examples) -> dict[str, NDArray[Any]]:
     """Outputs of the nodes of a block, in order; the block reads the engine's own stream."""
-    import onnx_ir as ir
-
+    from export.graph_file import load_graph
     from export.states import with_nodes
 
-    model, names = with_nodes(ir.load(engine.folder / engine.manifest.files["decode"]), block)
+    model, names = with_nodes(load_graph(engine.folder / engine.manifest.files["decode"]), block)
     values = {node.name or "": node.outputs[0].name or "" for node in model.graph}
     made = run_with(engine, model, [values[name] for name in names], asked)
     return {name: value for name, value in zip(names, made, strict=True) if value.dtype.kind == "f"}

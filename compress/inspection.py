@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compress.models import families, tokenizers
+from compress.models.adopted import decoder_size
 from compress.models.architecture import TransformerConfig
 from compress.models.checkpoint import Checkpoint, read_config
 from compress.models.quantized import parameter_count
@@ -78,17 +79,8 @@ def of_graph(name: str, family: str, path: Path) -> Inspection:
     """A decoder that is read as an ONNX graph: its size, and the config beside it."""
     module = families.module_of(family)
     if family == "onnx":
-        import onnx_ir as ir
-
-        from export.adopt import parameters
-        from export.weights import bytes_beside
-
         file: Path = module.graph_file(path)
-        try:
-            graph = ir.load(file)
-            count, size = parameters(graph), file.stat().st_size + bytes_beside(graph)
-        except Exception as error:
-            raise InputError(f"{file}: not a readable ONNX file ({str(error).splitlines()[0]})") from error
+        count, size = decoder_size(file)
         config = read_config((path if path.is_dir() else path.parent) / "config.json")
     else:
         checkpoint = Checkpoint.open(path)

@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 GRAPH_LIBRARIES = ("optimum", "optimum-onnx", "transformers")
 GRAPHS = (".onnx", ".onnx_data", ".data")  # with the weights that lie outside
 READ = (".json", ".npy", SAFETENSORS, *PICKLES, *GRAPHS)  # what a checkpoint may consist of
-ADOPTION = 1  # goes up when the same foreign graph becomes another decode graph
+ADOPTION = 2  # goes up when the same foreign graph becomes another decode graph
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ def hashes(path: Path) -> dict[str, str]:
             for each in sorted(parts)
             if each.suffix in (*READ, ".txt") and not any(name.startswith(".") for name in each.parts)
         }
-    beside = list(path.iterdir() if path.is_dir() else path.parent.iterdir())
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"{path}: is no plain file; devices and pipes hold no checkpoint")
+    beside = [each for each in (path if path.is_dir() else path.parent).iterdir() if each.is_file()]
     if not path.is_dir():  # weights outside an ONNX file are called like it: model.onnx_data, model.onnx.data
         beside = [each for each in beside if each.suffix == ".json" or each.name.startswith(path.name)]
     return {

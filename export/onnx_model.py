@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from export import static_cache
 from export.builder import Builder
 from export.engine_files import WEIGHTS
+from export.graph_file import GraphFileError, load_graph
 from export.lowering import LoweringError, lower
 from export.manifest import (
     BEGIN,
@@ -35,6 +36,7 @@ from export.manifest import (
     SCALES,
     Cache,
     Cpu,
+    EngineError,
     Manifest,
     Target,
 )
@@ -131,7 +133,10 @@ class OnnxModel:
         """
         manifest = Manifest.load(folder)
         plan = (folder / manifest.files["plan"]).read_bytes() if "plan" in manifest.files else None
-        graphs = {name: ir.load(folder / file) for name, file in manifest.files.items() if name in FILES}
+        try:
+            graphs = {name: load_graph(folder / file) for name, file in manifest.files.items() if name in FILES}
+        except GraphFileError as error:
+            raise EngineError(str(error)) from error
         return cls(manifest=manifest, plan=plan, **graphs)
 
 
@@ -352,9 +357,12 @@ def plain_graph(module: nn.Module, given: Tensor, title: str, takes: str, *gives
     return model
 
 
-def tidy(model: ir.Model) -> None:
-    """Fold constants (the transposed weights among them), merge equal nodes, drop dead ones; deterministic."""
-    optimizer.fold_constants(model, output_size_limit=2**31)
+def tidy(model: ir.Model, may_fold: Callable[[ir.Node], bool | None] = lambda node: None) -> None:
+    """Fold constants (the transposed weights among them), merge equal nodes, drop dead ones; deterministic.
+
+    `may_fold` is asked of every node whose inputs are constant; False leaves it to the runtime.
+    """
+    optimizer.fold_constants(model, output_size_limit=2**31, should_fold=may_fold)
     for step in (
         common.InlinePass(),
         common.CommonSubexpressionEliminationPass(),

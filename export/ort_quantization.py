@@ -11,16 +11,20 @@ import contextlib
 import io
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from export.builder import constant, drop_unused_initializers
+from export.builder import Builder, constant, drop_unused_initializers
+from export.conformance import without_weights
+from export.graph_file import load_graph
 from export.match import made_by
 from export.onnx_model import quiet
 from export.saturation import ReduceRange, from_rows, integer_weights, is_limited, stretched
@@ -29,6 +33,10 @@ from export.weights import with_weights_inside
 # int8 arithmetic inside MatMulNBits; the default computes in fp32 and was measured 30 to 40 times slower for 8 bits.
 INT8_ARITHMETIC = 4
 PRODUCTS = ("MatMul", "Gemm")
+QUANTIZED = (
+    *("DynamicQuantizeMatMul", "MatMulBnb4", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QGemm"),
+    "QLinearMatMul",
+)
 
 RangeMethod = Literal["minmax", "percentile", "entropy"]
 
@@ -61,7 +69,7 @@ def quantize_dynamic(decode: ir.Model, *, reduce_range: ReduceRange, head: bool)
             # What comes out of operators of other domains (fused ones) has no inferred type; here all of it is fp32.
             extra_options={"DefaultTensorType": int(ir.DataType.FLOAT)},
         )
-        made = ir.load(path)
+        made = load_graph(path)
     if reduce_range == "pairs":
         limit_pairs(made)
     return counted(decode, made, "MatMulInteger")
@@ -148,7 +156,7 @@ def quantize_decoder(
                 **({"CalibPercentile": percentile} if ranges == "percentile" else {}),
             },
         )
-        made = ir.load(path)
+        made = load_graph(path)
     if reduce_range == "pairs":
         limit_pairs(made)
     return made
@@ -205,17 +213,60 @@ def prepared(decode: ir.Model) -> ir.Model:
         source = ir.from_proto(proto.model)
     for index, node in enumerate(source.graph):
         node.name = node.name or f"/{node.op_type}_{index}"
+    flatten(source)
     return source
 
 
+def flatten(source: ir.Model) -> None:
+    """Make constant weights (1, K, N) into (K, N) where the product's input has as many axes: nothing changes."""
+    odd = [node for node in source.graph if node.op_type in PRODUCTS and not is_matrix(node.inputs[1])]
+    axes = axes_of(source) if odd else {}
+    builder = Builder(source.graph, None, "flat")
+    for node in odd:
+        weights = constant(node.inputs[1])
+        extra, left = weights.ndim - 2, node.inputs[0]
+        known = axes.get(left.name or "", 0) if left is not None else 0
+        if extra > 0 and known >= weights.ndim and weights.shape[:extra] == (1,) * extra:
+            name = node.inputs[1].name if node.inputs[1] is not None else node.name
+            node.replace_input_with(1, builder.initializer(name or "", weights.reshape(weights.shape[extra:])))
+
+
+def axes_of(source: ir.Model) -> dict[str, int]:
+    """How many axes each value has, as far as ONNX infers it."""
+    typed = onnx.shape_inference.infer_shapes(ir.to_proto(without_weights(source)))
+    values = [*typed.graph.value_info, *typed.graph.input]
+    return {
+        each.name: len(each.type.tensor_type.shape.dim) for each in values if each.type.tensor_type.HasField("shape")
+    }
+
+
 def excluded(source: ir.Model, head: bool) -> list[str]:
-    """The names of products that stay in float: that which makes the logits, unless it is asked for."""
-    if head:
-        return []
+    """Names of the products that stay in float: weights that are no matrix, and the head unless it is asked for."""
+    odd = [node.name or "" for node in source.graph if node.op_type in PRODUCTS and not is_matrix(node.inputs[1])]
+    return odd if head else [*odd, *head_of(source)]
+
+
+def is_matrix(weights: ir.Value | None) -> bool:
+    """Whether constant weights have two axes; ONNX Runtime's tools write graphs that it refuses of others."""
+    return weights is None or weights.const_value is None or len(weights.const_value.shape) == 2
+
+
+def quantized_products(decode: ir.Model) -> str:
+    """The kinds of quantized products in a graph, and how many there are; empty if there are none."""
+    kinds = Counter(node.op_type for node in decode.graph.all_nodes() if node.op_type in QUANTIZED)
+    for node in decode.graph.all_nodes():
+        made = node.inputs[1].producer() if node.op_type in PRODUCTS and node.inputs[1] is not None else None
+        if made is not None and made.op_type == "DequantizeLinear":
+            kinds[f"{node.op_type} of quantized weights"] += 1
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+
+
+def head_of(source: ir.Model) -> list[str]:
+    """The name of the product that makes the logits."""
     value: Any = next((each for each in source.graph.outputs if each.name == "logits"), None)
     while value is not None and (node := value.producer()) is not None:
         if node.op_type in PRODUCTS:
-            return [node.name]
+            return [node.name or ""]
         value = node.inputs[0] if node.inputs else None
     return []
 

@@ -56,7 +56,7 @@ FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in mod
 # The files that may import each of these: the runtime, and the one door to each tool.
 ONLY_IN = {
     "onnxruntime": {
-        *("export/engine.py", "export/loops.py", "export/processor.py"),
+        *("export/engine.py", "export/first_run.py", "export/loops.py", "export/processor.py"),
         *("export/ort_quantization.py", "export/roofline.py"),
     },
     "tensorrt": {"export/tensorrt.py"},

@@ -109,11 +109,10 @@ def torch_states(candidate: Candidate, asked: Examples) -> States:
 
 def engine_states(engine: Engine, asked: Examples) -> States:
     """Of an engine: its decode graph with more outputs."""
-    import onnx_ir as ir
-
+    from export.graph_file import load_graph
     from export.states import with_states
 
-    model, names = with_states(ir.load(engine.folder / engine.manifest.files["decode"]))
+    model, names = with_states(load_graph(engine.folder / engine.manifest.files["decode"]))
     return run_with(engine, model, names, asked)
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from compress.settings import setting
 from export.engine import Engine, Event
+from export.graph_file import load_graph
 from export.roofline import Roofline
 from export.weights import LOOKUPS
 
@@ -114,7 +115,7 @@ def decoder_kind(node: str, op: str) -> str:
 
 def loads_of(engine: Engine) -> dict[str, Load]:
     """What each kind reads and multiplies in a step, from the constants of the graph."""
-    model = ir.load(engine.folder / engine.manifest.files["decode"])
+    model = load_graph(engine.folder / engine.manifest.files["decode"])
     found: dict[str, Load] = {}
     for node in model.graph:
         if node.op_type in LOOKUPS:

@@ -48,6 +48,7 @@ class PictureConfig:
     picture_start: tuple[int, ...] = setting((), doc="ids between the class and the picture", low=0)
     row_end: tuple[int, ...] = setting((), doc="ids between two rows of tokens", low=0)
     sampler: Sampler = setting(Sampler(), doc="how it draws")
+    first_run_seconds: float = setting(120.0, doc="in which the graph's first runs have to end", low=1, high=86_400)
 
     def writing(self, vocabulary: int, known: tuple[int, ...], where: str) -> Writing:
         """How a picture of so many image tokens is written; `known` are their ids by the model's own config, if any.
@@ -242,12 +243,13 @@ def adopted(
     Raises:
         InputError: the file is no causal decoder of the known signature, or the config does not fit it.
     """
-    import onnx_ir as ir
-
-    from export.adopt import AdoptionError, adopt, parameters
+    from export.adopt import AdoptionError, adopt, forget_types, parameters
     from export.conformance import check
+    from export.graph_file import GraphFileError, first_line, load_graph
     from export.manifest import Manifest
-    from export.onnx_model import FILES, OnnxModel, Pictures
+    from export.onnx_model import FILES, OnnxModel, Pictures, quiet
+    from export.trial import Trial, TrialError, try_out
+    from export.weights import bytes_beside
 
     if tokenizer.length != config.grid[0] * config.grid[1]:
         raise InputError(
@@ -255,11 +257,17 @@ def adopted(
         )
     writing = config.writing(tokenizer.vocabulary, known, where)
     try:
-        made = adopt(ir.load(path), writing)
+        source = load_graph(path)
+        with quiet():
+            made = adopt(source, writing, lambda: stated_cache(path.parent))
+    except GraphFileError as error:
+        raise InputError(str(error)) from error
     except AdoptionError as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:
-        raise InputError(f"{path}: not a readable ONNX file ({str(error).splitlines()[0]})") from error
+    except InputError:
+        raise
+    except Exception as error:  # onnxscript and onnx_ir fail in many ways on graphs that no runtime reads
+        raise InputError(f"{path}: not a graph that can be read ({first_line(error)})") from error
     pictures = Pictures(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
     files = ["decode", "image_decoder", *(["image_encoder"] if pictures.encoder_graph is not None else [])]
     manifest = Manifest(
@@ -272,13 +280,69 @@ def adopted(
         kv_heads=made.kv_heads,
         sampler=config.sampler,
         parameters=parameters(made.decode),
+        call_scaled=made.rounds,
         files={each: FILES[each] for each in files},
     )
     model = OnnxModel(made.decode, pictures.decoder_graph, manifest, image_encoder=pictures.encoder_graph)
+    if check(model):
+        forget_types(made.decode.graph)
     findings = check(model)
     if findings:
         raise InputError(f"{path}: {findings[0]}")
-    return AdoptedModel(model)
+    room = tempfile.TemporaryDirectory(prefix="compress-")
+    folder = Path(room.name)
+    model.save(folder)
+    size = path.stat().st_size + bytes_beside(source)
+    try:
+        try_out(Trial(path, size, folder, manifest, writing, made.lacks), seconds=config.first_run_seconds, threads=0)
+    except TrialError as error:
+        raise InputError(f"{path}: {error}") from error
+    found = AdoptedModel(model, folder)
+    found.rooms.append(room)
+    return found
+
+
+def decoder_size(path: Path) -> tuple[int, int]:
+    """Weights of a causal decoder in an ONNX file, and bytes on disk.
+
+    Raises:
+        InputError: the file is damaged, or no such decoder; what it has and what it lacks.
+    """
+    from export.adopt import AdoptionError, parameters, recognise
+    from export.graph_file import GraphFileError, load_graph
+    from export.weights import bytes_beside
+
+    try:
+        graph = load_graph(path)
+        recognise(graph)
+    except GraphFileError as error:
+        raise InputError(str(error)) from error
+    except AdoptionError as error:
+        raise InputError(f"{path}: an ONNX file, but no decoder that can be read: {error}") from error
+    return parameters(graph), path.stat().st_size + bytes_beside(graph)
+
+
+def stated_cache(folder: Path) -> tuple[int, int]:
+    """Key/value heads and their width by the configs beside a graph, 0 where they do not say them."""
+    from compress.models.checkpoint import read_config
+
+    for name in ("genai_config.json", "config.json"):
+        config: Any = read_config(folder / name)
+        for key in ("model", "decoder", "text_config"):  # where onnxruntime-genai and mixed models keep it
+            config = config.get(key) if isinstance(config.get(key), dict) else config
+        heads = whole(config, "num_attention_heads")
+        kv_heads = whole(config, "num_key_value_heads") or heads
+        width = whole(config, "head_size") or whole(config, "head_dim")
+        width = width or (whole(config, "hidden_size") // heads if heads else 0)
+        if kv_heads and width:
+            return kv_heads, width
+    return 0, 0
+
+
+def whole(config: dict[str, Any], key: str) -> int:
+    """A number of a config that others wrote, 0 if it is none."""
+    value = config.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def picture_config(value: dict[str, Any], where: str) -> PictureConfig:

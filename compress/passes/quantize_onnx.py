@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from compress.artifact import Form
+from compress.models.examples import asked
 from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
 from compress.settings import setting
 from export.conformance import check
+from export.drawing import conditions
+from export.graph_file import first_line
 from export.onnx_model import OnnxModel
-from export.ort_quantization import quantize_dynamic, quantize_weights
+from export.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
+
+TRIED = 3  # tokens of a picture
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,16 @@ class QuantizeOnnx(Pass):
         """The quantized model; its notes count what was quantized and what is left.
 
         Raises:
-            PassError: the target does not run such products, or the graph has none to quantize.
+            PassError: the target does not run such products, the graph has none to quantize or is quantized already, or
+                ONNX Runtime does not run what its tools made.
         """
         target = model.manifest.target
         if target == "tensorrt":
             raise PassError(
                 "quantize-onnx: makes operators of ONNX Runtime; for tensorrt put quantize before the export"
             )
+        if already := quantized_products(model.decode):
+            raise PassError(f"quantize-onnx: {already} are quantized already; begin with the graph in float")
         if self.activations == "int8":
             reduce_range = "pairs" if self.reduce_range == "auto" else self.reduce_range
             made = quantize_dynamic(model.decode, reduce_range=reduce_range, head=self.head)
@@ -74,4 +86,24 @@ class QuantizeOnnx(Pass):
         findings = check(quantized)
         if findings:
             raise PassError(f"quantize-onnx: the graph breaks a rule of {target}: {findings[0]}")
+        if reason := failure(quantized):
+            raise PassError(f"quantize-onnx: ONNX Runtime does not run what its own tools made ({reason})")
         return Outcome(quantized, {"products": made.quantized, "left_in_float": made.left})
+
+
+def failure(model: OnnxModel) -> str:
+    """Why a graph cannot be used: it is tried once, on a few tokens of one picture; empty if it can."""
+    from export.engine import Engine
+
+    shape = model.manifest.shape
+    labels, features = conditions(shape, 1)
+    inputs = asked(shape, np.zeros((1, shape.length), dtype=np.int64), labels, seed=0).inputs
+    if shape.order == "causal":
+        inputs = inputs[:, :TRIED]
+    with tempfile.TemporaryDirectory(prefix="compress-") as name:
+        model.save(Path(name))
+        try:
+            logits = Engine.load(name, threads=1).score(inputs, features)
+        except Exception as error:  # ONNX Runtime has one class of error for each kind of failure
+            return first_line(error)
+    return "" if np.isfinite(logits).all() else "its logits hold NaN or Inf"

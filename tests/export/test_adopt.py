@@ -5,18 +5,21 @@ Letters: N pictures, T tokens of a picture, V image tokens.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from compress.models.tokenizer import PixelTokenizer
-from export.adopt import AdoptionError, Writing, adopt, parameters
+from export.adopt import AdoptionError, Writing, adopt, parameters, rounds_by_call
 from export.conformance import check
 from export.engine import Engine
 from export.manifest import Manifest
@@ -180,19 +183,27 @@ def rename_input(old: str, new: str) -> Callable[[ir.Model], None]:
     return edit
 
 
-def halve_cache(model: ir.Model) -> None:
-    """Pretend that keys are kept in fp16."""
-    model.graph.inputs[3].type = ir.TensorType(ir.DataType.FLOAT16)
+def cache_of_numbers(model: ir.Model) -> None:
+    """Pretend that keys are kept in int8."""
+    model.graph.inputs[3].type = ir.TensorType(ir.DataType.INT8)
 
 
-def forget_heads(model: ir.Model) -> None:
-    """Pretend that the number of heads is not known."""
-    model.graph.inputs[3].shape = ir.Shape(["batch", "heads", "past", 4])
+def shape_cache(dims: list[int | str] | None) -> Callable[[ir.Model], None]:
+    """Another shape of the first layer's keys."""
+
+    def edit(model: ir.Model) -> None:
+        model.graph.inputs[3].shape = None if dims is None else ir.Shape(dims)
+
+    return edit
 
 
-def age(model: ir.Model) -> None:
-    """Pretend that the graph is of an old opset."""
-    model.opset_imports[""] = 13
+def opset(version: int) -> Callable[[ir.Model], None]:
+    """Pretend that the graph is of another opset."""
+
+    def edit(model: ir.Model) -> None:
+        model.opset_imports[""] = version
+
+    return edit
 
 
 @pytest.mark.parametrize(
@@ -204,13 +215,17 @@ def age(model: ir.Model) -> None:
             "past_key_values.1.key and 1 more, its outputs logits, present.0.key, present.0.value, present.1.key, "
             "present.1.value; of a causal decoder needed are input_ids, attention_mask",
         ),
-        (rename_input("past_key_values.1.value", "use_cache_branch"), "a merged decoder; give the one with past"),
-        (halve_cache, "past_key_values.0.key is FLOAT16; the cache is kept in fp32: export the model in fp32"),
+        (cache_of_numbers, "past_key_values.0.key is INT8; a cache of floats is needed: export the model again"),
         (
-            forget_heads,
-            "past_key_values.0.key is (batch, heads, past, 4); (batch, heads, positions, width) with numbers",
+            shape_cache(["batch", "heads", "past", 4]),
+            "past_key_values.0.key is (batch, heads, past, 4); (batch, heads, positions, width) with numbers is "
+            "needed, in the graph or in a config.json beside it",
         ),
-        (age, "its opset is 13; export it again with opset 15 or later"),
+        (shape_cache(["batch", 0, "past", 4]), "past_key_values.0.key is (batch, 0, past, 4);"),
+        (shape_cache(["batch", "past", 4]), "past_key_values.0.key is (batch, past, 4);"),
+        (shape_cache(None), "past_key_values.0.key is of unknown shape;"),
+        (opset(13), "its opset is 13; export it again with opset 15 or later"),
+        (opset(99), "its opset is 99; onnx "),
     ],
 )
 def test_what_is_no_decoder_of_the_known_kind_is_said(foreign, edit, words: str) -> None:
@@ -236,3 +251,109 @@ def test_a_writing_needs_an_id_before_the_picture_and_different_image_ids() -> N
         Writing((1, 2), (1, 2), ((),))
     with pytest.raises(ValueError, match="two image tokens have the same id"):
         Writing((1, 2), (1, 1), ((3,),))
+
+
+def test_heads_that_the_graph_does_not_say_come_from_the_config_beside_it(foreign) -> None:
+    source = edited(foreign, shape_cache(["batch", "heads", "past", "width"]))
+    assert adopt(source, WRITINGS["classes"], lambda: (2, 4)).kv_heads == (2, 2)
+
+
+def halved(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in fp16, cache and logits too, as converters write it."""
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+            )
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.t.data_type == onnx.TensorProto.FLOAT:
+                values = np.maximum(onnx.numpy_helper.to_array(attribute.t), -6e4).astype(np.float16)
+                attribute.t.CopyFrom(onnx.numpy_helper.from_array(values))
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+                attribute.i = onnx.TensorProto.FLOAT16
+    del proto.graph.value_info[:]
+    for value in (*proto.graph.input, *proto.graph.output):
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    return proto
+
+
+def test_a_decoder_in_half_precision_is_cast_at_its_border(drive, foreign, tmp_path: Path) -> None:
+    driven = drive(WRITINGS["prompts"])
+    made = adopt(ir.from_proto(halved(onnx.load(foreign().path))), WRITINGS["prompts"])
+    assert made.rounds
+    assert {value.dtype for value in (*made.decode.graph.inputs[1:], *made.decode.graph.outputs)} == {ir.DataType.FLOAT}
+    (tmp_path / "half").mkdir()
+    dataclasses.replace(driven.model, decode=made.decode).save(tmp_path / "half")
+    engine = Engine.load(tmp_path / "half", threads=1)
+    for found in (engine.score(driven.inputs), engine.score_stepwise(driven.inputs)):
+        assert 0 < np.abs(found - driven.expected).max() < 0.01
+
+
+def test_names_of_the_foreign_graph_may_be_those_that_are_written_here(drive, foreign) -> None:
+    driven, source = drive(WRITINGS["prompts"]), ir.load(foreign().path)
+    names = ["tokens", "labels", "past.0.key", "adopted.table", "/adopted/ids_output", "all_logits", 'one\nline "x"']
+    inner = [node.outputs[0] for node in source.graph if not node.outputs[0].is_graph_output()]
+    for value, name in zip(inner, names, strict=False):
+        value.name = name
+    for value in list(source.graph.initializers.values())[:1]:
+        value.name = "adopted.zero"
+    made = adopt(source, WRITINGS["prompts"]).decode
+    feeds = driven.engine.feeds(driven.inputs, None)
+    session = onnxruntime.InferenceSession(ir.to_proto(made).SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["logits"], feeds)[0], driven.expected, atol=1e-5)
+
+
+def test_constants_that_are_listed_as_inputs_are_constants(drive, foreign) -> None:
+    driven, proto = drive(WRITINGS["prompts"]), onnx.load(foreign().path)
+    for each in proto.graph.initializer:
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    proto.ir_version = 3
+    made = adopt(ir.from_proto(proto), WRITINGS["prompts"]).decode
+    assert made.ir_version >= 4
+    assert [value.name for value in made.graph.inputs] == [v.name for v in driven.model.decode.graph.inputs]
+
+
+def merged(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A decoder with one branch for an empty cache, which forgets the past, and one for the rest, like optimum's."""
+    graph, helper = proto.graph, onnx.helper
+    outputs = list(graph.output)
+    past = [value for value in graph.input if value.name.startswith("past")]
+    nodes = list(graph.node)
+    branches = {}
+    for name in ("then_branch", "else_branch"):
+        branches[name] = helper.make_graph(nodes, name, [], outputs)
+    for index, node in enumerate(branches["else_branch"].node):
+        kept = [each for each in node.input if not each.startswith("past")]
+        if len(kept) < len(node.input) and node.op_type == "Concat":
+            node.CopyFrom(helper.make_node("Identity", kept, node.output, f"forget_{index}"))
+    del graph.node[:]
+    graph.node.append(helper.make_node("If", ["use_cache_branch"], [value.name for value in outputs], "if", **branches))
+    graph.input.append(helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1]))
+    assert past
+    return proto
+
+
+@pytest.mark.parametrize("writing", ["classes", "rows that end"])
+def test_a_merged_decoder_takes_the_branch_of_its_cache(drive, foreign, tmp_path: Path, writing: str) -> None:
+    driven = drive(WRITINGS[writing])
+    made = adopt(ir.from_proto(merged(onnx.load(foreign().path))), WRITINGS[writing])
+    assert any(node.op_type == "If" for node in made.decode.graph)
+    (tmp_path / "merged").mkdir()
+    dataclasses.replace(driven.model, decode=made.decode).save(tmp_path / "merged")
+    engine = Engine.load(tmp_path / "merged", threads=1)
+    np.testing.assert_allclose(engine.score(driven.inputs), driven.expected, atol=1e-5)
+    np.testing.assert_allclose(engine.score_stepwise(driven.inputs), driven.expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "rounds"),
+    [("MatMulNBits", "com.microsoft", True), ("DynamicQuantizeLinear", "", True), ("QuantizeLinear", "", True),
+     ("Relu", "", False)],
+)  # fmt: skip
+def test_products_that_round_by_the_call_are_recognised(foreign, operator: str, domain: str, rounds: bool) -> None:
+    source = ir.load(foreign().path)
+    found = next(node for node in source.graph if node.op_type == "Tanh")
+    found.op_type, found.domain = operator, domain
+    assert rounds_by_call(source.graph) is rounds

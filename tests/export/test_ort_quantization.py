@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from export.ort_quantization import quantize_dynamic, quantize_weights
+from export.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
 from export.saturation import integer_weights, is_limited
 
 ROWS = np.random.default_rng(1).normal(size=(3, 32)).astype(np.float32)
@@ -34,10 +34,10 @@ def graph(operator: str = "MatMul") -> ir.Model:
     return ir.Model(made, ir_version=9)
 
 
-def run(model: ir.Model) -> np.ndarray:
+def run(model: ir.Model, rows: np.ndarray = ROWS) -> np.ndarray:
     """Logits of three rows."""
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
-    return session.run(["logits"], {"x": ROWS})[0]
+    return session.run(["logits"], {"x": rows})[0]
 
 
 @pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
@@ -95,3 +95,37 @@ def test_the_graph_is_left_as_it_was_and_so_is_logging() -> None:
     quantize_dynamic(source, reduce_range=False, head=False)
     assert ir.to_proto(source).SerializeToString() == before
     assert ([*logging.root.handlers], logging.root.level) == (handlers, level)
+
+
+def with_three_axes(axes_known: bool = True) -> ir.Model:
+    """The same products with weights (1, K, N), for inputs (1, rows, K) or of unknown axes."""
+    source = graph()
+    for value in source.graph.initializers.values():
+        value.const_value = ir.tensor(value.const_value.numpy()[None], name=value.name)
+    source.graph.inputs[0].shape = ir.Shape([1, "rows", 32]) if axes_known else None
+    source.graph.outputs[0].shape = None
+    return source
+
+
+TOOLS = {
+    "products": lambda source: quantize_dynamic(source, reduce_range=True, head=True),
+    "weights": lambda source: quantize_weights(source, bits=8, group=16, symmetric=False, head=True),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
+def test_weights_of_three_axes_are_flattened_or_left_in_float(tool) -> None:
+    source = with_three_axes()
+    made, exact = tool(source), run(source, ROWS[None])
+    assert (made.quantized, made.left) == (2, 0)
+    moved = run(made.decode, ROWS[None])
+    assert moved.shape == exact.shape
+    assert 0 < np.abs(moved - exact).max() < 0.05 * np.abs(exact).max()
+    unknown = tool(with_three_axes(axes_known=False))
+    assert (unknown.quantized, unknown.left) == (0, 2)
+
+
+def test_products_that_are_quantized_already_are_counted() -> None:
+    assert quantized_products(graph()) == ""
+    once = quantize_weights(graph(), bits=4, group=16, symmetric=True, head=True).decode
+    assert quantized_products(once) == "2 MatMulNBits"

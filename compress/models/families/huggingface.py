@@ -33,7 +33,9 @@ def fits(path: Path) -> bool:
 
 def architecture(config: dict[str, Any]) -> str:
     """The class of the decoder that a config names; empty if there is none."""
-    names = config.get("architectures") or []
+    names = config.get("architectures")
+    if not isinstance(names, list):  # nothing that transformers wrote
+        return ""
     return next((str(name) for name in names if str(name).endswith(CAUSAL) or name in MIXED), "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from compress.artifact import Form
@@ -14,6 +15,7 @@ from compress.passes.quantize_onnx import QuantizeOnnx
 from compress.settings import InputError, parse
 from export.engine import Engine
 from export.onnx_model import OnnxModel
+from export.ort_quantization import Quantized
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,10 @@ def test_what_rounds_inputs_by_the_call_is_scored_in_the_calls_of_drawing(model,
     assert not model.manifest.call_scaled
 
 
-def test_a_quantized_graph_has_nothing_left_to_quantize(model, context) -> None:
+def test_a_quantized_graph_is_not_quantized_again(model, context) -> None:
     once = QuantizeOnnx(head=True).run(model, context()).model
-    with pytest.raises(PassError, match="quantize-onnx: found no product with constant float weights to quantize"):
+    words = "quantize-onnx: 9 MatMulNBits are quantized already; begin with the graph in float"
+    with pytest.raises(PassError, match=words):
         QuantizeOnnx(head=True).run(once, context())
 
 
@@ -95,3 +98,28 @@ def test_other_targets_run_only_what_they_know(tiny_model, context) -> None:
 def test_settings_that_do_not_go_together_are_refused(settings, words: str) -> None:
     with pytest.raises(InputError, match=words):
         parse(QuantizeOnnx, settings, "r.yaml:")
+
+
+def test_a_graph_that_does_not_run_is_one_line(model, context, monkeypatch) -> None:
+    def broken(decode, **settings):
+        made = decode.clone()
+        next(node for node in made.graph if node.op_type == "MatMul").op_type = "Mul"
+        return Quantized(made, 1, 0)
+
+    monkeypatch.setattr("compress.passes.quantize_onnx.quantize_weights", broken)
+    monkeypatch.setattr("compress.passes.quantize_onnx.check", lambda model: [])
+    with pytest.raises(PassError, match="ONNX Runtime does not run what its own tools made") as error:
+        QuantizeOnnx().run(model, context())
+    assert "\n" not in str(error.value)
+
+
+def test_logits_that_are_not_finite_are_one_line(model, context, monkeypatch) -> None:
+    def broken(decode, **settings):
+        made = decode.clone()
+        weight = made.graph.initializers["embedding.weight"]
+        weight.const_value = ir.tensor(np.full(weight.const_value.shape, np.nan, np.float32), name="embedding.weight")
+        return Quantized(made, 1, 0)
+
+    monkeypatch.setattr("compress.passes.quantize_onnx.quantize_weights", broken)
+    with pytest.raises(PassError, match="its logits hold NaN or Inf"):
+        QuantizeOnnx().run(model, context())

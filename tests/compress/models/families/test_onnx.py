@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from compress import pipeline, plan, recipe
 from compress.artifact import Form
@@ -15,7 +19,9 @@ from compress.candidate import open_candidate
 from compress.cli import main
 from compress.listener import Silent
 from compress.models import families
+from compress.models.adopted import stated_cache
 from compress.models.families import Source
+from compress.passes.quantize_onnx import QuantizeOnnx
 from compress.report import Report
 from compress.settings import InputError
 from compress.store import Store
@@ -184,6 +190,98 @@ def test_what_a_recipe_lacks_is_named(foreign, changes, words: str) -> None:
     with pytest.raises(InputError) as error:
         families.load_graph(source(foreign, **changes), "here")
     assert words in str(error.value)
+
+
+def without_positions(path: Path, folder: Path) -> Path:
+    """The foreign decoder counting positions from the length of its cache."""
+    proto = onnx.load(path)
+    (positions,) = (value for value in proto.graph.input if value.name == "position_ids")
+    proto.graph.input.remove(positions)
+    helper = onnx.helper
+    cells = {"zero": np.int64(0), "one": np.int64(1), "two": np.int64(2), "axes": np.array([0])}
+    nodes = [
+        *(helper.make_node("Constant", [], [f"p/{name}"], value=onnx.numpy_helper.from_array(np.asarray(value)))
+          for name, value in cells.items()),
+        helper.make_node("Shape", ["past_key_values.0.key"], ["p/past_shape"]),
+        helper.make_node("Shape", ["input_ids"], ["p/ids_shape"]),
+        helper.make_node("Gather", ["p/past_shape", "p/two"], ["p/past"]),
+        helper.make_node("Gather", ["p/ids_shape", "p/one"], ["p/new"]),
+        helper.make_node("Add", ["p/past", "p/new"], ["p/end"]),
+        helper.make_node("Range", ["p/past", "p/end", "p/one"], ["p/counted"]),
+        helper.make_node("Unsqueeze", ["p/counted", "p/axes"], ["position_ids"]),
+    ]  # fmt: skip
+    rest = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *rest])
+    onnx.save(proto, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def test_prompts_of_different_lengths_are_refused_where_padding_cannot_be_hidden(foreign, tmp_path: Path) -> None:
+    path = str(without_positions(foreign().path, tmp_path))
+    config = {"grid": [8, 8], "image_offset": 40, "start": [1], "no_class": [30, 31]}
+    with pytest.raises(InputError) as error:
+        families.load_graph(source(foreign, checkpoint=path, config={**config, "classes": [20, [21, 22]]}), "here")
+    assert str(error.value).startswith(
+        f"{path}: prompts have 2 to 3 ids, and the shorter ones are padded, which this graph without position_ids does "
+        "not hide: logits move by up to "
+    )
+    equal = source(foreign, checkpoint=path, config={**config, "classes": [[20, 3], [21, 22]]})
+    assert families.load_graph(equal, "here").shape.classes == 2
+    assert families.load_graph(source(foreign, config={**config, "classes": [20, [21, 22]]}), "here").shape.labelled
+
+
+def test_a_decoder_that_is_quantized_already_is_scored_as_it_draws_and_not_quantized_again(
+    foreign, tmp_path: Path
+) -> None:
+    proto = MatMulNBitsQuantizer(onnx.load(foreign().path), bits=8, block_size=16, is_symmetric=True)
+    proto.process()
+    onnx.save(proto.model.model, tmp_path / "int8.onnx")
+    model = families.load_graph(source(foreign, checkpoint=str(tmp_path / "int8.onnx")), "here")
+    assert model.manifest.call_scaled
+    inputs = np.concatenate([[[17]], np.arange(63)[None] % 17], axis=1)
+    np.testing.assert_array_equal(model.score(inputs), model.score_stepwise(inputs))
+    with pytest.raises(InputError, match=r"quantize-onnx: 9 MatMulNBits are quantized already; begin with the graph"):
+        QuantizeOnnx().run(model.model, None)
+
+
+def test_heads_and_widths_come_from_the_configs_beside_a_graph(tmp_path: Path) -> None:
+    assert stated_cache(tmp_path) == (0, 0)
+    config = tmp_path / "config.json"
+    config.write_text('{"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64}')
+    assert stated_cache(tmp_path) == (2, 16)
+    for odd in ('"4"', "true", "[4]", "-4", "null"):
+        config.write_text(f'{{"num_attention_heads": {odd}, "hidden_size": 64, "text_config": 3}}')
+        assert stated_cache(tmp_path) == (0, 0)
+    decoder = {"head_size": 8, "num_attention_heads": 4, "num_key_value_heads": 1}
+    (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"decoder": decoder}}))
+    assert stated_cache(tmp_path) == (1, 8)
+    config.write_text("{")
+    (tmp_path / "genai_config.json").unlink()
+    with pytest.raises(InputError, match="not readable JSON"):
+        stated_cache(tmp_path)
+
+
+def test_inspect_says_what_an_onnx_file_that_is_no_decoder_lacks(tmp_path: Path) -> None:
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "relu.onnx")
+    ran = CliRunner().invoke(main, ["models", "inspect", str(tmp_path / "relu.onnx")])
+    assert ran.exit_code == 2
+    assert ran.output == (
+        f"error: {tmp_path}/relu.onnx: an ONNX file, but no decoder that can be read: its inputs are x, its outputs y; "
+        "of a causal decoder needed are input_ids, attention_mask, perhaps position_ids, past_key_values.0.key, "
+        "past_key_values.0.value and so on; out come logits and present.0.key, present.0.value and so on\n"
+    )
+
+
+def test_a_pipe_beside_or_in_place_of_a_graph_is_not_waited_for(foreign, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    shutil.copy(foreign().path, tmp_path / "model.onnx")
+    assert list(plan.hashes(tmp_path / "model.onnx")) == ["model.onnx"]
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InputError, match=r"pipe\.onnx: is no plain file; devices and pipes hold no checkpoint"):
+        plan.hashes(tmp_path / "pipe.onnx")
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path, foreign) -> None:
