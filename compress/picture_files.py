@@ -82,7 +82,7 @@ def on_white(image: Image.Image, path: Path, opaque: bool) -> Image.Image:
     if image.mode.startswith("I"):
         raise InputError(f"{path}: 16 bits with a transparent colour are not read; save it in 8 bits")
     colours = image.convert("RGBA")
-    if opaque and colours.getchannel("A").getextrema()[0] < 255:
+    if opaque and np.asarray(colours.getchannel("A")).min() < 255:
         raise InputError(f"{path}: has transparent pixels; a mask is black and white")
     whole = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
     return whole.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")

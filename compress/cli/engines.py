@@ -243,13 +243,15 @@ def verify(
     Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached, or
     if the reference's predictions are such that no drift could show.
     """
+    from compress.strict_yaml import read_yaml
+
+    limits = read_yaml(gates) if gates else None  # before anything heavy is imported
     from compress.comparison import compare
     from compress.report import junit as reports
     from compress.report.cells import precision
-    from compress.strict_yaml import read_yaml
     from compress.verdict import read_gate
 
-    gate = read_gate(read_yaml(gates), f"{gates}:") if gates else None
+    gate = read_gate(limits, f"{gates}:") if gates else None
     result = compare(reference, candidate, gate, source, held_out, threads, than)
     if junit is not None:
         junit.write_text(reports.junit(result, gate), encoding="utf-8")

@@ -23,6 +23,9 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
     Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
     Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.
     """
+    from compress.strict_yaml import read_yaml
+
+    read_yaml(recipe)  # what is no YAML is said before anything heavy is imported
     from compress import pipeline
     from compress import recipe as recipes
     from compress.report.table import table
@@ -48,6 +51,9 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
 @json_option
 def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None:
     """Show the chain of forms, what the store would reuse, and why the rest would be made. Makes nothing."""
+    from compress.strict_yaml import read_yaml
+
+    read_yaml(recipe)  # as in `run`
     from compress import plan as plans
     from compress import recipe as recipes
     from compress.store import Store
