@@ -203,7 +203,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if kind is dict or origin is dict:
         if not isinstance(value, Mapping):
             raise InputError(f"{where}: {shown(value)} is not a mapping")
-        return dict(value)
+        _, item_kind = get_args(kind) or (str, Any)
+        return {key: convert(item_kind, item, inside(where, str(key))) for key, item in value.items()}
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InputError(f"{where}: {shown(value)} is not {describe(kind)}")
     return value

@@ -439,7 +439,11 @@ def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | N
     for line in pipeline.closing_lines(result, run_folder):
         click.echo(line)
     if browse:
-        show(html.write(result, run_folder))
+        try:
+            page = html.write(result, run_folder)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{run_folder / reports.FILE}: holds what no page can show ({error})") from error
+        show(page)
 
 
 def show(path: Path) -> None:

@@ -25,6 +25,7 @@ class Outer:
     flag: bool = setting(False, doc="flag")
     limit: float | None = setting(None, doc="limit")
     pair: tuple[int, int] = setting((1, 2), doc="pair")
+    named: dict[str, str] = setting(None, doc="named")
     some: tuple[int, ...] = setting((1, 2), doc="some", fewest=2)
     large: int = setting(0, doc="large", low=0, high=10**6)
 
@@ -49,6 +50,7 @@ def test_a_full_mapping_becomes_the_dataclass() -> None:
         ({"ratio": "٣%"}, "r.yaml.ratio: '٣%' is not a number"),
         ({"ratio": "1_0%"}, "r.yaml.ratio: '1_0%' is not a number"),
         ({"ratio": 10**400}, "r.yaml.ratio: a whole number of about 398 digits is not a number"),
+        ({"ratio": 0.1, "named": {"a": "x", "b": 3}}, "r.yaml.named.b: 3 is not text"),
         ({"ratio": 0.1, "some": []}, "r.yaml.some: has 0 items; at least 2 are needed"),
         ({"ratio": 0.1, "large": 10**7}, "r.yaml.large: 10000000 is out of range; it must be between 0 and 1,000,000"),
         ({"ratio": 0.1, "kind": "c"}, "r.yaml.kind: 'c' is not one of 'a', 'b'"),

@@ -250,6 +250,16 @@ def test_report_shows_a_finished_run_again(shared_run, invoke: Callable[..., Res
     assert value == json.loads((shared_run.output / "report.json").read_text())
 
 
+def test_a_page_of_a_report_with_a_recipe_of_another_form_is_one_line(
+    shared_run, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    value = json.loads((shared_run.output / "report.json").read_text())
+    value["recipe"]["tokens"] = 3
+    (tmp_path / "report.json").write_text(json.dumps(value))
+    line = refused("report", tmp_path, "--open")
+    assert line.startswith(f"{tmp_path}/report.json: holds what no page can show ('int' object has no attribute 'get'")
+
+
 def test_report_wants_a_run(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert refused("report", tmp_path).startswith(f"{tmp_path}/report.json: there is no report here")
 
