@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup quickstart test fuzz clean
+.PHONY: setup quickstart test fuzz crash-test clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ COUNT := 50000
 SEED := 0
 fuzz: $(STAMP)
 	PYTHONPATH=tests/hostile $(BIN)/python -m fuzz --count $(COUNT) --seed $(SEED)
+
+# About an hour on 2 cores: `compress run` and `compress train` are killed 200 times, resumed and compared.
+crash-test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py --points 200
 
 clean:
 	rm -rf .venv .compress runs build *.egg-info

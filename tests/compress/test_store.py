@@ -8,6 +8,7 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import re
 import shutil
 import time
@@ -482,3 +483,32 @@ def test_notes_that_json_cannot_hold_are_null(tmp_path: Path) -> None:
     notes = {"best": math.inf, "log": [{"loss": math.nan, "step": 1}]}
     entry, _ = Store(tmp_path).prepare().make("k", MADE_BY, lambda folder: notes, print)
     assert entry.notes == {"best": None, "log": [{"loss": None, "step": 1}]}
+
+
+def _make_for_ever(root: Path, ready: multiprocessing.Event) -> None:
+    store = Store(root).prepare()
+    ready.set()
+    for number in range(1_000_000):
+        store.make(f"k{number}", MADE_BY, write_seven, print)
+        store.measurement(f"m{number}", lambda: {"value": 1})
+        store.release()
+
+
+def test_a_store_whose_run_is_killed_at_any_moment_holds_only_what_is_whole(tmp_path: Path) -> None:
+    fork, chance, held = multiprocessing.get_context("fork"), random.Random(0), 0
+    for _ in range(20):
+        ready = fork.Event()
+        run = fork.Process(target=_make_for_ever, args=(tmp_path, ready))
+        run.start()
+        assert ready.wait(20)
+        time.sleep(chance.uniform(0, 0.05))
+        run.kill()
+        run.join()
+        store = Store(tmp_path).prepare()
+        keys = [row["key"] for row in store.rows()]
+        assert all(store.find(key) is not None for key in keys)
+        assert store.damaged() == []
+        assert len(keys) >= held
+        held = len(keys)
+    store.collect(max_bytes=1 << 30)
+    assert list((tmp_path / "drafts").iterdir()) == []
