@@ -41,7 +41,7 @@ FORMAT_FILE = "format"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 FOLDERS = ("artifacts", "drafts", "work", "measurements", "users", "locks")
-DAMAGED = "(damaged)"
+DAMAGED, PRIVATE = "(damaged)", "(private)"
 
 
 @dataclass(frozen=True)
@@ -440,10 +440,12 @@ class Store:
 
 
 def summary(folder: Path) -> tuple[str, int]:
-    """The pass that made an artifact, and its size in bytes."""
+    """The pass that made an artifact, and its size in bytes; of one that this user may not read, neither."""
     try:
         record = records.read_entry(folder / ENTRY, folder.name)
         return record.made_by["pass"], record.size_bytes
+    except PermissionError:
+        return PRIVATE, 0
     except (OSError, Damaged):
         inside = folder.rglob("*") if folder.is_dir() and not folder.is_symlink() else (folder,)
         return DAMAGED, sum(path.lstat().st_size for path in inside if stat.S_ISREG(path.lstat().st_mode))

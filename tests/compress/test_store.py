@@ -442,6 +442,7 @@ def test_an_artifact_that_this_user_may_not_read_is_one_line_and_left(tmp_path: 
     with pytest.raises(InputError, match=r"entry\.json: cannot be read \(Permission denied\); it belongs to another"):
         store.make("k", MADE_BY, write_seven, print)
     assert (tmp_path / "artifacts" / "k" / "data").exists()
+    assert [(row["pass"], row["size_bytes"]) for row in store.rows()] == [("(private)", 0)]
 
 
 @pytest.mark.parametrize(
