@@ -5,7 +5,7 @@ Nothing is read but names and shapes.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,11 @@ from torch import nn
 
 from compress.models import families, tokenizers
 from compress.models.adopted import decoder_size
-from compress.models.architecture import TransformerConfig
 from compress.models.checkpoint import Checkpoint, read_config
 from compress.models.quantized import parameter_count
 from compress.models.transformer import TokenTransformer
 from compress.pruning import HEADS, UNITS
-from compress.settings import InputError, parse, plain, setting
+from compress.settings import InputError, plain, setting
 
 # What a parameter is for, by words of its name; the first that fits counts.
 PARTS = {
@@ -32,6 +31,9 @@ PARTS = {
     "feed-forward": (".ffn.",),
     "head": (".head",),
 }
+SHOWN = 200  # characters of a path in a message, where it is none
+IDS = "input_ids"
+ENGINE = "manifest.json"
 GROUP = 32  # inputs that share a scale, where int4 sizes are predicted
 SCALE_BYTES = 4
 
@@ -50,6 +52,7 @@ class Inspection:
     memory_bytes: dict[str, int] = field(default_factory=dict, metadata={"doc": "of the weights, by number format"})
     prunable: dict[str, Any] = field(default_factory=dict, metadata={"doc": "groups that pruning can remove"})
     engine_bytes: dict[str, int] = field(default_factory=dict, metadata={"doc": "decode graphs' predicted sizes"})
+    notes: list[str] = field(default_factory=list, metadata={"doc": "what was chosen or assumed"})
 
 
 def inspect(source: families.Source) -> Inspection:
@@ -58,11 +61,13 @@ def inspect(source: families.Source) -> Inspection:
     Raises:
         InputError: it is of no known family; the nearest is named with the first name that does not fit.
     """
-    path = families.check(source, source.checkpoint)
-    if not source.family and families.is_own(path):
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))["transformer"]
-        with torch.device("meta"):
-            transformer = TokenTransformer(parse(TransformerConfig, config, f"{path}: transformer"))
+    path = families.check(source, source.checkpoint[:SHOWN])
+    if (path / ENGINE).is_file():
+        raise InputError(
+            f"{path}: is an engine folder, not a checkpoint; `compress bench`, `verify` and `generate` take it"
+        )
+    if source.family == families.OWN or (not source.family and families.is_own(path)):
+        transformer = families.module_of(families.OWN).planned(path)
         size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         return of_transformer(str(path), families.OWN, transformer, size)
     if graph := families.graph_family(source, path):
@@ -70,9 +75,12 @@ def inspect(source: families.Source) -> Inspection:
     checkpoint = families.open_checkpoint(source, path)
     name = source.family or families.recognise(checkpoint)
     if name is None:
-        return of_tokenizer(source.checkpoint, checkpoint)
-    transformer = families.plan(checkpoint, families.module_of(name))
-    return of_transformer(source.checkpoint, name, transformer, checkpoint.bytes)
+        return of_tokenizer(source, checkpoint)
+    module = families.module_of(name)
+    transformer = families.plan(checkpoint, name)
+    families.check_stated(source, module.KEYS, f"{source.checkpoint}: config", name)
+    said = [*checkpoint.notes, *(module.notes(checkpoint) if hasattr(module, "notes") else [])]
+    return of_transformer(source.checkpoint, name, transformer, checkpoint.bytes, said)
 
 
 def of_graph(name: str, family: str, path: Path) -> Inspection:
@@ -90,16 +98,22 @@ def of_graph(name: str, family: str, path: Path) -> Inspection:
     return Inspection(name, family, "decoder", size, count, config=plain_config, memory_bytes=memory(count))
 
 
-def of_tokenizer(path: str, checkpoint: Checkpoint) -> Inspection:
-    """An image tokenizer by its names."""
+def of_tokenizer(source: families.Source, checkpoint: Checkpoint) -> Inspection:
+    """An image tokenizer by its names and shapes."""
+    path = source.checkpoint
     name = tokenizers.recognise(checkpoint)
     if name is None:
         raise InputError(f"{path}: is of no known family; {families.nearest_family(checkpoint)}")
+    families.check_stated(source, tokenizers.keys_of(name), f"{path}: config", name)
+    tokenizers.read(checkpoint.planned(), checkpoint.config, path)
     count = sum(torch.Size(checkpoint.shape(each)).numel() for each in checkpoint)
-    return Inspection(path, name, "tokenizer", checkpoint.bytes, count, memory_bytes=memory(count))
+    said = list(checkpoint.notes)
+    return Inspection(path, name, "tokenizer", checkpoint.bytes, count, memory_bytes=memory(count), notes=said)
 
 
-def of_transformer(path: str, family: str, transformer: TokenTransformer, size: int) -> Inspection:
+def of_transformer(
+    path: str, family: str, transformer: TokenTransformer, size: int, notes: Sequence[str] = ()
+) -> Inspection:
     """A transformer on the meta device."""
     config, total = transformer.config, parameter_count(transformer)
     return Inspection(
@@ -117,6 +131,7 @@ def of_transformer(path: str, family: str, transformer: TokenTransformer, size: 
             "ffn_units": [UNITS.count(layer) for layer in config.layers],
         },
         engine_bytes=engine_bytes(transformer),
+        notes=list(notes),
     )
 
 

@@ -109,6 +109,7 @@ def inspection_rows(found: Inspection) -> list[list[str]]:
         ["on disk", f"{found.bytes_on_disk / 1e6:.1f} MB"],
         ["memory of the weights", sizes(found.memory_bytes)],
     ]
+    rows += [["note", note] for note in found.notes]
     if not found.prunable:  # a tokenizer, or a decoder that is read as a graph
         return rows
     config = {name: value for name, value in found.config.items() if name != "layers" and value not in (None, [], 0)}

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.models.checkpoint import FLOATS, words, words_of
 from compress.models.pictures import Autoencoder
 from compress.models.tokenizer import VqTokenizer
 from compress.models.vq import VqAutoencoder, VqConfig
 from compress.settings import InputError, shown
 
+SIDE = 1024  # tokens along one side of a picture, at most
 PUBLISHED_SIDE = 256  # pixels, where a checkpoint's config does not say
 QUERY_KEY_VALUE = ("query", "key", "value")
 
@@ -54,17 +56,38 @@ class Tensors:
         """The tensor of this name.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or it is not of floats.
         """
         if name not in self.held:
             if name not in self:
                 raise InputError(f"{self.format}: tensor '{self.prefix + name}' is missing")
-            self.held[name] = self.state[self.prefix + name]
+            tensor = self.state[self.prefix + name]
+            if tensor.dtype not in FLOATS:
+                raise InputError(
+                    f"{self.format}: tensor '{self.prefix + name}' is {words(tensor.dtype)}; "
+                    f"weights are {words_of(FLOATS)}"
+                )
+            self.held[name] = tensor
         return self.held[name]
+
+    def shape(self, name: str, *ranks: int) -> tuple[int, ...]:
+        """A tensor's shape, of one of these numbers of axes, none of them empty.
+
+        Raises:
+            InputError: it has another number of axes, or no numbers.
+        """
+        shape = tuple(self[name].shape)
+        if len(shape) not in ranks or 0 in shape:
+            wanted = " or ".join(map(str, ranks))
+            raise InputError(
+                f"{self.format}: tensor '{self.prefix + name}' is {shape}; "
+                f"a model's has {wanted} axes, none of them empty"
+            )
+        return shape
 
     def width(self, name: str) -> int:
         """The output channels of a layer's weight."""
-        return int(self[f"{name}.weight"].shape[0])
+        return self.shape(f"{name}.weight", 2, 4)[0]
 
     def has(self, module: str) -> bool:
         """Whether there is any weight of a module."""
@@ -72,9 +95,12 @@ class Tensors:
 
     def count(self, template: str) -> int:
         """How many there are of a numbered module, by the highest number, so that what lies below it is missed."""
-        pattern = re.compile(re.escape(f"{self.prefix}{template}.").replace(re.escape("{}"), r"(\d+)"))
-        found = (pattern.match(name) for name in self.state)
-        return 1 + max((int(match[1]) for match in found if match), default=-1)
+        pattern = re.compile(re.escape(f"{self.prefix}{template}.").replace(re.escape("{}"), r"([0-9]{1,6})"))
+        found = {int(match[1]) for name in self.state if (match := pattern.match(name))}
+        count = 1 + max(found, default=-1)
+        if count > len(self.state):
+            raise InputError(f"{self.format}: a tensor's name begins with '{self.prefix}{template.format(count - 1)}.'")
+        return count
 
     def check_all_read(self, ignored: Callable[[str], bool]) -> None:
         """Refuse tensors that nothing has asked for.
@@ -123,18 +149,18 @@ def infer(tensors: Tensors, layout: Layout, **known: Any) -> VqConfig:
     if tensors.has("encoder"):
         encoder = side(tensors, layout, layout.encoder_level, finest_first=True)
         stem = tensors.width("encoder.conv_in")
-        head_kernel = int(tensors["encoder.conv_out.weight"].shape[2])
+        head_kernel = tensors.shape("encoder.conv_out.weight", 4)[2]
     if encoder.attention_levels != decoder.attention_levels:
         raise InputError(
             f"{layout.format}: the encoder has attention in levels {encoder.attention_levels} and the decoder in "
             f"{decoder.attention_levels}; they must be the same"
         )
-    codes, code_width = tensors["quantize.embedding.weight"].shape
-    quant_kernel = int(tensors["post_quant_conv.weight"].shape[2]) if tensors.has("post_quant_conv") else 0
+    codes, code_width = tensors.shape("quantize.embedding.weight", 2)
+    quant_kernel = tensors.shape("post_quant_conv.weight", 4)[2] if tensors.has("post_quant_conv") else 0
     fields = {
-        "codes": int(codes),
-        "code_width": int(code_width),
-        "latent_width": int(tensors["decoder.conv_in.weight"].shape[1]),
+        "codes": codes,
+        "code_width": code_width,
+        "latent_width": tensors.shape("decoder.conv_in.weight", 4)[1],
         "encoder_channels": encoder.channels,
         "decoder_channels": decoder.channels,
         "encoder_blocks": encoder.blocks,
@@ -223,6 +249,8 @@ def convert(
 def take(tensors: Tensors, origin: Source, like: Tensor) -> Tensor:
     """One tensor in our shape: 1x1 convolutions of attention are linear layers here."""
     tensor = tensors[origin.name]
+    if origin.parts > 1:
+        tensors.shape(origin.name, 1, 2, 4)
     rows = tensor.shape[0] // origin.parts if tensor.dim() else 0
     part = tensor[origin.part * rows : (origin.part + 1) * rows] if origin.parts > 1 else tensor
     shape = part.shape[:2] if part.dim() == 4 and like.dim() == 2 and part.shape[2:] == (1, 1) else part.shape
@@ -247,18 +275,44 @@ def grid_of(config: Mapping[str, Any], factor: int, format_name: str) -> tuple[i
     """
     grid = config.get("grid")
     if grid is not None:
-        if not isinstance(grid, (list, tuple)) or len(grid) != 2 or not all(isinstance(n, int) and n > 0 for n in grid):
+        if (
+            not isinstance(grid, (list, tuple))
+            or len(grid) != 2
+            or not all(type(n) is int and 0 < n <= SIDE for n in grid)
+        ):
             raise InputError(
                 f"{format_name}: grid: {shown(grid)} is not a pair of whole numbers; write [rows, columns]"
             )
         return int(grid[0]), int(grid[1])
     key = next((key for key in ("image_size", "resolution") if config.get(key) is not None), None)
     size = PUBLISHED_SIDE if key is None else config[key]
-    if not isinstance(size, int) or size < factor or size % factor:
+    if type(size) is not int or not factor <= size <= SIDE * factor or size % factor:
         raise InputError(
             f"{format_name}: {key}: {shown(size)} is not a multiple of {factor} pixels, the size of a token"
         )
     return size // factor, size // factor
+
+
+def truth(value: object, format_name: str, key: str) -> bool:
+    """A setting that is true or false.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{format_name}: {key}: {shown(value)} is not true or false")
+    return value
+
+
+def whole(value: object, format_name: str, key: str) -> int:
+    """A setting that is a whole number of at least 1.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if type(value) is not int or value < 1:
+        raise InputError(f"{format_name}: {key}: {shown(value)} is not a whole number of at least 1")
+    return value
 
 
 def with_weights(
@@ -269,7 +323,8 @@ def with_weights(
     Raises:
         InputError: the grid is not one that the autoencoder has.
     """
-    autoencoder.load_state_dict(dict(weights))
+    if not any(tensor.is_meta for tensor in weights.values()):  # else names and shapes were all that was asked for
+        autoencoder.load_state_dict(dict(weights))
     autoencoder.eval()
     try:
         return VqTokenizer(autoencoder, grid)

@@ -55,3 +55,45 @@ def test_predicted_sizes_of_engines_are_those_that_are_exported(tiny_model, cont
         decode = Export(target="standard").run(made, context()).model.decode
         weights = sum(value.const_value.nbytes for value in decode.graph.initializers.values())
         assert weights == pytest.approx(predicted[form], rel=0.25), form  # rotary tables and shapes weigh here
+
+
+def test_a_recipe_stands_for_its_model_whatever_its_family_is() -> None:
+    from compress.candidate import source_of
+
+    recipe = inspect(source_of(str(GOLDEN.parents[2] / "recipes" / "quickstart.yaml")))
+    assert recipe == inspect(Source("digits")) == inspect(Source("digits", family="reference"))
+
+
+def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
+    import onnx_ir as ir
+
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="is an engine folder, not a checkpoint; `compress bench`, `verify`"):
+        inspect(Source(str(tmp_path / "engine")))
+    graph = ir.Graph([ir.val("x", ir.DataType.FLOAT, [1])], [], nodes=[], opset_imports={"": 20}, name="g")
+    ir.save(ir.Model(graph, ir_version=10), tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="is an ONNX graph with the inputs x; a decoder has 'input_ids'"):
+        inspect(Source(str(tmp_path / "m.onnx")))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="holds no weights; looked for files that end in"):
+        inspect(Source(str(tmp_path / "pictures")))
+    with pytest.raises(InputError, match="there is no such file; a checkpoint folder holds"):
+        inspect(Source(str(tmp_path / "pictures"), family="reference"))
+    for name in ("a" * 5000, "~nobody-here/x", "a\0b"):
+        with pytest.raises(InputError) as caught:
+            inspect(Source(name))
+        assert len(str(caught.value)) < 500
+
+
+def test_an_own_config_with_numbers_that_no_tensor_has_is_refused(tmp_path: Path) -> None:
+    import json
+
+    from compress.models import zoo
+
+    config = json.loads((zoo.ROOT / "digits" / "config.json").read_text())
+    config["transformer"]["vocabulary"] = 10**18
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json: transformer: "):
+        inspect(Source(str(tmp_path)))

@@ -10,9 +10,11 @@ what has no PyTorch form here: it has `fits(path)` and `load_graph(path, source,
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +24,18 @@ from compress.settings import InputError, nearest, setting, shown
 from compress.user_files import user_path
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from compress.models.adopted import AdoptedModel
     from compress.models.architecture import TransformerConfig
-    from compress.models.checkpoint import Checkpoint
+    from compress.models.checkpoint import Checkpoint, Weights
     from compress.models.image_model import ImageModel
     from compress.models.tokenizer import Tokenizer
     from compress.models.transformer import TokenTransformer
 
 StandIn = Callable[["TransformerConfig"], "Tokenizer"]
 OWN = "reference"
+CHOICES = ("weights", "prefix")  # keys of a config that say which of a file's tensors to read
 GRAPHS = ("onnx", "huggingface")  # in the order in which they are tried
 
 
@@ -94,7 +99,7 @@ def locate(checkpoint: str, where: str) -> Path:
     if not path.exists():
         raise InputError(
             f"{where}: {shown(checkpoint)} is neither a file or folder nor a shipped model; "
-            f"{nearest(checkpoint, zoo.names())}"
+            f"{nearest(checkpoint[:200], zoo.names())}"
         )
     return path
 
@@ -141,10 +146,59 @@ def load(source: Source, where: str, stand_in: StandIn | None = None) -> ImageMo
 
 
 def open_checkpoint(source: Source, path: Path) -> Checkpoint:
-    """The checkpoint's names and shapes; no tensor is read."""
+    """The checkpoint's names and shapes; no tensor is read.
+
+    Of the config, `weights` names one of several sets of weights in a file, `prefix` what stands before the names.
+
+    Raises:
+        InputError: it cannot be read, or the names of a family stand behind several prefixes.
+    """
     from compress.models.checkpoint import Checkpoint
 
-    return Checkpoint.open(path, source.config)
+    config = dict(source.config)
+    chosen = {key: config.pop(key, None) for key in CHOICES}
+    for key, value in chosen.items():
+        if value is not None and not (isinstance(value, str) and value):
+            raise InputError(f"{path}: config.{key}: {value!r} is not text")
+    return without_prefix(Checkpoint.open(path, config, chosen["weights"]), chosen["prefix"])
+
+
+def check_stated(source: Source, keys: Sequence[str], where: str, name: str) -> None:
+    """Refuse keys of the config that the family or image tokenizer does not read.
+
+    Raises:
+        InputError: names the first, and the nearest that is read.
+    """
+    for key in source.config:
+        if key not in (*keys, *CHOICES):
+            raise InputError(f"{where}: {name} reads no key {key[:100]!r}; {nearest(key[:100], [*keys, *CHOICES])}")
+
+
+def without_prefix(checkpoint: Checkpoint, stated: str | None = None) -> Checkpoint:
+    """The checkpoint without what stands before its names, if they are a family's or a tokenizer's then.
+
+    Raises:
+        InputError: they are behind several prefixes, or not behind the one that is stated.
+    """
+    if stated is not None:
+        return checkpoint.behind(stated)
+    if known(checkpoint):
+        return checkpoint
+    found = [(prefix, inner) for prefix in checkpoint.prefixes() if known(inner := checkpoint.behind(prefix))]
+    if len(found) > 1:
+        listed = ", ".join(f"'{prefix}'" for prefix, _ in found)
+        raise InputError(
+            f"{checkpoint.path}: the names of a model stand behind {listed}; state which to read: config.prefix, for "
+            f"example  --set prefix={found[0][0]}"
+        )
+    return found[0][1] if found else checkpoint
+
+
+def known(checkpoint: Checkpoint) -> bool:
+    """Whether the names are a family's or an image tokenizer's."""
+    from compress.models import tokenizers
+
+    return (recognise(checkpoint) or tokenizers.recognise(checkpoint)) is not None
 
 
 def recognise(checkpoint: Checkpoint) -> str | None:
@@ -163,8 +217,9 @@ def read(checkpoint: Checkpoint, source: Source, where: str, stand_in: StandIn |
         kind = tokenizers.recognise(checkpoint)
         hint = f"it is an image tokenizer ({kind}); give it as tokenizer" if kind else nearest_family(checkpoint)
         raise InputError(f"{where}: {checkpoint.path} is of no known family; {hint}")
+    check_stated(source, module_of(name).KEYS, f"{where}.config", name)
     module = module_of(name)
-    config = module.architecture(checkpoint)
+    config = plan(checkpoint, name).config  # says what is missing before anything is read
     tokenizer = tokenizer_of(checkpoint, source, module, config, where, stand_in)
     transformer = read_transformer(checkpoint, module, config, tokenizer)
     return ImageModel(checkpoint.path.stem, name, transformer, tokenizer, module.sampler(checkpoint))
@@ -174,19 +229,43 @@ def read_transformer(checkpoint: Checkpoint, module: Any, config: Any, tokenizer
     """The transformer filled tensor by tensor, so that memory holds little more than one copy of the weights."""
     import torch
 
-    from compress.models.checkpoint import fill
+    from compress.models.checkpoint import Weights, fill
     from compress.models.transformer import TokenTransformer
 
     with torch.device("meta"):
         transformer = TokenTransformer(config)
+    weights = Weights(checkpoint)
 
     def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-        yield from module.weights(checkpoint, config)
+        yield from converted(weights, module, config)
         if hasattr(module, "from_tokenizer"):
+            weights.last = ""
             yield from module.from_tokenizer(tokenizer)
 
-    fill(transformer, tensors(), checkpoint.path)
+    fill(transformer, tensors(), checkpoint.path, lambda: weights.last)
     return transformer.eval()
+
+
+def converted(weights: Weights, module: Any, config: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by our names, one at a time.
+
+    Raises:
+        InputError: one has a shape that cannot be cut or joined as its family's are; it is named.
+    """
+    try:
+        yield from module.weights(weights, config)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what PyTorch raises of shapes that do not fit
+        if not weights.last:
+            raise
+        shape = weights.shape(weights.last)
+        raise InputError(
+            f"{weights.path}: tensor '{weights.last}' is {shape}, which does not fit the others ({line_of(error)})"
+        ) from error
+
+
+def line_of(error: Exception) -> str:
+    """An error's text on one short line."""
+    return " ".join(str(error).split())[:120]
 
 
 def tokenizer_of(
@@ -208,7 +287,7 @@ def tokenizer_of(
         elif tokenizer_folder.is_one(path):
             tokenizer = tokenizer_folder.load(path)
         else:
-            opened = Checkpoint.open(path, grid, weights=None)
+            opened = without_prefix(Checkpoint.open(path, grid, weights=None))
             tokenizer = tokenizers.read(opened, opened.config, f"{where}.tokenizer: {path}")
     else:
         brought = module.tokenizer(checkpoint, config) if hasattr(module, "tokenizer") else None
@@ -224,25 +303,68 @@ def tokenizer_of(
     return tokenizer
 
 
-def plan(checkpoint: Checkpoint, module: Any) -> TokenTransformer:
-    """The transformer that a checkpoint would become, on the meta device; every name and shape is compared, none read.
+def plan(checkpoint: Checkpoint, name: str) -> TokenTransformer:
+    """The transformer that a checkpoint becomes as this family, on the meta device; nothing is read.
 
     Raises:
-        InputError: names the first that does not fit.
+        InputError: a tensor is missing, or the first name or shape that does not fit.
     """
     import torch
 
-    from compress.models.checkpoint import fill
+    from compress.models.checkpoint import MissingTensorError, Weights, fill
     from compress.models.transformer import TokenTransformer
 
-    config = module.architecture(checkpoint)
-    with torch.device("meta"):
-        transformer = TokenTransformer(config)
-    given = [name for name in transformer.state_dict() if name.startswith("scales.")]
-    own = transformer.state_dict()
-    pairs = [*module.weights(checkpoint.planned(), config), *((name, own[name]) for name in given)]
-    fill(transformer, pairs, checkpoint.path)
+    module = module_of(name)
+    if not any(each in checkpoint for each in module.EXPECTED):
+        raise incomplete(checkpoint, name, module.EXPECTED[0], None)
+    config = None
+    try:
+        config = module.architecture(checkpoint)
+        with torch.device("meta"):
+            transformer = TokenTransformer(config)
+        weights = Weights(checkpoint.planned())
+        # What comes from the tokenizer's file is as it should be.
+        given = [pair for pair in transformer.state_dict().items() if pair[0].startswith("scales.")]
+        pairs = itertools.chain(converted(weights, module, config), given)
+        fill(transformer, pairs, checkpoint.path, lambda: weights.last)
+    except MissingTensorError as error:
+        raise incomplete(checkpoint, name, error.name, config) from error
+    except (ValueError, ArithmeticError, RuntimeError) as error:  # numbers that no model has
+        raise InputError(f"{checkpoint.path}: {line_of(error)}") from error
     return transformer
+
+
+def incomplete(checkpoint: Checkpoint, name: str, first: str, config: TransformerConfig | None) -> InputError:
+    """The complaint that tensors are missing: the first, how many more where the config is known, and why it may be."""
+    from compress.models.absent import Lenient
+
+    lenient = Lenient(checkpoint.planned())
+    if config is not None:
+        with contextlib.suppress(Exception):  # what was found until then
+            for _ in module_of(name).weights(lenient, config):
+                pass
+    lenient.missing.update(each for each in module_of(name).EXPECTED if each not in checkpoint)
+    more = len(lenient.missing - {first})
+    counted = f" (and {more} more)" if more else ""
+    unread = [each for each in checkpoint if each not in lenient.read] if config is not None else []
+    why = instead(checkpoint, name, first, unread)
+    return InputError(f"{checkpoint.path}: tensor '{first}' is missing{counted}; {why}")
+
+
+def instead(checkpoint: Checkpoint, name: str, first: str, unread: list[str]) -> str:
+    """Why a tensor of a family may be missing; `unread` are those that the family does not need."""
+    from compress.models import tokenizers
+    from compress.models.checkpoint import near
+
+    actual = recognise(checkpoint)
+    if actual not in (None, name):
+        return f"the names are those of {actual}, not of {name}"
+    if actual is None and (kind := tokenizers.recognise(checkpoint)):
+        return f"the names are those of an image tokenizer ({kind}), not of {name}"
+    twin = getattr(module_of(name), "TWINS", {}).get(first)
+    if twin in checkpoint:
+        return f"it may be tied to '{twin}', which has its shape: then save that under this name too"
+    return near(first, unread)
 
 
 def nearest_family(checkpoint: Checkpoint) -> str:
@@ -253,5 +375,8 @@ def nearest_family(checkpoint: Checkpoint) -> str:
     if not counts[best]:
         return f"none of its {len(checkpoint)} names is one that {', '.join(name for name, _ in found)} has"
     first = next((each for each in expected if each not in checkpoint), None)
-    missing = f"'{first}' is missing" if first else "but its names are prefixed or mixed with others"
-    return f"the nearest is {best}: {missing}"
+    if first is None:
+        return f"the nearest is {best}: but its names are prefixed or mixed with others"
+    twin = getattr(module_of(best), "TWINS", {}).get(first)
+    tied = f"; it may be tied to '{twin}', which has its shape: then save that under this name too"
+    return f"the nearest is {best}: '{first}' is missing{tied if twin in checkpoint else ''}"

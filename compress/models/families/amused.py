@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from calibration.archives import FileError
+from calibration.arrays import NUMBERS, Wanted, read_array
 from compress.models import clip
 from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import CONFIG, Checkpoint, Planned, read_config
-from compress.models.published import grid_of, stated
+from compress.models.checkpoint import CONFIG, Checkpoint, read_config
+from compress.models.published import HUGE, grid_of, heads_of, layers_of, number, stated, truth
 from compress.models.tokenizer import Tokenizer
 from compress.models.uvit import UvitConfig
 from compress.settings import InputError, shown
@@ -33,6 +35,20 @@ EXPECTED = (
     "transformer_layers.0.attn2.to_q.weight",
     "mlm_layer.conv2.weight",
 )
+KEYS = (
+    "num_attention_heads",
+    "num_hidden_layers",
+    "micro_cond_encode_dim",
+    "block_num_heads",
+    "sample_size",
+    "image_size",
+    "grid",
+    "layer_norm_eps",
+    "use_bias",
+    "ln_elementwise_affine",
+    "micro_conds",
+    "null_features",
+)  # of config.json, that are read
 TOKENIZER = "give the pipeline's vqvae folder"
 CONDITIONS = 5  # width, height, crop from the left, crop from the top, aesthetic score
 SCORE = 6.0  # that the authors' pipeline asks for
@@ -51,27 +67,26 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     Raises:
         InputError: config.json asks for what no published model has.
     """
-    config = checkpoint.config
-    if config.get("use_bias", False) or not config.get("ln_elementwise_affine", True):
+    if truth(checkpoint, "use_bias", False) or not truth(checkpoint, "ln_elementwise_affine", True):
         raise InputError(f"{checkpoint.path}: config: biases, and norms without weights, are not supported")
-    width, text_width = checkpoint.shape("encoder_proj.weight")
-    channels, embedding = checkpoint.shape("embed.conv.weight")[:2]
-    heads = stated(checkpoint, "num_attention_heads") or 16
+    width, text_width = checkpoint.shape("encoder_proj.weight", 2)
+    channels, embedding = checkpoint.shape("embed.conv.weight", 4)[:2]
+    heads = heads_of(checkpoint, "num_attention_heads", width, {width: 16})
     size_width = stated(checkpoint, "micro_cond_encode_dim") or 256
-    pooled_width = checkpoint.shape("cond_embed.linear_1.weight")[1] - CONDITIONS * size_width
-    ffn = checkpoint.shape("transformer_layers.0.ff.net.2.weight")[1]
+    pooled_width = checkpoint.shape("cond_embed.linear_1.weight", 2)[1] - CONDITIONS * size_width
+    ffn = checkpoint.shape("transformer_layers.0.ff.net.2.weight", 2)[1]
     parts = pipeline_of(checkpoint.path)
     factor = pixels_of_a_token(parts)
     grid = grid_of(checkpoint, "", factor, stated(checkpoint, "sample_size") or 16)
-    halved = "down_block.downsample.conv.weight" in checkpoint
+    halved = any(name.startswith(("down_block.downsample.", "up_block.upsample.")) for name in checkpoint)
     return TransformerConfig(
-        vocabulary=checkpoint.shape("mlm_layer.conv2.weight")[0],
+        vocabulary=checkpoint.shape("mlm_layer.conv2.weight", 4)[0],
         classes=1,
         grid=grid,
         width=width,
         head_width=width // heads,
-        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("transformer_layers"),
-        norm_epsilon=float(config.get("layer_norm_eps", 1e-6)),
+        layers=(LayerConfig(heads, heads, ffn),) * layers_of(checkpoint, "num_hidden_layers", "transformer_layers"),
+        norm_epsilon=number(checkpoint, "layer_norm_eps", 1e-6),
         activation="geglu",
         positions="none",
         order="masked",
@@ -118,7 +133,7 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
     ):
         yield f"{our}.weight", flat(checkpoint[f"{their}.weight"])
     for place, their, ours in (("down", "downsample", "stem"), ("up", "upsample", "tail")):
-        yield from stage(checkpoint, f"{place}_block", f"{ours}.stage")
+        yield from stage(checkpoint, config, f"{place}_block", f"{ours}.stage")
         if config.uvit and config.uvit.halved:
             yield f"{ours}.resample.norm.weight", checkpoint[f"{place}_block.{their}.norm.weight"]
             yield f"{ours}.resample.convolution.weight", checkpoint[f"{place}_block.{their}.conv.weight"]
@@ -128,9 +143,9 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
 
 def block(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
     """The tensors of one transformer layer."""
-    for number, norm in ((1, "attention_norm"), (2, "text_norm"), (3, "ffn_norm")):
-        yield f"{our}.{norm}.norm.weight", checkpoint[f"{their}.norm{number}.norm.weight"]
-        yield f"{our}.{norm}.modulation.linear.weight", checkpoint[f"{their}.norm{number}.linear.weight"]
+    for place, norm in ((1, "attention_norm"), (2, "text_norm"), (3, "ffn_norm")):
+        yield f"{our}.{norm}.norm.weight", checkpoint[f"{their}.norm{place}.norm.weight"]
+        yield f"{our}.{norm}.modulation.linear.weight", checkpoint[f"{their}.norm{place}.linear.weight"]
     yield from attention(checkpoint, f"{their}.attn1", f"{our}.attention")
     yield from attention(checkpoint, f"{their}.attn2", f"{our}.text")
     up, gate = checkpoint[f"{their}.ff.net.0.proj.weight"].chunk(2)
@@ -139,7 +154,7 @@ def block(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, T
     yield f"{our}.ffn.down.weight", checkpoint[f"{their}.ff.net.2.weight"]
 
 
-def stage(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
+def stage(checkpoint: Checkpoint, config: TransformerConfig, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
     """The tensors of one convolutional stage."""
     for index in range(checkpoint.numbers(f"{their}.res_blocks")):
         for part, name in (
@@ -154,11 +169,11 @@ def stage(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, T
             tensor = checkpoint[f"{their}.res_blocks.{index}.channelwise_norm.{part}"]
             yield f"{our}.blocks.{index}.response.{name}", tensor.flatten()
         theirs, ours = f"{their}.attention_blocks.{index}", f"{our}.texts.{index}"
-        if f"{theirs}.kv_mapper.weight" in checkpoint:
+        if config.uvit and config.uvit.channels != config.width:
             yield f"{ours}.states.weight", checkpoint[f"{theirs}.kv_mapper.weight"]
-        for number, name in ((1, "first"), (2, "second")):
-            yield f"{ours}.{name}_norm.weight", checkpoint[f"{theirs}.norm{number}.weight"]
-            yield from attention(checkpoint, f"{theirs}.attn{number}", f"{ours}.{name}")
+        for place, name in ((1, "first"), (2, "second")):
+            yield f"{ours}.{name}_norm.weight", checkpoint[f"{theirs}.norm{place}.weight"]
+            yield from attention(checkpoint, f"{theirs}.attn{place}", f"{ours}.{name}")
 
 
 def attention(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
@@ -184,7 +199,7 @@ def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | 
 
 
 def sampler(checkpoint: Checkpoint) -> Sampler:
-    """As the authors' pipeline draws."""
+    """As the authors' pipeline draws (huggingface/diffusers, pipelines/amused/pipeline_amused.py)."""
     return Sampler(cfg_scale=10.0, steps=STEPS, reveal="confidence", choice_temperature=2.0, choice_fall="before")
 
 
@@ -211,18 +226,19 @@ def given_null(checkpoint: Checkpoint) -> np.ndarray[Any, Any] | None:
     """The features of no text that the user gives.
 
     Raises:
-        InputError: the file is no array of two axes.
+        InputError: the file holds no array of two axes.
     """
     path = checkpoint.config.get("null_features")
     if path is None:
         return None
-    beside = checkpoint.weights[0].parent / str(path) if checkpoint.weights else Path(str(path))
+    if not isinstance(path, str):
+        raise InputError(f"{checkpoint.path}: config.null_features: {shown(path)} is not a path")
     try:
-        array = np.load(beside if beside.is_file() else user_path(str(path), "null_features"), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{checkpoint.path}: config.null_features: {path}: not a readable .npy file") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2:
-        raise InputError(f"{checkpoint.path}: config.null_features: {path}: not one array of rows of features")
+        beside = checkpoint.weights[0].parent / path if checkpoint.weights else Path(path)
+        array = read_array(beside if beside.is_file() else user_path(path, "null_features"), Wanted(NUMBERS, (2,)))
+    except (FileError, OSError, RuntimeError) as error:  # RuntimeError: of a home folder that is nobody's
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"{checkpoint.path}: config.null_features: {said}") from error
     return array.astype(np.float32)
 
 
@@ -233,7 +249,7 @@ def null_features(checkpoint: Checkpoint, config: TransformerConfig) -> Tensor:
         InputError: they are not given, and there is no text encoder to ask.
     """
     assert config.text is not None
-    if isinstance(checkpoint, Planned):
+    if checkpoint.is_planned:
         return torch.empty(config.text.length, config.text.width, device="meta")
     given = given_null(checkpoint)
     if given is not None:
@@ -257,7 +273,7 @@ def conditions(checkpoint: Checkpoint, usual: tuple[float, ...]) -> tuple[float,
     if (
         not isinstance(found, (list, tuple))
         or len(found) != CONDITIONS
-        or not all(isinstance(each, (int, float)) for each in found)
+        or not all(type(each) in (int, float) and abs(each) < HUGE for each in found)
     ):
         raise InputError(
             f"{checkpoint.path}: config.micro_conds: {shown(found)} are not five numbers: width, height, crop from the "

@@ -9,12 +9,16 @@ from torch import Tensor
 
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
-from compress.models.published import grid_of, heads_of
+from compress.models.published import classes_of, grid_of, heads_of, layers_of, stated
 from compress.settings import InputError
 from export.sampling import Sampler
 
 EXPECTED = ("tok_emb.weight", "pos_emb.weight", "cls_emb.weight", "transformer.layers.0.attn.wq.weight", "head.bias")
+KEYS = ("heads", "depth", "register", "nb_class", "image_size", "grid")  # of config.json, that are read
 TOKENIZER = "give vq_ds16_c2i.pt of LlamaGen, which it shares"
+# The weight of guidance by width, of tiny, small, base, large; all take 32 steps: the table of pretrained models in
+# valeoai/Halton-MaskGIT, README.md (commit f61b0a1).
+WEIGHTS = {384: 1.5, 512: 1.0, 768: 0.7, 1024: 0.5}
 HEADS = {384: 6, 512: 6, 768: 12, 1024: 16}  # tiny, small (heads of 85), base, large
 
 
@@ -25,17 +29,20 @@ def matches(checkpoint: Checkpoint) -> bool:
 
 def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     """From shapes, and the heads that config.json or the user states."""
-    rows, width = checkpoint.shape("tok_emb.weight")
-    heads = heads_of(checkpoint, "heads", width, HEADS)
-    tokens = checkpoint.shape("pos_emb.weight")[0]
-    ffn = checkpoint.shape("transformer.layers.0.ff.w1.weight")[0]
+    rows, width = checkpoint.shape("tok_emb.weight", 2)
+    joined = checkpoint.shape("transformer.layers.0.attn.wq.weight", 2)[0]
+    heads = heads_of(checkpoint, "heads", width, HEADS, joined)
+    tokens = checkpoint.shape("pos_emb.weight", 2)[0]
+    registered = "reg_tokens.weight" in checkpoint or stated(checkpoint, "register", least=0)
+    patched = "in_proj.weight" in checkpoint or "out_proj.weight" in checkpoint
+    ffn = checkpoint.shape("transformer.layers.0.ff.w1.weight", 2)[0]
     return TransformerConfig(
         vocabulary=rows - 1,
-        classes=checkpoint.shape("cls_emb.weight")[0] - 1,
+        classes=classes_of(checkpoint, "nb_class", checkpoint.shape("cls_emb.weight", 2)[0] - 1),
         grid=grid_of(checkpoint, "", 16, int(tokens**0.5)),
         width=width,
-        head_width=checkpoint.shape("transformer.layers.0.attn.wq.weight")[0] // heads,
-        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("transformer.layers"),
+        head_width=joined // heads,
+        layers=(LayerConfig(heads, heads, ffn),) * layers_of(checkpoint, "depth", "transformer.layers"),
         positions="learned",
         order="masked",
         outputs=rows,  # the mask token has a logit too
@@ -44,8 +51,8 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
         qk_norm="rms",
         modulation="class",
         final_norm="rmsnorm-bias",
-        registers=checkpoint.shape("reg_tokens.weight")[0] if "reg_tokens.weight" in checkpoint else 0,
-        patch=checkpoint.shape("in_proj.weight")[2] if "in_proj.weight" in checkpoint else 1,
+        registers=checkpoint.shape("reg_tokens.weight", 2)[0] if registered else 0,
+        patch=checkpoint.shape("in_proj.weight", 4)[2] if patched else 1,
     )
 
 
@@ -54,7 +61,7 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
     tokens = checkpoint["tok_emb.weight"]
     if "head.weight" in checkpoint:
         head = checkpoint["head.weight"]
-        if not tokens.is_meta and not torch.equal(head, tokens):
+        if head.shape != tokens.shape or (not tokens.is_meta and not torch.equal(head, tokens)):
             raise InputError(f"{checkpoint.path}: tensor 'head.weight' differs from 'tok_emb.weight'; they are tied")
         del head
     yield "embedding.weight", torch.cat([tokens, checkpoint["cls_emb.weight"]])
@@ -89,4 +96,5 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
 
 def sampler(checkpoint: Checkpoint) -> Sampler:
     """32 steps; the authors' weight w of guidance, (1 + w) given - w null, is a scale of 1 + w."""
-    return Sampler(cfg_scale=1.7, steps=32, schedule="arccos", reveal="halton")
+    weight = WEIGHTS.get(checkpoint.shape("tok_emb.weight")[1], WEIGHTS[768])
+    return Sampler(cfg_scale=1 + weight, steps=32, schedule="arccos", reveal="halton")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,27 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from calibration.arrays import NUMBERS, Wanted, read_array
 from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint
-from compress.models.published import grid_of, heads_of
+from compress.models.checkpoint import Checkpoint, read_json
+from compress.models.published import grid_of, heads_of, layers_of, number
 from compress.models.tokenizer import PixelTokenizer, Tokenizer
 from compress.settings import InputError, shown
 from export.sampling import Sampler
 
 EXPECTED = ("transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.attn.c_attn.weight", "lm_head.weight")
 PROCESSOR = "preprocessor_config.json"
+KEYS = (
+    "n_head",
+    "n_layer",
+    "n_positions",
+    "image_size",
+    "grid",
+    "layer_norm_epsilon",
+    "activation_function",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+)  # of config.json, that are read
 TOKENIZER = f"its colour clusters lie in {PROCESSOR}; put it beside the weights or give its path"
 HEADS = {512: 8, 1024: 8, 1536: 16}
 ACTIVATIONS = {"quick_gelu": "quick-gelu", "gelu": "gelu", "gelu_new": "gelu-tanh", "gelu_pytorch_tanh": "gelu-tanh"}
@@ -37,23 +48,23 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     """
     asked, where = checkpoint.config, f"{checkpoint.path}: config"
     for key, usual in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
-        if asked.get(key, usual) != usual:
+        if asked.get(key, usual) is not usual:
             raise InputError(f"{where}.{key}: {shown(asked[key])} is not supported; the published models have {usual}")
     activation = asked.get("activation_function", "quick_gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise InputError(f"{where}.activation_function: {shown(activation)} is not one of {', '.join(ACTIVATIONS)}")
-    positions, width = checkpoint.shape("transformer.wpe.weight")
+    positions, width = checkpoint.shape("transformer.wpe.weight", 2)
     heads = heads_of(checkpoint, "n_head", width, HEADS)
-    ffn = checkpoint.shape("transformer.h.0.mlp.c_fc.weight")[1]
+    ffn = checkpoint.shape("transformer.h.0.mlp.c_fc.weight", 2)[1]
     side = int(positions**0.5)
     return TransformerConfig(
-        vocabulary=checkpoint.shape("lm_head.weight")[0],
+        vocabulary=checkpoint.shape("lm_head.weight", 2)[0],
         classes=0,  # the start token stands where a class would
         grid=grid_of(checkpoint, "n_positions", 1, side),
         width=width,
         head_width=width // heads,
-        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("transformer.h"),
-        norm_epsilon=float(asked.get("layer_norm_epsilon", 1e-5)),
+        layers=(LayerConfig(heads, heads, ffn),) * layers_of(checkpoint, "n_layer", "transformer.h"),
+        norm_epsilon=number(checkpoint, "layer_norm_epsilon", 1e-5),
         activation=ACTIVATIONS[activation],  # type: ignore[arg-type]
         positions="learned",
         bias=True,
@@ -72,17 +83,28 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
         for kind in ("weight", "bias"):
             joined = checkpoint[f"{theirs}.attn.c_attn.{kind}"]
             for part, tensor in zip(("query", "key", "value"), joined.chunk(3, dim=-1), strict=True):
-                yield f"{ours}.attention.{part}.{kind}", tensor.T if kind == "weight" else tensor
+                yield f"{ours}.attention.{part}.{kind}", turned(tensor) if kind == "weight" else tensor
         for their, our in (("attn.c_proj", "attention.output"), ("mlp.c_fc", "ffn.up"), ("mlp.c_proj", "ffn.down")):
-            yield f"{ours}.{our}.weight", checkpoint[f"{theirs}.{their}.weight"].T
+            yield f"{ours}.{our}.weight", turned(checkpoint[f"{theirs}.{their}.weight"])
             yield f"{ours}.{our}.bias", checkpoint[f"{theirs}.{their}.bias"]
     yield "norm.weight", checkpoint["transformer.ln_f.weight"]
     yield "head.weight", checkpoint["lm_head.weight"]
 
 
+def turned(tensor: Tensor) -> Tensor:
+    """The transpose of a matrix.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if tensor.dim() != 2:
+        raise ValueError(f"{tensor.dim()} axes; a matrix has 2")
+    return tensor.T
+
+
 def sampler(checkpoint: Checkpoint) -> Sampler:
-    """Top-k 40, as the published pictures."""
-    return Sampler(top_k=40)
+    """From the whole distribution at temperature 1, as the authors' code draws (openai/image-gpt, src/run.py)."""
+    return Sampler()
 
 
 def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | None:
@@ -100,10 +122,10 @@ def read_tokenizer(path: Path, config: TransformerConfig) -> Tokenizer:
     """
     path = path / PROCESSOR if path.is_dir() else path
     try:
-        found: Any = np.load(path) if path.suffix == ".npy" else json.loads(path.read_text(encoding="utf-8"))
+        found: Any = read_array(path, Wanted(NUMBERS, (2,))) if path.suffix == ".npy" else read_json(path)
         clusters = np.asarray(found["clusters"] if isinstance(found, dict) else found, dtype=np.float64)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: no colour clusters in it ({error})") from error
-    if clusters.shape != (config.vocabulary, 3):
+    if clusters.shape != (config.vocabulary, 3) or not np.isfinite(clusters).all():
         raise InputError(f"{path}: clusters are {clusters.shape}; the model has {(config.vocabulary, 3)}")
     return PixelTokenizer.of_clusters(clusters, config.grid)

@@ -13,14 +13,28 @@ from torch import Tensor
 
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
-from compress.models.published import grid_of, heads_of
+from compress.models.published import grid_of, heads_of, layers_of, number, stated
+from compress.settings import InputError, shown
 from export.sampling import Sampler
 from export.shape import TextShape
 
 EXPECTED = ("tok_embeddings.weight", "layers.0.attention.wqkv.weight", "layers.0.feed_forward.w1.weight", "norm.weight")
+KEYS = (
+    "n_head",
+    "n_layer",
+    "block_size",
+    "image_size",
+    "grid",
+    "norm_eps",
+    "rope_base",
+    "num_classes",
+    "class_dropout_prob",
+)  # of config.json, that are read
 TOKENIZER = "give vq_ds16_c2i.pt or vq_ds16_t2i.pt of LlamaGen"
+TWINS = {"output.weight": "tok_embeddings.weight"}  # what has the shape of the head
 HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 3200: 32, 4096: 32}  # B, L, XL, XXL, 3B, 7B
 NULL = "cls_embedding.uncond_embedding"
+TABLE = "cls_embedding.embedding_table.weight"
 
 
 def matches(checkpoint: Checkpoint) -> bool:
@@ -30,26 +44,61 @@ def matches(checkpoint: Checkpoint) -> bool:
 
 def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     """From shapes, and what config.json or the user states."""
-    stated = checkpoint.config
-    vocabulary, width = checkpoint.shape("tok_embeddings.weight")
+    vocabulary, width = checkpoint.shape("tok_embeddings.weight", 2)
     heads = heads_of(checkpoint, "n_head", width, HEADS)
     head_width = width // heads
-    rows = checkpoint.shape("layers.0.attention.wqkv.weight")[0]
-    layer = LayerConfig(heads, (rows // head_width - heads) // 2, checkpoint.shape(EXPECTED[2])[0])
-    text = TextShape(*checkpoint.shape(NULL)) if NULL in checkpoint else None
-    classes = 1 if text else checkpoint.shape("cls_embedding.embedding_table.weight")[0] - 1
+    rows = checkpoint.shape("layers.0.attention.wqkv.weight", 2)[0]
+    layer = LayerConfig(heads, (rows // head_width - heads) // 2, checkpoint.shape(EXPECTED[2], 2)[0])
+    texts = NULL in checkpoint or "cls_embedding.cap_proj.fc1.weight" in checkpoint
+    text = TextShape(*checkpoint.shape(NULL, 2)) if texts else None
+    classes = 1 if text else table_classes(checkpoint)[0]
     return TransformerConfig(
         vocabulary=vocabulary,
         classes=classes,
         grid=grid_of(checkpoint, "block_size", 16),
         width=width,
         head_width=head_width,
-        layers=(layer,) * checkpoint.numbers("layers"),
-        norm_epsilon=float(stated.get("norm_eps", 1e-5)),
-        rotary_base=float(stated.get("rope_base", 10_000)),
+        layers=(layer,) * layers_of(checkpoint, "n_layer", "layers"),
+        norm_epsilon=number(checkpoint, "norm_eps", 1e-5),
+        rotary_base=number(checkpoint, "rope_base", 10_000),
         rotary_prefix="zero",  # LlamaGen's table begins with rows of zeros: the class token's query and key vanish
         text=text,
     )
+
+
+def table_classes(checkpoint: Checkpoint) -> tuple[int, bool]:
+    """How many classes the table of class embeddings has, and whether its last row is the null class.
+
+    LlamaGen adds that row where `class_dropout_prob` is above 0 (autoregressive/models/gpt.py, LabelEmbedder). Where
+    neither this nor `num_classes` is stated, the row is taken to be there, as in every published model.
+
+    Raises:
+        InputError: what is stated does not fit the table.
+    """
+    rows = checkpoint.shape(TABLE, 2)[0]
+    said, dropped = stated(checkpoint, "num_classes"), checkpoint.config.get("class_dropout_prob")
+    if dropped is not None and not (type(dropped) in (int, float) and 0 <= dropped <= 1):
+        raise InputError(f"{checkpoint.path}: config.class_dropout_prob: {shown(dropped)} is not between 0 and 1")
+    null = dropped > 0 if dropped is not None else said is None or rows == said + 1
+    if said is not None and rows != said + null:
+        raise InputError(
+            f"{checkpoint.path}: tensor '{TABLE}' has {rows} rows; config.num_classes {said} and class_dropout_prob "
+            f"{dropped if dropped is not None else 'not stated'} make {said + null}"
+        )
+    return rows - null, null
+
+
+def notes(checkpoint: Checkpoint) -> list[str]:
+    """What is assumed of a checkpoint that does not say it."""
+    if NULL in checkpoint or TABLE not in checkpoint:
+        return []
+    if not table_classes(checkpoint)[1]:
+        return [
+            "no null class, so guidance leads nowhere: the mean of all classes stands for it; draw with cfg_scale 1"
+        ]
+    if not {"num_classes", "class_dropout_prob"} & checkpoint.config.keys():
+        return ["the last class row is taken for the null class; --set class_dropout_prob=0 if it is a class"]
+    return []
 
 
 def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
@@ -60,8 +109,10 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
         yield "text.up.weight", checkpoint["cls_embedding.cap_proj.fc1.weight"]
         yield "text.down.weight", checkpoint["cls_embedding.cap_proj.fc2.weight"]
     else:
-        tables = [checkpoint["tok_embeddings.weight"], checkpoint["cls_embedding.embedding_table.weight"]]
-        yield "embedding.weight", torch.cat(tables)
+        table = checkpoint[TABLE]
+        # Where there is no null class, its row is the mean of the classes'; nothing is drawn with it unless asked for.
+        null = [] if table_classes(checkpoint)[1] else [table.mean(0, keepdim=True)]
+        yield "embedding.weight", torch.cat([checkpoint["tok_embeddings.weight"], table, *null])
     for index, layer in enumerate(config.layers):
         theirs, ours = f"layers.{index}", f"blocks.{index}"
         widths = [count * config.head_width for count in (layer.heads, layer.kv_heads, layer.kv_heads)]
@@ -82,5 +133,11 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
 
 
 def sampler(checkpoint: Checkpoint) -> Sampler:
-    """As the authors' demonstration draws; for the lowest FID they use top_k 0 and a guidance of 1.65 to 2."""
-    return Sampler(cfg_scale=7.5 if NULL in checkpoint else 4.0, top_k=1000 if NULL in checkpoint else 2000)
+    """As the authors' demonstrations draw every size; without a null class there is no guidance.
+
+    FoundationVision/LlamaGen (commit ce98ec4): the defaults of autoregressive/sample/sample_c2i.py and sample_t2i.py.
+    For the lowest FID, GETTING_STARTED.md has top-k 0 and a guidance of 2 (B, L), 1.75 (XL, XXL) or 1.65 (3B).
+    """
+    if NULL in checkpoint:
+        return Sampler(cfg_scale=7.5, top_k=1000)
+    return Sampler(cfg_scale=4.0 if table_classes(checkpoint)[1] else 1.0, top_k=2000)

@@ -9,15 +9,25 @@ from torch import Tensor
 
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
-from compress.models.published import grid_of, heads_of
-from compress.settings import InputError, shown
+from compress.models.published import added, classes_of, grid_of, heads_of, layers_of, nested
 from export.sampling import Sampler
 
 EXPECTED = ("cls_token", "pos_embed", "target_aware_pos_embed", "timesteps_embeddings", "blocks.0.attn.qkv.weight")
+KEYS = (
+    "num_attention_heads",
+    "num_hidden_layers",
+    "image_seq_len",
+    "image_size",
+    "grid",
+    "condition_num_classes",
+    "model",
+)  # of config.json, that are read
 TOKENIZER = "give maskgit-vqgan-imagenet-f16-256.bin"
 HEADS = dict.fromkeys((768, 1024, 1280, 1408), 16)
-# Guidance and its power by width, of B, L, XL, XXL.
-GUIDANCE = {768: (16.0, 2.75), 1024: (15.5, 2.5), 1280: (6.9, 1.5), 1408: (8.0, 1.2)}
+# Guidance, its power and the temperature by width, of B, L, XL, XXL: the commands for ImageNet in
+# bytedance/1d-tokenizer, README_RAR.md (commit 942a96f).
+PUBLISHED = {768: (16.0, 2.75, 1.0), 1024: (15.5, 2.5, 1.02), 1280: (6.9, 1.5, 1.02), 1408: (8.0, 1.2, 1.02)}
+USUAL = (4.0, 2.0, 1.0)  # of other widths
 
 
 def matches(checkpoint: Checkpoint) -> bool:
@@ -27,19 +37,21 @@ def matches(checkpoint: Checkpoint) -> bool:
 
 def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     """From shapes, and the heads and tokens that the published config.yaml's `model.generator` states."""
-    flat = stated_generator(checkpoint)
-    rows, width = checkpoint.shape("embeddings.weight")
-    vocabulary = checkpoint.shape("lm_head.weight")[0]
+    flat = nested(checkpoint, "model", "generator")
+    rows, width = checkpoint.shape("embeddings.weight", 2)
+    vocabulary = checkpoint.shape("lm_head.weight", 2)[0]
     heads = heads_of(flat, "num_attention_heads", width, HEADS)
-    ffn = checkpoint.shape("blocks.0.mlp.fc1.weight")[0]
+    ffn = checkpoint.shape("blocks.0.mlp.fc1.weight", 2)[0]
     grid = grid_of(flat, "image_seq_len", 16)
     return TransformerConfig(
         vocabulary=vocabulary,
-        classes=rows - vocabulary - 2,  # a mask token that drawing never reads, and the null class
+        classes=classes_of(
+            flat, "condition_num_classes", rows - vocabulary - 2
+        ),  # a mask token that drawing never reads, and the null class
         grid=grid,
         width=width,
         head_width=width // heads,
-        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("blocks"),
+        layers=(LayerConfig(heads, heads, ffn),) * layers_of(flat, "num_hidden_layers", "blocks"),
         norm="layernorm",
         norm_epsilon=1e-6,
         final_affine=False,
@@ -54,15 +66,6 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     )
 
 
-def stated_generator(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its config's `model.generator` on the top level."""
-    model = checkpoint.config.get("model", {})
-    generator = model.get("generator", {}) if isinstance(model, dict) else {}
-    if not isinstance(generator, dict):
-        raise InputError(f"{checkpoint.path}: config.model.generator: {shown(generator)} is not a mapping")
-    return checkpoint.stating({**generator, **checkpoint.config})
-
-
 def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
     """The tensors by our names; a position's own embedding and that of the one it predicts become one."""
     table, vocabulary = checkpoint["embeddings.weight"], config.vocabulary
@@ -70,7 +73,9 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
     del table
     count = config.reach
     position = checkpoint["pos_embed"][0, :count].clone()
-    position[1:-1] += checkpoint["target_aware_pos_embed"][0, 2:count]  # the last position predicts none
+    position[1:-1] = added(
+        position[1:-1], checkpoint["target_aware_pos_embed"][0, 2:count]
+    )  # the last position predicts none
     yield "position.weight", position
     yield "moment.weight", checkpoint["timesteps_embeddings"][0, :count]
     for index in range(len(config.layers)):
@@ -98,6 +103,6 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
 
 
 def sampler(checkpoint: Checkpoint) -> Sampler:
-    """The published guidance of each size, which grows as a power cosine."""
-    scale, power = GUIDANCE.get(checkpoint.shape("pos_embed")[2], (4.0, 2.0))
-    return Sampler(cfg_scale=scale, guidance="power-cosine", guidance_power=power)
+    """The published guidance of each size, which grows as a power cosine, and temperature."""
+    scale, power, temperature = PUBLISHED.get(checkpoint.shape("pos_embed")[2], USUAL)
+    return Sampler(cfg_scale=scale, temperature=temperature, guidance="power-cosine", guidance_power=power)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from compress.models.architecture import TransformerConfig
-from compress.models.checkpoint import PICKLES, fill, read_state, read_tensors
+from compress.models.checkpoint import PICKLES, fill, read_json, read_state, read_tensors
 from compress.models.image_model import ImageModel
 from compress.models.quantized import LinearQuantization, install, quantizations
 from compress.models.tokenizer import Tokenizer, build
@@ -63,9 +63,7 @@ def load(folder: Path) -> ImageModel:
     """
     config = read_config(folder / CONFIG)
     where = str(folder / CONFIG)
-    transformer_config = parse(TransformerConfig, config["transformer"], f"{where}: transformer")
-    with torch.device("meta"):
-        transformer = TokenTransformer(transformer_config)
+    transformer = on_meta(config, where)
     specs = {
         name: parse(LinearQuantization, spec, f"{where}: quantized.{name}")
         for name, spec in config.get("quantized", {}).items()
@@ -78,9 +76,28 @@ def load(folder: Path) -> ImageModel:
         name=str(config.get("name", folder.name)),
         family=str(config.get("family", "reference")),
         transformer=transformer,
-        tokenizer=read_tokenizer(config["tokenizer"], transformer_config, folder, f"{where}: tokenizer"),
+        tokenizer=read_tokenizer(config["tokenizer"], transformer.config, folder, f"{where}: tokenizer"),
         sampler=parse(Sampler, config["sampler"], f"{where}: sampler"),
     )
+
+
+def planned(folder: Path) -> TokenTransformer:
+    """The transformer that a folder's config describes, on the meta device; no weight is read.
+
+    Raises:
+        InputError: the config is missing or damaged.
+    """
+    return on_meta(read_config(folder / CONFIG), str(folder / CONFIG))
+
+
+def on_meta(config: dict[str, Any], where: str) -> TokenTransformer:
+    """The transformer of a config, on the meta device."""
+    parsed = parse(TransformerConfig, config["transformer"], f"{where}: transformer")
+    try:
+        with torch.device("meta"):
+            return TokenTransformer(parsed)
+    except (RuntimeError, ValueError, ArithmeticError) as error:  # numbers that no tensor can have
+        raise InputError(f"{where}: transformer: {' '.join(str(error).split())[:120]}") from error
 
 
 def candidates(folder: Path) -> list[Path]:
@@ -115,12 +132,9 @@ def to_compute(value: torch.Tensor) -> torch.Tensor:
 
 def read_config(path: Path) -> dict[str, Any]:
     """config.json, checked for its format and the keys that are needed."""
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; a checkpoint folder holds {CONFIG} and {WEIGHTS}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable JSON ({error})") from error
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; a checkpoint folder holds {CONFIG} and {WEIGHTS}")
+    config = read_json(path)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else config
         raise InputError(f"{path}: format is {shown(found)}; this version reads format {FORMAT}")

@@ -11,16 +11,19 @@ from torch import Tensor
 from compress.models import tokenizers
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
-from compress.models.published import grid_of, heads_of, stated
+from compress.models.published import grid_of, heads_of, layers_of, stated
 from compress.models.tokenizer import Tokenizer
 from export.sampling import Sampler
 
 PREFIX, FIRST_STAGE = "transformer.", "first_stage_model."
 EXPECTED = tuple(f"{PREFIX}{name}" for name in ("pos_emb", "tok_emb.weight", "blocks.0.attn.key.weight", "head.weight"))
+KEYS = ("n_head", "n_layer", "n_classes", "classes", "image_size", "grid")  # of config.json, that are read
 TOKENIZER = "give the VQGAN that it was trained on"
 HEADS = {1024: 16, 1536: 24, 1664: 16}
+TWINS = {f"{PREFIX}head.weight": f"{PREFIX}tok_emb.weight"}  # what has the shape of the head
 CLASSES = 1000  # ImageNet's, where nothing is stated
 PUBLISHED_SIDE = 16
+IMAGENET_WIDTH = 1536
 
 
 def matches(checkpoint: Checkpoint) -> bool:
@@ -30,10 +33,10 @@ def matches(checkpoint: Checkpoint) -> bool:
 
 def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     """From shapes, and the heads, grid and classes that config.json or the user states."""
-    vocabulary, width = checkpoint.shape(f"{PREFIX}tok_emb.weight")
-    positions = checkpoint.shape(f"{PREFIX}pos_emb")[1]
+    vocabulary, width = checkpoint.shape(f"{PREFIX}tok_emb.weight", 2)
+    positions = checkpoint.shape(f"{PREFIX}pos_emb", 3)[1]
     heads = heads_of(checkpoint, "n_head", width, HEADS)
-    ffn = checkpoint.shape(f"{PREFIX}blocks.0.mlp.0.weight")[0]
+    ffn = checkpoint.shape(f"{PREFIX}blocks.0.mlp.0.weight", 2)[0]
     side = min(PUBLISHED_SIDE, math.isqrt(positions - 1))
     return TransformerConfig(
         vocabulary=vocabulary,
@@ -41,7 +44,7 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
         grid=grid_of(checkpoint, "", PUBLISHED_SIDE, side),
         width=width,
         head_width=width // heads,
-        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers(f"{PREFIX}blocks"),
+        layers=(LayerConfig(heads, heads, ffn),) * layers_of(checkpoint, "n_layer", f"{PREFIX}blocks"),
         norm="layernorm",
         activation="gelu",
         positions="learned",
@@ -76,8 +79,13 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
 
 
 def sampler(checkpoint: Checkpoint) -> Sampler:
-    """Without guidance: the model knows no null class."""
-    return Sampler(top_k=250)
+    """Without guidance: the model knows no null class. Top-k and top-p are those of the authors' commands.
+
+    CompVis/taming-transformers, README.md (commit 3ba01b2): ImageNet's (width 1536) with k 600 and p 0.92, others with
+    k 250, which is the default of scripts/sample_fast.py.
+    """
+    imagenet = checkpoint.shape(f"{PREFIX}tok_emb.weight")[1] == IMAGENET_WIDTH
+    return Sampler(top_k=600, top_p=0.92) if imagenet else Sampler(top_k=250)
 
 
 def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | None:

@@ -6,14 +6,13 @@ where its config.json holds one. UViTBert, which joins layers across the depth, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
-from compress.models.published import heads_of
+from compress.models.published import added, classes_of, heads_of, layers_of, nested, number, stated, truth
 from compress.settings import InputError, shown
 from export.sampling import Sampler
 
@@ -22,10 +21,25 @@ EXPECTED = (
     "model.encoder.layer.0.attention.self.query.weight",
     "model.lm_head.weight",
 )
+KEYS = (
+    "num_attention_heads",
+    "num_hidden_layers",
+    "condition_num_classes",
+    "guidance_scale",
+    "guidance_decay",
+    "guidance_scale_pow",
+    "num_steps",
+    "randomize_temperature",
+    "softmax_temperature_annealing",
+    "model",
+)  # of config.json, that are read
 TOKENIZER = "give tokenizer_titok_*, which the generator was trained with"
 HEADS = {768: 16}
 EPSILON = 1e-12
-GUIDANCE, TEMPERATURE, STEPS, POWER = 4.5, 9.5, 8, 3.0  # of TiTok-L-32
+# Guidance and temperature by tokens, of L-32 and B-64; both take 8 steps: bytedance/1d-tokenizer,
+# configs/infer/TiTok/titok_l32.yaml and titok_b64.yaml (commit 942a96f).
+PUBLISHED = {32: (4.5, 9.5), 64: (3.0, 11.0)}
+STEPS, POWER = 8, 3.0
 
 
 def matches(checkpoint: Checkpoint) -> bool:
@@ -33,26 +47,27 @@ def matches(checkpoint: Checkpoint) -> bool:
     return all(name in checkpoint for name in EXPECTED)
 
 
-def generator_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """What config.json says of the generator, in `model.generator` or at its top."""
-    model = checkpoint.config.get("model")
-    nested = model.get("generator") if isinstance(model, Mapping) else None
-    return {**(nested if isinstance(nested, Mapping) else {}), **checkpoint.config}
+def generator_of(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with what config.json says of the generator, in `model.generator` or at its top, on top."""
+    return nested(checkpoint, "model", "generator")
 
 
 def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     """From shapes, and the heads that config.json or the user states."""
-    rows, width = checkpoint.shape("model.embeddings.word_embeddings.weight")
-    vocabulary = checkpoint.shape("model.lm_head.weight")[0]
-    heads = heads_of(checkpoint.stating(dict(generator_of(checkpoint))), "num_attention_heads", width, HEADS)
-    ffn = checkpoint.shape("model.encoder.layer.0.intermediate.dense.weight")[0]
+    rows, width = checkpoint.shape("model.embeddings.word_embeddings.weight", 2)
+    vocabulary = checkpoint.shape("model.lm_head.weight", 2)[0]
+    told = generator_of(checkpoint)
+    heads = heads_of(told, "num_attention_heads", width, HEADS)
+    ffn = checkpoint.shape("model.encoder.layer.0.intermediate.dense.weight", 2)[0]
     return TransformerConfig(
         vocabulary=vocabulary,
-        classes=rows - vocabulary - 2,  # the mask token and no class have rows too
-        grid=(1, checkpoint.shape("model.embeddings.position_embeddings.weight")[0] - 1),
+        classes=classes_of(
+            told, "condition_num_classes", rows - vocabulary - 2
+        ),  # the mask token and no class have rows too
+        grid=(1, checkpoint.shape("model.embeddings.position_embeddings.weight", 2)[0] - 1),
         width=width,
         head_width=width // heads,
-        layers=(LayerConfig(heads, heads, ffn),) * checkpoint.numbers("model.encoder.layer"),
+        layers=(LayerConfig(heads, heads, ffn),) * layers_of(told, "num_hidden_layers", "model.encoder.layer"),
         norm="layernorm",
         norm_epsilon=EPSILON,
         activation="gelu",
@@ -72,7 +87,8 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
     theirs = "model.embeddings"
     yield "embedding.weight", checkpoint[f"{theirs}.word_embeddings.weight"]
     types = checkpoint[f"{theirs}.token_type_embeddings.weight"]
-    yield "position.weight", checkpoint[f"{theirs}.position_embeddings.weight"] + types[:1]
+    positions = checkpoint[f"{theirs}.position_embeddings.weight"]
+    yield "position.weight", added(positions, types[:1].expand(len(positions), -1))
     pairs = [(f"{theirs}.LayerNorm", "embedding_norm"), ("model.lm_head", "head")]
     for index in range(len(config.layers)):
         pairs += [
@@ -102,18 +118,21 @@ def sampler(checkpoint: Checkpoint) -> Sampler:
         InputError: config.json asks for a guidance or an annealing that is not known.
     """
     told = generator_of(checkpoint)
-    decay = told.get("guidance_decay", "linear")
+    decay = told.config.get("guidance_decay", "linear")
     kinds = {"linear": "ramp", True: "ramp", "constant": "constant", False: "constant", "power-cosine": "power-cosine"}
-    if decay not in kinds or told.get("softmax_temperature_annealing", False):
+    annealed = truth(told, "softmax_temperature_annealing", False)
+    if not isinstance(decay, (str, bool)) or decay not in kinds or annealed:
         raise InputError(
-            f"{checkpoint.path}: config: guidance_decay {shown(decay)} with softmax_temperature_annealing "
-            f"{told.get('softmax_temperature_annealing', False)}: known are linear, constant and power-cosine, without"
+            f"{checkpoint.path}: config: guidance_decay {shown(decay)} with softmax_temperature_annealing {annealed}: "
+            "known are linear, constant and power-cosine, without"
         )
-    scale = float(told.get("guidance_scale", GUIDANCE))
+    tokens = checkpoint.shape("model.embeddings.position_embeddings.weight")[0] - 1
+    usual_scale, usual_temperature = PUBLISHED.get(tokens, PUBLISHED[32])
+    scale = number(told, "guidance_scale", usual_scale)
     return Sampler(
         cfg_scale=scale if decay == "power-cosine" else 1 + scale,
-        steps=int(told.get("num_steps", STEPS)),
+        steps=stated(told, "num_steps") or STEPS,
         schedule="arccos",
         reveal="logit",
-        choice_temperature=float(told.get("randomize_temperature", TEMPERATURE)),
-    ).changed(guidance=kinds[decay], guidance_power=float(told.get("guidance_scale_pow", POWER)))
+        choice_temperature=number(told, "randomize_temperature", usual_temperature),
+    ).changed(guidance=kinds[decay], guidance_power=number(told, "guidance_scale_pow", POWER))

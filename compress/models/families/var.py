@@ -10,12 +10,13 @@ from torch import Tensor
 
 from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.checkpoint import Checkpoint
-from compress.models.published import heads_of
+from compress.models.published import added, classes_of, heads_of, layers_of, number
 from compress.models.tokenizer import Tokenizer, VqTokenizer
-from compress.settings import InputError
+from compress.settings import InputError, shown
 from export.sampling import Sampler
 
 EXPECTED = ("pos_start", "pos_1LC", "word_embed.weight", "lvl_embed.weight", "blocks.0.attn.mat_qkv.weight")
+KEYS = ("num_heads", "depth", "num_classes", "patch_nums", "norm_eps")  # of config.json, that are read
 TOKENIZER = "give vae_ch160v4096z32.pth of VAR; the transformer reads its codebook too"
 HEADS = {64 * depth: depth for depth in (16, 20, 24, 30, 36)}
 SCALES = {680: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 2240: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}  # 256 and 512 pixels
@@ -35,27 +36,31 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
     Raises:
         InputError: the scales are neither stated nor published ones, or attention has no l2 norm.
     """
-    if "blocks.0.attn.scale_mul_1H11" not in checkpoint:
+    if not any(name.endswith(".attn.scale_mul_1H11") for name in checkpoint):
         raise InputError(f"{checkpoint.path}: attention without l2 norm is not supported; the published VARs have it")
-    _, tokens, width = checkpoint.shape("pos_1LC")
-    sides = checkpoint.config.get("patch_nums") or SCALES.get(tokens)
-    if sides is None or sum(side * side for side in sides) != tokens:
+    _, tokens, width = checkpoint.shape("pos_1LC", 3)
+    sides = checkpoint.config.get("patch_nums", SCALES.get(tokens))
+    if sides is not None and (
+        not isinstance(sides, (list, tuple)) or not all(type(side) is int and 0 < side <= tokens for side in sides)
+    ):
+        raise InputError(f"{checkpoint.path}: config.patch_nums: {shown(sides)} is not a list of whole numbers above 0")
+    if not sides or sum(side * side for side in sides) != tokens:
         raise InputError(
-            f"{checkpoint.path}: {tokens} tokens over all scales: config.patch_nums {sides} does not make them; "
+            f"{checkpoint.path}: {tokens} tokens over all scales: config.patch_nums {shown(sides)} does not make them; "
             "state the sides of the scales"
         )
     heads = heads_of(checkpoint, "num_heads", width, HEADS)
     shared = "shared_ada_lin.1.weight" in checkpoint
     return TransformerConfig(
-        vocabulary=checkpoint.shape("head.weight")[0],
-        classes=checkpoint.shape("class_emb.weight")[0] - 1,
+        vocabulary=checkpoint.shape("head.weight", 2)[0],
+        classes=classes_of(checkpoint, "num_classes", checkpoint.shape("class_emb.weight", 2)[0] - 1),
         grid=(sides[-1], sides[-1]),
         width=width,
         head_width=width // heads,
-        layers=(LayerConfig(heads, heads, checkpoint.shape("blocks.0.ffn.fc1.weight")[0]),)
-        * checkpoint.numbers("blocks"),
+        layers=(LayerConfig(heads, heads, checkpoint.shape("blocks.0.ffn.fc1.weight", 2)[0]),)
+        * layers_of(checkpoint, "depth", "blocks"),
         norm="layernorm",
-        norm_epsilon=float(checkpoint.config.get("norm_eps", 1e-6)),
+        norm_epsilon=number(checkpoint, "norm_eps", 1e-6),
         norm_affine=False,
         final_affine=False,
         activation="gelu-tanh",
@@ -67,15 +72,15 @@ def architecture(checkpoint: Checkpoint) -> TransformerConfig:
         modulation="class",
         shared_modulation=shared,
         scales=tuple(sides),
-        latent_width=checkpoint.shape("word_embed.weight")[1],
+        latent_width=checkpoint.shape("word_embed.weight", 2)[1],
     )
 
 
 def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
     """The tensors by our names; levels, positions and the start become one table of positions."""
     yield "embedding.weight", checkpoint["class_emb.weight"]
-    position = checkpoint["pos_1LC"][0] + checkpoint["lvl_embed.weight"][checkpoint["lvl_1L"][0]]
-    position[0] += checkpoint["pos_start"][0, 0]
+    position = added(checkpoint["pos_1LC"][0], checkpoint["lvl_embed.weight"][levels(config.scales)])
+    position[0] = added(position[0], checkpoint["pos_start"][0, 0])
     yield "position.weight", position
     if config.shared_modulation:
         for kind in ("weight", "bias"):
@@ -106,6 +111,11 @@ def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple
         yield f"head.{kind}", checkpoint[f"head.{kind}"]
 
 
+def levels(sides: tuple[int, ...]) -> Tensor:
+    """The number of each token's scale (T,); the published files hold it as `lvl_1L`."""
+    return torch.repeat_interleave(torch.arange(len(sides)), torch.tensor([side * side for side in sides]))
+
+
 def reordered(tensor: Tensor) -> Tensor:
     """The six parts of a modulation's rows in our order."""
     parts = tensor.chunk(6)
@@ -125,5 +135,8 @@ def from_tokenizer(tokenizer: Tokenizer) -> Iterator[tuple[str, Tensor]]:
 
 
 def sampler(checkpoint: Checkpoint) -> Sampler:
-    """As for the lowest FID; (1 + t) given - t null, t = cfg s / (S - 1), is a guidance that grows to 1 + cfg."""
+    """As for the lowest FID of every depth: cfg 1.5 (FoundationVision/VAR, README.md, commit 78b9539).
+
+    (1 + t) given - t null, t = cfg s / (S - 1), is a guidance that grows to 1 + cfg.
+    """
     return Sampler(cfg_scale=2.5, guidance="linear", top_k=900, top_p=0.96)

@@ -43,6 +43,12 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any], where: str) -> 
     return tokenizer
 
 
+def keys_of(name: str) -> tuple[str, ...]:
+    """The keys of config.json that a format reads."""
+    keys: tuple[str, ...] = module_of(name).KEYS
+    return keys
+
+
 def module_of(name: str) -> Any:
     """The module of a format."""
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.models.layout import Layout, Tensors, convert, grid_of, infer, with_weights
+from compress.models.layout import Layout, Tensors, convert, grid_of, infer, truth, whole, with_weights
 from compress.models.tokenizer import Tokenizer
 from compress.models.vq import VqAutoencoder
 from compress.settings import InputError, shown
@@ -33,6 +33,14 @@ LAYOUT = Layout(
     finest_first=False,
     norm="conv_norm_out",
 )
+KEYS = (
+    "norm_num_groups",
+    "norm_type",
+    "lookup_from_codebook",
+    "grid",
+    "image_size",
+    "resolution",
+)  # of config.json, that are read
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:
@@ -54,8 +62,10 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
     vq_config = infer(
         tensors,
         LAYOUT,
-        norm_groups=int(config.get("norm_num_groups", 32)),
-        pixel_range="unit" if config.get("lookup_from_codebook", True) else "signed",
+        norm_groups=whole(config.get("norm_num_groups", 32), LAYOUT.format, "norm_num_groups"),
+        pixel_range="unit"
+        if truth(config.get("lookup_from_codebook", True), LAYOUT.format, "lookup_from_codebook")
+        else "signed",
     )
     weights = convert(tensors, LAYOUT, vq_config)
     tensors.check_all_read(lambda name: False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compress.models.layout import Layout, Tensors, convert, grid_of, infer, with_weights
+from compress.models.layout import Layout, Tensors, convert, grid_of, infer, truth, with_weights
 from compress.models.tokenizer import Tokenizer
 from compress.models.vq import VqAutoencoder
 
@@ -24,6 +24,7 @@ LAYOUT = Layout(
     parts={"shortcut": "nin_shortcut", "query": "q", "key": "k", "value": "v", "output": "proj_out"},
     finest_first=False,
 )
+KEYS = ("codebook_l2_norm", "grid", "image_size", "resolution")  # of config.json, that are read
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:
@@ -38,7 +39,9 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
         InputError: the first tensor that is missing, surplus or of another shape.
     """
     tensors = Tensors(state, LAYOUT.format)
-    vq_config = infer(tensors, LAYOUT, normalised_codes=bool(config.get("codebook_l2_norm", True)))
+    vq_config = infer(
+        tensors, LAYOUT, normalised_codes=truth(config.get("codebook_l2_norm", True), LAYOUT.format, "codebook_l2_norm")
+    )
     weights = convert(tensors, LAYOUT, vq_config)
     tensors.check_all_read(lambda name: name == "quantize.codebook_used")  # a counter of training
     return with_weights(

@@ -28,6 +28,7 @@ LAYOUT = Layout(
     finest_first=True,
 )
 TRAITS = {"bias": False, "shortcut": "output", "downsample": "pool", "pixel_range": "unit"}
+KEYS = ("grid", "image_size", "resolution")  # of config.json, that are read
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:

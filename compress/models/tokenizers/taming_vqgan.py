@@ -25,6 +25,7 @@ LAYOUT = Layout(
     finest_first=True,
 )
 FIRST_STAGE = "first_stage_model."
+KEYS = ("grid", "image_size", "resolution", "ddconfig")  # of config.json, that are read
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.models.layout import QUERY_KEY_VALUE, Source, Tensors, convert, infer, take, with_weights
+from compress.models.layout import QUERY_KEY_VALUE, Source, Tensors, convert, infer, take, truth, with_weights
 from compress.models.titok import TitokAutoencoder, TitokConfig, VitConfig
 from compress.models.tokenizer import Tokenizer
 from compress.models.tokenizers import maskgit_vqgan
@@ -40,6 +40,7 @@ BLOCK = {
     "up": "mlp.c_fc",
     "down": "mlp.c_proj",
 }
+KEYS = ("use_l2_norm", "model", "grid")  # of config.json, that are read
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:
@@ -54,18 +55,18 @@ def read(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tokenizer:
         InputError: the first tensor that is missing, surplus or of another shape.
     """
     tensors, pixels = Tensors(state, FORMAT), Tensors(state, FORMAT, PIXELS)
-    drawn = "decoder.ffn.2.weight" not in tensors  # the later checkpoints have no pixel decoder
+    drawn = not tensors.has("decoder.ffn.2")  # the later checkpoints have no pixel decoder
     pixel_config = None if drawn else infer(pixels, maskgit_vqgan.LAYOUT, **maskgit_vqgan.TRAITS)
     patch = pixel_config.factor if pixel_config else drawn_patch(tensors)
-    codes, code_width = tensors["quantize.embedding.weight"].shape
+    codes, code_width = tensors.shape("quantize.embedding.weight", 2)
     try:
         titok = TitokConfig(
-            codes=int(codes),
-            code_width=int(code_width),
-            tokens=int(tensors["latent_tokens"].shape[0]),
+            codes=codes,
+            code_width=code_width,
+            tokens=tensors.shape("latent_tokens", 2)[0],
             encoder=vit(tensors, "encoder", patch_of(tensors)),
             decoder=vit(tensors, "decoder", patch),
-            normalised_codes=bool(setting_of(config, "use_l2_norm", not drawn)),
+            normalised_codes=truth(setting_of(config, "use_l2_norm", not drawn), FORMAT, "use_l2_norm"),
             pixels=pixel_config,
         )
     except ValueError as error:
@@ -88,18 +89,18 @@ def of_pixels(name: str) -> bool:
 
 def vit(tensors: Tensors, side: str, patch: int) -> VitConfig:
     """What names and shapes say of one transformer."""
-    places, width = tensors[f"{side}.positional_embedding"].shape
+    places, width = tensors.shape(f"{side}.positional_embedding", 2)
     return VitConfig(
-        width=int(width),
+        width=width,
         layers=tensors.count(f"{side}.transformer.{{}}"),
         patch=patch,
-        side=round((int(places) - 1) ** 0.5),
+        side=round((places - 1) ** 0.5),
     )
 
 
 def patch_of(tensors: Tensors) -> int:
     """Pixels along one side of a patch that the encoder reads."""
-    return int(tensors["encoder.patch_embed.weight"].shape[-1])
+    return tensors.shape("encoder.patch_embed.weight", 4)[3]
 
 
 def drawn_patch(tensors: Tensors) -> int:

@@ -19,6 +19,7 @@ LAYOUT: Layout = replace(taming_vqgan.LAYOUT, format="var-vqvae", fused="qkv")
 PUBLISHED_SIDES = {16: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)}  # by the finest
 PUBLISHED_FACTOR = 16  # pixels along one side of a token
 CONV = "quantize.quant_resi.qresi_ls.{}"
+KEYS = ("patch_nums", "quant_resi", "grid", "image_size", "resolution")  # of config.json, that are read
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:
@@ -55,10 +56,10 @@ def scales_of(config: Mapping[str, Any], convs: int) -> ScalesConfig:
             f"{LAYOUT.format}: patch_nums: missing, and no published scales end at {finest}; "
             "write the sides of all scales"
         )
-    if not isinstance(sides, (list, tuple)) or not all(isinstance(side, int) for side in sides):
+    if not isinstance(sides, (list, tuple)) or not all(type(side) is int and side < 1024 for side in sides):
         raise InputError(f"{LAYOUT.format}: patch_nums: {shown(sides)} is not a list of whole numbers")
     residual = config.get("quant_resi", 0.5)
-    if not isinstance(residual, (int, float)):
+    if type(residual) not in (int, float) or not abs(residual) < 1e6:
         raise InputError(f"{LAYOUT.format}: quant_resi: {shown(residual)} is not a number")
     try:
         return ScalesConfig(tuple(sides), convs, abs(float(residual)))

@@ -302,7 +302,7 @@ def test_every_name_and_shape_of_the_published_size_is_accounted_for(halved, tot
         def planned(self):
             return self
 
-    transformer = families.plan(Seen(tmp_path, (), dict(whole.config), dict(state)), amused)
+    transformer = families.plan(Seen(tmp_path, (), dict(whole.config), dict(state)), "amused")
     config = transformer.config
     assert read == set(state)
     assert (config.vocabulary, config.grid, len(config.layers)) == (8192, (32, 32) if halved else (16, 16), 22)
@@ -338,7 +338,7 @@ def test_without_a_text_encoder_the_features_of_no_text_are_given_or_asked_for(p
     [
         ({"micro_conds": [1, 2]}, "config.micro_conds: [1, 2] are not five numbers: width, height, crop from the left"),
         ({"use_bias": True}, "config: biases, and norms without weights, are not supported"),
-        ({"null_features": "nowhere.npy"}, "config.null_features: nowhere.npy: not a readable .npy file"),
+        ({"null_features": "nowhere.npy"}, "config.null_features: nowhere.npy: there is no such file"),
     ],
 )
 def test_what_is_stated_wrongly_is_refused(pipeline, told, message):

@@ -67,7 +67,7 @@ def test_every_published_size_is_recognised_and_every_tensor_has_a_place(
             return self
 
     watched = Watched(checkpoint.path, (), checkpoint.config, checkpoint._entries)
-    transformer = families.plan(watched, families.module_of(FAMILIES[name]))
+    transformer = families.plan(watched, FAMILIES[name])
     left = {each for each in checkpoint if each not in read and not each.endswith(TABLES)}
     assert left == set()
     counted = sum(torch.Size(shape).numel() for each, shape in found["state_dict"].items() if not each.endswith(TABLES))
@@ -82,10 +82,10 @@ def test_a_missing_tensor_and_another_shape_are_named() -> None:
     shapes = dict(found["state_dict"])
     del shapes["layers.3.attention.wo.weight"]
     with pytest.raises((InputError, KeyError), match=r"layers\.3\.attention\.wo\.weight"):
-        families.plan(checkpoint_of("llamagen-c2i", shapes, {}), families.module_of("llamagen"))
+        families.plan(checkpoint_of("llamagen-c2i", shapes, {}), "llamagen")
     shapes = {**found["state_dict"], "norm.weight": [700]}
     with pytest.raises(InputError, match=r"'norm.weight' is \(700,\); its config says \(768,\)"):
-        families.plan(checkpoint_of("llamagen-c2i", shapes, {}), families.module_of("llamagen"))
+        families.plan(checkpoint_of("llamagen-c2i", shapes, {}), "llamagen")
 
 
 def test_an_unknown_checkpoint_is_told_the_nearest_family_and_what_is_missing() -> None:

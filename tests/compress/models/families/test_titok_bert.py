@@ -14,7 +14,6 @@ from torch import nn
 
 from compress.golden import exported, stand_in
 from compress.models import families
-from compress.models.families import titok_bert
 from compress.models.image_model import ImageModel
 from compress.settings import InputError
 from export.engine import Engine
@@ -160,7 +159,7 @@ def test_every_name_and_shape_of_the_published_size_is_accounted_for(tmp_path):
         whole = ImageBert(768, 24, 16, 3072, codes=4096, classes=1000, length=32)
     state = whole.state_dict()
 
-    transformer = families.plan(Planned(tmp_path, (), {}, dict(state)), titok_bert)
+    transformer = families.plan(Planned(tmp_path, (), {}, dict(state)), "titok-bert")
     config = transformer.config
     assert (config.vocabulary, config.classes, config.grid, config.head_width) == (4096, 1000, (1, 32), 48)
     types = 2 * 768  # of which one is added to the positions
