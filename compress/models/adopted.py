@@ -5,8 +5,9 @@ Letters: N pictures, T tokens of a picture, O logits of a position.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -245,10 +246,10 @@ def adopted(
     """
     from export.adopt import AdoptionError, adopt, forget_types, parameters
     from export.conformance import check
-    from export.graph_file import GraphFileError, first_line, load_graph
+    from export.graph_file import brief, load_graph
     from export.manifest import Manifest
-    from export.onnx_model import FILES, OnnxModel, Pictures, quiet
-    from export.trial import Trial, TrialError, try_out
+    from export.onnx_model import FILES, OnnxModel, Pictures
+    from export.trial import Trial, try_out
     from export.weights import bytes_beside
 
     if tokenizer.length != config.grid[0] * config.grid[1]:
@@ -256,18 +257,9 @@ def adopted(
             f"{where}.grid: {list(config.grid)}, but a picture of the tokenizer has {tokenizer.length} tokens"
         )
     writing = config.writing(tokenizer.vocabulary, known, where)
-    try:
+    with one_line(path):
         source = load_graph(path)
-        with quiet():
-            made = adopt(source, writing, lambda: stated_cache(path.parent))
-    except GraphFileError as error:
-        raise InputError(str(error)) from error
-    except AdoptionError as error:
-        raise InputError(f"{path}: {error}") from error
-    except InputError:
-        raise
-    except Exception as error:  # onnxscript and onnx_ir fail in many ways on graphs that no runtime reads
-        raise InputError(f"{path}: not a graph that can be read ({first_line(error)})") from error
+        made = adopt(source, writing, lambda: stated_cache(path.parent))
     pictures = Pictures(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
     files = ["decode", "image_decoder", *(["image_encoder"] if pictures.encoder_graph is not None else [])]
     manifest = Manifest(
@@ -284,20 +276,17 @@ def adopted(
         files={each: FILES[each] for each in files},
     )
     model = OnnxModel(made.decode, pictures.decoder_graph, manifest, image_encoder=pictures.encoder_graph)
-    if check(model):
-        forget_types(made.decode.graph)
-    findings = check(model)
-    if findings:
-        raise InputError(f"{path}: {findings[0]}")
     room = tempfile.TemporaryDirectory(prefix="compress-")
-    folder = Path(room.name)
-    model.save(folder)
-    size = path.stat().st_size + bytes_beside(source)
-    try:
-        try_out(Trial(path, size, folder, manifest, writing, made.lacks), seconds=config.first_run_seconds, threads=0)
-    except TrialError as error:
-        raise InputError(f"{path}: {error}") from error
-    found = AdoptedModel(model, folder)
+    with one_line(path):
+        if check(model):
+            forget_types(made.decode.graph)
+        if findings := check(model):
+            raise AdoptionError(brief(findings[0]))
+        model.save(Path(room.name))
+        size = path.stat().st_size + bytes_beside(source)
+        trial = Trial(path, size, Path(room.name), manifest, writing, made.lacks)
+        try_out(trial, seconds=config.first_run_seconds, threads=0)
+    found = AdoptedModel(model, Path(room.name))
     found.rooms.append(room)
     return found
 
@@ -309,17 +298,44 @@ def decoder_size(path: Path) -> tuple[int, int]:
         InputError: the file is damaged, or no such decoder; what it has and what it lacks.
     """
     from export.adopt import AdoptionError, parameters, recognise
-    from export.graph_file import GraphFileError, load_graph
+    from export.graph_file import load_graph
     from export.weights import bytes_beside
 
-    try:
+    with one_line(path):
         graph = load_graph(path)
-        recognise(graph)
+        try:
+            recognise(graph)
+        except AdoptionError as error:
+            raise AdoptionError(f"an ONNX file, but no decoder that can be read: {error}") from error
+        return parameters(graph), path.stat().st_size + bytes_beside(graph)
+
+
+@contextlib.contextmanager
+def one_line(path: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a foreign graph; its readers say nothing of their own.
+
+    Raises:
+        InputError: anything failed; onnxscript and onnx_ir fail in many ways on graphs that no runtime reads.
+    """
+    from export.adopt import AdoptionError
+    from export.graph_file import GraphFileError, first_line
+    from export.onnx_model import quiet
+    from export.trial import TrialError
+
+    try:
+        with quiet():
+            yield
+    except InputError:
+        raise
     except GraphFileError as error:
         raise InputError(str(error)) from error
-    except AdoptionError as error:
-        raise InputError(f"{path}: an ONNX file, but no decoder that can be read: {error}") from error
-    return parameters(graph), path.stat().st_size + bytes_beside(graph)
+    except (AdoptionError, TrialError) as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise InputError(f"{path}: not a graph that can be read ({first_line(cause)})") from error
 
 
 def stated_cache(folder: Path) -> tuple[int, int]:
