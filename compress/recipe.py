@@ -123,7 +123,7 @@ class _Layout:
     tokens: TokenSource = setting(TokenSource(), doc="the pictures")
     bench: Bench = setting(Bench(), doc="how speed is measured")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
-    cpu: Cpu = setting("any", doc="processors that engines are right on: any, or of x86 those with VNNI alone")
+    cpu: Cpu = setting("any", doc="processors that engines are right on: any, or, on x86, only those with VNNI")
     passes: tuple[Any, ...] = setting((), doc="the trunk: passes from torch to torch")
     engines: dict = setting(None, doc="named chains that end in an engine")
     gate: Gate | None = setting(None, doc="judges every engine")

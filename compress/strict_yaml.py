@@ -17,9 +17,9 @@ import yaml
 from compress.settings import InputError, shown
 from compress.user_files import read_text
 
-LIMIT_BYTES = 256 << 10  # a recipe of 16,384 ids takes 120 KB
+LIMIT_BYTES = 1 << 20  # a recipe of 65,536 ids takes 0.5 MB
 NESTING = 50  # lists and mappings inside each other; a recipe has about 6
-NODES = 20_000  # values, each alias counted with all that it stands for; a recipe has about 100
+NODES = 100_000  # values, each alias counted with all that it stands for; a recipe has about 100
 DIGITS = 50  # characters of a number
 MERGE = "<<"
 TAG = "tag:yaml.org,2002:"
@@ -85,7 +85,8 @@ class _Reader:
 
     def next(self, kind: type[yaml.Event]) -> None:
         """Step over an event that can only be of this kind."""
-        assert isinstance(self.loader.get_event(), kind)
+        event = self.loader.get_event()
+        assert isinstance(event, kind)
 
     def count(self, nodes: int, mark: Any) -> None:
         """Refuse a file of too many values."""

@@ -196,7 +196,7 @@ def said_of_classes(shape: Shape) -> str:
     """The classes that there are."""
     if not shape.classes:
         return "without classes, so every label is 0"
-    return f"0 to {shape.classes - 1} ({shape.classes} is no class)"
+    return f"0 to {shape.classes - 1} ({shape.classes} is unconditional)"
 
 
 def draw(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from export.engine import CPU, Engine
 from export.graph_file import brief, graphs_of
+from export.processor import exact_products
 from export.throughput import free_bytes
 
 ASKED, ANSWER = "asked.json", "answer.json"
@@ -108,10 +109,11 @@ def of_session(session: onnxruntime.InferenceSession, asked: dict[str, Any]) -> 
 
 
 def options_of(asked: dict[str, Any]) -> onnxruntime.SessionOptions:
-    """Options of a session that writes no log."""
+    """Options of a session that writes no log and multiplies as the engine does."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = asked["threads"]
     options.log_severity_level = 4
+    exact_products(options)  # as the engine's: what is compared is what the graph says, not what a processor saturates
     return options
 
 

@@ -240,10 +240,10 @@ def settle(tensor: onnx.TensorProto, path: Path, *, inside: bool) -> None:
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         if kind is ir.DataType.STRING:
             raise GraphFileError(f"constant {brief(tensor.name)} is text outside the file, which ONNX does not have")
-        outside(tensor, path, math.ceil(size * kind.bitwidth / 8), inside=inside)
+        outside(tensor, path, -(-size * kind.bitwidth // 8), inside=inside)
         return
     if kind is not ir.DataType.STRING and tensor.HasField("raw_data"):
-        found, wanted, unit = len(tensor.raw_data), math.ceil(size * kind.bitwidth / 8), "bytes"
+        found, wanted, unit = len(tensor.raw_data), -(-size * kind.bitwidth // 8), "bytes"
     else:
         of_one = 2 if kind in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128) else 1
         bits = 8 if kind is ir.DataType.STRING else kind.bitwidth

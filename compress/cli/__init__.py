@@ -1,6 +1,6 @@
 """The command line: the only place that prints and exits.
 
-Exit codes: 0 all well; 1 a gate was breached; 2 bad usage or bad input; 70 an unexpected error; 130 interrupted.
+Exit codes: 0 success; 1 a gate was breached; 2 bad usage or bad input; 70 an unexpected error; 130 interrupted.
 Heavy packages are imported inside the verbs, so `compress --help` is quick.
 """
 

@@ -101,7 +101,6 @@ def generate(
     try:
         given = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p, "steps": steps}
         sampler = sampler_of(drawer.shape, drawer.sampler, **given)
-        check_pictures(drawer.picture, count or 1)
     except ValueError as error:
         raise InputError(str(error)) from error
     classes, texts = wanted(drawer.shape, labels, count, features)
@@ -109,6 +108,7 @@ def generate(
         raise InputError("--image goes with exactly one of --mask and --keep")
     known = known_tokens(drawer, image, mask, keep, len(classes)) if image else None
     try:
+        check_pictures(drawer.picture, len(classes))
         check(classes, drawer.shape, texts, known)
         with Terminal().work(f"draw with {engine}") as progress:
             report = lambda done, total: progress(done, total, {})  # noqa: E731

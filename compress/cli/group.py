@@ -124,7 +124,7 @@ def mendable(error: BaseException) -> str | None:
     """What a user can do something about, in one line; None for everything else."""
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, OSError) and error.errno != errno.EPIPE and error.errno is not None:
+    if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE, errno.ENOMEM):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}"
     from compress.store import is_full

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.measure.distribution import INCEPTION
-from compress.settings import InputError
+from compress.settings import InputError, one_line
 
 if TYPE_CHECKING:
     from compress.candidate import Candidate
@@ -97,7 +97,7 @@ def of_inception(weights: Path, model: Candidate) -> Extractor:
             torch.save(state, copy)
             network = FeatureExtractorInceptionV3("inception", [POOLED], feature_extractor_weights_path=str(copy))
     except Exception as error:
-        raise InputError(f"{weights}: InceptionV3 cannot be had ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{weights}: InceptionV3 cannot be loaded ({one_line(str(error))})") from error
 
     def features(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
         made = []

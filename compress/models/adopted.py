@@ -146,7 +146,7 @@ class AdoptedModel(Shaped):
                 self.rooms.append(tempfile.TemporaryDirectory(prefix="compress-"))
                 self.folder = Path(self.rooms[-1].name)
                 self.model.save(self.folder)
-        return Engine.load(self.folder, self.threads)
+            return Engine.load(self.folder, self.threads)
 
     @property
     def manifest(self) -> Manifest:

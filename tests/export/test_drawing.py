@@ -204,11 +204,14 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 @pytest.mark.parametrize(
     ("labels", "text"),
     [
-        ([3], "label 3 is not a class; the model draws 0 to 1 (2 is no class)"),
-        ([0, -1], "label -1 is not a class; the model draws 0 to 1 (2 is no class)"),
-        ([10**20], "label 100000000000000000000 is not a class; the model draws 0 to 1 (2 is no class)"),
-        ([2**63], "label 9223372036854775808 is not a class; the model draws 0 to 1 (2 is no class)"),
-        ([10**5000], "label a number of thousands of digits is not a class; the model draws 0 to 1 (2 is no class)"),
+        ([3], "label 3 is not a class; the model draws 0 to 1 (2 is unconditional)"),
+        ([0, -1], "label -1 is not a class; the model draws 0 to 1 (2 is unconditional)"),
+        ([10**20], "label 100000000000000000000 is not a class; the model draws 0 to 1 (2 is unconditional)"),
+        ([2**63], "label 9223372036854775808 is not a class; the model draws 0 to 1 (2 is unconditional)"),
+        (
+            [10**5000],
+            "label a number of thousands of digits is not a class; the model draws 0 to 1 (2 is unconditional)",
+        ),
         ([1.5], "label 1.5 is not a class; labels are whole numbers"),
         ([np.nan], "label nan is not a class; labels are whole numbers"),
         ([True], "label True is not a class; labels are whole numbers"),

@@ -248,8 +248,8 @@ def test_equal_seeds_give_equal_tokens_and_others_do_not() -> None:
 @pytest.mark.parametrize(
     ("labels", "text"),
     [
-        ([0, 3], "label 3 is not a class; the model draws 0 to 1 (2 is no class)"),
-        ([-1], "label -1 is not a class; the model draws 0 to 1 (2 is no class)"),
+        ([0, 3], "label 3 is not a class; the model draws 0 to 1 (2 is unconditional)"),
+        ([-1], "label -1 is not a class; the model draws 0 to 1 (2 is unconditional)"),
         (np.zeros(0, dtype=np.int64), "labels of shape (0,): need one class for each picture, at least one"),
         ([[0]], "labels of shape (1, 1): need one class for each picture, at least one"),
     ],

@@ -83,10 +83,10 @@ def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, r
     ("options", "line"),
     [
         (["--labels", "3,x"], "--labels: '3,x' is not a list of whole numbers like 3,1,4"),
-        (["--labels", "12"], "--labels: label 12 is not a class; the model draws 0 to 9 (10 is no class)"),
+        (["--labels", "12"], "--labels: label 12 is not a class; the model draws 0 to 9 (10 is unconditional)"),
         (
             ["--labels", f"{10**20}"],
-            f"--labels: label {10**20} is not a class; the model draws 0 to 9 (10 is no class)",
+            f"--labels: label {10**20} is not a class; the model draws 0 to 9 (10 is unconditional)",
         ),
         (["--labels", "3", "-o", "/nowhere/out.png"], "/nowhere/out.png: No such file or directory"),
         (["--labels", "3", "--temperature", "nan"], "temperature nan: must be a number"),
