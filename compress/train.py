@@ -53,6 +53,9 @@ from compress.training import Report, Schedule, fit
 from export.sampling import Sampler
 from export.shape import Shape
 
+MOST_TOKENS = 65_536  # of a picture: 256 x 256
+MOST_PARAMETERS = 2 * 10**9  # with gradients and AdamW's averages they take 32 GB
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -71,6 +74,22 @@ class ModelSettings:
     )
     order: Literal["causal", "masked"] = setting("causal", doc="drawn token by token, or mask by mask")
     tokenizer: str = setting("", doc="a shipped image tokenizer's name, or its folder; grey levels if not given")
+
+    def __post_init__(self) -> None:
+        """Refuse models that no machine trains here: they would end a run for want of memory, far from the cause.
+
+        Raises:
+            ValueError: which number is too large together with which.
+        """
+        if self.grid[0] * self.grid[1] > MOST_TOKENS:
+            raise ValueError(f"grid {self.grid} has more than {MOST_TOKENS} tokens")
+        layer = 4 * self.width * self.heads * self.head_width + 3 * self.width * self.ffn
+        parameters = self.layers * layer + self.width * (2 * self.vocabulary + self.classes)
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"width {self.width}, layers {self.layers}, heads {self.heads}, ffn {self.ffn}: about "
+                f"{parameters:.2g} parameters; at most {MOST_PARAMETERS:.2g} are trained here"
+            )
 
     def config(self) -> TransformerConfig:
         """The transformer's config; a masked one is built as Halton-MaskGIT (arXiv 2503.17076)."""

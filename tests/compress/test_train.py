@@ -65,6 +65,12 @@ def test_an_interrupted_training_ends_with_the_same_bytes(path: Path, tmp_path: 
         ("steps: 4", "steps: 0", r"train\.yaml: train\.steps: 0 is out of range; it must be between 1"),
         ("width: 16", "widht: 16", r"train\.yaml: model: unknown key 'widht'; did you mean 'width'\?"),
         ("[8, 8]", "[4, 4]", "pictures of 64 tokens up to 16, classes up to 9; the model reads 16 tokens below 17"),
+        ("[8, 8]", "[4096, 4096]", r"train\.yaml: model: grid \(4096, 4096\) has more than 65536 tokens"),
+        (
+            "16, layers: 1",
+            "65536, layers: 9999",
+            r"model: width 65536, .*: about .* parameters; at most 2e\+09 are trained here",
+        ),
         ("classes: 10", "classes: 3", "classes up to 9; the model reads 64 tokens below 17, and classes up to 3"),
         ("batch: 8", "batch: 97", "97 train pictures are asked for, but only 96 exist"),
         ("t.npz", "u.npz", r"mini: tokens: '.*u\.npz' is neither a file nor 'digits'"),
