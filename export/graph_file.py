@@ -78,13 +78,7 @@ def parsed(path: Path) -> onnx.ModelProto:
     Raises:
         GraphFileError: the file cannot be read, or is something else.
     """
-    size = regular(path)
-    if not size:
-        raise GraphFileError("the file is empty")
-    if size > MOST_BYTES:
-        raise GraphFileError(
-            f"the file has {size / 2**30:.1f} GiB; an ONNX file ends at 2 GiB, larger weights lie in a file beside it"
-        )
+    check_file(path)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -97,6 +91,21 @@ def parsed(path: Path) -> onnx.ModelProto:
     if not proto.graph.output:
         raise GraphFileError("the graph has no outputs")
     return proto
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be an ONNX file, from its kind and size alone.
+
+    Raises:
+        GraphFileError: it is a device, a pipe or a folder, empty, or larger than a message can be.
+    """
+    size = regular(path)
+    if not size:
+        raise GraphFileError("the file is empty")
+    if size > MOST_BYTES:
+        raise GraphFileError(
+            f"the file has {size / 2**30:.1f} GiB; an ONNX file ends at 2 GiB, larger weights lie in a file beside it"
+        )
 
 
 def regular(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from unittest import mock
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from export.conformance import check, without_weights
 from export.engine import Engine, EngineError
 from export.fusions import fuse
+from export.graph_file import load_graph
 from export.onnx_model import OnnxModel
 from export.ort_quantization import quantize_weights
 from export.weights import bytes_beside, save_graph, weight_bytes
@@ -55,6 +57,19 @@ def test_few_weights_stay_inside_and_many_lie_beside(tmp_path):
     x = np.ones((2, WIDTH), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": x})[0], x @ weight, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_have_several_names_are_read_and_written_again(tmp_path):
+    weight = np.ones((WIDTH, WIDTH), dtype=np.float32)
+    path, data = save_graph(product(weight), tmp_path / "a.onnx", limit=0)
+    os.link(data, tmp_path / "backup")
+    (tmp_path / "copy").mkdir()
+    loaded = load_graph(path)
+    _, again = save_graph(loaded, tmp_path / "copy" / "b.onnx", limit=0)
+    assert again.read_bytes() == weight.tobytes()
+    assert str(tmp_path).encode() not in (tmp_path / "copy" / "b.onnx").read_bytes()
+    save_graph(loaded, tmp_path / "copy" / "c.onnx")
+    assert str(tmp_path).encode() not in (tmp_path / "copy" / "c.onnx").read_bytes()
 
 
 def test_weights_read_from_beside_a_graph_are_written_by_their_size_alone(tmp_path):

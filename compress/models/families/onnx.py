@@ -12,12 +12,19 @@ from compress.settings import InputError
 
 SUFFIX = ".onnx"
 ENGINE = "manifest.json"
-USUAL = ("model.onnx", "decoder_with_past_model.onnx", "decoder_model.onnx")  # optimum's names, new and old
+# optimum's names, new and old
+USUAL = ("model.onnx", "decoder_with_past_model.onnx", "decoder_model_merged.onnx", "decoder_model.onnx")
 
 
 def fits(path: Path) -> bool:
-    """Whether a path is an ONNX file, or a folder with one and without weights of PyTorch."""
+    """Whether a path is an ONNX file, or a folder with one and without weights of PyTorch.
+
+    Raises:
+        InputError: a file of this name cannot be one: every verb asks here before it reads, hashes or waits for it.
+    """
     if not path.is_dir():
+        if path.suffix == SUFFIX:
+            check_plain(path)
         return path.suffix == SUFFIX
     suffixes = {each.suffix for each in path.iterdir()}
     return SUFFIX in suffixes and not suffixes & {SAFETENSORS, *PICKLES}
@@ -39,6 +46,20 @@ def load_graph(path: Path, source: families.Source, where: str) -> AdoptedModel:
     tokenizer = image_tokenizer(source, config.grid, where)
     name = path.stem if path.is_file() else path.name
     return adopted(file, name, "onnx", tokenizer, config, f"{where}.config")
+
+
+def check_plain(path: Path) -> None:
+    """Refuse pipes, devices, and files that are empty or larger than ONNX files can be.
+
+    Raises:
+        InputError: says which.
+    """
+    from export.graph_file import GraphFileError, check_file
+
+    try:
+        check_file(path)
+    except GraphFileError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def graph_file(path: Path) -> Path:

@@ -280,6 +280,13 @@ def test_a_pipe_beside_or_in_place_of_a_graph_is_not_waited_for(foreign, tmp_pat
     shutil.copy(foreign().path, tmp_path / "model.onnx")
     assert list(plan.hashes(tmp_path / "model.onnx")) == ["model.onnx"]
     os.mkfifo(tmp_path / "pipe.onnx")
+    with (tmp_path / "huge.onnx").open("wb") as file:
+        file.truncate(2**40)
+    for name, words in (("pipe", "is no plain file"), ("huge", "has 1024.0 GiB; an ONNX file ends at 2 GiB")):
+        ran = CliRunner().invoke(main, ["models", "inspect", str(tmp_path / f"{name}.onnx")])
+        assert ran.exit_code == 2
+        assert ran.output.startswith(f"error: {tmp_path}/{name}.onnx: ")
+        assert words in ran.output
     with pytest.raises(InputError, match=r"pipe\.onnx: is no plain file; devices and pipes hold no checkpoint"):
         plan.hashes(tmp_path / "pipe.onnx")
 
