@@ -9,8 +9,10 @@ Letters: N pictures, n tokens of each, V image tokens.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from export.processor import exact_products
 from export.throughput import free_bytes
 
 ASKED, ANSWER = "asked.json", "answer.json"
+DATA_PAGES = 5  # the field of /proc/self/statm
 MOST_LOGITS = 2**26  # of the file's whole vocabulary, 256 MB
 UNKNOWN_VOCABULARY = 2**18  # assumed where the file does not say it
 NUMPY_TYPES = {
@@ -36,7 +39,7 @@ def main() -> None:
     """Answer the question in the folder that is named by the first argument."""
     room = Path(sys.argv[1])
     asked = json.loads((room / ASKED).read_text(encoding="utf-8"))
-    bound_memory(asked["bytes_mapped"])
+    bound(asked["bytes_mapped"], asked["seconds"])
     phase, answer = "run it", dict[str, Any]()
     try:
         theirs = of_file(asked)
@@ -59,14 +62,20 @@ def reason(error: Exception) -> str:
     return brief(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?", "", text))
 
 
-def bound_memory(mapped: int) -> None:
-    """Let allocations fail beyond the memory that is free now, where the system can; mapped files come on top."""
+def bound(mapped: int, seconds: float) -> None:
+    """Let allocations fail beyond the memory that is free now, where the system can; mapped files come on top.
+
+    Whoever started this process ends it after `seconds`; should that process be killed before, the time of all cores
+    ends this one too. The limit on memory is on data, because stacks and arenas of many threads only reserve addresses.
+    """
     try:
         import resource
 
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[DATA_PAGES])
         limit = pages * resource.getpagesize() + free_bytes() + mapped
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        of_all_cores = ceil(seconds * (os.cpu_count() or 1))
+        resource.setrlimit(resource.RLIMIT_CPU, (of_all_cores, of_all_cores))
     except (ImportError, OSError, ValueError):
         return
 

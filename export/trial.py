@@ -85,6 +85,7 @@ def try_out(trial: Trial, *, seconds: float, threads: int) -> None:
     asked = {
         "source": str(trial.source),
         "threads": threads,
+        "seconds": seconds,
         "kv_heads": manifest.kv_heads,
         "head_width": manifest.head_width,
         "image_ids": writing.image_ids,
