@@ -133,6 +133,7 @@ def test_a_graph_that_does_not_end_or_fit_is_one_line(
         "steps": 2,
         "rows": [question(SAME, 0, 0)],
         "bytes_mapped": 0,
+        "seconds": seconds,
     }
     with pytest.raises(TrialError, match=words) as error:
         answered(asked, tmp_path, seconds)
