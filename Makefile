@@ -30,7 +30,7 @@ SEED := 0
 fuzz: $(STAMP)
 	PYTHONPATH=tests/hostile $(BIN)/python -m fuzz --count $(COUNT) --seed $(SEED)
 
-# About an hour on 2 cores: `compress run` and `compress train` are killed 200 times, resumed and compared.
+# An hour or two on 2 cores: `compress run` and `compress train` are killed 200 times, resumed and compared.
 crash-test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py --points 200
 
