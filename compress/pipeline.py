@@ -37,7 +37,7 @@ from compress.store import ENTRY, Store, errors_said, prepare_output
 from compress.tokens import check_fits
 from compress.verdict import Breach, Verdict, judge, no_evidence
 from export.manifest import file_hash
-from export.processor import ProcessorWarning
+from export.processor import ProcessorWarning, products_saturate
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.
@@ -175,7 +175,7 @@ class Run:
 
     def explained(self, breaches: list[Breach]) -> list[Breach]:
         """Breaches of speed say so where this processor runs the recipe's engines slower than those they are for."""
-        note = plans.processor_note(self.recipe)
+        note = plans.processor_note(self.recipe) if products_saturate() else None
         return [
             replace(each, text=f"{each.text} ({note})") if note and each.measurement in OF_SPEED else each
             for each in breaches

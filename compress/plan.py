@@ -165,8 +165,7 @@ def make_plan(recipe: Recipe, tokens: TokenSet) -> Plan:
 def processor_note(recipe: Recipe) -> str | None:
     """What it means on this machine that a recipe's int8 engines are not for every processor, where they are not."""
     steps = [*recipe.steps, *(step for engine in recipe.engines for step in engine.steps)]
-    full = any(getattr(step.setting, "reduce_range", None) is False for step in steps)
-    if recipe.cpu == "any" and not full:
+    if not any(step.setting.may_saturate for step in steps):
         return None
     from export.processor import products_saturate
 

@@ -312,6 +312,8 @@ class Store:
                 return records.read_measurement(path, key)
             except FileNotFoundError:
                 pass
+            except PermissionError as error:
+                raise InputError(f"{path}: another user keeps it private; choose another store with --store") from error
             except (OSError, Damaged):
                 say(f"store: measurement {key[:12]} is damaged; measured again")
             if not self.writable:

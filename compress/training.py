@@ -187,8 +187,8 @@ def read_checkpoint(path: Path | None) -> dict[str, Any]:
         raise InputError(f"{path}: is no file, but has the place of a training's checkpoint; remove it")
     try:
         saved = torch.load(path, weights_only=True)
-    except PermissionError:
+    except (PermissionError, MemoryError):
         raise
-    except Exception:  # any, by what is damaged
+    except Exception:  # any, by what is damaged: PyTorch's reader has an OSError for a file that was cut
         return {}
     return saved if isinstance(saved, dict) else {}

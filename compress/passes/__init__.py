@@ -87,6 +87,11 @@ class Pass(ABC):
             return replace(self, reduce_range=False)  # type: ignore[call-arg]
         return self
 
+    @property
+    def may_saturate(self) -> bool:
+        """Whether the int8 products that it makes saturate on x86 processors without VNNI, by their usual kernels."""
+        return False
+
     def rehearsal(self) -> tuple[Pass, float]:
         """A pass that does a little of the same work, for the preflight, and how many times that the real work is."""
         return self, 1.0

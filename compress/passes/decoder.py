@@ -39,6 +39,11 @@ class Decoder(Pass):
     accepts: ClassVar[Form] = Form.ONNX
     returns: ClassVar[Form] = Form.ONNX
 
+    @property
+    def may_saturate(self) -> bool:
+        """Of full-range weights."""
+        return self.quantize == "int8" and self.reduce_range is False
+
     def run(self, model: OnnxModel, context: Context) -> Outcome:
         """The model with the new image decoder; its notes count rewrites, and convolutions quantized and left.
 

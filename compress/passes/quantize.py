@@ -69,6 +69,11 @@ class Quantize(Pass):
         reduce_range: ReduceRange = ("pairs" if static else False) if self.reduce_range == "auto" else self.reduce_range
         return LinearQuantization(self.weights, self.activations, self.dynamic, self.group, reduce_range)
 
+    @property
+    def may_saturate(self) -> bool:
+        """Of full-range weights with static activations."""
+        return self.weights == "int8" and self.spec().static and self.reduce_range is False
+
     def run(self, model: ImageModel, context: Context) -> Outcome:
         """The model with quantized layers.
 

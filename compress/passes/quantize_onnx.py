@@ -57,6 +57,11 @@ class QuantizeOnnx(Pass):
         if self.group & (self.group - 1):
             raise ValueError(f"group {self.group}: MatMulNBits takes powers of two, 16 to 256")
 
+    @property
+    def may_saturate(self) -> bool:
+        """Of full-range weights with int8 activations."""
+        return self.activations == "int8" and self.reduce_range is False
+
     def run(self, model: OnnxModel, context: Context) -> Outcome:
         """The quantized model; its notes count what was quantized and what is left.
 

@@ -25,6 +25,7 @@ from compress.measure.fidelity import fidelity
 from compress.models.families import reference
 from compress.models.tokenizer import VqTokenizer
 from compress.models.vq import VqAutoencoder, VqConfig
+from compress.passes.quantize import Quantize
 from compress.report import schema
 from compress.settings import InputError
 from compress.store import Store
@@ -204,12 +205,15 @@ def test_a_cached_loop_that_differs_is_a_breach() -> None:
 
 
 def test_a_breach_of_speed_names_the_processor_that_the_engines_are_not_for(finished, monkeypatch) -> None:
-    monkeypatch.setattr("export.processor.products_saturate", lambda: True)
+    for place in ("export.processor", "compress.pipeline"):
+        monkeypatch.setattr(f"{place}.products_saturate", lambda: True)
     run = object.__new__(pipeline.Run)
     breaches = [Breach("cpu", key, 1.0, 2.0, key) for key in ("speedup", "kl")]
     run.recipe = recipe.load(finished.recipe)
     assert run.explained(breaches) == breaches
-    run.recipe = replace(run.recipe, cpu="vnni")
+    run.recipe = replace(
+        run.recipe, cpu="vnni", steps=(recipe.Step("quantize", Quantize("int8", "int8", reduce_range=False), None),)
+    )
     speed, drift = run.explained(breaches)
     assert speed.text.startswith("speedup (cpu: vnni: int8 engines are for x86 processors with VNNI; this one lacks it")
     assert drift == breaches[1]

@@ -121,7 +121,7 @@ def test_a_file_that_the_config_names_is_part_of_the_models_name(tmp_path, check
 @pytest.mark.parametrize("saturates", [True, False])
 def test_a_recipe_for_some_processors_says_what_that_means_here(tmp_path, monkeypatch, cause, saturates) -> None:
     monkeypatch.setattr("export.processor.products_saturate", lambda: saturates)
-    settings = "{reduce_range: false}" if cause == "reduce_range: false" else "{}"
+    settings = "{activations: int8}" if cause != "reduce_range: false" else "{activations: int8, reduce_range: false}"
     path = tmp_path / "r.yaml"
     path.write_text(
         f"model: {{checkpoint: digits}}\npasses: [quantize: {settings}]\n"
@@ -133,3 +133,19 @@ def test_a_recipe_for_some_processors_says_what_that_means_here(tmp_path, monkey
     else:
         assert note.startswith(f"{cause}: int8 engines are for x86 processors with VNNI; ")
         assert note.endswith("for every processor" if saturates else "this one's products do not saturate")
+
+
+@pytest.mark.parametrize(
+    ("step", "noted"),
+    [
+        ("quantize: {reduce_range: false}", False),
+        ("quantize: {activations: int8, dynamic: true, reduce_range: false}", False),
+        ("quantize: {activations: int8, reduce_range: true}", False),
+        ("quantize: {activations: int8, reduce_range: false}", True),
+    ],
+)
+def test_only_products_that_could_saturate_are_for_some_processors(tmp_path, step, noted) -> None:
+    path = tmp_path / "r.yaml"
+    engine = "engines: {cpu: [export: {target: onnxruntime}]}"
+    path.write_text(f"model: {{checkpoint: digits}}\ncpu: vnni\npasses: [{step}]\n{engine}\n")
+    assert (plan.processor_note(recipe.load(path)) is not None) == noted

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from compress.locks import EXCLUSIVE, SHARED, Lock
-from compress.settings import InputError
+from compress.settings import InputError, digest
 from compress.store import Damage, Store
 
 MADE_BY = {"pass": "test"}
@@ -513,3 +513,26 @@ def test_a_store_whose_run_is_killed_at_any_moment_holds_only_what_is_whole(tmp_
         held = len(keys)
     store.collect(max_bytes=1 << 30)
     assert list((tmp_path / "drafts").iterdir()) == []
+
+
+def test_a_measurement_from_before_records_named_their_key_is_still_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.prepare()
+    path = tmp_path / "measurements" / "m.json"
+    path.write_text(json.dumps({"sha256": digest({"value": 1}), "value": {"value": 1}}))
+    assert store.measurement("m", lambda: {"value": 2}) == {"value": 1}
+    path.write_text(json.dumps({"sha256": digest({"value": 1}), "value": {"value": 9}}))
+    assert store.measurement("m", lambda: {"value": 2}) == {"value": 2}
+
+
+def test_a_measurement_that_another_user_keeps_private_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def private(path: Path, key: str) -> dict[str, Any]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("compress.records.read_measurement", private)
+    store = Store(tmp_path)
+    store.prepare()
+    with pytest.raises(InputError, match=r"m\.json: another user keeps it private; choose another store with --store"):
+        store.measurement("m", lambda: {"value": 2})
