@@ -175,7 +175,9 @@ def check(source: families.Source, golden: Path | None) -> list[Compared]:
     path = families.check(source, source.checkpoint)
     if not source.family and not families.is_own(path) and not families.graph_family(source, path):
         checkpoint = families.open_checkpoint(source, path)
-        if families.recognise(checkpoint) is None and tokenizers.recognise(checkpoint):
+        kind = tokenizers.recognise(checkpoint)
+        if families.recognise(checkpoint) is None and kind:
+            families.check_stated(source, tokenizers.keys_of(kind), f"{source.checkpoint}: config", kind)
             arrays = golden_arrays.of_tokenizer(golden) if golden else {}
             tokenizer = tokenizers.read(checkpoint, tokenizer_config(checkpoint, arrays), source.checkpoint)
             return compare_tokenizer(tokenizer, arrays or random_codes(tokenizer), str(golden))

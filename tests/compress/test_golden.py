@@ -130,6 +130,11 @@ def test_arrays_that_are_not_of_this_model_are_refused(name: str, changes: dict,
     assert said in complaint(name, altered(name, tmp_path, **changes))
 
 
+def test_an_unknown_key_is_refused_for_a_tokenizer_too() -> None:
+    with pytest.raises(InputError, match="llamagen-vq reads no key 'codebook_l2'; did you mean 'codebook_l2_norm'"):
+        golden.check(Source(str(GOLDEN / "llamagen-vq"), config={"codebook_l2": True}), None)
+
+
 def test_a_cut_golden_file_and_a_changed_byte_are_refused(tmp_path: Path) -> None:
     whole = (GOLDEN / "llamagen-c2i" / "golden.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
