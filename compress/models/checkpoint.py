@@ -269,7 +269,7 @@ def read_index(index: Path) -> dict[str, str]:
         raise InputError(f"{index}: 'weight_map' is missing; it says which file holds each tensor")
     for name, shard in shards.items():
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise InputError(f"{index}: '{name}' is said to be in {shown(shard)}, which is no file beside it")
+            raise InputError(f"{index}: {shown(name)} is said to be in {shown(shard)}, which is no file beside it")
     return shards
 
 
