@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 import click
 
 from compress.cli import signals, streams, unexpected
-from compress.settings import InputError, nearest, shown
+from compress.settings import MOST_THREADS, InputError, nearest, shown
 
+MOST_SAID = 400  # characters of what click says of a wrong option or argument
 BREACH = 1
 BAD_INPUT = 2
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
@@ -92,7 +93,7 @@ class Group(click.Group):
         except click.exceptions.Exit as end:
             return end.exit_code
         except click.ClickException as wrong:
-            wrong.show()
+            in_one_line(wrong).show()
             return BAD_INPUT
         except BaseException as error:  # also what is no Exception: a panic of a library written in Rust, or its exit
             if stop.number or isinstance(error, KeyboardInterrupt):  # a library may turn an interruption into an error
@@ -178,6 +179,14 @@ class OutputFile(click.Path):
         return path
 
 
+def in_one_line(wrong: click.ClickException) -> click.ClickException:
+    """The same complaint of click, without line breaks and of bounded length, whatever was typed."""
+    text = " ".join(wrong.format_message().split())
+    if len(text) > MOST_SAID:
+        text = f"{text[: MOST_SAID // 2]} ... {text[-MOST_SAID // 2 :]}"  # the end says what would be right
+    return click.UsageError(text, wrong.ctx) if isinstance(wrong, click.UsageError) else click.ClickException(text)
+
+
 def leave(*, passed: bool) -> NoReturn:
     """End the verb: with 0, or with 1 because a gate was breached."""
     click.get_current_context().exit(0 if passed else BREACH)
@@ -212,7 +221,7 @@ store_option = click.option(
     help="Where artifacts and measurements are kept.",
 )  # fmt: skip
 threads_option = click.option(
-    "--threads", type=click.IntRange(1), default=2, show_default=True, help="Runtime threads."
+    "--threads", type=click.IntRange(1, MOST_THREADS), default=2, show_default=True, help="Runtime threads."
 )
 
 

@@ -132,3 +132,24 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     refused(long, f"'{long}' cannot be written (File name too long).")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     refused(tmp_path / "x.xml", f"'{tmp_path}/x.xml' cannot be written (Permission denied).")
+
+
+def test_what_click_says_is_one_short_line_whatever_was_typed(invoke: Callable[..., Result]) -> None:
+    for words, text in (
+        (("verify", "a", "b", "c\nd"), "Error: Got unexpected extra argument (c d)"),
+        (("generate", "x", "--count", "9" * 3000 + "x"), "is not a valid integer range."),
+        (("plan", f"--{'n' * 3000}"), "Error: No such option"),
+        (("v" * 3000,), "Error: no verb is called"),
+    ):
+        result = invoke(*words)
+        assert result.exit_code == 2
+        line = result.stderr.splitlines()[-1]
+        assert text in line
+        assert len(line) < 500
+
+
+@pytest.mark.parametrize("threads", ["0", "1025", "9223372036854775808"])
+def test_threads_are_as_many_as_a_machine_may_have(threads: str, invoke: Callable[..., Result]) -> None:
+    result = invoke("bench", "digits", "--threads", threads)
+    assert result.exit_code == 2
+    assert f"Error: Invalid value for '--threads': {threads} is not in the range 1<=x<=1024." in result.stderr

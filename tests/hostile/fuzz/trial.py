@@ -23,7 +23,7 @@ from unittest import mock
 from fuzz.case import OUTSIDE, Case, Fault, judge
 
 SECONDS = 60  # of one case; an ordinary one takes less than a tenth, and the machine may be busy
-RESIDENT_MIB = 512  # that one case may add at its peak
+RESIDENT_MIB = 1024  # that one case may add at its peak; `profile` reads half of it to learn what the machine can do
 ADDRESS_GIB = 4  # that a child may map beyond what it has when it begins
 CHUNK = 200  # cases of one child
 OWN_FAULT = 99  # exit code of a child in which the fuzzer, not the product, failed
