@@ -85,15 +85,10 @@ def test_prompts_of_one_length_need_neither_positions_nor_mask(
 
 
 def beside(folder: Path, source: Path) -> None:
-    """Write the decoder with its weights in a file beside it."""
+    """Write the decoder with its weights, but not its short constants, in a file beside it."""
     folder.mkdir(parents=True)
-    onnx.save(
-        onnx.load(source),
-        folder / "model.onnx",
-        save_as_external_data=True,
-        location="model.onnx_data",
-        size_threshold=0,
-    )
+    path, weights = folder / "model.onnx", "model.onnx_data"
+    onnx.save(onnx.load(source), path, save_as_external_data=True, location=weights, size_threshold=200)
 
 
 def test_a_decoder_behind_the_links_of_a_cache_is_read(
