@@ -20,7 +20,13 @@ FOREIGN = """\
 model:
   checkpoint: {folder}/foreign/model.onnx
   tokenizer: {folder}/model
-  config: {{grid: [4, 4], image_offset: 20, start: [1], classes: [2, 3, 4, 5, 6, 7, 8, 9, 10, 11], no_class: 12}}
+  config:
+    first_run_seconds: 30
+    grid: [4, 4]
+    image_offset: 20
+    start: [1]
+    classes: [2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    no_class: 12
 """
 
 
