@@ -161,7 +161,9 @@ def read_header(file: IO[bytes], where: str) -> tuple[Header, int]:
         raise FileError(f"{where}: its header is damaged ({reason(error)})") from error
     if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 2**63 for side in shape):
         raise FileError(f"{where}: its header says shape {short(shape)}")
-    return Header(dtype_of(dtype, where), shape, fortran is True), len(MAGIC) + 2 + width + length
+    if not isinstance(fortran, bool):
+        raise FileError(f"{where}: its header says fortran_order {short(fortran)}; True or False is needed")
+    return Header(dtype_of(dtype, where), shape, fortran), len(MAGIC) + 2 + width + length
 
 
 def dtype_of(said: object, where: str) -> np.dtype[Any]:

@@ -122,6 +122,10 @@ def test_pickled_objects_are_never_unpickled(tmp_path):
         ),
         ("{'descr': '<i8', 'fortran_order': False, 'shape': (1, 1)}", "shape (1, 1) of int64 takes 8 bytes; 16 follow"),
         ("{'descr': '|Q9', 'fortran_order': False, 'shape': (1, 1)}", "its header says the number format '|Q9'"),
+        (
+            "{'descr': '<i8', 'fortran_order': None, 'shape': (1, 2)}",
+            "its header says fortran_order None; True or False is needed",
+        ),
         ("{'descr': '<i8', 'fortran_order': False}", "its header is damaged ('shape')"),
         ("{'descr': (", "its header is damaged ("),
         ("[" * 4000, "its header is damaged ("),

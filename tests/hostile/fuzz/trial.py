@@ -85,7 +85,7 @@ def in_child(chunk: list[Number], corpus: Path, kept: Path) -> Iterator[tuple[Nu
                 os._exit(code)
         os.close(writing)
         for number in chunk:
-            line = read_line(reading, SECONDS + 5)
+            line = read_line(reading, 2 * SECONDS)
             if line:
                 found = json.loads(line)
                 yield number, Fault(**found) if found else None
