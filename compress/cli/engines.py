@@ -144,7 +144,9 @@ def wanted(
         if labels is not None:
             raise InputError("--labels: this model knows no classes; give --count instead")
         return np.zeros(count or 1, dtype=np.int64), None
-    if labels is None or count is not None:
+    if count is not None:
+        raise InputError("--count: this model draws classes; give a label for each picture and leave it out")
+    if labels is None:
         raise InputError(f"--labels: needed, one of 0 to {shape.classes - 1} for each picture, separated by commas")
     try:
         return classes_of(whole_numbers(labels, "--labels", "3,1,4"), shape), None

@@ -18,6 +18,7 @@ from compress.cli import signals, streams, unexpected
 from compress.settings import MOST_THREADS, InputError, nearest, shown
 
 MOST_SAID = 400  # characters of what click says of a wrong option or argument
+MOST_ERROR = 900  # characters of an error line, whose values are short but whose paths may not be
 BREACH = 1
 BAD_INPUT = 2
 UNEXPECTED = 70  # EX_SOFTWARE of sysexits.h
@@ -104,7 +105,7 @@ class Group(click.Group):
     def told(self, error: BaseException, words: Sequence[str]) -> int:
         """Say what went wrong; the exit code."""
         if (text := mendable(error)) is not None:
-            click.echo(f"error: {text}", err=True)
+            click.echo(f"error: {bounded(text, MOST_ERROR)}", err=True)
             return BAD_INPUT
         if "--debug" in words:
             click.echo(unexpected.trace(error), err=True, nl=False)
@@ -181,10 +182,14 @@ class OutputFile(click.Path):
 
 def in_one_line(wrong: click.ClickException) -> click.ClickException:
     """The same complaint of click, without line breaks and of bounded length, whatever was typed."""
-    text = " ".join(wrong.format_message().split())
-    if len(text) > MOST_SAID:
-        text = f"{text[: MOST_SAID // 2]} ... {text[-MOST_SAID // 2 :]}"  # the end says what would be right
+    text = bounded(wrong.format_message(), MOST_SAID)
     return click.UsageError(text, wrong.ctx) if isinstance(wrong, click.UsageError) else click.ClickException(text)
+
+
+def bounded(text: str, most: int) -> str:
+    """One line of about `most` characters, cut in the middle: the end says what would be right."""
+    line = " ".join(text.splitlines())
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
 
 
 def leave(*, passed: bool) -> NoReturn:

@@ -37,7 +37,11 @@ class Sheet:
 
 def save_grid(images: NDArray[np.uint8], path: Path, columns: int = 10) -> None:
     """Write pictures (N, H, W, C) as one PNG, row by row, each pixel enlarged to a square."""
-    panel(images, columns).save(path, format="PNG")
+    try:
+        panel(images, columns).save(path, format="PNG")
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say of which file
+        raise
 
 
 def save_pair(

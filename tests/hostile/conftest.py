@@ -92,6 +92,17 @@ def works(invoke: Callable[..., Result]) -> Callable[..., str]:
 
 
 @pytest.fixture
+def exported_pictures(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export of the tokenizer takes seconds; the engine of the same model has the same graphs."""
+    import onnx_ir as ir
+
+    def graph(module: object, given: object, name: str, *rest: str) -> ir.Model:
+        return ir.load(corpus / "engine" / f"{name}.onnx")
+
+    monkeypatch.setattr("export.onnx_model.plain_graph", graph)
+
+
+@pytest.fixture
 def process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own, with other variables and limits: `process("plan", x, file_kib=4)`.
 

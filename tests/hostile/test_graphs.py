@@ -20,6 +20,7 @@ from compress.models import families
 from compress.models.adopted import AdoptedModel
 from compress.settings import InputError
 
+pytestmark = pytest.mark.usefixtures("exported_pictures")
 PROMPTS = [[2], [3, 4, 5], [6, 7]]
 
 

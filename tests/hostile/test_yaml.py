@@ -135,7 +135,6 @@ def test_a_value_out_of_range_names_its_key(
     [
         ("learning_rate: 1.0e+308", "learning_rate"),
         ("learning_rate: .inf", "learning_rate"),
-        ("learning_rate: 1.0e-320", "learning_rate"),
         ("batch: 4611686018427387904", "batch"),
         ("temperature: 1.0e+308", "temperature"),
         ("temperature: 1.0e-320", "temperature"),

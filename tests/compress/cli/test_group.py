@@ -153,3 +153,23 @@ def test_threads_are_as_many_as_a_machine_may_have(threads: str, invoke: Callabl
     result = invoke("bench", "digits", "--threads", threads)
     assert result.exit_code == 2
     assert f"Error: Invalid value for '--threads': {threads} is not in the range 1<=x<=1024." in result.stderr
+
+
+def test_an_error_is_one_line_of_bounded_length_whatever_it_names(invoke: Callable[..., Result]) -> None:
+    result = invoke("generate", "nothing/" * 600, "--labels", "1", "-o", "o.png")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert 900 < len(line) < 1000
+
+
+def test_a_count_beside_labels_is_named(invoke: Callable[..., Result]) -> None:
+    result = invoke("generate", "digits", "--labels", "1", "--count", "2", "-o", "o.png")
+    assert result.exit_code == 2
+    assert result.stderr == "error: --count: this model draws classes; give a label for each picture and leave it out\n"
+
+
+def test_a_picture_that_does_not_fit_on_the_disk_is_named(invoke: Callable[..., Result]) -> None:
+    result = invoke("generate", "digits", "--labels", "1", "-o", "/dev/full")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: /dev/full: ")
