@@ -167,5 +167,5 @@ def test_features_that_are_no_numbers_are_refused(corpus: Path, here: Path, refu
 
 def test_an_output_that_cannot_be_written_is_named(corpus: Path, here: Path, refused: Callable[..., str]) -> None:
     (here / "folder.png").mkdir()
-    for path in ("nothing/o.png", "folder.png", "/dev/full", "o.nothing", "o"):
+    for path in ("nothing/o.png", "folder.png", "/dev/full"):
         refused("generate", corpus / "engine", "--labels", 1, "-o", path, named=(path,))
