@@ -38,7 +38,7 @@ class Change:
             return False
         if isinstance(self.old, bool):
             return not isinstance(self.new, bool)
-        if isinstance(self.old, (int, float)):
+        if isinstance(self.old, (int, float)) or (isinstance(self.old, str) and self.old.endswith("%")):
             if isinstance(self.new, str):
                 return not self.new.endswith("%")
             return isinstance(self.new, (bool, list, dict)) or not math.isfinite(self.new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from pathlib import Path
 from random import Random
@@ -127,7 +128,8 @@ def odd_archive(path: Path, arrays: dict[str, Any], random: Random) -> str:
                 continue
             archive.writestr(name, data)
     if how == "doubled":
-        with zipfile.ZipFile(path, "a") as archive:
+        with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the name is there already
             archive.writestr("tokens.npy", members["tokens.npy"][:-2] + b"\xff\xff")
     if how == "encrypted":
         data = path.read_bytes()
