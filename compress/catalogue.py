@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.models import families, tokenizers, zoo
 from compress.passes import find, names
+from compress.settings import bound
 
 
 def first_line(document: str | None) -> str:
@@ -67,8 +68,8 @@ def range_words(field: dataclasses.Field[Any]) -> str:
     if low is None and high is None:
         return ""
     if low is None or high is None:
-        return f" [at least {low:g}]" if high is None else f" [at most {high:g}]"
-    return f" [{low:g} to {high:g}]"
+        return f" [at least {bound(low)}]" if high is None else f" [at most {bound(high)}]"
+    return f" [{bound(low)} to {bound(high)}]"
 
 
 def models() -> dict[str, list[dict[str, Any]]]:

@@ -31,7 +31,7 @@ def test_a_setting_has_type_default_and_range() -> None:
     assert settings["score"]["type"] == "magnitude | taylor"
     assert settings["score"]["default"] == '"taylor"'
     (row,) = catalogue.passes("distill")
-    assert row["settings"][0]["doc"] == "optimizer steps at most [at least 1]"
+    assert row["settings"][0]["doc"] == "optimizer steps at most [1 to 1,000,000,000]"
 
 
 def test_an_unknown_pass_is_answered_with_the_nearest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -88,7 +89,7 @@ def test_a_model_survives_its_folder(exported, tmp_path) -> None:
     model = exported("narrow heads").with_plan(b"built")
     model.save(tmp_path)
     loaded = OnnxModel.load(tmp_path)
-    assert loaded.manifest == model.manifest
+    assert loaded.manifest == replace(model.manifest, cpu="any")
     assert loaded.manifest.files["plan"] == "decode.plan"
     assert loaded.plan == b"built"
     assert content(loaded.decode) == content(model.decode)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from compress.models.image_model import ImageModel
     from compress.models.tokenizer import Tokenizer
     from compress.models.transformer import TokenTransformer
+    from export.sampling import Sampler
 
 StandIn = Callable[["TransformerConfig"], "Tokenizer"]
 OWN = "reference"
@@ -220,9 +221,22 @@ def read(checkpoint: Checkpoint, source: Source, where: str, stand_in: StandIn |
     check_stated(source, module_of(name).KEYS, f"{where}.config", name)
     module = module_of(name)
     config = plan(checkpoint, name).config  # says what is missing before anything is read
+    sampler = sampler_of(checkpoint, module)
     tokenizer = tokenizer_of(checkpoint, source, module, config, where, stand_in)
     transformer = read_transformer(checkpoint, module, config, tokenizer)
-    return ImageModel(checkpoint.path.stem, name, transformer, tokenizer, module.sampler(checkpoint))
+    return ImageModel(checkpoint.path.stem, name, transformer, tokenizer, sampler)
+
+
+def sampler_of(checkpoint: Checkpoint, module: Any) -> Sampler:
+    """How the checkpoint draws.
+
+    Raises:
+        InputError: what its config states cannot be drawn with.
+    """
+    try:
+        return module.sampler(checkpoint)
+    except ValueError as error:
+        raise InputError(f"{checkpoint.path}: config: {error}") from error
 
 
 def read_transformer(checkpoint: Checkpoint, module: Any, config: Any, tokenizer: Tokenizer | None) -> TokenTransformer:

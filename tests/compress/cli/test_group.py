@@ -114,6 +114,7 @@ def test_an_error_of_the_system_is_one_line(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("compress.recipe.load", fails)
+    (tmp_path / "r.yaml").write_text("{}")
     assert refused("run", tmp_path / "r.yaml") == "Input/output error"
 
 

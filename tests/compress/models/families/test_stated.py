@@ -47,7 +47,7 @@ def test_values_of_wrong_types_or_sizes_are_refused_or_read_but_never_crash(name
             told = whole.stating({**whole.config, key: value})
             try:
                 families.plan(told, FAMILY[name])
-                module.sampler(told)
+                families.sampler_of(told, module)
             except InputError as error:
                 said.append(str(error))
     assert len(said) > 5 * len(module.KEYS)
