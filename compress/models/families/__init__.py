@@ -97,7 +97,11 @@ def locate(checkpoint: str, where: str) -> Path:
     if checkpoint in zoo.folders():
         return zoo.ROOT / checkpoint
     path = user_path(checkpoint, where)
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:  # a name that is too long, links in a circle
+        raise InputError(f"{where}: {shown(checkpoint)}: {error.strerror}") from error
+    if not found:
         raise InputError(
             f"{where}: {shown(checkpoint)} is neither a file or folder nor a shipped model; "
             f"{nearest(checkpoint[:200], zoo.names())}"
