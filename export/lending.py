@@ -43,7 +43,7 @@ class Lending:
     def _keep(self, rows: int, loop: Runner) -> None:
         with self.lock:
             self.idle.append((rows, loop))
-            while len(self.idle) > KEPT_LOOPS or (len(self.idle) > 1 and self.rows > KEPT_ROWS):
+            while len(self.idle) > KEPT_LOOPS or self.rows > KEPT_ROWS:  # one that is larger is not kept at all
                 self.idle.pop(0)
 
     @property
