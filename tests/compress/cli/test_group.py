@@ -129,8 +129,9 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     monkeypatch.setattr("compress.comparison.compare", lambda *given: pytest.fail("measured"))
     refused(tmp_path, f"'{tmp_path}' is a folder; name a file.")
     refused(tmp_path / "no" / "x.xml", f"'{tmp_path}/no/x.xml': there is no folder '{tmp_path}/no'.")
-    long = tmp_path / ("x" * 300)
-    refused(long, f"'{long}' cannot be written (File name too long).")
+    line = invoke("verify", "a", "b", "--junit", tmp_path / ("x" * 300)).stderr.splitlines()[-1]
+    assert line.startswith(f"Error: Invalid value for '--junit': '{tmp_path}/xxx")
+    assert line.endswith("xxx' cannot be written (File name too long).")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     refused(tmp_path / "x.xml", f"'{tmp_path}/x.xml' cannot be written (Permission denied).")
 
