@@ -243,8 +243,8 @@ def judge_step(node: Node, measurement: Measurement) -> list[Breach]:
     for name, difference, kl, moved in promises:
         if difference > EXACT_LOGIT and kl > EXACT_KL:
             text = (
-                f"{node.name}: {moved} by up to {difference:.3g} (KL {kl:.2g} nats), but an exact pass "
-                "must not change them; `compress bisect` names the layer and the operator where they part"
+                f"{node.name}: {moved} by up to {difference:.3g} (KL {kl:.2g} nats), but must be equal "
+                "up to rounding; `compress bisect` names the layer and the operator where they part"
             )
             breaches.append(Breach(node.name, name, difference, EXACT_LOGIT, text))
     return breaches

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
 Message: TypeAlias = Literal["model", "graph", "node", "attribute", "sparse", "function", "training", "tensor", "entry"]
@@ -32,19 +31,12 @@ class UnreadableError(ValueError):
     """The bytes are not a protobuf message."""
 
 
-def files_of(path: Path) -> set[str]:
+def files_in(file: BinaryIO) -> set[str]:
     """Where a graph's tensors say their bytes lie, as they are written.
 
     Raises:
         UnreadableError: it speaks of such files but is not a readable graph.
-        OSError: it cannot be opened.
     """
-    with path.open("rb") as file:
-        return files_in(file)
-
-
-def files_in(file: BinaryIO) -> set[str]:
-    """The same of an open file."""
     if not file.seek(0, 2):
         return set()
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -410,7 +410,7 @@ class RepeatingLoop(FedLoop):
 
 
 class Inside:
-    """A drawer whose graph chooses (`export.sampling_graph`), so that only tokens leave the runtime."""
+    """A drawer whose graph chooses (`export.sampling_graph`); of the logits only the largest is read, to find NaN."""
 
     def __init__(self, loop: Loop | FedLoop) -> None:
         self.loop = loop

@@ -200,7 +200,7 @@ def test_a_cached_loop_that_differs_is_a_breach() -> None:
     (breach,) = pipeline.judge_step(node, measured)
     assert breach.text == (
         "export: logits of the cached loop differ from those of one call by up to 2 (KL 0.5 nats), "
-        "but an exact pass must not change them; `compress bisect` names the layer and the operator where they part"
+        "but must be equal up to rounding; `compress bisect` names the layer and the operator where they part"
     )
 
 

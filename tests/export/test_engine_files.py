@@ -13,7 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.engine_files import check_place, sealed
 from export.errors import EngineError
-from export.external_data import UnreadableError, files_of, locations
+from export.external_data import UnreadableError, files_in, locations
+
+
+def named_by(path: Path) -> set[str]:
+    """The files that a graph on disk names."""
+    with path.open("rb") as file:
+        return files_in(file)
 
 
 @pytest.fixture
@@ -131,7 +137,7 @@ def test_every_place_where_a_graph_may_name_a_file_is_seen(tmp_path, place) -> N
     for location in ("w.data", "../w.data", "/etc/passwd"):
         path = tmp_path / "graph.onnx"
         path.write_bytes(graph_with(location, place).SerializeToString())
-        assert files_of(path) == {location}
+        assert named_by(path) == {location}
 
 
 def test_a_graph_with_its_weights_inside_names_no_file(tmp_path) -> None:
@@ -139,9 +145,9 @@ def test_a_graph_with_its_weights_inside_names_no_file(tmp_path) -> None:
     del model.graph.initializer[1]
     model.doc_string = "its location is here"
     (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
-    assert files_of(tmp_path / "graph.onnx") == set()
+    assert named_by(tmp_path / "graph.onnx") == set()
     (tmp_path / "graph.onnx").write_bytes(b"")
-    assert files_of(tmp_path / "graph.onnx") == set()
+    assert named_by(tmp_path / "graph.onnx") == set()
 
 
 @pytest.mark.parametrize("location", ["w.data", "../beside.onnx", "/etc/passwd", "image_decoder.onnx.data"])
