@@ -292,7 +292,7 @@ def outside(tensor: onnx.TensorProto, path: Path, size: int, *, inside: bool) ->
         content.seek(offset)
         tensor.raw_data = content.read(size)
     del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.DEFAULT
+    tensor.ClearField("data_location")
 
 
 def beside(path: Path, location: str, who: str) -> Path:

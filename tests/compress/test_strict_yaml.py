@@ -83,16 +83,16 @@ BY_MERGE = "a0: &a0 {" + ", ".join(f"k{key}: 1" for key in range(100)) + "}\n" +
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("bomb", [BY_ALIAS, BY_MERGE, "[" + "1," * 30_000 + "]"])
+@pytest.mark.parametrize("bomb", [BY_ALIAS, BY_MERGE, "[" + "1," * (NODES + 1) + "]"])
 def test_more_values_than_any_recipe_has_are_refused_before_they_are_made(bomb: str) -> None:
     start = time.process_time()
     with pytest.raises(InputError, match=f"more than {NODES} values, counted with what aliases stand for"):
         parse_yaml(bomb, "r.yaml")
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 20  # made in full, the aliases would take hours
 
 
 def test_a_file_of_more_than_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("#" * (LIMIT_BYTES + 1))
-    with pytest.raises(InputError, match=r"r\.yaml: is larger than 256 KiB, the most that is read"):
+    with pytest.raises(InputError, match=r"r\.yaml: is larger than 1024 KiB, the most that is read"):
         read_yaml(path)

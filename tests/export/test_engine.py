@@ -92,7 +92,7 @@ def test_an_engine_says_what_it_draws(engine) -> None:
 
 
 def test_labels_and_settings_that_cannot_be_are_refused(engine) -> None:
-    with pytest.raises(ValueError, match=r"label 11 is not a class; the model draws 0 to 9 \(10 is no class\)"):
+    with pytest.raises(ValueError, match=r"label 11 is not a class; the model draws 0 to 9 \(10 is unconditional\)"):
         engine("growing").generate([11])
     with pytest.raises(ValueError, match=r"labels of shape \(0,\): need one class for each picture"):
         engine("growing").generate([])

@@ -394,7 +394,7 @@ def test_a_plan_survives_its_folder(model, tmp_path):
     model.with_plan(b"serialized").save(tmp_path)
     read = OnnxModel.load(tmp_path)
     assert read.plan == b"serialized"
-    assert read.manifest == model.with_plan(b"serialized").manifest
+    assert read.manifest == replace(model.with_plan(b"serialized").manifest, cpu="any")
     assert model.plan is None
     assert "plan" not in model.manifest.files
 

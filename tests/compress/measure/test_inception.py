@@ -103,7 +103,7 @@ def test_grey_pictures_have_the_features_of_three_equal_colours(weights) -> None
 def test_a_file_that_is_no_inception_is_refused_in_a_line(torch_fidelity, tmp_path) -> None:
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(2)}, path)
-    with pytest.raises(InputError, match=r"other.pth: InceptionV3 cannot be had"):
+    with pytest.raises(InputError, match=r"other.pth: InceptionV3 cannot be loaded"):
         of_inception(path, None)
     with pytest.raises(InputError, match=r"bench.inception: missing.pth: no such file"):
         check_inception(Path("missing.pth"), "bench.inception")
