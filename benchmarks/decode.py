@@ -19,13 +19,13 @@ import peers
 import shapes
 import stacks
 
-from compress.measure.environment import environment
-from compress.measure.speed import paired
+from compress.core.settings import plain
+from compress.measure.speed.environment import environment
+from compress.measure.speed.timing import paired
 from compress.models.image_model import ImageModel
 from compress.passes import PassError
-from compress.settings import plain
-from export import roofline
-from export.roofline import Roofline
+from export.runtime import roofline
+from export.runtime.roofline import Roofline
 
 BASELINE = "torch eager fp32"
 KNOWN = (*stacks.EAGER, *stacks.ENGINES, *peers.NAMES)

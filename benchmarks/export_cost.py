@@ -16,13 +16,13 @@ from typing import Any
 
 import shapes
 
-from compress.measure.environment import environment
-from compress.models.tokenizer import PixelTokenizer
+from compress.core.settings import plain
+from compress.measure.speed.environment import environment
+from compress.models.tokenizer.model import PixelTokenizer
 from compress.passes import Context
 from compress.passes.export import Export
 from compress.passes.fuse import Fuse
 from compress.passes.quantize import Quantize
-from compress.settings import plain
 
 SHAPES = ("llamagen-b", "llamagen-l", "llamagen-xl")
 ONE = "--one"

@@ -19,8 +19,8 @@ import onnx_ir as ir
 import onnxruntime
 from stacks import Stack
 
-from compress.models.architecture import TransformerConfig
-from export.weights import bytes_read
+from compress.models.transformer.architecture import TransformerConfig
+from export.graph.weights import bytes_read
 
 NAMES = (
     "optimum fp32",

@@ -17,9 +17,9 @@ import numpy as np
 import shapes
 import stacks
 
-from compress.measure.environment import environment
-from compress.settings import plain
-from export.engine import Engine
+from compress.core.settings import plain
+from compress.measure.speed.environment import environment
+from export.runtime.engine import Engine
 
 SHAPE = "llamagen-b-512"
 EARLY, AROUND = 64, 16  # the position, and as many steps around it

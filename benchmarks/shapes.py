@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from compress.candidate import open_model
-from compress.models.architecture import LayerConfig, TransformerConfig
+from compress.models.candidate import open_model
 from compress.models.image_model import ImageModel
-from compress.models.tokenizer import Tokenizer, VqTokenizer
-from compress.models.transformer import TokenTransformer
-from compress.models.vq import ScalesConfig, VqAutoencoder, VqConfig
-from export.sampling import Sampler
+from compress.models.tokenizer.model import Tokenizer, VqTokenizer
+from compress.models.tokenizer.vq import ScalesConfig, VqAutoencoder, VqConfig
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from compress.models.transformer.model import TokenTransformer
+from export.runtime.sampling import Sampler
 
 SHIPPED = {"digits": "digits", "photos": "photos", "photos-masked": "photos-masked"}
 # Width, layers, heads, feed-forward units.

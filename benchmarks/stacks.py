@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
-from compress.measure.memory import peak_mib
-from compress.models.blocks import KeyValue
+from compress.core.settings import parse
+from compress.measure.speed.memory import peak_mib
 from compress.models.image_model import ImageModel
+from compress.models.transformer.blocks import KeyValue
 from compress.passes import Context, find
-from compress.settings import parse
-from export.engine import Engine
-from export.manifest import DECODE
-from export.sampling import Sampler
-from export.weights import bytes_read
+from export.graph.weights import bytes_read
+from export.runtime.engine import Engine
+from export.runtime.manifest import DECODE
+from export.runtime.sampling import Sampler
 
 Steps = list[dict[str, dict[str, Any]]]
 EXPORT: Steps = [{"export": {"target": "onnxruntime"}}]

@@ -1,1 +1,1 @@
-"""ONNX graphs and engines; `export.engine` and `export.sampling` are the runtime: NumPy and ONNX Runtime only."""
+"""ONNX graphs and engines; `export.runtime` runs them with NumPy and ONNX Runtime only."""

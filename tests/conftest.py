@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from calibration.tokens import TokenSet
-from compress.models.architecture import LayerConfig, TransformerConfig
 from compress.models.image_model import ImageModel
-from compress.models.scales import ScalesConfig
-from compress.models.tokenizer import PixelTokenizer, Tokenizer, VqTokenizer
-from compress.models.transformer import TokenTransformer
-from compress.models.uvit import UvitConfig
-from compress.models.vq import VqAutoencoder, VqConfig
+from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
+from compress.models.tokenizer.scales import ScalesConfig
+from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from compress.models.transformer.model import TokenTransformer
+from compress.models.transformer.uvit import UvitConfig
 from compress.passes import Context
-from export.sampling import Sampler
-from export.shape import Shape, TextShape
+from export.runtime.sampling import Sampler
+from export.runtime.shape import Shape, TextShape
 
 
 def make_tiny_model(

@@ -49,7 +49,14 @@ gate: {kl: 50}
 TIMED = re.compile(
     r"speed|pays|seconds|ms_per|peak_mib|low_precision|single_file|command|earlier|joules|_ms$|^checkpoint$|^environment$"
 )
-HEAVY = ("compress.pipeline", "compress.train", "compress.cli", "compress.passes.distill", "sklearn.svm", "onnxscript")
+HEAVY = (
+    "compress.run.pipeline",
+    "compress.training.transformer",
+    "compress.cli",
+    "compress.passes.distill",
+    "sklearn.svm",
+    "onnxscript",
+)
 
 
 @dataclass
@@ -119,8 +126,8 @@ def become(arguments: tuple[str, ...], folder: Path, log: Path, environment: dic
         if environment is not None:
             command = [sys.executable, "-m", "compress", *arguments]
             os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": str(ROOT), **environment})
-        from compress import training
         from compress.cli import main
+        from compress.training import loop as training
 
         assert training.fit.__kwdefaults__ is not None
         training.fit.__kwdefaults__["checkpoint_seconds"] = CHECKPOINT_S
@@ -188,7 +195,7 @@ def check_store(folder: Path) -> None:
     Raises:
         RuntimeError: an artifact or a record is damaged.
     """
-    from compress.store import Store
+    from compress.core.store import Store
 
     store = Store(folder)
     damaged = [*store.damaged(), *(row["key"] for row in store.rows() if row["pass"] == "(damaged)")]

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from compress.artifact import Form
+from compress.core.settings import bound
+from compress.models.artifact import Form
 from compress.models.families import Source
 from compress.passes import find
-from compress.recipe import Bench, TokenSource, _Layout
-from compress.settings import bound
-from compress.train import AugmentSettings, ModelSettings, TrainRecipe, TrainSettings
-from compress.verdict import Gate
-from export import fusions
-from export.sampling import Sampler
+from compress.recipe.recipe import Bench, TokenSource, _Layout
+from compress.recipe.verdict import Gate
+from compress.training.transformer import AugmentSettings, ModelSettings, TrainRecipe, TrainSettings
+from export.rewrites import fusions
+from export.runtime.sampling import Sampler
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

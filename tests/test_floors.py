@@ -56,11 +56,16 @@ FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in mod
 # The files that may import each of these: the runtime, and the one door to each tool.
 ONLY_IN = {
     "onnxruntime": {
-        *("export/engine.py", "export/first_run.py", "export/loops.py", "export/processor.py"),
-        *("export/ort_quantization.py", "export/roofline.py"),
+        *(
+            "export/runtime/engine.py",
+            "export/foreign/first_run.py",
+            "export/runtime/loops.py",
+            "export/runtime/processor.py",
+        ),
+        *("export/rewrites/ort_quantization.py", "export/runtime/roofline.py"),
     },
-    "tensorrt": {"export/tensorrt.py"},
-    "polygraphy": {"export/tensorrt.py"},
+    "tensorrt": {"export/runtime/tensorrt.py"},
+    "polygraphy": {"export/runtime/tensorrt.py"},
     "optimum": {"compress/models/families/huggingface.py"},
     "ray": set(),
 }
@@ -149,7 +154,7 @@ def loaded_by(program: str) -> set[str]:
 
 
 def test_the_runtime_needs_numpy_and_onnxruntime_only() -> None:
-    loaded = loaded_by("import export.engine")
+    loaded = loaded_by("import export.runtime.engine")
     assert {"numpy", "onnxruntime"} <= loaded
     assert not loaded & {"torch", "compress", "onnx", "scipy", "calibration", "sklearn", "PIL", "yaml", "click"}
 

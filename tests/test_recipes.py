@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from compress import plan, recipe
 from compress.models import families, zoo
-from compress.models.vq import VqAutoencoder
-from compress.train import TrainRecipe
-from compress.train_tokenizer import TokenizerRecipe
+from compress.models.tokenizer.vq import VqAutoencoder
+from compress.recipe import plan, recipe
+from compress.training.tokenizer import TokenizerRecipe
+from compress.training.transformer import TrainRecipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 TRAINING = [path for path in RECIPES if path.stem.startswith("train-")]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from compress.comparison import Comparison
-    from export.shape import Shape
+    from compress.verify.comparison import Comparison
+    from export.runtime.shape import Shape
 
 COMPARED = "comparison.html"
 LAST_SEED = 2**64 - 1  # of pictures
@@ -46,9 +46,9 @@ def tokens(images: Path, output: Path, model_name: str, validation: float, held_
 
     Pictures in a subfolder named 0, 1, 2 ... get that class; pictures right in the folder get no class.
     """
-    from compress.candidate import open_model
-    from compress.settings import InputError
-    from compress.tokens import from_folder
+    from compress.core.settings import InputError
+    from compress.data.tokens import from_folder
+    from compress.models.candidate import open_model
 
     if output.suffix != ".npz":
         raise InputError(f"--output: '{output}' must end in .npz")
@@ -90,12 +90,12 @@ def generate(
     """
     import numpy as np
 
-    from compress.candidate import open_candidate
-    from compress.editing import known_tokens
-    from compress.measure.images import save_grid
-    from compress.settings import InputError
-    from export.drawing import check, sampler_of
-    from export.throughput import check_pictures, draw_in_batches
+    from compress.core.settings import InputError
+    from compress.data.editing import known_tokens
+    from compress.measure.pictures.images import save_grid
+    from compress.models.candidate import open_candidate
+    from export.runtime.drawing import check, sampler_of
+    from export.runtime.throughput import check_pictures, draw_in_batches
 
     drawer = open_candidate(str(engine), threads)
     try:
@@ -130,8 +130,8 @@ def wanted(
     """
     import numpy as np
 
-    from compress.settings import InputError
-    from export.drawing import classes_of
+    from compress.core.settings import InputError
+    from export.runtime.drawing import classes_of
 
     if shape.text is not None:
         if features is None or labels is not None:
@@ -162,7 +162,7 @@ def read_features(path: Path) -> NDArray[np.float32]:
     """
     import numpy as np
 
-    from compress.settings import InputError
+    from compress.core.settings import InputError
 
     if path.exists() and not path.is_file():
         raise InputError(f"--features: {path}: is not a regular file")
@@ -180,7 +180,7 @@ def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -
     """Try the verifier on planted faults and on an equal model, and leave with the result."""
     if not asked or context.resilient_parsing:
         return
-    from compress import selftest
+    from compress.verify import selftest
 
     with Terminal().work("self-test") as progress:
         found = selftest.run(report=lambda done, count: progress(done, count, {}))
@@ -245,13 +245,13 @@ def verify(
     Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached, or
     if the reference's predictions are such that no drift could show.
     """
-    from compress.strict_yaml import read_yaml
+    from compress.core.strict_yaml import read_yaml
 
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
-    from compress.comparison import compare
-    from compress.report import junit as reports
-    from compress.report.cells import precision
-    from compress.verdict import read_gate
+    from compress.recipe.verdict import read_gate
+    from compress.report.text.cells import precision
+    from compress.verify import junit as reports
+    from compress.verify.comparison import compare
 
     gate = read_gate(limits, f"{gates}:") if gates else None
     result = compare(reference, candidate, gate, source, held_out, threads, than)
@@ -303,14 +303,14 @@ def drift_rows(result: Comparison) -> list[list[str]]:
 @json_option
 def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_json: bool) -> None:
     """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
-    from compress.comparison import bench as run_bench
+    from compress.verify.comparison import bench as run_bench
 
     rows = run_bench(engines, whole_numbers(batch, "--batch", "1,8", low=1), repeats, threads)
     if as_json:
         print_json(rows)
         return
-    from compress.measure.speed import words
-    from compress.report.markdown import figure as said
+    from compress.measure.speed.timing import words
+    from compress.report.text.markdown import figure as said
 
     energy = ["J/picture"] if any(row.speed.joules_per_picture for row in rows) else []
     print_rows(
@@ -335,11 +335,11 @@ def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_j
 @json_option
 def profile(engine: Path, batch: int, threads: int, as_json: bool) -> None:
     """Show where an engine's time goes, by kind of layer, beside what this machine could do at most."""
-    from compress.candidate import open_engine
-    from compress.measure.profile import profile as measured
-    from compress.settings import InputError
-    from export import roofline
-    from export.throughput import check_batch
+    from compress.core.settings import InputError
+    from compress.measure.speed.profile import profile as measured
+    from compress.models.candidate import open_engine
+    from export.runtime import roofline
+    from export.runtime.throughput import check_batch
 
     opened = open_engine(engine, threads)
     try:
@@ -374,10 +374,10 @@ def to_optimum(engine: Path, output: Path) -> None:
     The folder holds model.onnx with the names of Hugging Face, config.json and generation_config.json. Its ids are the
     engine's: image tokens, then classes. optimum is not needed to write it.
     """
-    from compress import artifact
-    from compress.settings import InputError
-    from export.engine import EngineError
-    from export.optimum_layout import LayoutError, write
+    from compress.core.settings import InputError
+    from compress.models import artifact
+    from export.runtime.engine import EngineError
+    from export.targets.optimum_layout import LayoutError, write
 
     try:
         model = artifact.load(engine, artifact.Form.ONNX)
@@ -405,12 +405,12 @@ def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | N
 
     --compare also says what differs in their recipes and machines; with -o or --open it writes a page.
     """
-    from compress import pipeline
     from compress import report as reports
-    from compress.report import compare as comparing
-    from compress.report import html
-    from compress.report.table import table
-    from compress.settings import InputError
+    from compress.core.settings import InputError
+    from compress.report.page import compare as comparing
+    from compress.report.page import html
+    from compress.report.text.table import table
+    from compress.run import pipeline
 
     if compare != (len(runs) > 1):
         said = "compares several runs; name two at least" if compare else "belongs to several runs; name one"

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from compress.cli import signals, streams, unexpected
-from compress.settings import MOST_THREADS, InputError, nearest, shown
+from compress.core.settings import MOST_THREADS, InputError, nearest, shown
 
 MOST_SAID = 400  # characters of what click says of a wrong option or argument
 MOST_ERROR = 900  # characters of an error line, whose values are short but whose paths may not be
@@ -129,8 +129,8 @@ def mendable(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE, errno.ENOMEM):
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}"
-    from compress.store import is_full
-    from export.errors import EngineError
+    from compress.core.store import is_full
+    from export.runtime.errors import EngineError
 
     if isinstance(error, EngineError):
         return str(error)

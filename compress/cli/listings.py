@@ -18,7 +18,7 @@ from compress.cli.terminal import Terminal, print_json, print_rows
 @json_option
 def passes(name: str | None, as_json: bool) -> None:
     """List the passes, or one pass's settings with defaults."""
-    from compress import catalogue
+    from compress.cli import catalogue
 
     rows = catalogue.passes(name)
     if as_json:
@@ -45,7 +45,7 @@ def store() -> None:
 @json_option
 def store_list(store_path: Path, as_json: bool) -> None:
     """What the store holds, and which recipes need it."""
-    from compress.store import Store
+    from compress.core.store import Store
 
     kept = Store(store_path).check()
     rows = kept.rows()
@@ -65,7 +65,7 @@ def store_list(store_path: Path, as_json: bool) -> None:
 @json_option
 def store_gc(max_size: str, store_path: Path, as_json: bool) -> None:
     """Delete artifacts until the store is small enough: those no recipe needs first, then least recently used."""
-    from compress.store import Store
+    from compress.core.store import Store
 
     rows = Store(store_path).prepare().collect(parse_size(max_size), Terminal().say)
     if as_json:
@@ -85,7 +85,7 @@ def print_store_rows(title: str, rows: list[dict[str, Any]]) -> None:
 
 def parse_size(text: str) -> int:
     """Bytes of a size like 500MB or 2GiB."""
-    from compress.settings import InputError, shown
+    from compress.core.settings import InputError, shown
 
     units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1, "": 1}
     found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{0,20})?) *([KMG]?I?B|)", text.strip().upper())
@@ -99,8 +99,8 @@ def parse_size(text: str) -> int:
 @json_option
 def doctor(as_json: bool) -> None:
     """What this machine can run: CPU features, ONNX Runtime providers, TensorRT, CUDA."""
-    from compress.doctor import examine
-    from compress.settings import plain
+    from compress.cli.doctor import examine
+    from compress.core.settings import plain
 
     health = examine()
     if as_json:

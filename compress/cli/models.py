@@ -13,8 +13,8 @@ from compress.cli.group import Group, OutputFile, example, json_option, leave
 from compress.cli.terminal import print_json, print_rows
 
 if TYPE_CHECKING:
-    from compress.inspection import Inspection
     from compress.models.families import Source
+    from compress.verify.inspection import Inspection
 
 
 def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,8 +35,8 @@ def source_from(path: str, family: str, tokenizer: str, stated: tuple[str, ...])
     """Where the model comes from; a recipe's path stands for its model."""
     from dataclasses import replace
 
-    from compress.candidate import source_of
-    from compress.settings import InputError, shown
+    from compress.core.settings import InputError, shown
+    from compress.models.candidate import source_of
 
     source = source_of(path)
     config = dict(source.config)
@@ -63,7 +63,7 @@ def models(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from compress import catalogue
+    from compress.cli import catalogue
 
     found = catalogue.models()
     if as_json:
@@ -88,7 +88,7 @@ def models(context: click.Context, as_json: bool) -> None:
 @json_option
 def models_inspect(path: str, family: str, tokenizer: str, stated: tuple[str, ...], as_json: bool) -> None:
     """Say what a checkpoint is, from its names and shapes alone: family, size, what can be pruned, engines' sizes."""
-    from compress.inspection import inspect
+    from compress.verify.inspection import inspect
 
     found = inspect(source_from(path, family, tokenizer, stated))
     if as_json:
@@ -142,7 +142,7 @@ def models_check(
     With a golden file every array is compared with the original implementation's outputs; without one the three are
     compared with each other on random tokens. Exits with 1 if something differs.
     """
-    from compress.golden import check
+    from compress.verify.golden import check
 
     rows = check(source_from(path, family, tokenizer, stated), golden)
     if as_json:
@@ -164,8 +164,8 @@ def models_check(
 @click.option("--onnx", type=OutputFile(), help="The encoder itself, as a graph of ids to features.")
 def models_features(pipeline: Path, texts: tuple[str, ...], output: Path | None, onnx: Path | None) -> None:
     """Features of texts by a pipeline's own CLIP encoder, for `generate --features`; needs compress[text]."""
+    from compress.core.settings import InputError
     from compress.models import clip
-    from compress.settings import InputError
 
     if bool(texts) != (output is not None) or not (texts or onnx):
         raise InputError('give texts and -o FILE.npy, or --onnx FILE, or both; for example  "a cat" -o features.npy')

@@ -28,10 +28,10 @@ def bisect(
 
     Each of the two is a shipped model, a checkpoint or an engine folder. Exits with 1 if a layer departs.
     """
-    from compress.bisect import bisect as run
-    from compress.candidate import open_candidate
-    from compress.comparison import check_alike, questions
-    from compress.settings import InputError
+    from compress.core.settings import InputError
+    from compress.models.candidate import open_candidate
+    from compress.verify.bisect import bisect as run
+    from compress.verify.comparison import check_alike, questions
 
     if plot is not None and plot.suffix != ".svg":
         raise InputError(f"--plot: '{plot}' must end in .svg")
@@ -39,8 +39,8 @@ def bisect(
     check_alike(own, candidate, theirs, reference)
     found = run(theirs, own, (reference, candidate), questions(theirs, source, pictures, 0))
     if plot is not None:
-        from compress.report.figures import layer_lines
-        from compress.report.html import picture
+        from compress.report.page.figures import layer_lines
+        from compress.report.page.html import picture
 
         plot.write_text(picture(layer_lines([(candidate, found.layers)])), encoding="utf-8")
     if as_json:

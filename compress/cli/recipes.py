@@ -23,13 +23,13 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
     Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
     Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.
     """
-    from compress.strict_yaml import read_yaml
+    from compress.core.strict_yaml import read_yaml
 
     read_yaml(recipe)  # what is no YAML is said before anything heavy is imported
-    from compress import pipeline
-    from compress import recipe as recipes
-    from compress.report.table import table
-    from compress.store import Store
+    from compress.core.store import Store
+    from compress.recipe import recipe as recipes
+    from compress.report.text.table import table
+    from compress.run import pipeline
 
     loaded = recipes.load(recipe)
     folder = output or Path("runs") / loaded.name
@@ -51,12 +51,12 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
 @json_option
 def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None:
     """Show the chain of forms, what the store would reuse, and why the rest would be made. Makes nothing."""
-    from compress.strict_yaml import read_yaml
+    from compress.core.strict_yaml import read_yaml
 
     read_yaml(recipe)  # as in `run`
-    from compress import plan as plans
-    from compress import recipe as recipes
-    from compress.store import Store
+    from compress.core.store import Store
+    from compress.recipe import plan as plans
+    from compress.recipe import recipe as recipes
 
     loaded = recipes.load(recipe)
     store = Store(store_path).check()
@@ -77,10 +77,10 @@ def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None
             click.echo(note)
     estimate = None
     if preflight:
-        from compress import pipeline
-        from compress.artifact import Form
-        from compress.preflight import rehearse
-        from compress.settings import InputError
+        from compress.core.settings import InputError
+        from compress.models.artifact import Form
+        from compress.recipe.preflight import rehearse
+        from compress.run import pipeline
 
         if loaded.form is not Form.TORCH:
             raise InputError(f"--preflight: {recipe} reads an ONNX graph, which has no two-layer copy to rehearse with")
@@ -102,19 +102,19 @@ def train(recipe: Path, output: Path, as_json: bool) -> None:
 
     A recipe with a `tokenizer` block trains a tokenizer of photographs, one with a `model` block a transformer.
     """
-    from compress.strict_yaml import read_yaml
+    from compress.core.strict_yaml import read_yaml
 
     content = read_yaml(recipe)
     if isinstance(content, dict) and "tokenizer" in content and "model" not in content:
-        from compress.train_tokenizer import TokenizerRecipe, train_tokenizer
+        from compress.training.tokenizer import TokenizerRecipe, train_tokenizer
 
         wanted = TokenizerRecipe.load(recipe)
         with Terminal().work(f"train {wanted.name}") as progress:
             result = train_tokenizer(wanted, output, progress)
         line = f"held-out PSNR {result['psnr']:.2f} dB, {result['used_codes_share']:.1%} of the codes are used"
     else:
-        from compress.train import TrainRecipe
-        from compress.train import train as run_training
+        from compress.training.transformer import TrainRecipe
+        from compress.training.transformer import train as run_training
 
         loaded = TrainRecipe.load(recipe)
         with Terminal().work(f"train {loaded.name}") as progress:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.listener import step
+from compress.core.listener import step
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from compress.listener import Progress
+    from compress.core.listener import Progress
 
 LINE_SECONDS = 10.0  # where no bar can be drawn, at most one line of progress in this time
 WIDTH = 140  # where there is no terminal, so that tables in logs are whole
@@ -80,7 +80,7 @@ def shown(values: dict[str, float]) -> str:
 
 def print_json(value: Any) -> None:
     """JSON on standard output."""
-    from compress.settings import plain
+    from compress.core.settings import plain
 
     click.echo(json.dumps(plain(value), indent=1))
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compress.listener import step_of
+from compress.core.listener import step_of
 
 MOST_SHOWN = 200  # characters of a foreign error's message
 MOST_WRITTEN = 2_000_000  # characters of a traceback: a foreign message may hold a whole graph

@@ -1,6 +1,6 @@
 """A measurement is everything that was measured of one step's model; each file here measures one thing.
 
-Measuring returns numbers and never judges: that is `compress.verdict`.
+Measuring returns numbers and never judges: that is `compress.recipe.verdict`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from compress.measure.classify import ClassAccuracy
-from compress.measure.coupled import Coupled
-from compress.measure.decoding import Decoding
-from compress.measure.distribution import Distribution
-from compress.measure.fidelity import Fidelity
-from compress.measure.layers import Layer
-from compress.measure.sampled import Sampled
-from compress.measure.single_file import SingleFile
-from compress.measure.speed import SpeedRow
-from compress.settings import setting
+from compress.core.settings import setting
+from compress.measure.drift.coupled import Coupled
+from compress.measure.drift.fidelity import Fidelity
+from compress.measure.drift.layers import Layer
+from compress.measure.drift.sampled import Sampled
+from compress.measure.pictures.classify import ClassAccuracy
+from compress.measure.pictures.decoding import Decoding
+from compress.measure.pictures.distribution import Distribution
+from compress.measure.speed.single_file import SingleFile
+from compress.measure.speed.timing import SpeedRow
 
 
 @dataclass(frozen=True)

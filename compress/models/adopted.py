@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.settings import InputError, parse, setting, shown
-from compress.strict_json import read_json
-from compress.user_files import user_path
-from export.sampling import Sampler
-from export.shape import Shape, Shaped
+from compress.core.settings import InputError, parse, setting, shown
+from compress.core.strict_json import read_json
+from compress.core.user_files import user_path
+from export.runtime.sampling import Sampler
+from export.runtime.shape import Shape, Shaped
 
 if TYPE_CHECKING:
-    from compress.models.tokenizer import Tokenizer
-    from export.adopt import Writing
-    from export.drawing import Known
-    from export.engine import Engine
-    from export.manifest import Manifest
-    from export.onnx_model import OnnxModel
+    from compress.models.tokenizer.model import Tokenizer
+    from export.foreign.adopt import Writing
+    from export.graph.onnx_model import OnnxModel
+    from export.runtime.drawing import Known
+    from export.runtime.engine import Engine
+    from export.runtime.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PictureConfig:
         Raises:
             InputError: something is missing, contradicts another thing, or is no id.
         """
-        from export.adopt import Writing
+        from export.foreign.adopt import Writing
 
         if self.image_vocabulary not in (0, vocabulary):
             raise InputError(
@@ -139,7 +139,7 @@ class AdoptedModel(Shaped):
     @cached_property
     def engine(self) -> Engine:
         """The runtime's, from the folder where the model rests or from a temporary one."""
-        from export.engine import Engine
+        from export.runtime.engine import Engine
 
         with self.opening:
             if self.folder is None:
@@ -218,7 +218,7 @@ class AdoptedModel(Shaped):
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Tokens (N, T) of pictures (N, H, W, C)."""
-        from export.engine import EngineError
+        from export.runtime.engine import EngineError
 
         try:
             return self.engine.encode_images(images)
@@ -244,13 +244,13 @@ def adopted(
     Raises:
         InputError: the file is no causal decoder of the known signature, or the config does not fit it.
     """
-    from export.adopt import AdoptionError, adopt, forget_types, parameters
-    from export.conformance import check
-    from export.graph_file import brief, load_graph
-    from export.manifest import Manifest
-    from export.onnx_model import FILES, OnnxModel, Pictures
-    from export.trial import Trial, try_out
-    from export.weights import bytes_beside
+    from export.foreign.adopt import AdoptionError, adopt, forget_types, parameters
+    from export.foreign.trial import Trial, try_out
+    from export.graph.graph_file import brief, load_graph
+    from export.graph.onnx_model import FILES, OnnxModel, Pictures
+    from export.graph.weights import bytes_beside
+    from export.runtime.manifest import Manifest
+    from export.targets.conformance import check
 
     if tokenizer.length != config.grid[0] * config.grid[1]:
         raise InputError(
@@ -297,9 +297,9 @@ def decoder_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is damaged, or no such decoder; what it has and what it lacks.
     """
-    from export.adopt import AdoptionError, parameters, recognise
-    from export.graph_file import load_graph
-    from export.weights import bytes_beside
+    from export.foreign.adopt import AdoptionError, parameters, recognise
+    from export.graph.graph_file import load_graph
+    from export.graph.weights import bytes_beside
 
     with one_line(path):
         graph = load_graph(path)
@@ -317,10 +317,10 @@ def one_line(path: Path) -> Iterator[None]:
     Raises:
         InputError: anything failed; onnxscript and onnx_ir fail in many ways on graphs that no runtime reads.
     """
-    from export.adopt import AdoptionError
-    from export.graph_file import GraphFileError, first_line
-    from export.onnx_model import quiet
-    from export.trial import TrialError
+    from export.foreign.adopt import AdoptionError
+    from export.foreign.trial import TrialError
+    from export.graph.graph_file import GraphFileError, first_line
+    from export.graph.onnx_model import quiet
 
     try:
         with quiet():
@@ -340,7 +340,7 @@ def one_line(path: Path) -> Iterator[None]:
 
 def stated_cache(folder: Path) -> tuple[int, int]:
     """Key/value heads and their width by the configs beside a graph, 0 where they do not say them."""
-    from compress.models.checkpoint import read_config
+    from compress.models.checkpoints.checkpoint import read_config
 
     for name in ("genai_config.json", "config.json"):
         config: Any = read_config(folder / name)
@@ -372,8 +372,8 @@ def picture_config(value: dict[str, Any], where: str) -> PictureConfig:
 
 def opened(folder: Path, threads: int = 0) -> AdoptedModel:
     """The model in an engine folder."""
-    from export.engine import EngineError
-    from export.onnx_model import OnnxModel
+    from export.graph.onnx_model import OnnxModel
+    from export.runtime.engine import EngineError
 
     try:
         return AdoptedModel(OnnxModel.load(folder), folder, threads)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.models.checkpoint import CONFIG, read_config
-from compress.settings import InputError
-from export.onnx_model import EXAMPLE_BATCH, plain_graph
+from compress.core.settings import InputError
+from compress.models.checkpoints.checkpoint import CONFIG, read_config
+from export.graph.onnx_model import EXAMPLE_BATCH, plain_graph
 
 LENGTH = 77  # tokens of a text, of every published CLIP
 BATCH = 64

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.models.blocks import KeyValue
-from compress.models.tokenizer import Tokenizer
-from compress.models.transformer import TokenTransformer
-from export.drawing import Known, Outside, draw, opening, score_stepwise
-from export.sampling import Sampler
-from export.shape import Shape, Shaped
+from compress.models.tokenizer.model import Tokenizer
+from compress.models.transformer.blocks import KeyValue
+from compress.models.transformer.model import TokenTransformer
+from export.runtime.drawing import Known, Outside, draw, opening, score_stepwise
+from export.runtime.sampling import Sampler
+from export.runtime.shape import Shape, Shaped
 
 SCORE_ROWS = 128  # rows scored at once at most
 SCORE_LOGITS = 2**26  # and logits, 256 MB
@@ -57,7 +57,7 @@ class ImageModel(Shaped):
 
     def parameters(self) -> int:
         """Weights of the transformer, whatever their precision; scales do not count."""
-        from compress.models.quantized import parameter_count
+        from compress.models.transformer.quantized import parameter_count
 
         return parameter_count(self.transformer)
 
@@ -122,7 +122,7 @@ class ImageModel(Shaped):
 
 
 class TorchRunner:
-    """Draws with a transformer in PyTorch (`export.drawing.Runner`)."""
+    """Draws with a transformer in PyTorch (`export.runtime.drawing.Runner`)."""
 
     def __init__(self, transformer: TokenTransformer) -> None:
         self.transformer, self.shape = transformer, transformer.config.shape

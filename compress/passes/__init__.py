@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from calibration.tokens import TokenSet
-from compress.artifact import Form, Model
+from compress.core.settings import InputError, nearest, shown
+from compress.models.artifact import Form, Model
 from compress.models.image_model import ImageModel
-from compress.settings import InputError, nearest, shown
-from export.manifest import Cpu
-from export.saturation import ReduceRange
+from export.graph.saturation import ReduceRange
+from export.runtime.manifest import Cpu
 
 ENTRY_POINTS = "compress.passes"
 ReduceRangeSetting = Literal["auto", ReduceRange]
@@ -99,7 +99,7 @@ class Pass(ABC):
 
 def names() -> list[str]:
     """Every pass that can be named in a recipe."""
-    own = [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
+    own = [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg]
     return sorted({*own, *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS))})
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compress.artifact import Form
+from compress.core.settings import MOST_BATCH, MOST_MIB, setting
+from compress.models.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import MOST_BATCH, MOST_MIB, setting
-from export.conformance import check
-from export.manifest import DECODE
-from export.onnx_model import OnnxModel
-from export.tensorrt import BuildError, Rows, TensorRTMissingError, build, machine
-from export.weights import save_graph
+from export.graph.onnx_model import OnnxModel
+from export.graph.weights import save_graph
+from export.runtime.manifest import DECODE
+from export.runtime.tensorrt import BuildError, Rows, TensorRTMissingError, build, machine
+from export.targets.conformance import check
 
 TIMING_CACHE = "timing.cache"
 

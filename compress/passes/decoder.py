@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from compress.artifact import Form
+from compress.core.settings import MOST_PICTURES, setting
+from compress.models.artifact import Form
 from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
-from compress.settings import MOST_PICTURES, setting
-from export.conformance import check
-from export.decoder_fusion import CONVOLUTION, fuse_decoder, parts
-from export.onnx_model import OnnxModel
-from export.ort_quantization import PRODUCTS, RangeMethod, quantize_decoder
+from export.graph.onnx_model import OnnxModel
+from export.rewrites.decoder_fusion import CONVOLUTION, fuse_decoder, parts
+from export.rewrites.ort_quantization import PRODUCTS, RangeMethod, quantize_decoder
+from export.targets.conformance import check
 
 Kept = Literal["first", "last", "products"]
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from calibration.tokens import TokenSet
-from compress.artifact import Form
-from compress.models.examples import examples
+from compress.core.settings import MOST_BATCH, MOST_LEARNING_RATE, MOST_STEPS, MOST_WEIGHT, setting
+from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
-from compress.models.straight_through import settled, trainable
-from compress.models.transformer import TokenTransformer
+from compress.models.transformer.examples import examples
+from compress.models.transformer.model import TokenTransformer
+from compress.models.transformer.straight_through import settled, trainable
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import MOST_BATCH, MOST_LEARNING_RATE, MOST_STEPS, MOST_WEIGHT, setting
-from compress.teaching import BATCH, Draws, Teacher, answer, hidden_loss, kl, matched_layers
-from compress.training import Schedule, fit
+from compress.training.loop import Schedule, fit
+from compress.training.teaching import BATCH, Draws, Teacher, answer, hidden_loss, kl, matched_layers
 
 REHEARSED_STEPS = 2
 CHECKPOINT = "distill.pt"

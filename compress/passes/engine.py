@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from compress.artifact import Form
-from compress.measure.speed import paired
+from compress.core.settings import setting
+from compress.measure.speed.timing import paired
 from compress.measure.statistics import FEWEST_VALUES
+from compress.models.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import setting
-from export.alternatives import ALTERNATIVES, rewritten
-from export.conformance import check
-from export.drawing import conditions
-from export.engine import Engine as Loaded
-from export.manifest import GENERATE
-from export.onnx_model import OnnxModel
-from export.sampling_graph import with_sampling
-from export.single_file import single_file
+from export.graph.onnx_model import OnnxModel
+from export.rewrites.alternatives import ALTERNATIVES, rewritten
+from export.rewrites.sampling_graph import with_sampling
+from export.rewrites.single_file import single_file
+from export.runtime.drawing import conditions
+from export.runtime.engine import Engine as Loaded
+from export.runtime.manifest import GENERATE
+from export.targets.conformance import check
 
 
 @dataclass(frozen=True)

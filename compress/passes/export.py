@@ -6,15 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compress.artifact import Form
+from compress.core.settings import MOST_BATCH, digest, setting
+from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
-from compress.models.tokenizer import Tokenizer
+from compress.models.tokenizer.model import Tokenizer
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import MOST_BATCH, digest, setting
-from export.conformance import check
-from export.lowering import LoweringError
-from export.manifest import Target
-from export.onnx_model import OnnxModel, Pictures, export_model
+from export.graph.onnx_model import OnnxModel, Pictures, export_model
+from export.rewrites.lowering import LoweringError
+from export.runtime.manifest import Target
+from export.targets.conformance import check
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from compress.artifact import Form
+from compress.core.settings import setting
+from compress.models.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import setting
-from export.conformance import check
-from export.fusions import FusionError, fuse
-from export.onnx_model import OnnxModel
+from export.graph.onnx_model import OnnxModel
+from export.rewrites.fusions import FusionError, fuse
+from export.targets.conformance import check
 
 Fusion = Literal["attention", "qkv", "gate-up", "norm", "activation"]
 

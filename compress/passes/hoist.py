@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compress.artifact import Form
+from compress.models.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
-from export.conformance import check
-from export.hoist import HoistError, hoist
-from export.onnx_model import OnnxModel
+from export.graph.onnx_model import OnnxModel
+from export.rewrites.hoist import HoistError, hoist
+from export.targets.conformance import check
 
 
 @dataclass(frozen=True)

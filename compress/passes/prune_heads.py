@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from compress.artifact import Form
-from compress.importance import group_gates, magnitude, taylor
+from compress.core.settings import setting
+from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.passes import Context, Outcome, Pass
-from compress.pruning import HEADS, best, check_float, keep_groups, kept_globally, kept_per_layer
-from compress.settings import setting
+from compress.passes.shared.importance import group_gates, magnitude, taylor
+from compress.passes.shared.pruning import HEADS, best, check_float, keep_groups, kept_globally, kept_per_layer
 
 
 @dataclass(frozen=True)

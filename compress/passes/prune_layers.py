@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from compress.artifact import Form
-from compress.importance import layer_gates, removal_losses, residual_updates, taylor
+from compress.core.settings import MOST_LAYERS, setting
+from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
-from compress.models.transformer import TokenTransformer
+from compress.models.transformer.model import TokenTransformer
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.pruning import at_most, check_float, keep_layers
-from compress.settings import MOST_LAYERS, setting
+from compress.passes.shared.importance import layer_gates, removal_losses, residual_updates, taylor
+from compress.passes.shared.pruning import at_most, check_float, keep_layers
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from calibration.observe import Magnitudes, observe_inputs
 from calibration.ranges import activation_scale, one_thread, weight_scales
-from compress.artifact import Form
-from compress.importance import chunks
+from compress.core.settings import MOST_WIDTH, setting
+from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
-from compress.models.quantized import (
+from compress.models.transformer.model import TokenTransformer
+from compress.models.transformer.quantized import (
     LARGEST,
     LinearQuantization,
     QuantizedLinear,
@@ -26,10 +27,9 @@ from compress.models.quantized import (
     to_codes,
     to_fp8,
 )
-from compress.models.transformer import TokenTransformer
 from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
-from compress.settings import MOST_WIDTH, setting
-from export.saturation import ReduceRange
+from compress.passes.shared.importance import chunks
+from export.graph.saturation import ReduceRange
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from compress.artifact import Form
-from compress.models.examples import examples
+from compress.core.settings import MOST_PICTURES, setting
+from compress.models.artifact import Form
+from compress.models.transformer.examples import examples
 from compress.passes import Context, Outcome, Pass, PassError
-from compress.settings import MOST_PICTURES, setting
-from export.cache_quantization import cache_scales, with_int8_cache
-from export.conformance import check
-from export.engine import Engine
-from export.onnx_model import OnnxModel
+from export.graph.onnx_model import OnnxModel
+from export.rewrites.cache_quantization import cache_scales, with_int8_cache
+from export.runtime.engine import Engine
+from export.targets.conformance import check
 
 
 @dataclass(frozen=True)

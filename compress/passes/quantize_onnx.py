@@ -9,15 +9,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from compress.artifact import Form
-from compress.models.examples import asked
+from compress.core.settings import setting
+from compress.models.artifact import Form
+from compress.models.transformer.examples import asked
 from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
-from compress.settings import setting
-from export.conformance import check
-from export.drawing import conditions
-from export.graph_file import first_line
-from export.onnx_model import OnnxModel
-from export.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
+from export.graph.graph_file import first_line
+from export.graph.onnx_model import OnnxModel
+from export.rewrites.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
+from export.runtime.drawing import conditions
+from export.targets.conformance import check
 
 TRIED = 3  # tokens of a picture
 
@@ -98,7 +98,7 @@ class QuantizeOnnx(Pass):
 
 def failure(model: OnnxModel) -> str:
     """Why a graph cannot be used: it is tried once, on a few tokens of one picture; empty if it can."""
-    from export.engine import Engine
+    from export.runtime.engine import Engine
 
     shape = model.manifest.shape
     labels, features = conditions(shape, 1)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress import durable
+from compress.core import durable
+from compress.core.settings import InputError, parse, plain, setting
+from compress.core.strict_json import read_json
+from compress.core.user_files import user_path
 from compress.measure import EngineMeasurement, Measurement
-from compress.measure.environment import Environment
-from compress.measure.evidence import Evidence
-from compress.measure.floor import Floor
-from compress.measure.images import Sheet
-from compress.settings import InputError, parse, plain, setting
-from compress.strict_json import read_json
-from compress.user_files import user_path
-from compress.verdict import Verdict
+from compress.measure.drift.evidence import Evidence
+from compress.measure.drift.floor import Floor
+from compress.measure.pictures.images import Sheet
+from compress.measure.speed.environment import Environment
+from compress.recipe.verdict import Verdict
 
 FORMAT = 1
 FILE = "report.json"

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from compress import pipeline, recipe
 from compress.cli import main
-from compress.listener import Silent
+from compress.core.listener import Silent
+from compress.core.store import Store
 from compress.models.families import reference
 from compress.models.image_model import ImageModel
+from compress.recipe import recipe
 from compress.report import Report
-from compress.store import Store
+from compress.run import pipeline
 
 RECIPE = """\
 model:  {{checkpoint: {checkpoint}}}

@@ -12,15 +12,15 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
-from compress.models.examples import Examples, examples
 from compress.models.image_model import ImageModel
-from compress.models.uvit import UvitConfig
+from compress.models.transformer.examples import Examples, examples
+from compress.models.transformer.uvit import UvitConfig
 from compress.passes import Context
 from compress.passes.export import pictures_of
 from compress.passes.quantize import Quantize
-from export.engine import Engine
-from export.onnx_model import OnnxModel, export_model, plain_graph, source_graph
-from export.shape import TextShape
+from export.graph.onnx_model import OnnxModel, export_model, plain_graph, source_graph
+from export.runtime.engine import Engine
+from export.runtime.shape import TextShape
 
 # 1 + 1 + 1 + 4 + 9 tokens are as many as those of the other kinds.
 NEXT_SCALE: dict[str, Any] = {
@@ -153,8 +153,8 @@ def exported(model_of: Callable[..., ImageModel]) -> Callable[..., OnnxModel]:
     def make(kind: str, target: str = "onnxruntime", **settings: Any) -> OnnxModel:
         model = model_of(kind)
         with (
-            mock.patch("export.onnx_model.source_graph", return_value=source(kind).clone()),
-            mock.patch("export.onnx_model.plain_graph", remembered(model, kind)),
+            mock.patch("export.graph.onnx_model.source_graph", return_value=source(kind).clone()),
+            mock.patch("export.graph.onnx_model.plain_graph", remembered(model, kind)),
         ):
             return export_model(
                 model.transformer,

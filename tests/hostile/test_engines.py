@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.engine import Engine, EngineError
+from export.runtime.engine import Engine, EngineError
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from fuzz.kinds.graphs import with_endless_loop
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import AdoptedModel
-from compress.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("exported_pictures")
 PROMPTS = [[2], [3, 4, 5], [6, 7]]

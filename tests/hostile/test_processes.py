@@ -76,8 +76,8 @@ def test_inception_weights_that_are_exchanged_behind_the_check_are_not_unpickled
 
     import torch
 
-    from compress.measure import features
-    from compress.settings import InputError
+    from compress.core.settings import InputError
+    from compress.measure.pictures import features
 
     class Mischief:
         """A pickle that leaves a mark when it is loaded."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compress.store import Damage, Store
+from compress.core.store import Damage, Store
 
 DEEP = "[" * 100_000
 
@@ -126,15 +126,15 @@ def test_a_store_of_hard_links_is_used(corpus: Path, store: Path, here: Path, wo
 def test_hard_linked_weights_beside_a_graph_are_read(corpus: Path, here: Path) -> None:
     import onnx_ir as ir
 
-    from export.onnx_model import OnnxModel
-    from export.weights import save_graph
+    from export.graph.onnx_model import OnnxModel
+    from export.graph.weights import save_graph
 
     shutil.copytree(corpus / "engine", here / "e")
     model = OnnxModel.load(here / "e")
     (here / "f").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.weights.BESIDE", 1)
-        patch.setattr("export.weights.SMALLEST", 1)
+        patch.setattr("export.graph.weights.BESIDE", 1)
+        patch.setattr("export.graph.weights.SMALLEST", 1)
         model.save(here / "f")
     beside = [path for path in (here / "f").iterdir() if path.suffix == ".data"]
     assert beside, "weights lie beside the graph"

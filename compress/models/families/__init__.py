@@ -19,20 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.settings import InputError, nearest, setting, shown
+from compress.core.user_files import user_path
 from compress.models import zoo
-from compress.settings import InputError, nearest, setting, shown
-from compress.user_files import user_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from compress.models.adopted import AdoptedModel
-    from compress.models.architecture import TransformerConfig
-    from compress.models.checkpoint import Checkpoint, Weights
+    from compress.models.checkpoints.checkpoint import Checkpoint, Weights
     from compress.models.image_model import ImageModel
-    from compress.models.tokenizer import Tokenizer
-    from compress.models.transformer import TokenTransformer
-    from export.sampling import Sampler
+    from compress.models.tokenizer.model import Tokenizer
+    from compress.models.transformer.architecture import TransformerConfig
+    from compress.models.transformer.model import TokenTransformer
+    from export.runtime.sampling import Sampler
 
 StandIn = Callable[["TransformerConfig"], "Tokenizer"]
 OWN = "reference"
@@ -111,7 +111,7 @@ def locate(checkpoint: str, where: str) -> Path:
 
 def is_own(path: Path) -> bool:
     """Whether a folder is in the project's own format, by its config."""
-    from compress.models.checkpoint import CONFIG, read_config
+    from compress.models.checkpoints.checkpoint import CONFIG, read_config
 
     config = read_config(path / CONFIG) if path.is_dir() else {}
     return "format" in config and "transformer" in config
@@ -158,7 +158,7 @@ def open_checkpoint(source: Source, path: Path) -> Checkpoint:
     Raises:
         InputError: it cannot be read, or the names of a family stand behind several prefixes.
     """
-    from compress.models.checkpoint import Checkpoint
+    from compress.models.checkpoints.checkpoint import Checkpoint
 
     config = dict(source.config)
     chosen = {key: config.pop(key, None) for key in CHOICES}
@@ -201,9 +201,9 @@ def without_prefix(checkpoint: Checkpoint, stated: str | None = None) -> Checkpo
 
 def known(checkpoint: Checkpoint) -> bool:
     """Whether the names are a family's or an image tokenizer's."""
-    from compress.models import tokenizers
+    from compress.models.tokenizer import formats
 
-    return (recognise(checkpoint) or tokenizers.recognise(checkpoint)) is not None
+    return (recognise(checkpoint) or formats.recognise(checkpoint)) is not None
 
 
 def recognise(checkpoint: Checkpoint) -> str | None:
@@ -217,9 +217,9 @@ def read(checkpoint: Checkpoint, source: Source, where: str, stand_in: StandIn |
 
     name = source.family or recognise(checkpoint)
     if name is None:
-        from compress.models import tokenizers
+        from compress.models.tokenizer import formats
 
-        kind = tokenizers.recognise(checkpoint)
+        kind = formats.recognise(checkpoint)
         hint = f"it is an image tokenizer ({kind}); give it as tokenizer" if kind else nearest_family(checkpoint)
         raise InputError(f"{where}: {checkpoint.path} is of no known family; {hint}")
     check_stated(source, module_of(name).KEYS, f"{where}.config", name)
@@ -247,8 +247,8 @@ def read_transformer(checkpoint: Checkpoint, module: Any, config: Any, tokenizer
     """The transformer filled tensor by tensor, so that memory holds little more than one copy of the weights."""
     import torch
 
-    from compress.models.checkpoint import Weights, fill
-    from compress.models.transformer import TokenTransformer
+    from compress.models.checkpoints.checkpoint import Weights, fill
+    from compress.models.transformer.model import TokenTransformer
 
     with torch.device("meta"):
         transformer = TokenTransformer(config)
@@ -294,8 +294,8 @@ def tokenizer_of(
     Raises:
         InputError: there is none, or it does not have the transformer's tokens.
     """
-    from compress.models import tokenizer_folder, tokenizers
-    from compress.models.checkpoint import Checkpoint
+    from compress.models.checkpoints.checkpoint import Checkpoint
+    from compress.models.tokenizer import formats, tokenizer_folder
 
     grid = {"grid": list(config.grid)}
     if source.tokenizer:
@@ -306,7 +306,7 @@ def tokenizer_of(
             tokenizer = tokenizer_folder.load(path)
         else:
             opened = without_prefix(Checkpoint.open(path, grid, weights=None))
-            tokenizer = tokenizers.read(opened, opened.config, f"{where}.tokenizer: {path}")
+            tokenizer = formats.read(opened, opened.config, f"{where}.tokenizer: {path}")
     else:
         brought = module.tokenizer(checkpoint, config) if hasattr(module, "tokenizer") else None
         if brought is None and stand_in is not None and not hasattr(module, "from_tokenizer"):
@@ -329,8 +329,8 @@ def plan(checkpoint: Checkpoint, name: str) -> TokenTransformer:
     """
     import torch
 
-    from compress.models.checkpoint import MissingTensorError, Weights, fill
-    from compress.models.transformer import TokenTransformer
+    from compress.models.checkpoints.checkpoint import MissingTensorError, Weights, fill
+    from compress.models.transformer.model import TokenTransformer
 
     module = module_of(name)
     if not any(each in checkpoint for each in module.EXPECTED):
@@ -354,7 +354,7 @@ def plan(checkpoint: Checkpoint, name: str) -> TokenTransformer:
 
 def incomplete(checkpoint: Checkpoint, name: str, first: str, config: TransformerConfig | None) -> InputError:
     """The complaint that tensors are missing: the first, how many more where the config is known, and why it may be."""
-    from compress.models.absent import Lenient
+    from compress.models.checkpoints.absent import Lenient
 
     lenient = Lenient(checkpoint.planned())
     if config is not None:
@@ -371,13 +371,13 @@ def incomplete(checkpoint: Checkpoint, name: str, first: str, config: Transforme
 
 def instead(checkpoint: Checkpoint, name: str, first: str, unread: list[str]) -> str:
     """Why a tensor of a family may be missing; `unread` are those that the family does not need."""
-    from compress.models import tokenizers
-    from compress.models.checkpoint import near
+    from compress.models.checkpoints.checkpoint import near
+    from compress.models.tokenizer import formats
 
     actual = recognise(checkpoint)
     if actual not in (None, name):
         return f"the names are those of {actual}, not of {name}"
-    if actual is None and (kind := tokenizers.recognise(checkpoint)):
+    if actual is None and (kind := formats.recognise(checkpoint)):
         return f"the names are those of an image tokenizer ({kind}), not of {name}"
     twin = getattr(module_of(name), "TWINS", {}).get(first)
     if twin in checkpoint:

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from calibration.archives import FileError
 from calibration.arrays import NUMBERS, Wanted, read_array
+from compress.core.settings import InputError, shown
+from compress.core.user_files import user_path
 from compress.models import clip
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import CONFIG, Checkpoint, read_config
-from compress.models.published import HUGE, grid_of, heads_of, layers_of, number, stated, truth
-from compress.models.tokenizer import Tokenizer
-from compress.models.uvit import UvitConfig
-from compress.settings import InputError, shown
-from compress.user_files import user_path
-from export.sampling import Sampler
-from export.shape import TextShape
+from compress.models.checkpoints.checkpoint import CONFIG, Checkpoint, read_config
+from compress.models.checkpoints.published import HUGE, grid_of, heads_of, layers_of, number, stated, truth
+from compress.models.tokenizer.model import Tokenizer
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from compress.models.transformer.uvit import UvitConfig
+from export.runtime.sampling import Sampler
+from export.runtime.shape import TextShape
 
 EXPECTED = (
     "embed.embeddings.weight",
@@ -189,13 +189,13 @@ def flat(tensor: Tensor) -> Tensor:
 
 def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | None:
     """The pipeline's VQModel, where it is there."""
-    from compress.models import tokenizers
+    from compress.models.tokenizer import formats
 
     parts = pipeline_of(checkpoint.path)
     if parts is None or not (parts / "vqvae").is_dir():
         return None
     opened = Checkpoint.open(parts / "vqvae", {"grid": list(config.grid)})
-    return tokenizers.read(opened, opened.config, str(parts / "vqvae"))
+    return formats.read(opened, opened.config, str(parts / "vqvae"))
 
 
 def sampler(checkpoint: Checkpoint) -> Sampler:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint
-from compress.models.published import classes_of, grid_of, heads_of, layers_of, stated
-from compress.settings import InputError
-from export.sampling import Sampler
+from compress.core.settings import InputError
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.published import classes_of, grid_of, heads_of, layers_of, stated
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from export.runtime.sampling import Sampler
 
 EXPECTED = ("tok_emb.weight", "pos_emb.weight", "cls_emb.weight", "transformer.layers.0.attn.wq.weight", "head.bias")
 KEYS = ("heads", "depth", "register", "nb_class", "image_size", "grid")  # of config.json, that are read

@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import AdoptedModel, adopted, picture_config
 from compress.models.families.onnx import graph_file, image_tokenizer
-from compress.settings import InputError
 
 CONFIG = "config.json"
 CAUSAL = "ForCausalLM"
@@ -26,7 +26,7 @@ INSTALL = (
 
 def fits(path: Path) -> bool:
     """Whether a folder's config.json names a decoder."""
-    from compress.models.checkpoint import read_config
+    from compress.models.checkpoints.checkpoint import read_config
 
     return bool(architecture(read_config(path / CONFIG))) if (path / CONFIG).is_file() else False
 
@@ -68,8 +68,8 @@ def export(path: Path, folder: Path, where: str) -> tuple[int, ...]:
         from optimum.exporters.tasks import TasksManager
     except ImportError as error:
         raise InputError(f"{where}: a folder of Hugging Face is exported by optimum ({error}); {INSTALL}") from error
-    from compress.models.checkpoint import read_config
-    from export.onnx_model import quiet
+    from compress.models.checkpoints.checkpoint import read_config
+    from export.graph.onnx_model import quiet
 
     name = architecture(read_config(path / CONFIG))
     kind = getattr(transformers, name, None)

@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from calibration.arrays import NUMBERS, Wanted, read_array
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint, read_json
-from compress.models.published import grid_of, heads_of, layers_of, number
-from compress.models.tokenizer import PixelTokenizer, Tokenizer
-from compress.settings import InputError, shown
-from export.sampling import Sampler
+from compress.core.settings import InputError, shown
+from compress.models.checkpoints.checkpoint import Checkpoint, read_json
+from compress.models.checkpoints.published import grid_of, heads_of, layers_of, number
+from compress.models.tokenizer.model import PixelTokenizer, Tokenizer
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from export.runtime.sampling import Sampler
 
 EXPECTED = ("transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.attn.c_attn.weight", "lm_head.weight")
 PROCESSOR = "preprocessor_config.json"

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint
-from compress.models.published import grid_of, heads_of, layers_of, number, stated
-from compress.settings import InputError, shown
-from export.sampling import Sampler
-from export.shape import TextShape
+from compress.core.settings import InputError, shown
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.published import grid_of, heads_of, layers_of, number, stated
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from export.runtime.sampling import Sampler
+from export.runtime.shape import TextShape
 
 EXPECTED = ("tok_embeddings.weight", "layers.0.attention.wqkv.weight", "layers.0.feed_forward.w1.weight", "norm.weight")
 KEYS = (

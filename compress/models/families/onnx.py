@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import AdoptedModel, adopted, opened, picture_config
-from compress.models.containers import PICKLES, SAFETENSORS
-from compress.models.tokenizer import Tokenizer
-from compress.settings import InputError
+from compress.models.checkpoints.containers import PICKLES, SAFETENSORS
+from compress.models.tokenizer.model import Tokenizer
 
 SUFFIX = ".onnx"
 ENGINE = "manifest.json"
@@ -54,7 +54,7 @@ def check_plain(path: Path) -> None:
     Raises:
         InputError: says which.
     """
-    from export.graph_file import GraphFileError, check_file
+    from export.graph.graph_file import GraphFileError, check_file
 
     try:
         check_file(path)
@@ -84,8 +84,8 @@ def image_tokenizer(source: families.Source, grid: tuple[int, int], where: str) 
     Raises:
         InputError: none is named, or it is of no known format.
     """
-    from compress.models import tokenizer_folder, tokenizers
-    from compress.models.checkpoint import Checkpoint, read_config
+    from compress.models.checkpoints.checkpoint import Checkpoint, read_config
+    from compress.models.tokenizer import formats, tokenizer_folder
 
     if not source.tokenizer:
         raise InputError(
@@ -97,4 +97,4 @@ def image_tokenizer(source: families.Source, grid: tuple[int, int], where: str) 
     if path.is_dir() and "format" in read_config(path / tokenizer_folder.CONFIG):
         return tokenizer_folder.load(path)
     opened = Checkpoint.open(path, {"grid": list(grid)}, weights=None)
-    return tokenizers.read(opened, opened.config, f"{where}.tokenizer: {path}")
+    return formats.read(opened, opened.config, f"{where}.tokenizer: {path}")

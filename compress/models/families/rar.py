@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint
-from compress.models.published import added, classes_of, grid_of, heads_of, layers_of, nested
-from export.sampling import Sampler
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.published import added, classes_of, grid_of, heads_of, layers_of, nested
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from export.runtime.sampling import Sampler
 
 EXPECTED = ("cls_token", "pos_embed", "target_aware_pos_embed", "timesteps_embeddings", "blocks.0.attn.qkv.weight")
 KEYS = (

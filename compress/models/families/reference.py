@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from compress.models.architecture import TransformerConfig
-from compress.models.checkpoint import PICKLES, fill, read_json, read_state, read_tensors
+from compress.core.settings import InputError, parse, plain, shown
+from compress.models.checkpoints.checkpoint import PICKLES, fill, read_json, read_state, read_tensors
 from compress.models.image_model import ImageModel
-from compress.models.quantized import LinearQuantization, install, quantizations
-from compress.models.tokenizer import Tokenizer, build
-from compress.models.transformer import TokenTransformer
-from compress.settings import InputError, parse, plain, shown
-from export.sampling import Sampler
+from compress.models.tokenizer.model import Tokenizer, build
+from compress.models.transformer.architecture import TransformerConfig
+from compress.models.transformer.model import TokenTransformer
+from compress.models.transformer.quantized import LinearQuantization, install, quantizations
+from export.runtime.sampling import Sampler
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from compress.models import tokenizers
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint
-from compress.models.published import grid_of, heads_of, layers_of, stated
-from compress.models.tokenizer import Tokenizer
-from export.sampling import Sampler
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.published import grid_of, heads_of, layers_of, stated
+from compress.models.tokenizer import formats
+from compress.models.tokenizer.model import Tokenizer
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from export.runtime.sampling import Sampler
 
 PREFIX, FIRST_STAGE = "transformer.", "first_stage_model."
 EXPECTED = tuple(f"{PREFIX}{name}" for name in ("pos_emb", "tok_emb.weight", "blocks.0.attn.key.weight", "head.weight"))
@@ -93,4 +93,4 @@ def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | 
     first = checkpoint.renamed(lambda name: name.removeprefix(FIRST_STAGE) if name.startswith(FIRST_STAGE) else None)
     if not len(first):
         return None
-    return tokenizers.read(first, {"grid": list(config.grid)}, f"{checkpoint.path}: {FIRST_STAGE}")
+    return formats.read(first, {"grid": list(config.grid)}, f"{checkpoint.path}: {FIRST_STAGE}")

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint
-from compress.models.published import added, classes_of, heads_of, layers_of, nested, number, stated, truth
-from compress.settings import InputError, shown
-from export.sampling import Sampler
+from compress.core.settings import InputError, shown
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.published import added, classes_of, heads_of, layers_of, nested, number, stated, truth
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from export.runtime.sampling import Sampler
 
 EXPECTED = (
     "model.embeddings.word_embeddings.weight",

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from compress.models.architecture import LayerConfig, TransformerConfig
-from compress.models.checkpoint import Checkpoint
-from compress.models.published import added, classes_of, heads_of, layers_of, number
-from compress.models.tokenizer import Tokenizer, VqTokenizer
-from compress.settings import InputError, shown
-from export.sampling import Sampler
+from compress.core.settings import InputError, shown
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.published import added, classes_of, heads_of, layers_of, number
+from compress.models.tokenizer.model import Tokenizer, VqTokenizer
+from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+from export.runtime.sampling import Sampler
 
 EXPECTED = ("pos_start", "pos_1LC", "word_embed.weight", "lvl_embed.weight", "blocks.0.attn.mat_qkv.weight")
 KEYS = ("num_heads", "depth", "num_classes", "patch_nums", "norm_eps")  # of config.json, that are read

@@ -16,7 +16,7 @@ from PIL import Image
 
 from calibration.tokens import TokenSet
 from compress.cli.engines import read_features
-from compress.settings import InputError
+from compress.core.settings import InputError
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_bisect_draws_the_error_of_each_layer(
 
 
 def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress import selftest
+    from compress.verify import selftest
 
     for caught, code in ((True, 0), (False, 1)):
         row = selftest.Caught("two heads swapped", ("one pass",) * caught, "", "")
@@ -363,7 +363,7 @@ def test_a_report_opens_in_the_browser(
 def test_an_engine_for_another_processor_draws_with_a_warning_in_one_line(
     engine: Path, tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, saturates: bool
 ) -> None:
-    monkeypatch.setattr("export.engine.products_saturate", lambda: saturates)
+    monkeypatch.setattr("export.runtime.engine.products_saturate", lambda: saturates)
     folder = tmp_path / "engine"
     shutil.copytree(engine, folder)
     manifest = json.loads((folder / "manifest.json").read_text())

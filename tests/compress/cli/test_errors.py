@@ -18,7 +18,7 @@ import torch
 from click.testing import Result
 from safetensors.torch import load_file, save_file
 
-from compress.store import Store
+from compress.core.store import Store
 
 SMALL = """\
 model:  {{checkpoint: {checkpoint}}}
@@ -220,7 +220,7 @@ def test_ctrl_c_exits_with_130_and_says_what_is_kept(
     def stop(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compress.pipeline.run", stop)
+    monkeypatch.setattr("compress.run.pipeline.run", stop)
     result = invoke("run", small)
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted; what was finished is kept, and the next run goes on from there"
@@ -236,7 +236,7 @@ def start(*arguments: object, program: tuple[str, ...] = ("-m", "compress")) -> 
 WATCHED = """
 import os, signal, sys
 from compress.cli import main
-from compress.training import Schedule
+from compress.training.loop import Schedule
 stop, rate = int(sys.argv.pop(1)), Schedule.rate
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 def watched(self, step):

@@ -14,7 +14,7 @@ from click.testing import Result
 
 from compress.cli import main
 from compress.cli.group import Group, whole_numbers
-from compress.settings import InputError
+from compress.core.settings import InputError
 
 VERBS = [
     "run",
@@ -113,7 +113,7 @@ def test_an_error_of_the_system_is_one_line(
     def fails(*arguments: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("compress.recipe.load", fails)
+    monkeypatch.setattr("compress.recipe.recipe.load", fails)
     (tmp_path / "r.yaml").write_text("{}")
     assert refused("run", tmp_path / "r.yaml") == "Input/output error"
 
@@ -126,7 +126,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
         assert result.exit_code == 2
         assert result.stderr.splitlines()[-1] == f"Error: Invalid value for '--junit': {said}"
 
-    monkeypatch.setattr("compress.comparison.compare", lambda *given: pytest.fail("measured"))
+    monkeypatch.setattr("compress.verify.comparison.compare", lambda *given: pytest.fail("measured"))
     refused(tmp_path, f"'{tmp_path}' is a folder; name a file.")
     refused(tmp_path / "no" / "x.xml", f"'{tmp_path}/no/x.xml': there is no folder '{tmp_path}/no'.")
     line = invoke("verify", "a", "b", "--junit", tmp_path / ("x" * 300)).stderr.splitlines()[-1]

@@ -10,8 +10,8 @@ import pytest
 from click.testing import Result
 
 from compress.cli.listings import parse_size
+from compress.core.settings import InputError
 from compress.models import zoo
-from compress.settings import InputError
 
 
 def test_passes_lists_all_or_the_settings_of_one(invoke: Callable[..., Result], refused: Callable[..., str]) -> None:

@@ -34,9 +34,9 @@ def passes(name):
             raise ImportError("an interrupted import") from None
         raise
     return []
-sys.modules['compress.catalogue'] = SimpleNamespace(passes=passes)  # the real one takes seconds to import
-import compress
-compress.catalogue = sys.modules['compress.catalogue']
+sys.modules['compress.cli.catalogue'] = SimpleNamespace(passes=passes)  # the real one takes seconds to import
+import compress.cli
+compress.cli.catalogue = sys.modules['compress.cli.catalogue']
 main(prog_name="compress")
 """
 KEPT = "what was finished is kept, and the next run goes on from there"

@@ -25,9 +25,9 @@ def passes(name):
     Terminal().say("begun – it goes on")
     print_rows("passes", ["what"], [["a – b → c \\ud800"]] * 3)
     leave(passed=name != "breach")
-sys.modules['compress.catalogue'] = SimpleNamespace(passes=passes)  # the real one takes seconds to import
-import compress
-compress.catalogue = sys.modules['compress.catalogue']
+sys.modules['compress.cli.catalogue'] = SimpleNamespace(passes=passes)  # the real one takes seconds to import
+import compress.cli
+compress.cli.catalogue = sys.modules['compress.cli.catalogue']
 main(prog_name="compress")
 """
 

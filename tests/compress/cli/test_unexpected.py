@@ -37,7 +37,7 @@ def ended(
                 raise error
             error()
 
-        monkeypatch.setattr("compress.catalogue.passes", fails)
+        monkeypatch.setattr("compress.cli.catalogue.passes", fails)
         result = invoke(*(arguments or ("passes", "--json")))
         assert result.exit_code == 70, result.output
         assert result.stdout == ""
@@ -91,7 +91,7 @@ def test_a_long_message_is_shortened_on_the_line_and_whole_in_the_file(ended: Ca
 
 
 def test_the_verb_is_named_as_it_was_typed(ended: Callable[..., tuple[str, str]], monkeypatch) -> None:
-    monkeypatch.setattr("compress.store.Store.rows", lambda self: {}["artifacts"])
+    monkeypatch.setattr("compress.core.store.Store.rows", lambda self: {}["artifacts"])
     line, written = ended(KeyError(), "store", "list", "--store", "a b")
     assert line.startswith("store list: unexpected KeyError: 'artifacts'")
     assert written.startswith("command:  compress store list --store 'a b'\n")
@@ -101,7 +101,7 @@ def test_the_verb_is_named_as_it_was_typed(ended: Callable[..., tuple[str, str]]
 def test_debug_shows_the_traceback_instead(
     invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("compress.catalogue.passes", lambda name: {}["missing"])
+    monkeypatch.setattr("compress.cli.catalogue.passes", lambda name: {}["missing"])
     result = invoke(*arguments)
     assert result.exit_code == 70
     assert result.stderr.startswith("Traceback (most recent call last):")
@@ -111,7 +111,7 @@ def test_debug_shows_the_traceback_instead(
 def test_details_that_cannot_be_written_are_said(
     invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("compress.catalogue.passes", lambda name: {}["missing"])
+    monkeypatch.setattr("compress.cli.catalogue.passes", lambda name: {}["missing"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     result = invoke("passes")
     assert result.exit_code == 70
@@ -148,7 +148,7 @@ def test_an_error_that_ends_a_thread_is_not_lost(
         return []
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("compress.catalogue.passes", in_a_thread)
+    monkeypatch.setattr("compress.cli.catalogue.passes", in_a_thread)
     result = invoke("passes", "--json")
     assert result.exit_code == 70
     assert result.stdout == "[]\n"

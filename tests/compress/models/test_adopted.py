@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from compress.core.settings import InputError
 from compress.models.adopted import files_of, picture_config
-from compress.settings import InputError
 
 GRID = {"grid": [2, 2]}
 

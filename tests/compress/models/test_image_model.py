@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from compress.models.examples import examples
+from compress.models.transformer.examples import examples
 from compress.passes.quantize import Quantize
-from export.sampling import Sampler
+from export.runtime.sampling import Sampler
 
 
 def test_scores_are_the_transformers_whatever_the_batch(any_model, any_tokens):

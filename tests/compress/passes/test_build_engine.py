@@ -9,15 +9,15 @@ from typing import Any
 import onnx
 import pytest
 
-from compress import artifact
-from compress.artifact import Form
+from compress.core.settings import InputError, parse
+from compress.models import artifact
+from compress.models.artifact import Form
 from compress.passes import PassError, find
 from compress.passes import build_engine as module
 from compress.passes.build_engine import BuildEngine
 from compress.passes.export import Export
-from compress.settings import InputError, parse
-from export.onnx_model import OnnxModel, fix_batch
-from export.tensorrt import BuildError, Rows, TensorRTMissingError
+from export.graph.onnx_model import OnnxModel, fix_batch
+from export.runtime.tensorrt import BuildError, Rows, TensorRTMissingError
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,18 @@ import onnxruntime
 import pytest
 import torch
 
-from compress.artifact import Form
+from compress.core.settings import InputError, parse
+from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
-from compress.models.tokenizer import VqTokenizer
-from compress.models.vq import VqAutoencoder, VqConfig
+from compress.models.tokenizer.model import VqTokenizer
+from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.passes import PassError, find
 from compress.passes.decoder import Decoder
 from compress.passes.export import Export
-from compress.settings import InputError, parse
-from export.engine import Engine
-from export.onnx_model import OnnxModel
-from export.saturation import integer_weights
-from export.weights import bytes_beside
+from export.graph.onnx_model import OnnxModel
+from export.graph.saturation import integer_weights
+from export.graph.weights import bytes_beside
+from export.runtime.engine import Engine
 
 CONVOLUTIONS = (
     13  # 1 behind the codes, a stem, 4 in the middle, 2 and a shortcut and an upsampling, 2, a shortcut, head
@@ -188,8 +188,8 @@ def test_the_rehearsal_decodes_one_picture() -> None:
 def test_a_decoder_whose_weights_lie_beside_its_graph_is_quantized_all_the_same(
     model, context, tiny_tokens, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr("export.weights.BESIDE", 0)
-    monkeypatch.setattr("export.weights.SMALLEST", 64)
+    monkeypatch.setattr("export.graph.weights.BESIDE", 0)
+    monkeypatch.setattr("export.graph.weights.SMALLEST", 64)
     model.save(tmp_path)
     beside = OnnxModel.load(tmp_path)
     assert bytes_beside(beside.image_decoder) > 0

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from compress.models.examples import examples
-from compress.models.quantized import quantizations
+from compress.models.transformer.examples import examples
+from compress.models.transformer.quantized import quantizations
 from compress.passes import PassError
 from compress.passes.distill import CHECKPOINT, Distance, Distill
 from compress.passes.prune_ffn import PruneFfn

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.artifact import Form
-from compress.measure.speed import Timings
+from compress.measure.speed.timing import Timings
+from compress.models.artifact import Form
 from compress.passes import PassError, find
 from compress.passes import engine as module
 from compress.passes.engine import Engine
 from compress.passes.export import Export
 from compress.passes.fuse import Fuse
-from export.engine import Engine as Loaded
-from export.onnx_model import OnnxModel
+from export.graph.onnx_model import OnnxModel
+from export.runtime.engine import Engine as Loaded
 
 
 @pytest.fixture(scope="module")

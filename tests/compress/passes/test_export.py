@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from compress.artifact import Form
+from compress.core.settings import InputError, parse
+from compress.models.artifact import Form
 from compress.passes import PassError, find
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
-from compress.settings import InputError, parse
-from export.conformance import check
+from export.targets.conformance import check
 
 
 def test_export_turns_torch_into_onnx_exactly_and_without_tokens() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from compress.artifact import Form
+from compress.core.settings import InputError, parse
+from compress.models.artifact import Form
 from compress.passes import PassError, find
 from compress.passes.export import Export
 from compress.passes.fuse import Fuse
-from compress.settings import InputError, parse
-from export import fusions
-from export.onnx_model import OnnxModel
+from export.graph.onnx_model import OnnxModel
+from export.rewrites import fusions
 
 
 @pytest.fixture(scope="module")

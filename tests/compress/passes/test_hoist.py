@@ -8,7 +8,7 @@ from compress.measure import Measurement
 from compress.passes import PassError
 from compress.passes.export import Export
 from compress.passes.hoist import Hoist
-from compress.report.cells import flags
+from compress.report.text.cells import flags
 
 MASKED = {"order": "masked", "positions": "learned", "modulation": "class", "layers": 1}
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from compress.models.examples import examples
-from compress.models.quantized import quantizations
+from compress.models.transformer.examples import examples
+from compress.models.transformer.quantized import quantizations
 from compress.passes.distill import Distill
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
-from compress.pruning import HEADS, keep_groups
+from compress.passes.shared.pruning import HEADS, keep_groups
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.models.examples import examples
+from compress.models.transformer.examples import examples
 from compress.passes import PassError
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize

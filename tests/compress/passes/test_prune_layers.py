@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.importance import nll
-from compress.models.examples import examples
+from compress.models.transformer.examples import examples
 from compress.passes import PassError
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
-from compress.pruning import keep_layers
+from compress.passes.shared.importance import nll
+from compress.passes.shared.pruning import keep_layers
 
 
 def weakened(model, index, factor):

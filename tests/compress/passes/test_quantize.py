@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from compress.models.examples import examples
-from compress.models.quantized import LARGEST, LARGEST_REDUCED, QuantizedLinear, quantizations
+from compress.core.settings import InputError, parse
+from compress.models.transformer.examples import examples
+from compress.models.transformer.quantized import LARGEST, LARGEST_REDUCED, QuantizedLinear, quantizations
 from compress.passes import PassError
 from compress.passes.quantize import Quantize, sqnr_db
-from compress.settings import InputError, parse
-from export.saturation import is_limited
+from export.graph.saturation import is_limited
 
 FORMATS = [
     ({"weights": "int8"}, 40.0),

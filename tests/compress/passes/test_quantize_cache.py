@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compress.artifact import Form
+from compress.models.artifact import Form
 from compress.passes import PassError, find
 from compress.passes.export import Export
 from compress.passes.fuse import Fuse

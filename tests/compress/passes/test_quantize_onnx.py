@@ -6,16 +6,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from compress.artifact import Form
-from compress.models.examples import examples
+from compress.core.settings import InputError, parse
+from compress.models.artifact import Form
+from compress.models.transformer.examples import examples
 from compress.passes import PassError, find
 from compress.passes.export import Export
 from compress.passes.fuse import Fuse
 from compress.passes.quantize_onnx import QuantizeOnnx
-from compress.settings import InputError, parse
-from export.engine import Engine
-from export.onnx_model import OnnxModel
-from export.ort_quantization import Quantized
+from export.graph.onnx_model import OnnxModel
+from export.rewrites.ort_quantization import Quantized
+from export.runtime.engine import Engine
 
 
 @pytest.fixture(scope="module")

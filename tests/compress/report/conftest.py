@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from compress.measure import EngineMeasurement, Measurement
-from compress.measure.classify import ClassAccuracy
-from compress.measure.environment import Environment
-from compress.measure.fidelity import fidelity
-from compress.measure.speed import SpeedRow
+from compress.measure.drift.fidelity import fidelity
+from compress.measure.pictures.classify import ClassAccuracy
+from compress.measure.speed.environment import Environment
+from compress.measure.speed.timing import SpeedRow
+from compress.recipe.verdict import Gate, Verdict, judge
 from compress.report import Report
-from compress.verdict import Gate, Verdict, judge
 
 
 def drift(noise):

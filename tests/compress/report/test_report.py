@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from compress.core.settings import InputError
 from compress.report import load, write
-from compress.settings import InputError
 
 
 def test_a_report_survives_the_disk(report, tmp_path):

@@ -45,11 +45,12 @@ def prepare(folder: Path) -> Path:
 
 def make(folder: Path) -> None:
     """Write all of it."""
-    from compress import pipeline, recipe
-    from compress.listener import Silent
-    from compress.measure.images import save_grid
-    from compress.store import Store
-    from export.engine import Engine
+    from compress.core.listener import Silent
+    from compress.core.store import Store
+    from compress.measure.pictures.images import save_grid
+    from compress.recipe import recipe
+    from compress.run import pipeline
+    from export.runtime.engine import Engine
 
     make_model(folder / "model")
     make_tokens(folder / "tokens.npz")
@@ -66,12 +67,12 @@ def make_model(folder: Path) -> None:
     """One layer, width 32, 4x4 tokens in 17 levels, 10 classes."""
     import torch
 
-    from compress.models.architecture import LayerConfig, TransformerConfig
     from compress.models.families import reference
     from compress.models.image_model import ImageModel
-    from compress.models.tokenizer import PixelTokenizer
-    from compress.models.transformer import TokenTransformer
-    from export.sampling import Sampler
+    from compress.models.tokenizer.model import PixelTokenizer
+    from compress.models.transformer.architecture import LayerConfig, TransformerConfig
+    from compress.models.transformer.model import TokenTransformer
+    from export.runtime.sampling import Sampler
 
     config = TransformerConfig(
         vocabulary=LEVELS, classes=CLASSES, grid=GRID, width=32, head_width=8, layers=(LayerConfig(4, 4, 40),),

@@ -26,6 +26,16 @@ SECONDS = 60  # of one case; an ordinary one takes less than a tenth, and the ma
 RESIDENT_MIB = 1024  # that one case may add at its peak; `profile` reads half of it to learn what the machine can do
 ADDRESS_GIB = 4  # that a child may map beyond what it has when it begins
 CHUNK = 200  # cases of one child
+HEAVY = (
+    "compress.data.editing",
+    "compress.models.adopted",
+    "compress.report.page.html",
+    "compress.run.pipeline",
+    "compress.training.transformer",
+    "compress.verify.comparison",
+    "compress.verify.golden",
+    "compress.verify.inspection",
+)
 OWN_FAULT = 99  # exit code of a child in which the fuzzer, not the product, failed
 
 
@@ -63,8 +73,8 @@ def run(numbers: list[Number], corpus: Path, kept: Path) -> Iterator[tuple[Numbe
 
 def warm() -> None:
     """Import what the verbs need once, so that no child has to; no threads are started."""
-    for name in ("pipeline", "comparison", "golden", "inspection", "editing", "train", "models.adopted", "report.html"):
-        importlib.import_module(f"compress.{name}")
+    for name in HEAVY:
+        importlib.import_module(name)
     importlib.import_module("PIL.Image").init()
 
 

@@ -12,24 +12,24 @@ import torch
 from torch import nn
 
 from calibration.tokens import TokenSet
-from compress.golden import exported, stand_in
+from compress.core.settings import InputError
 from compress.models import clip, families
-from compress.models.checkpoint import Checkpoint, Planned
-from compress.models.examples import examples
+from compress.models.checkpoints.checkpoint import Checkpoint, Planned
 from compress.models.families import amused
 from compress.models.image_model import ImageModel
-from compress.models.quantized import quantizations
+from compress.models.transformer.examples import examples
+from compress.models.transformer.quantized import quantizations
 from compress.passes.distill import Distill
 from compress.passes.export import Export
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
-from compress.settings import InputError
-from export.drawing import Outside, draw
-from export.engine import Engine, run_once
-from export.noise import Noise
-from export.sampling import Sampler
-from export.shape import Shape
+from compress.verify.golden import exported, stand_in
+from export.runtime.drawing import Outside, draw
+from export.runtime.engine import Engine, run_once
+from export.runtime.noise import Noise
+from export.runtime.sampling import Sampler
+from export.runtime.shape import Shape
 
 diffusers = pytest.importorskip("diffusers", reason="the original is in diffusers, which is not installed")
 transformers = pytest.importorskip("transformers", reason="the text encoder is in transformers, which is not installed")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from compress.core.settings import InputError
 from compress.models import families, zoo
 from compress.models.families import reference
-from compress.settings import InputError
 
 
 @pytest.fixture

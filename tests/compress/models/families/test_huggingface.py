@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress import pipeline, recipe
-from compress.listener import Silent
+from compress.core.listener import Silent
+from compress.core.settings import InputError
+from compress.core.store import Store
 from compress.models import families
 from compress.models.families import Source
 from compress.models.families.huggingface import architecture, image_ids
-from compress.settings import InputError
-from compress.store import Store
+from compress.recipe import recipe
+from compress.run import pipeline
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2}

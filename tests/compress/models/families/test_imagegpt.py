@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from compress.core.settings import InputError
 from compress.models import families
 from compress.models.families import Source
 from compress.models.image_model import ImageModel
-from compress.settings import InputError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed; pip install -e '.[dev]'")
 CLUSTERS = np.random.default_rng(0).uniform(-1, 1, (32, 3))

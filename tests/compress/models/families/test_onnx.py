@@ -13,18 +13,19 @@ import pytest
 from click.testing import CliRunner
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from compress import pipeline, plan, recipe
-from compress.artifact import Form
-from compress.candidate import open_candidate
 from compress.cli import main
-from compress.listener import Silent
+from compress.core.listener import Silent
+from compress.core.settings import InputError
+from compress.core.store import Store
 from compress.models import families
 from compress.models.adopted import stated_cache
+from compress.models.artifact import Form
+from compress.models.candidate import open_candidate
 from compress.models.families import Source
 from compress.passes.quantize_onnx import QuantizeOnnx
+from compress.recipe import plan, recipe
 from compress.report import Report
-from compress.settings import InputError
-from compress.store import Store
+from compress.run import pipeline
 
 CONFIG = "{grid: [8, 8], image_offset: 40, start: [1], classes: [20, 21, 22, 23, 24, 25, 26, 27, 28, 29], no_class: 30}"
 RECIPE = """\

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from compress.core.settings import InputError
 from compress.models import families
-from compress.models.checkpoint import Planned
+from compress.models.checkpoints.checkpoint import Planned
 from compress.models.families import Source
-from compress.models.quantized import parameter_count
-from compress.settings import InputError
+from compress.models.transformer.quantized import parameter_count
 
 DATA = Path(__file__).parents[3] / "data" / "published"
 FAMILIES = {

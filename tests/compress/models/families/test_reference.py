@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from compress.models.examples import examples
+from compress.core.settings import InputError
 from compress.models.families import reference
-from compress.models.quantized import quantizations
+from compress.models.transformer.examples import examples
+from compress.models.transformer.quantized import quantizations
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
-from compress.settings import InputError
-from export.sampling import Sampler
+from export.runtime.sampling import Sampler
 
 
 @pytest.fixture

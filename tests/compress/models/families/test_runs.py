@@ -10,15 +10,16 @@ import pytest
 import yaml
 
 from calibration.tokens import TokenSet
-from compress import pipeline, recipe
-from compress.candidate import open_candidate
-from compress.listener import Silent
+from compress.core.listener import Silent
+from compress.core.store import Store
 from compress.models import families
+from compress.models.candidate import open_candidate
 from compress.models.families import Source
 from compress.models.image_model import ImageModel
-from compress.store import Store
-from export.drawing import conditions
-from export.engine import Engine
+from compress.recipe import recipe
+from compress.run import pipeline
+from export.runtime.drawing import conditions
+from export.runtime.engine import Engine
 
 PUBLISHED = ("llamagen-c2i", "llamagen-t2i", "halton-maskgit", "imagegpt", "rar", "taming-mingpt", "var")
 PICTURES = {"train": 6, "validation": 2, "held_out": 4}

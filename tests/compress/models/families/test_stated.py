@@ -12,12 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from compress.inspection import inspect
-from compress.models import families, tokenizers
-from compress.models.checkpoint import Checkpoint, Planned
+from compress.core.settings import InputError
+from compress.models import families
+from compress.models.checkpoints.checkpoint import Checkpoint, Planned
 from compress.models.families import Source
-from compress.settings import InputError
-from export.sampling import Sampler
+from compress.models.tokenizer import formats
+from compress.verify.inspection import inspect
+from export.runtime.sampling import Sampler
 
 DATA = Path(__file__).parents[3] / "data"
 GOLDEN = DATA / "golden"
@@ -57,7 +58,7 @@ def test_values_of_wrong_types_or_sizes_are_refused_or_read_but_never_crash(name
 @pytest.mark.parametrize("name", ["llamagen-vq", "rar-vqgan", "titok", "var-vqvae"])
 def test_values_of_tokenizers_are_refused_or_read_but_never_crash(name: str) -> None:
     whole = Checkpoint.open(GOLDEN / name)
-    module = tokenizers.module_of(str(tokenizers.recognise(whole)))
+    module = formats.module_of(str(formats.recognise(whole)))
     said: list[str] = []
     for key in module.KEYS[:3]:
         for value in WRONG[::2]:

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from compress.golden import exported, stand_in
+from compress.core.settings import InputError
 from compress.models import families
 from compress.models.image_model import ImageModel
-from compress.settings import InputError
-from export.engine import Engine
-from export.noise import Noise
-from export.sampling import Sampler
+from compress.verify.golden import exported, stand_in
+from export.runtime.engine import Engine
+from export.runtime.noise import Noise
+from export.runtime.sampling import Sampler
 
 transformers = pytest.importorskip("transformers", reason="BertModel is in transformers, which is not installed")
 
@@ -153,7 +153,7 @@ def test_a_guidance_that_is_not_known_is_refused(folder):
 
 def test_every_name_and_shape_of_the_published_size_is_accounted_for(tmp_path):
     """TiTok-L-32: 24 layers of width 768 with 16 heads."""
-    from compress.models.checkpoint import Planned
+    from compress.models.checkpoints.checkpoint import Planned
 
     with torch.device("meta"):
         whole = ImageBert(768, 24, 16, 3072, codes=4096, classes=1000, length=32)

@@ -47,7 +47,9 @@ def mutate(random: Random, corpus: Path, room: Path) -> Case:
         if said.startswith("outside"):
             wrong = "weights outside the model's folder were read"
     # An export of the tokenizer takes seconds; the engine of the same model has the same graphs.
-    exported = {"export.onnx_model.plain_graph": lambda _, __, name, *rest: ir.load(corpus / "engine" / f"{name}.onnx")}
+    exported = {
+        "export.graph.onnx_model.plain_graph": lambda _, __, name, *rest: ir.load(corpus / "engine" / f"{name}.onnx")
+    }
     recipe = room / "foreign.yaml"
     recipe.write_text((corpus / "foreign.yaml").read_text().replace(str(source), str(path)))
     if random.random() < 0.3:

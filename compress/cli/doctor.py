@@ -1,0 +1,83 @@
+"""What this machine can run, and what it would take to run the rest."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from compress.measure.speed.environment import Environment, environment
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing a user may want to run, whether it works here, and what it is or what is missing."""
+
+    name: str
+    works: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """The machine and the checks."""
+
+    machine: Environment
+    checks: tuple[Check, ...]
+
+
+def examine() -> Health:
+    """Look at the machine; imports each runtime that is installed."""
+    machine = environment()
+    return Health(machine, (cpu_int8(machine), onnxruntime(), cuda(), tensorrt(), optimum()))
+
+
+def cpu_int8(machine: Environment) -> Check:
+    """Whether the CPU has instructions for 8-bit dot products, and what its products do without."""
+    from export.runtime.processor import products_saturate
+
+    name = "int8 dot products on the CPU"
+    found = [flag for flag in machine.flags if flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")]
+    if products_saturate():
+        return Check(
+            name,
+            False,
+            "no VNNI: int8 gains less here, and products of full-range weights saturate; engines are right all the "
+            "same: reduce_range: auto limits their weights, and those made with cpu: vnni run in slower exact kernels",
+        )
+    if found:
+        return Check(name, True, ", ".join(found))
+    return Check(name, False, "no VNNI, AMX or dot-product extension: int8 gains less here; products do not saturate")
+
+
+def onnxruntime() -> Check:
+    """ONNX Runtime and its execution providers."""
+    from export.runtime.engine import onnxruntime as runtime
+
+    return Check("ONNX Runtime", True, f"{runtime.__version__}: {', '.join(runtime.get_available_providers())}")
+
+
+def cuda() -> Check:
+    """A CUDA device, by PyTorch's own word."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Check("CUDA", True, torch.cuda.get_device_name())
+    reason = "no device is visible" if torch.version.cuda else f"PyTorch {torch.__version__} is a CPU build"
+    return Check("CUDA", False, reason)
+
+
+def tensorrt() -> Check:
+    """TensorRT's builder."""
+    from export.runtime.tensorrt import TensorRTMissingError, require
+
+    try:
+        return Check("TensorRT", True, require().__version__)
+    except TensorRTMissingError as error:
+        return Check("TensorRT", False, str(error))
+
+
+def optimum() -> Check:
+    """The exporter for Hugging Face folders."""
+    if importlib.util.find_spec("optimum") is None:
+        return Check("optimum", False, "not installed; pip install 'compress[optimum]'")
+    return Check("optimum", True, "installed")

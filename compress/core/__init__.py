@@ -1,0 +1,1 @@
+"""The ground: settings, files from users, and the store."""

@@ -1,0 +1,1 @@
+"""Token sets and pictures that users bring."""

@@ -1,0 +1,1 @@
+"""How far a model's outputs are from the reference's."""

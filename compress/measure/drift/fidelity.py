@@ -1,0 +1,205 @@
+"""How far a candidate's predictions are from the reference's, as a function of two arrays of logits.
+
+Letters: N pictures, T tokens of a picture, V vocabulary, R bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.settings import setting
+from compress.measure.drift.curve import Curve, curve
+from compress.measure.statistics import Estimate, percentile_interval, resampled_means
+from export.runtime.shape import Shape
+
+CHUNK_LOGITS = 4_000_000  # logits in double precision alive at once, about seven arrays of 32 MB
+RARE_SHARE = 0.99
+FEW = 5  # of top-5 agreement
+COLUMNS = ("nll", "reference_nll", "kl", "kl_reverse", "total_variation", "agreement", "agreement_top5")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Teacher-forced drift on held-out pictures; every interval is a 95 % bootstrap over pictures, paired."""
+
+    pictures: int = setting(doc="pictures that were scored", low=2)
+    tokens: int = setting(doc="tokens that were scored", low=2)
+    nll: float = setting(doc="negative log-likelihood of the true tokens, nats per token")
+    nll_ci95: tuple[float, float] = setting(doc="its interval")
+    reference_nll: float = setting(doc="the same of what it is compared with, nats per token")
+    reference_nll_ci95: tuple[float, float] = setting(doc="its interval")
+    nll_drift: float = setting(doc="(nll - reference_nll) / reference_nll; 0.02 is 2 %, negative is better")
+    nll_drift_ci95: tuple[float, float] = setting(doc="its interval")
+    nll_drift_nats: float = setting(doc="nll - reference_nll, nats per token")
+    nll_drift_nats_ci95: tuple[float, float] = setting(doc="its interval")
+    nll_drift_bits: float | None = setting(
+        doc="nll_drift_nats in bits for each colour value of a picture (bits/dim); null of masked models"
+    )
+    nll_drift_bits_ci95: tuple[float, float] | None = setting(doc="its interval")
+    kl: float = setting(doc="mean KL(reference || candidate) of the next-token distributions, nats per token")
+    kl_ci95: tuple[float, float] = setting(doc="its interval")
+    kl_p99: float = setting(doc="99th percentile of the token KL, nats: what the mean hides")
+    kl_reverse: float = setting(doc="mean KL(candidate || reference), nats per token")
+    kl_reverse_ci95: tuple[float, float] = setting(doc="its interval")
+    total_variation: float = setting(doc="mean total variation of the two next-token distributions, 0 to 1")
+    total_variation_ci95: tuple[float, float] = setting(doc="its interval")
+    agreement: float = setting(doc="share of tokens whose most likely token is the reference's (top-1)")
+    agreement_ci95: tuple[float, float] = setting(doc="its interval")
+    agreement_top5: float = setting(doc="share of tokens whose reference's likeliest is among the candidate's five")
+    agreement_top5_ci95: tuple[float, float] = setting(doc="its interval")
+    agreement_weighted: float = setting(
+        doc="top-1 agreement weighted by the reference's margin, its likeliest token's probability less the second's"
+    )
+    agreement_weighted_ci95: tuple[float, float] = setting(doc="its interval")
+    curve: Curve = setting(doc="KL along the positions, the scales or the shares of masked positions")
+    max_abs_difference: float = setting(doc="largest absolute difference of a logit; for exact passes", low=0)
+
+
+def fidelity(
+    reference_logits: NDArray[np.floating],
+    candidate_logits: NDArray[np.floating],
+    targets: NDArray[np.integer],
+    seed: int = 0,
+    scored: NDArray[np.bool_] | None = None,
+    shape: Shape | None = None,
+    colour_values: int = 0,
+) -> Fidelity:
+    """Compare two sets of teacher-forced logits (N, T, V) of the same pictures, whose true tokens are `targets` (N, T).
+
+    Only tokens that are `scored` (N, T) count, all if it is not given; each picture counts the same. The `shape` says
+    along what the curve goes; `colour_values`, height x width x channels of a picture, are what bits/dim divide by. All
+    arithmetic is in double precision. Ties of the most likely token go to the lowest, as in `numpy.argmax`.
+
+    Raises:
+        ValueError: shapes that do not belong together, fewer than 2 pictures, or logits that are not finite.
+    """
+    per_picture, kl, asked, largest = columns_of(reference_logits, candidate_logits, targets, scored)
+    means, draws = per_picture.mean(axis=0), resampled_means(per_picture, seed)  # (C,), (R, C)
+    found = {name: percentile_interval(means[i], draws[:, i]) for i, name in enumerate(COLUMNS)}
+    own, theirs = COLUMNS.index("nll"), COLUMNS.index("reference_nll")
+    drift, drift_draws = means[own] - means[theirs], draws[:, own] - draws[:, theirs]
+    found["nll_drift"] = percentile_interval(drift / means[theirs], drift_draws / draws[:, theirs])
+    found["nll_drift_nats"] = percentile_interval(drift, drift_draws)
+    found["agreement_weighted"] = weighted(means, draws)
+    bits = None
+    if colour_values and (shape is None or shape.order != "masked"):
+        bits = found["nll_drift_nats"].times(targets.shape[1] / (colour_values * math.log(2)))
+    return Fidelity(
+        nll_drift_bits=bits.value if bits else None,
+        nll_drift_bits_ci95=bits.ci95 if bits else None,
+        pictures=len(targets),
+        tokens=int(asked.sum()),
+        kl_p99=float(np.quantile(kl[asked], RARE_SHARE)),
+        max_abs_difference=largest,
+        curve=curve(kl, asked, shape, seed),
+        **{name: each.value for name, each in found.items()},  # type: ignore[arg-type]
+        **{f"{name}_ci95": each.ci95 for name, each in found.items()},  # type: ignore[arg-type]
+    )
+
+
+def weighted(means: NDArray[np.float64], draws: NDArray[np.float64]) -> Estimate:
+    """Agreement weighted by margins: its sum over that of the margins; 1 where there is no margin at all."""
+    agreeing, margin = len(COLUMNS), len(COLUMNS) + 1
+    both = np.vstack([means, draws])
+    found = np.divide(both[:, agreeing], both[:, margin], out=np.ones(len(both)), where=both[:, margin] > 0)
+    return percentile_interval(found[0], found[1:])
+
+
+def difference(
+    reference_logits: NDArray[np.floating],
+    candidate_logits: NDArray[np.floating],
+    other_logits: NDArray[np.floating],
+    targets: NDArray[np.integer],
+    seed: int = 0,
+    scored: NDArray[np.bool_] | None = None,
+) -> dict[str, Estimate]:
+    """By how much a candidate's `kl` and `nll` are above those of another one, with the interval of paired pictures."""
+    own, theirs = (
+        columns_of(reference_logits, logits, targets, scored)[0] for logits in (candidate_logits, other_logits)
+    )
+    apart = own - theirs
+    means, draws = apart.mean(axis=0), resampled_means(apart, seed)
+    places = {name: COLUMNS.index(name) for name in ("kl", "nll")}
+    return {name: percentile_interval(means[place], draws[:, place]) for name, place in places.items()}
+
+
+def columns_of(
+    reference_logits: NDArray[np.floating],
+    candidate_logits: NDArray[np.floating],
+    targets: NDArray[np.integer],
+    scored: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], float]:
+    """Means of each picture (N, C), KL of each token (N, T), which tokens count (N, T), and the largest difference.
+
+    Columns are COLUMNS, then agreement times the reference's margin, and that margin.
+    """
+    if reference_logits.shape != candidate_logits.shape or reference_logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"reference logits {reference_logits.shape}, candidate logits {candidate_logits.shape}, "
+            f"targets {targets.shape}: need (N, T, V), (N, T, V) and (N, T)"
+        )
+    count, length, vocabulary = reference_logits.shape
+    asked = np.ones(targets.shape, dtype=bool) if scored is None else scored
+    if not asked.any(axis=1).all():
+        raise ValueError("a picture has no token that is scored")
+    values = np.empty((count, length, len(COLUMNS) + 2))  # (N, T, C)
+    largest = 0.0
+    chunk = max(1, CHUNK_LOGITS // (length * vocabulary))
+    for start in range(0, count, chunk):
+        rows = slice(start, start + chunk)
+        reference, candidate = (
+            finite(logits[rows].astype(np.float64), name, start)
+            for name, logits in (("reference", reference_logits), ("candidate", candidate_logits))
+        )
+        largest = max(largest, float(np.abs(reference - candidate).max()))
+        values[rows] = tokenwise(reference, candidate, targets[rows])
+    per_picture = (values * asked[..., None]).sum(axis=1) / asked.sum(axis=1, keepdims=True)
+    return per_picture, values[..., COLUMNS.index("kl")], asked, largest
+
+
+def tokenwise(
+    reference: NDArray[np.float64], candidate: NDArray[np.float64], targets: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """What is measured of every token (n, T, C), from logits (n, T, V) of a few pictures."""
+    likeliest = reference.argmax(axis=-1)[..., None]
+    agreeing = likeliest[..., 0] == candidate.argmax(axis=-1)
+    above = (candidate > np.take_along_axis(candidate, likeliest, axis=-1)).sum(axis=-1)
+    reference, candidate = log_softmax(reference), log_softmax(candidate)
+    theirs, own, apart = np.exp(reference), np.exp(candidate), reference - candidate
+    first_two = np.partition(theirs, -2, axis=-1)[..., -2:]
+    margin = first_two[..., 1] - first_two[..., 0]
+    true = targets[..., None]
+    columns = (
+        -np.take_along_axis(candidate, true, axis=-1)[..., 0],
+        -np.take_along_axis(reference, true, axis=-1)[..., 0],
+        np.maximum((theirs * apart).sum(axis=-1), 0.0),  # rounding may leave -1e-17 where the two are equal
+        np.maximum(-(own * apart).sum(axis=-1), 0.0),
+        np.abs(theirs - own).sum(axis=-1) / 2,
+        agreeing,
+        above < FEW,
+        agreeing * margin,
+        margin,
+    )
+    return np.stack(columns, axis=-1)
+
+
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-probabilities along the last axis."""
+    shifted: NDArray[np.float64] = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def finite(logits: NDArray[np.float64], name: str, start: int) -> NDArray[np.float64]:
+    """The logits, if every one is a number; `start` is the index of their first picture."""
+    wrong = np.argwhere(~np.isfinite(logits))
+    if len(wrong):
+        picture, token, entry = wrong[0]
+        raise ValueError(
+            f"{name} logits: {logits[picture, token, entry]} at picture {start + picture}, token {token}, "
+            f"entry {entry}; every logit must be finite"
+        )
+    return logits

@@ -1,0 +1,126 @@
+"""Hidden states of a candidate against the reference's, layer by layer: where drift begins and how it grows.
+
+Letters: N pictures, S positions, D width.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.settings import setting
+from compress.models.transformer.examples import Examples
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compress.models.candidate import Candidate
+    from export.runtime.engine import Engine
+
+HIGHEST_SQNR = 200.0  # dB; of equal states there is no finite value
+States = list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The residual stream behind one layer."""
+
+    name: str = setting(doc="`embedding`, then `blocks.0`, `blocks.1`, ...: the stream behind it")
+    cosine: float = setting(doc="mean cosine between the candidate's and the reference's stream over positions")
+    sqnr_db: float = setting(doc=f"signal to noise of the whole stream, dB, at most {HIGHEST_SQNR:g}")
+    relative_error: float = setting(doc="root of the summed squared difference over that of the summed square", low=0)
+
+
+def layers(
+    reference: Sequence[NDArray[np.float32]],
+    candidate: Sequence[NDArray[np.float32]],
+    kept: Sequence[int] | None = None,
+) -> tuple[Layer, ...]:
+    """Compare streams (N, S, D) before the first block and behind every one.
+
+    `kept` are the reference's blocks that the candidate still has, in order, all if it is not given; a layer has
+    the name that it has in the reference.
+
+    Raises:
+        ValueError: the two have not as many layers, or other sizes, or the reference never had a block that is kept.
+    """
+    kept = range(len(reference) - 1) if kept is None else kept
+    if any(index + 1 >= len(reference) for index in kept):
+        raise ValueError(f"block {max(kept)} is kept of a reference that has {len(reference) - 1} blocks")
+    theirs = [reference[0], *(reference[index + 1] for index in kept)]
+    if [each.shape for each in theirs] != [each.shape for each in candidate]:
+        raise ValueError(f"{len(candidate)} and {len(theirs)} streams do not pair up, or are of other sizes")
+    names = ["embedding", *(f"blocks.{index}" for index in kept)]
+    return tuple(layer(name, *pair) for name, pair in zip(names, zip(theirs, candidate, strict=True), strict=True))
+
+
+def layer(name: str, reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> Layer:
+    """One stream (N, S, D) against another."""
+    theirs, own = reference.astype(np.float64), candidate.astype(np.float64)
+    lengths = np.linalg.norm(theirs, axis=-1) * np.linalg.norm(own, axis=-1)
+    cosine = np.divide((theirs * own).sum(axis=-1), lengths, out=np.ones_like(lengths), where=lengths > 0)
+    relative = relative_error(reference, candidate)
+    sqnr = HIGHEST_SQNR if relative == 0 else min(HIGHEST_SQNR, -20 * np.log10(relative))
+    return Layer(name, float(cosine.mean()), float(sqnr), relative)
+
+
+def relative_error(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> float:
+    """||candidate - reference|| / ||reference||."""
+    theirs = reference.astype(np.float64)
+    signal = float(np.square(theirs).sum())
+    noise = float(np.square(candidate.astype(np.float64) - theirs).sum())
+    return float(np.sqrt(noise / signal)) if signal else float(noise > 0)
+
+
+def states_of(candidate: Candidate, asked: Examples) -> States:
+    """Streams (N, S, D) of a model in PyTorch, or of an engine, before the first block and behind every one.
+
+    Raises:
+        ValueError: its graph does not show them.
+    """
+    if hasattr(candidate, "manifest"):
+        return engine_states(candidate, asked)  # type: ignore[arg-type]
+    if not hasattr(candidate, "transformer"):
+        raise ValueError("a model that was an ONNX graph from the beginning does not show its layers")
+    return torch_states(candidate, asked)
+
+
+def torch_states(candidate: Candidate, asked: Examples) -> States:
+    """Of an ImageModel; a masked one's last stream is of the picture's positions alone, as its engines compute it."""
+    import torch
+
+    inputs, features = asked.tensors()
+    transformer = candidate.transformer  # type: ignore[attr-defined]
+    if features is not None:
+        features = features.to(next(transformer.parameters()).dtype)
+    with torch.no_grad():
+        states = [each.float().numpy() for each in transformer.layer_outputs(*transformer.prepare(inputs, features))]
+    config = transformer.config
+    if config.order == "masked" and not config.uvit and config.patch == 1:
+        states[-1] = states[-1][:, config.class_token :][:, : config.length]
+    return states
+
+
+def engine_states(engine: Engine, asked: Examples) -> States:
+    """Of an engine: its decode graph with more outputs."""
+    from export.graph.graph_file import load_graph
+    from export.graph.states import with_states
+
+    model, names = with_states(load_graph(engine.folder / engine.manifest.files["decode"]))
+    return run_with(engine, model, names, asked)
+
+
+def run_with(engine: Engine, model: ir.Model, names: list[str], asked: Examples) -> States:
+    """Outputs of another version of an engine's decode graph, in one call for all tokens."""
+    from export.graph.weights import save_graph
+
+    with tempfile.TemporaryDirectory() as room:
+        path = Path(room) / "decode.onnx"
+        save_graph(model, path)
+        return engine.run_variant(path, names, asked.inputs, asked.features)

@@ -1,0 +1,142 @@
+"""Drift of the distributions that tokens are really drawn from: after guidance, temperature, top-k and top-p.
+
+Letters: N pictures, n of them at once, T tokens of a picture, V logits of a position.
+
+Guidance draws from null + s * (given - null), so independent errors of the two branches grow by about
+sqrt(s^2 + (s - 1)^2); what top-k cuts does not matter at all. So this is what users see. With the same Gumbel noise two
+distributions that are TV apart give different tokens with probability 2 TV / (1 + TV) at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.settings import setting
+from compress.measure.drift.fidelity import log_softmax
+from compress.measure.statistics import bootstrap_mean
+from export.runtime.choosing import keep_likeliest, keep_nucleus
+from export.runtime.noise import Noise
+from export.runtime.sampling import Sampler, steps_in_order, steps_surest
+from export.runtime.shape import Shape
+
+Logits = NDArray[np.float32]
+Pair = tuple[Logits, Logits | None]  # of the class, and of no class
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Teacher-forced drift of what is drawn from, on held-out pictures; intervals are a bootstrap over pictures."""
+
+    pictures: int = setting(doc="pictures that were scored", low=2)
+    guidance: float = setting(doc="the reference's guidance scale; 1 is none")
+    temperature: float = setting(doc="its temperature")
+    top_k: int = setting(doc="its top-k; 0 keeps all")
+    top_p: float = setting(doc="its top-p; 1 keeps all")
+    kl: float = setting(
+        doc="mean KL(reference || candidate) after guidance and temperature, nats per token; before top-k and top-p, "
+        "behind which one may allow what the other forbids"
+    )
+    kl_ci95: tuple[float, float] = setting(doc="its interval")
+    total_variation: float = setting(doc="mean total variation after all of it, 0 to 1")
+    total_variation_ci95: tuple[float, float] = setting(doc="its interval")
+    agreement: float = setting(doc="share of tokens with the same likeliest token after guidance")
+    agreement_ci95: tuple[float, float] = setting(doc="its interval")
+    flip_rate: float = setting(doc="share of tokens that fall differently with the same noise, each after a true past")
+    flip_rate_ci95: tuple[float, float] = setting(doc="its interval")
+    flip_bound: float = setting(doc="mean of 2 TV / (1 + TV), which the flip rate cannot pass but by chance")
+
+
+def sampled(
+    chunks: Iterator[tuple[Pair, Pair, NDArray[np.bool_]]], shape: Shape, sampler: Sampler, seed: int = 0
+) -> Sampled:
+    """Compare reference and candidate, a few pictures at a time: logits (n, T, V) of both, and which tokens count.
+
+    Raises:
+        ValueError: fewer than 2 pictures.
+    """
+    rows: list[NDArray[np.float64]] = []
+    done = 0
+    for reference, candidate, scored in chunks:
+        noise = Noise(seed, len(scored), done)
+        values = tokenwise(reference, candidate, scored, shape, sampler, noise)  # (n, T, 5)
+        rows.append((values * scored[..., None]).sum(axis=1) / scored.sum(axis=1, keepdims=True))
+        done += len(scored)
+    columns = np.concatenate(rows)
+    kl, apart, agreement, flips, bound = (bootstrap_mean(columns[:, index], seed) for index in range(5))
+    return Sampled(
+        pictures=done,
+        guidance=sampler.cfg_scale,
+        temperature=sampler.temperature,
+        top_k=sampler.top_k,
+        top_p=sampler.top_p,
+        kl=kl.value,
+        kl_ci95=kl.ci95,
+        total_variation=apart.value,
+        total_variation_ci95=apart.ci95,
+        agreement=agreement.value,
+        agreement_ci95=agreement.ci95,
+        flip_rate=flips.value,
+        flip_rate_ci95=flips.ci95,
+        flip_bound=bound.value,
+    )
+
+
+def tokenwise(
+    reference: Pair, candidate: Pair, scored: NDArray[np.bool_], shape: Shape, sampler: Sampler, noise: Noise
+) -> NDArray[np.float64]:
+    """KL, total variation, agreement, flips and their bound for each token (n, T, 5)."""
+    steps, count = steps_of(scored, shape, sampler)
+    scales = np.array([sampler.scale_at(step, count) for step in range(count)], dtype=np.float32)[steps]
+    heat = np.array([sampler.temperature_at(step, count) for step in range(count)], dtype=np.float32)[steps]
+    divisor = np.where(heat > 0, heat, 1).astype(np.float32)[..., None]
+    tempered: list[Logits] = [guided(pair, scales) / divisor for pair in (reference, candidate)]
+    theirs, own = (log_softmax(each.astype(np.float64)) for each in tempered)
+    likeliest = [each.argmax(axis=-1) for each in tempered]
+    agreement = likeliest[0] == likeliest[1]
+    kl = np.maximum((np.exp(theirs) * (theirs - own)).sum(axis=-1), 0.0)
+    kept = [cut(each, sampler) for each in tempered]
+    with np.errstate(divide="ignore"):
+        apart = np.abs(np.subtract(*(np.exp(log_softmax(each.astype(np.float64))) for each in kept))).sum(axis=-1) / 2
+    drawn = [(each + noise.gumbel(0, each.shape[1:])).argmax(axis=-1) for each in kept]
+    greedy = heat == 0  # no noise: the likeliest is drawn
+    flips = np.where(greedy, ~agreement, drawn[0] != drawn[1])
+    apart = np.where(greedy, ~agreement, apart)
+    return np.stack([kl, apart, agreement, flips, 2 * apart / (1 + apart)], axis=-1)
+
+
+def guided(pair: Pair, scales: NDArray[np.float32]) -> Logits:
+    """Logits (n, T, V) of a class and of none, with a guidance for each token (n, T)."""
+    given, null = pair
+    return given if null is None else null + scales[..., None] * (given - null)
+
+
+def cut(logits: Logits, sampler: Sampler) -> Logits:
+    """Logits (n, T, V) with what the sampler never draws at minus infinity."""
+    if 0 < sampler.top_k < logits.shape[-1]:
+        logits = keep_likeliest(logits, sampler.top_k)
+    return keep_nucleus(logits, sampler.top_p) if sampler.top_p < 1 else logits
+
+
+def steps_of(scored: NDArray[np.bool_], shape: Shape, sampler: Sampler) -> tuple[NDArray[np.int64], int]:
+    """The step (n, T) at which each token would be drawn, and the number of steps; guidance may depend on it.
+
+    Of a masked model it is the step at which as many positions are open as the picture has.
+    """
+    if shape.order == "causal":
+        return np.broadcast_to(np.arange(shape.length), scored.shape), shape.length
+    if shape.order == "next-scale":
+        sizes = [side * side for side in shape.scales]
+        return np.broadcast_to(np.repeat(np.arange(len(sizes)), sizes), scored.shape), len(sizes)
+    if sampler.reveal == "halton":
+        made = list(steps_in_order(sampler, shape.length))
+        open_ = [shape.length, *(shape.length - revealed for _, revealed in made[:-1])]
+    else:
+        made = list(steps_surest(sampler, shape.length))
+        open_ = [shape.length, *(masked for _, masked in made[:-1])]
+    distance = np.abs(scored.sum(axis=1)[:, None] - np.array(open_))  # (n, steps)
+    numbers = np.array([step for step, _ in made])[distance.argmin(axis=1)]
+    return np.broadcast_to(numbers[:, None], scored.shape), sampler.steps

@@ -1,0 +1,109 @@
+"""Pictures on disk: a plain grid, reference beside engine with the same seeds, and both as sheets laid out alike.
+
+Letters: N pictures, H x W pixels, C channels (1 or 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from compress.core.settings import setting
+
+SHORTEST_SIDE = 56  # pixels of a picture on the sheet, at least: an 8x8 digit is enlarged seven times
+GAP = 4
+PANEL_GAP = 28
+FONT_SIZE = 18
+TITLE_HEIGHT = 32
+INK, PAPER, FRAME = (24, 24, 24), (255, 255, 255), (136, 142, 152)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures of the reference and of an engine, of the same classes and seeds: two files laid out alike."""
+
+    engine: str = setting(doc="the engine's name")
+    reference: str = setting(doc="file of the reference's pictures, relative to the report")
+    drawn: str = setting(doc="file of the engine's pictures, relative to the report")
+    pictures: int = setting(doc="pictures on each", low=1)
+    columns: int = setting(doc="pictures in a row", low=1)
+    seed: int = setting(doc="seed of both", low=0)
+    labels: tuple[int, ...] = setting((), doc="class of each picture, row by row; empty of models without classes")
+
+
+def save_grid(images: NDArray[np.uint8], path: Path, columns: int = 10) -> None:
+    """Write pictures (N, H, W, C) as one PNG, row by row, each pixel enlarged to a square."""
+    try:
+        panel(images, columns).save(path, format="PNG")
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say of which file
+        raise
+
+
+def save_pair(
+    reference: NDArray[np.uint8],
+    candidate: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    path: Path,
+    *,
+    names: tuple[str, str] = ("reference", "engine"),
+    columns: int = 6,
+    difference: bool = False,
+) -> None:
+    """Write two sets of pictures (N, H, W, C) of the same classes (N,) and seeds side by side as one PNG.
+
+    A row is a class, at most `columns` pictures of it from each set in the same order; `difference` adds a panel of
+    absolute differences, white where they are equal.
+
+    Raises:
+        ValueError: the sets are not of the same shape, or the labels not as many.
+    """
+    if reference.shape != candidate.shape or len(labels) != len(reference):
+        raise ValueError(f"pictures {reference.shape} and {candidate.shape} with {len(labels)} labels do not pair up")
+    classes = np.unique(labels)
+    rows = [np.flatnonzero(labels == label)[:columns] for label in classes]
+    width = max(len(row) for row in rows)
+    panels = [(names[0], reference), (names[1], candidate)]
+    if difference:
+        apart = np.abs(reference.astype(np.int16) - candidate).astype(np.uint8)
+        panels.append(("difference", 255 - apart))
+    blank = np.full(reference.shape[1:], 255, dtype=np.uint8)
+
+    def laid_out(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.stack([images[row[i]] if i < len(row) else blank for row in rows for i in range(width)])
+
+    sheets = [(name, panel(laid_out(images), width)) for name, images in panels]
+    font = ImageFont.load_default(FONT_SIZE)
+    margin = GAP * 3 + max(int(font.getlength(str(label))) for label in classes)
+    wide, high = sheets[0][1].size
+    slot = PANEL_GAP + max(wide, *(int(font.getlength(name)) for name, _ in sheets))
+    canvas = Image.new("RGB", (margin + len(sheets) * slot - PANEL_GAP + GAP, TITLE_HEIGHT + high + GAP), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for i, (name, sheet) in enumerate(sheets):
+        left = margin + i * slot
+        draw.text((left + (slot - PANEL_GAP) / 2, TITLE_HEIGHT / 2), name, INK, font, anchor="mm")
+        canvas.paste(sheet, (left + (slot - PANEL_GAP - wide) // 2, TITLE_HEIGHT))
+    step = (high - GAP) / len(classes)
+    for i, label in enumerate(classes):
+        draw.text((margin - GAP, TITLE_HEIGHT + GAP / 2 + step * (i + 0.5)), str(label), INK, font, anchor="rm")
+    canvas.save(path, format="PNG")
+
+
+def panel(images: NDArray[np.uint8], columns: int) -> Image.Image:
+    """Pictures (N, H, W, C) row by row in a grey frame, so that white edges show, enlarged by nearest neighbour."""
+    count, height, width, channels = images.shape
+    scale = max(1, -(-SHORTEST_SIDE // min(height, width)))
+    large = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    if channels == 1:
+        large = large.repeat(3, axis=3)
+    down, across = GAP + height * scale, GAP + width * scale
+    columns = min(columns, count)
+    sheet = np.full((GAP + down * -(-count // columns), GAP + across * columns, 3), FRAME, dtype=np.uint8)
+    for i, image in enumerate(large):
+        top, left = GAP + down * (i // columns), GAP + across * (i % columns)
+        sheet[top : top + height * scale, left : left + width * scale] = image
+    return Image.fromarray(sheet)

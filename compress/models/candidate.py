@@ -1,0 +1,165 @@
+"""Anything that can be scored and drawn with: a checkpoint, a stored artifact, or an engine folder.
+
+Letters: N pictures, T tokens of a picture, O logits of a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.core.settings import InputError, parse
+from compress.core.strict_yaml import read_yaml
+from compress.core.user_files import user_path
+from compress.models import families, zoo
+
+if TYPE_CHECKING:
+    from compress.models.adopted import AdoptedModel
+    from compress.models.image_model import ImageModel
+    from export.runtime.drawing import Known
+    from export.runtime.engine import Engine
+    from export.runtime.sampling import Sampler
+    from export.runtime.shape import Shape
+
+MANIFEST = "manifest.json"
+
+
+class Candidate(Protocol):
+    """What ImageModel and Engine have in common."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """How it draws unless told otherwise."""
+
+    @property
+    def shape(self) -> Shape:
+        """Its tokens, classes and order of drawing."""
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """Height, width and colour channels of a picture."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Image tokens."""
+
+    @property
+    def classes(self) -> int:
+        """Classes, without the null class."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a picture."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """What keys and values of one row take."""
+
+    def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...)."""
+
+    def score_stepwise(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The same logits step by step as when drawing."""
+
+    def draw_tokens(
+        self,
+        labels: NDArray[np.int64],
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        features: NDArray[np.float32] | None = None,
+        known: Known | None = None,
+        first: int = 0,
+        told: Callable[[], None] | None = None,
+    ) -> NDArray[np.int64]:
+        """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are.
+
+        `first` is the number of the first picture among all of this seed. `told` is called after each step.
+        """
+
+    def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Tokens (N, T) of pictures (N, H, W, C)."""
+
+    def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pictures (N, h, w, C) of tokens (N, T)."""
+
+
+def open_engine(folder: Path, threads: int) -> Engine:
+    """The engine in a folder.
+
+    Raises:
+        InputError: the folder is damaged or not an engine.
+    """
+    from export.runtime.engine import Engine, EngineError
+
+    try:
+        return Engine.load(folder, threads=threads)
+    except EngineError as error:
+        raise InputError(str(error)) from error
+
+
+def open_candidate(name: str, threads: int = 0) -> Candidate:
+    """The shipped model of this name, or what a folder holds.
+
+    Raises:
+        InputError: it is neither.
+    """
+    path = user_path(name)
+    if name not in zoo.names() and (path / MANIFEST).exists():
+        return open_engine(path, threads)
+    return open_model(name, threads)
+
+
+def open_model(name: str, threads: int = 0) -> ImageModel | AdoptedModel:
+    """The shipped model of this name, a checkpoint's, or the model of a recipe; an ONNX graph where it is one.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    source = source_of(name)
+    if families.graph_family(source, families.check(source, name)):
+        graph = families.load_graph(source, name)
+        graph.threads = threads
+        return graph
+    return families.load(source, name)
+
+
+def source_of(name: str) -> families.Source:
+    """Where the model comes from: a recipe says it in its `model`, anything else is the checkpoint itself."""
+    path = user_path(name)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return families.Source(name)
+    value = read_yaml(path)
+    if not isinstance(value, dict) or "model" not in value:
+        raise InputError(f"{name}: says no model; write  model: {{checkpoint: PATH}}")
+    return parse(families.Source, value["model"], f"{name}: model")
+
+
+def pixels_of(candidate: Candidate) -> Callable[[NDArray[np.int64]], NDArray[np.float32]] | None:
+    """Pictures (N, H, W, C) of tokens (N, T), before they are clamped and rounded; None where they cannot be had."""
+    if (session := getattr(candidate, "image_decoder", None)) is not None:
+        return lambda tokens: session.run(["pixels"], {"tokens": tokens})[0]
+    if (tokenizer := getattr(candidate, "tokenizer", None)) is None:
+        return None
+    import torch
+
+    decoder = tokenizer.decoder().eval()
+
+    def decode(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return decoder(torch.from_numpy(tokens))[1].numpy()
+
+    return decode
+
+
+def decoder_bytes(candidate: Candidate) -> int:
+    """Bytes of its image decoder: of an engine's file, or of the weights in PyTorch."""
+    if (folder := getattr(candidate, "folder", None)) is not None:
+        name = candidate.manifest.files["image_decoder"]  # type: ignore[attr-defined]
+        return sum(path.stat().st_size for path in folder.glob(f"{name}*"))
+    return sum(each.numel() * each.element_size() for each in candidate.tokenizer.decoder().state_dict().values())  # type: ignore[attr-defined]

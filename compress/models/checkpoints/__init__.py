@@ -1,0 +1,1 @@
+"""Checkpoints from disk, and what their numbers say."""

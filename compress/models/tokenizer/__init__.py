@@ -1,0 +1,1 @@
+"""Image tokenizers: pictures to tokens and back."""

@@ -1,0 +1,193 @@
+"""The config of the image-token transformer: what the families differ in, as numbers and words.
+
+A model is its config and its weights, so a pruned model is only another config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from compress.models.transformer.uvit import UvitConfig
+from export.runtime.shape import Order, Shape, TextShape
+
+GATED = ("swiglu", "geglu")
+
+Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias", "none"]
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """Widths of one layer: query heads, key/value heads (equal, or a divisor: GQA) and feed-forward units."""
+
+    heads: int
+    kv_heads: int
+    ffn: int
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The architecture, in the numbers that a checkpoint's shapes must agree with.
+
+    `classes` 0: unconditional (the null class starts every picture). `text` makes features of a text the prefix; then
+    `classes` is 1: class 0 is the text, class 1 none. `lead` start tokens stand before the class. `modulation` shifts,
+    scales and gates every branch (AdaLN) by the class, or by class and position; with `shared_modulation` one layer
+    makes it for all blocks. `registers` tokens are appended and dropped again; `patch` x `patch` tokens
+    become one position and are told apart again before the head (both of masked models). `context` is how many
+    positions have an embedding, 0: as many as a picture needs. `outputs` 0: one for each token.
+
+    `uvit` is the stem and the head of a masked model of texts; then modulation is ``text``: every block attends to the
+    text too, and its pooled embedding scales and shifts the norms. `class_token` puts the class before the tokens of a
+    masked model. `post_norm` normalises after each branch was added (BERT), `embedding_norm` before the first block.
+    """
+
+    vocabulary: int
+    classes: int
+    grid: tuple[int, int]
+    width: int
+    head_width: int
+    layers: tuple[LayerConfig, ...]
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_epsilon: float = 1e-5
+    activation: Literal["swiglu", "geglu", "gelu", "gelu-tanh", "quick-gelu"] = "swiglu"
+    positions: Literal["rotary-2d", "learned", "none"] = "rotary-2d"
+    rotary_base: float = 10_000.0
+    bias: bool = False
+    tied_head: bool = False
+    order: Order = "causal"
+    norm_affine: bool = True
+    final_norm: Norm | None = None
+    final_affine: bool = True
+    head_bias: bool = False
+    qk_norm: Literal["none", "rms", "layernorm", "l2"] = "none"
+    modulation: Literal["none", "class", "class-position", "text"] = "none"
+    shared_modulation: bool = False
+    rotary_prefix: Literal["identity", "zero"] = "identity"
+    lead: int = 0
+    registers: int = 0
+    patch: int = 1
+    context: int = 0
+    outputs: int = 0
+    text: TextShape | None = None
+    scales: tuple[int, ...] = ()
+    latent_width: int = 0
+    uvit: UvitConfig | None = None
+    class_token: bool = False
+    post_norm: bool = False
+    embedding_norm: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no model has.
+
+        Raises:
+            ValueError: says which.
+        """
+        for name, least in {"vocabulary": 1, "classes": 0, "width": 1, "head_width": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
+        if min(self.grid) < 1 or not self.layers:
+            raise ValueError(f"grid {self.grid} and {len(self.layers)} layers: need at least one token and one layer")
+        for index, layer in enumerate(self.layers):
+            if min(layer.heads, layer.kv_heads, layer.ffn) < 1 or layer.heads % layer.kv_heads:
+                raise ValueError(
+                    f"layers[{index}]: heads {layer.heads}, kv_heads {layer.kv_heads}, ffn {layer.ffn}: "
+                    "each must be at least 1 and kv_heads must divide heads"
+                )
+        if self.patch < 1 or any(side % self.patch for side in self.grid):
+            raise ValueError(f"patch {self.patch}: must divide the grid {self.grid}")
+        if self.positions == "rotary-2d" and self.head_width % 4:
+            raise ValueError(f"head_width {self.head_width}: rotary-2d needs a multiple of 4")
+        if self.lead > 1 or (self.modulation == "class-position" and self.order == "masked"):
+            raise ValueError(
+                f"lead {self.lead}, modulation {self.modulation}: at most one start token, and masked models are "
+                "modulated by class alone"
+            )
+        if (self.uvit is None) != (self.modulation != "text") or (
+            self.uvit and (self.order != "masked" or self.text is None or self.bias or self.norm != "rmsnorm")
+        ):
+            raise ValueError(
+                f"modulation {self.modulation}, order {self.order}: uvit and modulation text go together, in masked "
+                "models of a text with rmsnorm and without biases"
+            )
+        if self.uvit and (self.width % self.uvit.cross_heads or (self.uvit.halved and any(n % 2 for n in self.grid))):
+            raise ValueError(
+                f"uvit: cross_heads {self.uvit.cross_heads} must divide the width {self.width}, and a grid "
+                f"{self.grid} that is halved must have even sides"
+            )
+        if self.positions == "rotary-2d" and self.order != "causal":
+            raise ValueError(f"order {self.order}: only causal models have rotary-2d positions here; use learned")
+        if (self.class_token and (self.order != "masked" or self.patch > 1 or self.modulation != "none")) or (
+            self.post_norm and self.modulation != "none"
+        ):
+            raise ValueError(
+                f"class_token {self.class_token}, post_norm {self.post_norm}, order {self.order}, patch {self.patch}, "
+                f"modulation {self.modulation}: a class token is of masked models without patches, and neither goes "
+                "with modulation"
+            )
+        if self.embedding_norm and self.positions != "learned":
+            raise ValueError(f"embedding_norm with positions {self.positions}: only learned positions are normalised")
+        if self.positions == "none" and self.uvit is None:
+            raise ValueError("positions none: only a U-ViT, whose convolutions know their neighbours, does without")
+        if self.order == "next-scale" and (
+            not self.scales or self.scales[0] != 1 or self.latent_width < 1 or (self.scales[-1],) * 2 != self.grid
+        ):
+            raise ValueError(
+                f"scales {self.scales}, latent_width {self.latent_width}, grid {self.grid}: next-scale needs sides "
+                "that begin with 1 and end with the grid's, and the width of the latents"
+            )
+
+    @property
+    def shape(self) -> Shape:
+        """What drawing needs to know."""
+        return Shape(
+            order=self.order,
+            vocabulary=self.vocabulary,
+            classes=self.classes,
+            grid=self.grid,
+            lead=self.lead,
+            outputs=self.outputs,
+            modulated=self.modulation != "none",
+            text=self.text,
+            scales=self.scales,
+            latent_width=self.latent_width,
+        )
+
+    @property
+    def length(self) -> int:
+        """Tokens of one picture, over all scales."""
+        return self.shape.length
+
+    @property
+    def prefix(self) -> int:
+        """Positions up to the one that predicts the first token, of a causal model."""
+        return self.shape.prefix
+
+    @property
+    def reach(self) -> int:
+        """Positions that a sequence may have."""
+        return max(self.context, self.shape.reach + self.class_token)
+
+    @property
+    def mask_token(self) -> int:
+        """The id of a masked position."""
+        return self.shape.mask_token
+
+    @property
+    def first_class(self) -> int:
+        """The id of class 0."""
+        return self.shape.first_class
+
+    @property
+    def null_class(self) -> int:
+        """The class that stands for no class (the unconditional branch of guidance)."""
+        return self.shape.null_class
+
+    @property
+    def predicted(self) -> int:
+        """Logits of a position."""
+        return self.shape.predicted
+
+    def with_layers(self, layers: Sequence[LayerConfig]) -> TransformerConfig:
+        """The same architecture with other widths or fewer layers."""
+        return replace(self, layers=tuple(layers))

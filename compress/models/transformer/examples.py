@@ -1,0 +1,94 @@
+"""What a transformer reads of pictures, and what it is asked: inputs, true tokens, and which of them count.
+
+Letters: N pictures, T tokens of a picture, S length of the inputs, P x C features of a text.
+
+A masked model is asked for masked positions only. The share that is masked goes evenly over the cosine schedule's
+(arXiv 2202.04200) from one picture to the next, and positions are drawn from the seed and the picture's number, so that
+equal calls ask equal questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calibration.tokens import TokenSet
+from export.runtime.shape import Shape
+
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 fill the unit interval evenly, however many are taken
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs (N, S), true tokens (N, T), whether each is asked for (N, T), and features (N, P, C) of a text if any."""
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    scored: NDArray[np.bool_]
+    features: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def tensors(self) -> tuple[Tensor, Tensor | None]:
+        """What a transformer takes."""
+        return torch.from_numpy(self.inputs), None if self.features is None else torch.from_numpy(self.features)
+
+    def take(self, rows: NDArray[np.int64] | slice) -> Examples:
+        """The examples of these rows."""
+        features = None if self.features is None else self.features[rows]
+        return Examples(self.inputs[rows], self.targets[rows], self.scored[rows], features)
+
+    def of_no_class(self, shape: Shape) -> Examples:
+        """The same pictures as of no class, which is what guidance leads away from."""
+        inputs = self.inputs.copy()
+        inputs[:, 0] = shape.first_class + shape.null_class
+        return replace(self, inputs=inputs)
+
+    def chunks(self, size: int) -> Iterator[Examples]:
+        """The examples in runs of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+
+
+def examples(shape: Shape, tokens: TokenSet, seed: int = 0) -> Examples:
+    """Teacher-forced examples of these pictures."""
+    return asked(shape, tokens.tokens, tokens.labels, seed, tokens.features)
+
+
+def asked(
+    shape: Shape,
+    tokens: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    seed: int,
+    features: NDArray[np.float32] | None = None,
+) -> Examples:
+    """Teacher-forced examples of tokens (N, T) and classes (N,)."""
+    classes = labels[:, None] + shape.first_class
+    scored = np.ones(tokens.shape, dtype=bool)
+    if shape.order == "masked":
+        scored = masks(len(tokens), tokens.shape[1], seed)
+        shown = np.where(scored, shape.mask_token, tokens)
+    elif shape.order == "next-scale":
+        shown = tokens
+    else:
+        shown = tokens[:, :-1]
+    return Examples(np.concatenate([classes, shown], axis=1), tokens, scored, features)
+
+
+def masks(count: int, length: int, seed: int) -> NDArray[np.bool_]:
+    """Which positions are masked (N, T); at least one of each picture."""
+    chosen = np.zeros((count, length), dtype=bool)
+    offset = np.random.Generator(np.random.Philox(key=seed)).random()
+    for picture in range(count):
+        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, picture]))
+        done = (offset + picture * GOLDEN) % 1.0
+        hidden = max(1, math.ceil(math.cos(done * math.pi / 2) * length))
+        chosen[picture, generator.permutation(length)[:hidden]] = True
+    return chosen

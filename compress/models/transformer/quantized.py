@@ -1,0 +1,283 @@
+"""Linear layers with integer or FP8 weights, whose forward computes what the engine will compute.
+
+Letters: B batch, T tokens, K inputs, N outputs, G groups of inputs that share a weight scale.
+
+Everything is symmetric: zero points are 0, int8 weights lie in -127..127, int4 in -7..7, and FP8 is E4M3 (largest value
+448). Sums are in float32; an engine's integer sums differ from them by rounding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from calibration.ranges import rows_together
+from compress.core.settings import InputError
+from export.graph.saturation import PAIR_LIMIT, ReduceRange, limited
+
+Weights = Literal["int8", "int4", "fp8"]
+Activations = Literal["none", "int8", "fp8"]
+
+LARGEST: dict[str, float] = {"int8": 127.0, "int4": 7.0, "fp8": 448.0}
+# Of any two weights the sum stays within what `export.graph.saturation` allows of neighbours.
+LARGEST_REDUCED = PAIR_LIMIT / 2
+# ONNX Runtime's dynamic kernels cut the inputs into blocks of a power of two; 128 where the weights have no groups.
+DEFAULT_BLOCK = 128
+SMALLEST_GROUP = 16
+
+
+@dataclass(frozen=True)
+class LinearQuantization:
+    """The number formats of one layer.
+
+    `dynamic` activations get a scale for every token and block of inputs as they come, static ones had theirs
+    calibrated. `group` inputs share a weight scale; 0: one scale for each output channel. `reduce_range` keeps int8
+    products from saturating on x86 processors without VNNI: ``pairs`` limits the sums of neighbouring weights, which is
+    enough for ONNX Runtime; True keeps all within -64..64, whichever are added.
+    """
+
+    weights: Weights
+    activations: Activations = "none"
+    dynamic: bool = False
+    group: int = 0
+    reduce_range: ReduceRange = False
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that no target computes.
+
+        Raises:
+            ValueError: says which settings do not go together and what would.
+        """
+        formats = f"weights {self.weights} with activations {self.activations}"
+        if (self.weights == "fp8") != (self.activations == "fp8") and self.activations != "none":
+            raise ValueError(f"{formats}: no engine multiplies these; use activations {self.natural()} or none")
+        if self.dynamic and self.activations != "int8":
+            raise ValueError(f"dynamic with activations {self.activations}: only int8 activations can be dynamic")
+        static = self.activations == "int8" and not self.dynamic
+        if static and self.weights == "int4":
+            raise ValueError(
+                f"{formats}: no engine has a static kernel for these; use dynamic: true or activations none"
+            )
+        if self.group and (self.weights == "fp8" or static):
+            raise ValueError(
+                f"group {self.group} with weights {self.weights} and {'static ' if static else ''}activations "
+                f"{self.activations}: groups are for int8 and int4 weights with dynamic or no activations; use group 0"
+            )
+        if self.group and (self.group < SMALLEST_GROUP or self.group & (self.group - 1)):
+            raise ValueError(f"group {self.group}: must be 0 or a power of two of at least {SMALLEST_GROUP}")
+        if self.reduce_range and self.weights != "int8":
+            raise ValueError(f"reduce_range with weights {self.weights}: only int8 weights have a range to reduce")
+
+    def natural(self) -> Activations:
+        """The low-precision activations that go with the weights."""
+        return "fp8" if self.weights == "fp8" else "int8"
+
+    @property
+    def static(self) -> bool:
+        """Whether activations have one calibrated scale."""
+        return self.activations != "none" and not self.dynamic
+
+    @property
+    def largest(self) -> float:
+        """The largest weight before scaling; the smallest is its negative."""
+        return LARGEST_REDUCED if self.reduce_range is True else LARGEST[self.weights]
+
+    @property
+    def pair_limit(self) -> float | None:
+        """The largest sum of two neighbouring weights before scaling, where that is limited."""
+        return PAIR_LIMIT if self.reduce_range == "pairs" else None
+
+    @property
+    def storage(self) -> torch.dtype:
+        """What weights are kept as; int4 values lie in int8."""
+        return torch.float8_e4m3fn if self.weights == "fp8" else torch.int8
+
+    def groups(self, inputs: int) -> int:
+        """Weight scales of one output channel."""
+        return -(-inputs // self.group) if self.group else 1
+
+
+def spread(scale: Tensor, group: int, inputs: int) -> Tensor:
+    """Scales (..., G) as one for each input: (..., K), or (..., 1) where there are no groups."""
+    return scale[..., None].expand(*scale.shape, group).flatten(-2)[..., :inputs] if group else scale
+
+
+def to_fp8(x: Tensor) -> Tensor:
+    """The nearest E4M3 value, ties to even; beyond 448 saturates as QuantizeLinear does, whatever the cast does."""
+    return x.clamp(-LARGEST["fp8"], LARGEST["fp8"]).to(torch.float8_e4m3fn)
+
+
+def quantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:
+    """Weights (N, K) divided by their scales (N, G), rounded half to even, in storage form."""
+    scaled = weight / spread(scale, spec.group, weight.shape[1])
+    return to_fp8(scaled) if spec.weights == "fp8" else to_codes(scaled, spec).to(torch.int8)
+
+
+def to_codes(scaled: Tensor, spec: LinearQuantization) -> Tensor:
+    """Scaled weights (..., K) as the nearest integers that the format holds, in the type they came in."""
+    codes = scaled.round().clamp_(-spec.largest, spec.largest)
+    return torch.from_numpy(limited(codes.numpy())) if spec.pair_limit is not None else codes
+
+
+def dequantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:
+    """Stored weights (N, K) times their scales (N, G), in float32."""
+    return weight.float() * spread(scale, spec.group, weight.shape[1])
+
+
+def quantize_static(x: Tensor, scale: Tensor, activations: Activations) -> Tensor:
+    """Activations as QuantizeLinear and DequantizeLinear leave them, with one scale for all."""
+    if activations == "fp8":
+        return to_fp8(x / scale).float() * scale
+    return (x / scale).round().clamp(-128, 127) * scale
+
+
+def quantize_dynamic(x: Tensor, block: int) -> Tensor:
+    """Activations (..., K) rounded to int8 with a scale for each token and block of inputs, absmax / 127.
+
+    This is what com.microsoft MatMulNBits does with accuracy_level 4; the last block may be short.
+    """
+    short = -x.shape[-1] % block
+    blocks = functional.pad(x, (0, short)).unflatten(-1, (-1, block))  # (..., K / block, block)
+    largest = blocks.abs().amax(dim=-1, keepdim=True)
+    inverse = torch.where(largest > 0, 127 / largest, 0)
+    rounded = (blocks * inverse).round() * (largest / 127)
+    return rounded.flatten(-2)[..., : x.shape[-1]]
+
+
+class QuantizedLinear(nn.Module):
+    """y = x W^T + b with W in int8, int4 or FP8, and x rounded likewise where `activations` says so."""
+
+    weight: Tensor
+    weight_scale: Tensor
+    activation_scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        spec: LinearQuantization,
+        bias: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.spec = inputs, outputs, spec
+        ones = torch.ones(outputs, spec.groups(inputs), device=device)
+        self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=spec.storage, device=device))
+        self.register_buffer("weight_scale", ones)
+        self.register_buffer("activation_scale", torch.ones((), device=device) if spec.static else None)
+        self.register_buffer("bias", torch.zeros(outputs, device=device) if bias else None)
+
+    @classmethod
+    def of(
+        cls, linear: nn.Linear, spec: LinearQuantization, weight_scale: Tensor, activation_scale: float | None = None
+    ) -> QuantizedLinear:
+        """A float layer, rounded with these scales (N, G); static activations need theirs."""
+        module = cls(linear.in_features, linear.out_features, spec, linear.bias is not None)
+        module.weight_scale.copy_(weight_scale)
+        rows = rows_together(linear.in_features)  # float copies of a whole head would be several times its size
+        for part, weight, scale in zip(
+            module.weight.split(rows), linear.weight.detach().split(rows), weight_scale.split(rows), strict=True
+        ):
+            part.copy_(quantize_weight(weight, scale, spec))
+        if module.bias is not None:
+            module.bias.copy_(linear.bias.detach())
+        if module.activation_scale is not None:
+            if activation_scale is None:
+                raise ValueError(f"static {spec.activations} activations need an activation scale")
+            module.activation_scale.fill_(activation_scale)
+        return module.train(linear.training)
+
+    def dequantized(self) -> Tensor:
+        """The weights (N, K) as they act, in float32."""
+        return dequantize_weight(self.weight, self.weight_scale, self.spec)
+
+    def dequantized_rows(self) -> Iterator[Tensor]:
+        """The same a few rows at a time."""
+        rows = rows_together(self.in_features)
+        for weight, scale in zip(self.weight.split(rows), self.weight_scale.split(rows), strict=True):
+            yield dequantize_weight(weight, scale, self.spec)
+
+    def quantized_input(self, x: Tensor) -> Tensor:
+        """Inputs (..., K) as the product sees them."""
+        if self.activation_scale is not None:
+            return quantize_static(x, self.activation_scale, self.spec.activations)
+        return quantize_dynamic(x, self.spec.group or DEFAULT_BLOCK) if self.spec.dynamic else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (..., N) of inputs (..., K)."""
+        if torch.compiler.is_exporting():
+            y = self.symbol(x)
+            return y if self.bias is None else y + self.bias
+        return functional.linear(self.quantized_input(x), self.dequantized(), self.bias)
+
+    def symbol(self, x: Tensor) -> Tensor:
+        """The layer as one node `compress::QuantizedLinear`, which `export` lowers for its target."""
+        inputs = [x, self.weight, self.weight_scale]
+        if self.activation_scale is not None:
+            inputs.append(self.activation_scale)
+        return torch.onnx.ops.symbolic(
+            "compress::QuantizedLinear",
+            inputs,
+            {
+                "weights": self.spec.weights,
+                "activations": self.spec.activations,
+                "dynamic": int(self.spec.dynamic),
+                "group": self.spec.group,
+            },
+            dtype=torch.float32,
+            shape=(*x.shape[:-1], self.out_features),
+            version=1,
+        )
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, {self.spec}"
+
+
+def quantizations(transformer: nn.Module) -> dict[str, LinearQuantization]:
+    """The quantized layers by their state-dict names."""
+    return {name: module.spec for name, module in transformer.named_modules() if isinstance(module, QuantizedLinear)}
+
+
+def install(transformer: nn.Module, specs: Mapping[str, LinearQuantization], where: str) -> None:
+    """Put empty quantized layers in place of float ones, so that a quantized state dict can be loaded.
+
+    Raises:
+        InputError: a name is not a linear layer of this transformer.
+    """
+    for name, spec in specs.items():
+        linear = dict(transformer.named_modules()).get(name)
+        if not isinstance(linear, nn.Linear):
+            raise InputError(f"{where}.{name}: is not a linear layer of this model")
+        replace_module(
+            transformer,
+            name,
+            QuantizedLinear(
+                linear.in_features, linear.out_features, spec, linear.bias is not None, linear.weight.device
+            ).train(linear.training),
+        )
+
+
+def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Put another module at this dotted name."""
+    parent, _, last = name.rpartition(".")
+    setattr(root.get_submodule(parent), last, module)
+
+
+def parameter_count(transformer: nn.Module) -> int:
+    """Weights and biases, embeddings included, whatever their precision; scales and tables do not count.
+
+    Neither does what a next-scale model borrows of its tokenizer.
+    """
+    own = (each for name, each in transformer.named_parameters() if not name.startswith("scales."))
+    count = sum(parameter.numel() for parameter in own)
+    for module in transformer.modules():
+        if isinstance(module, QuantizedLinear):
+            count += module.weight.numel() + (0 if module.bias is None else module.bias.numel())
+    return count

@@ -1,0 +1,144 @@
+"""Importance scores: how much the model is expected to lose with each group, or each layer.
+
+Letters: B batch, T tokens, D width, V vocabulary, G groups of a layer.
+
+`magnitude` looks at weights alone. `taylor` puts a gate of value 1 on each group and takes the first-order change of
+the teacher-forced NLL when the gate closes, |dNLL / dgate|, for every calibration picture, then the mean over pictures:
+Michel et al. 2019 (arXiv 1905.10650), equation 2. The derivative equals the sum of weight * gradient over the group's
+output columns; taking it picture by picture keeps opposite signs from hiding a group that matters, which for a trained
+model (total gradient near zero) they would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from calibration.tokens import TokenSet
+from compress.models.transformer.examples import Examples, examples
+from compress.models.transformer.model import TokenTransformer
+from compress.passes.shared.pruning import Structure, keep_layers
+from compress.training.loop import Report
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Groups that open and close at these linears: each an equal share of the inputs, or of the outputs."""
+
+    groups: int
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+def group_gates(transformer: TokenTransformer, structure: Structure) -> list[Gate]:
+    """A gate for every group of every layer, where the layer's exit reads them."""
+    return [
+        Gate(structure.count(layer), inputs=(f"blocks.{index}.{structure.exit}",))
+        for index, layer in enumerate(transformer.config.layers)
+    ]
+
+
+def layer_gates(transformer: TokenTransformer) -> list[Gate]:
+    """A gate for every layer, on both of its residual branches."""
+    return [
+        Gate(1, outputs=(f"blocks.{index}.attention.output", f"blocks.{index}.ffn.down"))
+        for index in range(len(transformer.config.layers))
+    ]
+
+
+def magnitude(transformer: TokenTransformer, structure: Structure) -> list[Tensor]:
+    """Euclidean norm of all weights of each group; one tensor (G,) for each layer."""
+    state = transformer.state_dict()
+    scores = []
+    for index, layer in enumerate(transformer.config.layers):
+        squares = torch.zeros(structure.count(layer))
+        for member in structure.members(transformer.config, layer):
+            tensor = state[f"blocks.{index}.{member.name}"].movedim(member.axis, 0)
+            squares += tensor.unflatten(0, (-1, member.width)).flatten(1).square().sum(dim=1)
+        scores.append(squares.sqrt())
+    return scores
+
+
+def taylor(transformer: TokenTransformer, gates: Sequence[Gate], tokens: TokenSet, report: Report) -> list[Tensor]:
+    """Mean over pictures of |dNLL / dgate|, in nats per token; one tensor (G,) for each gate."""
+    totals = [torch.zeros(gate.groups, dtype=torch.float64) for gate in gates]
+    for chunk in chunks(transformer, tokens, report):
+        opened = [torch.ones(len(chunk), gate.groups, requires_grad=True) for gate in gates]  # (B, G)
+        with torch.enable_grad(), gated(transformer, gates, opened):
+            loss = nll(transformer, chunk).sum()
+            slopes = torch.autograd.grad(loss, opened)
+        for total, slope in zip(totals, slopes, strict=True):
+            total += slope.abs().sum(dim=0)
+    return [(total / len(tokens)).float() for total in totals]
+
+
+def residual_updates(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> Tensor:
+    """Mean over positions of a layer's update relative to the stream it is added to, |x' - x| / |x|; (layers,)."""
+    totals = torch.zeros(len(transformer.config.layers), dtype=torch.float64)
+    with torch.no_grad():
+        for chunk in chunks(transformer, tokens, report):
+            before = None
+            for index, x in enumerate(transformer.layer_outputs(*transformer.prepare(*chunk.tensors()))):  # (B, S, D)
+                if before is not None:
+                    totals[index - 1] += ((x - before).norm(dim=-1) / before.norm(dim=-1)).mean(dim=1).sum()
+                before = x
+    return (totals / len(tokens)).float()
+
+
+def removal_losses(transformer: TokenTransformer, kept: Sequence[int], tokens: TokenSet, report: Report) -> Tensor:
+    """NLL, nats per token, without each of the kept layers in turn; (kept,)."""
+    losses = []
+    with torch.no_grad():
+        for index in kept:
+            without = keep_layers(transformer, [other for other in kept if other != index])
+            parts = chunks(transformer, tokens, report)
+            losses.append(sum(nll(without, chunk).sum() for chunk in parts) / len(tokens))
+    return torch.stack([torch.as_tensor(loss) for loss in losses])
+
+
+def nll(transformer: nn.Module, asked: Examples) -> Tensor:
+    """Teacher-forced NLL of each picture (B,), nats per token that is asked for."""
+    logits, scored = transformer(*asked.tensors()), torch.from_numpy(asked.scored)  # (B, T, O)
+    losses = functional.cross_entropy(logits.mT, torch.from_numpy(asked.targets), reduction="none")
+    return (losses * scored).sum(dim=1) / scored.sum(dim=1)
+
+
+def chunks(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> Iterator[Examples]:
+    """The pictures in batches, as what the transformer reads."""
+    done = 0
+    for chunk in examples(transformer.config.shape, tokens).chunks(BATCH):
+        yield chunk
+        done += len(chunk)
+        report(done, len(tokens), {})
+
+
+@contextmanager
+def gated(transformer: nn.Module, gates: Sequence[Gate], opened: Sequence[Tensor]) -> Iterator[None]:
+    """Multiply what the gates name by `opened`, one (B, G) for each gate."""
+
+    def spread(x: Tensor, gate: Tensor) -> Tensor:
+        return x * gate.repeat_interleave(x.shape[-1] // gate.shape[1], dim=1)[:, None]  # (B, 1, features)
+
+    def on_input(gate: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
+        return lambda module, arguments: (spread(arguments[0], gate),)
+
+    def on_output(gate: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+        return lambda module, arguments, output: spread(output, gate)
+
+    hooks = []
+    for gate, values in zip(gates, opened, strict=True):
+        hooks += [transformer.get_submodule(name).register_forward_pre_hook(on_input(values)) for name in gate.inputs]
+        hooks += [transformer.get_submodule(name).register_forward_hook(on_output(values)) for name in gate.outputs]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,1 @@
+"""A recipe from its first pass to its report."""

@@ -1,0 +1,96 @@
+"""Find or make each artifact of a recipe, and open the engines that stand for them; nothing is made twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from calibration.tokens import TokenSet
+from compress.core.listener import Listener, step
+from compress.core.settings import InputError, digest
+from compress.core.store import Entry, Store
+from compress.models import artifact
+from compress.models.adopted import AdoptedModel
+from compress.models.artifact import Form
+from compress.models.candidate import open_engine
+from compress.models.image_model import ImageModel
+from compress.passes import Context
+from compress.recipe import plan as plans
+from compress.recipe.plan import Node, Plan
+from compress.recipe.recipe import Recipe, Step
+from export.runtime.engine import Engine
+
+
+class Making:
+    """What a run made and opened so far."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: Store,
+        listener: Listener,
+        tokens: TokenSet,
+        reference: ImageModel | AdoptedModel,
+        plan: Plan,
+    ) -> None:
+        self.recipe, self.store, self.listener = recipe, store, listener
+        self.tokens, self.reference, self.plan = tokens, reference, plan
+        self.tokens_key = digest(tokens.fingerprint(), recipe.tokens.calibration)
+        self.entries: dict[str, Entry] = {}
+        self.engines: dict[str, Engine] = {}
+
+    def make(self, node: Node) -> Entry:
+        """The node's artifact, from the store or made now (a reference that is a graph was made first of all)."""
+        if node.key in self.entries:
+            return self.entries[node.key]
+        if node.source is None and (entry := self.store.find(node.key)) is not None:  # made, and held, at the beginning
+            return self.entries.setdefault(node.key, entry)
+        assert node.source is not None
+        assert node.setting is not None
+        source, setting = node.source, node.setting
+
+        def write(folder: Path) -> dict[str, Any]:
+            model = self.model(source)  # may make what comes before, with messages and progress of its own
+            with self.listener.work(node.name) as progress:
+                context = Context(
+                    reference=self.reference,  # type: ignore[arg-type]  # only torch passes read it, and only of torch
+                    tokens=self.tokens,
+                    calibration=self.recipe.tokens.calibration,
+                    seed=self.recipe.seed,
+                    workspace=self.store.workspace(node.key),
+                    report=progress,
+                )
+                try:
+                    outcome = setting.run(model, context)
+                except InputError as error:
+                    raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
+            artifact.save(outcome.model, folder)
+            return outcome.notes
+
+        with step(node.name):
+            entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)
+        self.listener.say(f"{node.name}: {'reused' if reused else 'made'} {node.key[:12]}")
+        self.entries[node.key] = entry
+        return entry
+
+    def model(self, node: Node) -> artifact.Model:
+        """The node's model, read from the store (the reference: from its checkpoint)."""
+        if node.source is None and isinstance(self.reference, ImageModel):
+            return self.reference
+        return artifact.load(self.make(node).folder, node.form)
+
+    def deployed(self, node: Node) -> Node:
+        """The node whose engine stands for this one's speed: a TORCH node is lowered through the plain export first."""
+        if node.form is not Form.TORCH:
+            return node
+        from compress.passes.export import Export
+
+        step = Step("export", Export(target="onnxruntime"), None)
+        return plans.next_node(node, f"{node.name} lowered", step, self.recipe.seed, self.tokens_key)
+
+    def engine(self, node: Node) -> Engine:
+        """The engine that stands for a node, loaded."""
+        lowered = self.deployed(node)
+        if lowered.key not in self.engines:
+            self.engines[lowered.key] = open_engine(self.make(lowered).folder, self.recipe.bench.threads)
+        return self.engines[lowered.key]

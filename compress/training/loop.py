@@ -1,0 +1,194 @@
+"""One training loop, for `compress train` and for distillation: AdamW, cosine, clipping, EMA, early stop, resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.core import durable
+from compress.core.settings import InputError, digest
+
+Loss = Callable[[int], Tensor]
+Validate = Callable[[nn.Module], float]
+Report = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    `ema` is the decay of the weight average that is kept in the end (0: the last weights). With `patience` above 0,
+    training stops after that many validations without a better one, and the best weights are kept.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.0
+    validate_every: int = 100
+    patience: int = 0
+    final_share: float = 0.01
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine down to `final_share` of the peak."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    schedule: Schedule,
+    *,
+    seed: int,
+    validate: Validate,
+    task: str = "",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    report: Report | None = None,
+    after: Callable[[int], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train the model in place and return the log, one row per validation.
+
+    Every step draws its randomness from (seed, step) alone, so a run that resumes from `checkpoint` (written every
+    `checkpoint_seconds` and at an interruption, unless that tears a step in two) ends with the same weights as one that
+    was never stopped. `loss(step)` must do likewise.
+
+    `task` names what the loss is made of (data, augmentation): a checkpoint of another task, schedule or shape is not
+    resumed, nor is a damaged one. `after(step)` changes what no gradient reaches, as part of the step.
+    """
+    decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
+    plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.95),
+    )
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()} if schedule.ema else {}
+    state: dict[str, Any] = {"step": 0, "log": [], "best": math.inf, "best_weights": {}, "stale": 0, "loss": math.nan}
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    identity = digest(schedule, seed, shapes, task)
+    saved = read_checkpoint(checkpoint)
+    if saved.get("identity") == identity and {"model", "optimizer", "average", "state"} <= set(saved):
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average, state = saved["average"], saved["state"]
+
+    def save() -> None:
+        if checkpoint is None:
+            return
+        draft = checkpoint.with_suffix(".draft")
+        saved = {
+            "identity": identity,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": average,
+            "state": state,
+        }
+        try:
+            torch.save(saved, draft)
+            durable.sync(draft)
+            durable.move(draft, checkpoint)
+        except BaseException:  # a full disk, or a second interruption: the checkpoint before stays
+            draft.unlink(missing_ok=True)
+            raise
+
+    def due() -> bool:
+        """Whether the weights of this step are still to be validated."""
+        at, log = state["step"], state["log"]
+        return at > (log[-1]["step"] if log else 0) and (at % schedule.validate_every == 0 or at == schedule.steps)
+
+    def judge() -> None:
+        """Validate the weights that would be kept, and remember the best where early stop is on."""
+        current = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        try:
+            if average:
+                model.load_state_dict(average)
+            model.eval()
+            with torch.no_grad():
+                value = validate(model)
+            row = {"step": state["step"], "loss": state["loss"], "validation": value}
+            changes: dict[str, Any] = {"log": [*state["log"], row]}
+            if schedule.patience and value < state["best"]:
+                kept = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+                changes |= {"best": value, "best_weights": kept, "stale": 0}
+            elif schedule.patience:
+                changes["stale"] = state["stale"] + 1
+            state.update(changes)  # all at once: an interruption leaves the validation done or still due
+        finally:
+            model.load_state_dict(current)
+
+    saved_at, whole = time.monotonic(), True
+    try:
+        if due():  # the interruption that is resumed fell into a validation
+            judge()
+        while state["step"] < schedule.steps and not (schedule.patience and state["stale"] >= schedule.patience):
+            step = state["step"]
+            torch.manual_seed((seed << 32) + step)
+            model.train()
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            optimizer.zero_grad(set_to_none=True)
+            value = loss(step)
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            whole = False
+            optimizer.step()
+            if after is not None:
+                after(step)
+            before = value.item() if math.isnan(state["loss"]) else state["loss"]
+            state["loss"] = 0.98 * before + 0.02 * value.item()
+            for name, weight in model.state_dict().items() if average else ():
+                # The decay grows with the step, so the average forgets the random start (as in TensorFlow's EMA).
+                average[name].lerp_(weight, 1 - min(schedule.ema, (1 + step) / (10 + step)))
+            state["step"] = step + 1
+            whole = True
+            if due():
+                judge()
+            if report is not None:
+                report(
+                    state["step"], schedule.steps, {**(state["log"][-1] if state["log"] else {}), "loss": state["loss"]}
+                )
+            if time.monotonic() - saved_at > checkpoint_seconds:
+                save()
+                saved_at = time.monotonic()
+    except KeyboardInterrupt:
+        if whole:
+            save()
+        raise
+    kept = state["best_weights"] or average
+    if kept:
+        model.load_state_dict(kept)
+    model.eval()
+    return state["log"]
+
+
+def read_checkpoint(path: Path | None) -> dict[str, Any]:
+    """What `fit` saved last; nothing where there is no checkpoint, or only a damaged one.
+
+    Raises:
+        InputError: something that is no file has its place.
+        OSError: it may not be read.
+    """
+    if path is None or not path.exists():
+        return {}
+    if not path.is_file():
+        raise InputError(f"{path}: is no file, but has the place of a training's checkpoint; remove it")
+    try:
+        saved = torch.load(path, weights_only=True)
+    except (PermissionError, MemoryError):
+        raise
+    except Exception:  # any, by what is damaged: PyTorch's reader has an OSError for a file that was cut
+        return {}
+    return saved if isinstance(saved, dict) else {}

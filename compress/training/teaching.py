@@ -1,0 +1,138 @@
+"""What the reference teaches: its logits and hidden states for the examples that training will draw.
+
+Letters: E examples, B batch, T tokens, D width, V vocabulary.
+
+An example is a picture with its class, or with the null class (so that the branch that guidance needs is taught too).
+All draws follow from (seed, step), so the examples of a whole run are known before it starts: each is scored once, in
+fixed batches, and remembered. A run that resumes remembers exactly the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from calibration.tokens import TokenSet
+from compress.models.transformer.architecture import TransformerConfig
+from compress.models.transformer.examples import Examples, asked
+from compress.models.transformer.model import TokenTransformer
+from compress.training.loop import Report
+
+BATCH = 32
+MOST_BYTES = 2**29  # what is remembered at most; beyond it the reference is asked again at every step
+LARGE_PRIME = 1_000_003  # keeps the steps of one seed apart from those of the next
+MATCHED_LAYERS = 4  # hidden states compared at most, evenly spaced, the last layer always
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Logits (B, T, V) and hidden states, each (B, T, D)."""
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+def matched_layers(student: int, teacher: int) -> list[tuple[int, int]]:
+    """Which outputs of the student's and the teacher's layers are compared, by uniform depth; 0 is the embedding."""
+    own = sorted({-(-student * part // MATCHED_LAYERS) for part in range(1, MATCHED_LAYERS + 1)})
+    return [(layer, round(layer * teacher / student)) for layer in own]
+
+
+def answer(transformer: TokenTransformer, asked: Examples, layers: Sequence[int]) -> Answer:
+    """What a transformer says of examples, with the hidden states of these layers."""
+    x, around = transformer.prepare(*asked.tensors())
+    streams = list(transformer.layer_outputs(x, around))
+    return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
+
+
+def kl(teacher: Tensor, student: Tensor, scored: NDArray[np.bool_], temperature: float = 1.0) -> Tensor:
+    """Mean over scored tokens (B, T) of KL(teacher || student) of softened logits (B, T, V), times temperature squared.
+
+    In nats. The square keeps gradients of one size for all temperatures: Hinton et al. 2015 (arXiv 1503.02531).
+    """
+    counted = torch.from_numpy(scored)
+    wanted, given = ((logits[counted] / temperature).log_softmax(-1) for logits in (teacher, student))
+    return functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+
+def hidden_loss(teacher: Answer, student: Answer) -> Tensor:
+    """Mean over compared layers of the squared error relative to the teacher's mean square."""
+    pairs = list(zip(teacher.hidden, student.hidden, strict=True))
+    return torch.stack([functional.mse_loss(own, wanted) / wanted.square().mean() for wanted, own in pairs]).mean()
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which examples each step sees, from (seed, step) alone."""
+
+    pictures: TokenSet
+    config: TransformerConfig
+    batch: int
+    null_share: float
+    seed: int
+
+    def step(self, step: int) -> NDArray[np.int64]:
+        """Examples (B,): the picture's row, plus the number of pictures where its class is withheld."""
+        generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
+        count = len(self.pictures)
+        rows = generator.choice(count, size=self.batch, replace=self.batch > count)
+        return rows + count * (generator.random(self.batch) < self.null_share)
+
+    @property
+    def recurring(self) -> bool:
+        """Whether an example is the same whenever it is drawn; masked models are asked something new each time."""
+        return self.config.order != "masked"
+
+    def asked(self, chosen: NDArray[np.int64], step: int) -> Examples:
+        """What a transformer reads of these examples (B,) at a step."""
+        pictures = self.pictures.take(chosen % len(self.pictures))
+        labels = np.where(chosen >= len(self.pictures), self.config.null_class, pictures.labels)
+        seed = self.seed if self.recurring else self.seed * LARGE_PRIME + step
+        return asked(self.config.shape, pictures.tokens, labels, seed, pictures.features)
+
+
+class Teacher:
+    """The reference, asked once for every example where memory allows."""
+
+    def __init__(self, reference: TokenTransformer, draws: Draws, layers: Sequence[int]) -> None:
+        self.reference, self.draws, self.layers = reference, draws, layers
+        self.place: dict[int, int] = {}
+        self.logits = torch.empty(0)
+        self.hidden: list[Tensor] = []
+
+    def prepare(self, steps: int, report: Report) -> None:
+        """Score every example of the first `steps` steps, unless they do not recur or take more than MOST_BYTES."""
+        if not self.draws.recurring:
+            return
+        drawn = np.concatenate([self.draws.step(step) for step in range(steps)])
+        examples = np.unique(drawn)
+        config = self.reference.config
+        per_token = 4 * config.predicted + 2 * config.width * len(self.layers)
+        if len(examples) * config.length * per_token > MOST_BYTES:
+            return
+        parts = []
+        for start in range(0, len(examples), BATCH):
+            part = self.ask(self.draws.asked(examples[start : start + BATCH], 0))
+            parts.append(Answer(part.logits, tuple(each.bfloat16() for each in part.hidden)))
+            report(min(start + BATCH, len(examples)), len(examples), {})
+        self.logits = torch.cat([part.logits for part in parts])
+        self.hidden = [torch.cat(layer) for layer in zip(*(part.hidden for part in parts), strict=True)]
+        self.place = {int(example): place for place, example in enumerate(examples)}
+
+    def ask(self, asked: Examples) -> Answer:
+        """Score examples now."""
+        with torch.no_grad():
+            return answer(self.reference, asked, self.layers)
+
+    def __call__(self, examples: NDArray[np.int64], asked: Examples) -> Answer:
+        """What the reference says of the examples of these numbers (B,), remembered or scored now."""
+        if not self.place:
+            return self.ask(asked)
+        places = torch.tensor([self.place[int(example)] for example in examples])
+        return Answer(self.logits[places], tuple(layer[places].float() for layer in self.hidden))

@@ -1,0 +1,54 @@
+"""A comparison for a user's CI: JUnit XML with a case for each gate, and a summary in Markdown."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from compress.recipe.verdict import UNITS, Gate, say
+from compress.report.text.markdown import grid
+from compress.verify.comparison import Comparison
+
+SUITE = "compress verify"
+ABOVE_GATES = "evidence"  # a breach that no gate asked for
+
+
+def junit(result: Comparison, gate: Gate | None) -> str:
+    """JUnit XML: the suite is the comparison, a case each gate's key, a failure the breach in its sentence."""
+    breaches = {breach.measurement: breach.text for breach in result.verdict.breaches}
+    keys = [*gated(gate), ABOVE_GATES]
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"{SUITE} {result.reference} {result.candidate}",
+        tests=str(len(keys)),
+        failures=str(sum(key in breaches for key in keys)),
+        errors="0",
+        skipped="0",
+    )
+    for key in keys:
+        case = ElementTree.SubElement(suite, "testcase", classname=f"compress.{result.candidate}", name=key)
+        if key in breaches:
+            failure = ElementTree.SubElement(case, "failure", message=breaches[key], type="breach")
+            failure.text = breaches[key]
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def summary(result: Comparison, gate: Gate | None, rows: list[list[str]]) -> str:
+    """A page of Markdown: the verdict, every gate, and the measurements (name, value, interval)."""
+    breaches = {breach.measurement: breach.text for breach in result.verdict.breaches}
+    state = "every gate was kept" if result.verdict.passed else f"{len(breaches)} breach{'es' * (len(breaches) > 1)}"
+    lines = [f"# {'Passed' if result.verdict.passed else 'Failed'}: {state}", ""]
+    lines += [f"`{result.candidate}` against `{result.reference}`, {result.fidelity.pictures} pictures", ""]
+    if keys := gated(gate):
+        limits = [(key, say(key, getattr(gate, key)), "breach" if key in breaches else "kept") for key in keys]
+        lines += [*grid(("gate", "limit", ""), limits), ""]
+    lines += [*(f"- {text}" for text in breaches.values()), *([""] if breaches else [])]
+    lines += grid(("measurement", "value", "95 % interval"), rows)
+    return "\n".join(lines) + "\n"
+
+
+def gated(gate: Gate | None) -> list[str]:
+    """The keys that a gate limits."""
+    return [] if gate is None else [key for key in UNITS if getattr(gate, key) is not None]

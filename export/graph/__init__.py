@@ -1,0 +1,1 @@
+"""ONNX graphs: reading, matching and writing them."""

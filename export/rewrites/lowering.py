@@ -1,0 +1,188 @@
+"""Lower each quantized layer of a source graph to what a target computes fastest, or at all.
+
+The source graph holds one node per quantized layer, with everything symmetric (zero points 0):
+
+    y = compress::QuantizedLinear(x, weight, weight_scale[, activation_scale])
+
+Letters: K inputs, N outputs, G groups. x (..., K) float32; weight (N, K) int8 (int4 values too) or float8e4m3fn;
+weight_scale (N, G) float32; activation_scale () float32 where activations are static.
+
+| weights | activations | onnxruntime | standard | tensorrt |
+|---|---|---|---|---|
+| int8, int4 | int8 dynamic | MatMulNBits, accuracy level 4 | blocks in ordinary operators, DQ + MatMul | refused |
+| int4 | none | MatMulNBits, fp32 arithmetic | DQ + MatMul | DQ + MatMul |
+| int8 | none | DQ + MatMul (the runtime dequantizes at load) | DQ + MatMul | DQ + MatMul |
+| int8, fp8 | the same, static | Q/DQ + MatMul | Q/DQ + MatMul | Q/DQ + MatMul |
+| fp8 | none | DQ + MatMul | DQ + MatMul | DQ + MatMul |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from export.graph.builder import MICROSOFT, Builder, constant, drop_unused_initializers
+from export.runtime.manifest import Target
+
+DOMAIN, OP = "compress", "QuantizedLinear"
+DEFAULT_BLOCK = 128  # inputs that share a dynamic scale where the weights have no groups
+INT8_ARITHMETIC, FLOAT_ARITHMETIC = 4, 1  # MatMulNBits accuracy levels
+INT8_OPSET_GROUPS = 21  # the first with block_size and with INT4
+
+
+class LoweringError(ValueError):
+    """A quantized layer has no form on a target; the message names the layer and what would be right."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One quantized layer as its node says it."""
+
+    name: str
+    weights: str
+    activations: str
+    dynamic: bool
+    group: int
+    weight: NDArray  # (N, K)
+    scale: NDArray[np.float32]  # (N, G)
+    activation_scale: ir.Value | None
+
+    @classmethod
+    def of(cls, node: ir.Node) -> Layer:
+        """Read a node."""
+        scale_value = node.inputs[2]
+        weight, scale = constant(node.inputs[1]), constant(scale_value)
+        attributes = node.attributes
+        return cls(
+            name=(node.inputs[1].name or "").removesuffix(".weight"),  # type: ignore[union-attr]
+            weights=attributes["weights"].as_string(),
+            activations=attributes["activations"].as_string(),
+            dynamic=bool(attributes["dynamic"].as_int()),
+            group=attributes["group"].as_int(),
+            weight=weight,
+            scale=scale,
+            activation_scale=node.inputs[3] if len(node.inputs) > 3 else None,
+        )
+
+    @property
+    def block(self) -> int:
+        """Inputs that share a dynamic activation scale."""
+        return self.group or DEFAULT_BLOCK
+
+
+def lower(model: ir.Model, target: Target) -> None:
+    """Replace every quantized layer in place.
+
+    Raises:
+        LoweringError: the target has no form for a layer.
+    """
+    graph = model.graph
+    for node in list(graph):
+        if node.domain != DOMAIN or node.op_type != OP:
+            continue
+        layer = Layer.of(node)
+        x = node.inputs[0]
+        assert x is not None
+        builder = Builder(graph, node, layer.name)
+        if target == "tensorrt" and layer.dynamic:
+            raise LoweringError(
+                f"{layer.name}: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
+            )
+        if target == "onnxruntime" and (layer.dynamic or (layer.weights == "int4" and layer.activations == "none")):
+            y = n_bits(builder, layer, x)
+        else:
+            y = dequantized_product(builder, layer, quantized_input(builder, layer, x))
+        output = node.outputs[0]
+        y.name, y.shape, y.type = output.name, output.shape, output.type
+        ir.convenience.replace_all_uses_with(output, y, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+    drop_unused_initializers(graph)
+    model.opset_imports.pop(DOMAIN, None)
+
+
+def quantized_input(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """x as the product sees it: rounded with a calibrated scale, with scales of its own, or not at all."""
+    if layer.activations == "none":
+        return x
+    if layer.dynamic:
+        return blockwise(builder, layer.block, layer.weight.shape[1], x)
+    kind = ml_dtypes.float8_e4m3fn if layer.activations == "fp8" else np.int8
+    scale = builder.initializer("activation_scale", constant(layer.activation_scale).astype(np.float32).reshape(()))
+    zero = builder.initializer("activation_zero_point", np.zeros((), dtype=kind))
+    rounded = builder.add("QuantizeLinear", [x, scale, zero])
+    return builder.add("DequantizeLinear", [rounded, scale, zero], "DequantizeInput")
+
+
+def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Value:
+    """Dynamic int8 rounding of each token and block of inputs, in ordinary operators: what MatMulNBits does inside."""
+    short = -inputs % block
+    if short:
+        pads = builder.initializer("pads", np.array([0, 0, 0, 0, 0, short], dtype=np.int64))
+        x = builder.add("Pad", [x, pads])
+    blocks = builder.add(
+        "Reshape", [x, builder.initializer("blocks", np.array([0, 0, -1, block], dtype=np.int64))], "Blocks"
+    )
+    axes = builder.initializer("block_axis", np.array([-1], dtype=np.int64))
+    largest = builder.add("ReduceMax", [builder.add("Abs", [blocks]), axes], keepdims=1)
+    # An all-zero block has nothing to round; 127 / tiny only must be finite.
+    tiny = builder.initializer("tiny", np.array(127 * np.finfo(np.float32).tiny, dtype=np.float32))
+    top = builder.initializer("int8_largest", np.array(127, dtype=np.float32))
+    safe = builder.add("Max", [largest, tiny])
+    rounded = builder.add("Round", [builder.add("Mul", [blocks, builder.add("Div", [top, safe], "Inverse")], "Scaled")])
+    restored = builder.add("Mul", [rounded, builder.add("Div", [largest, top], "Scale")], "Restored")
+    flat = builder.initializer("flat", np.array([0, 0, -1], dtype=np.int64))
+    result = builder.add("Reshape", [restored, flat], "Flat")
+    if short:
+        ends = [builder.initializer(f"slice_{name}", np.array([number], dtype=np.int64))
+                for name, number in (("start", 0), ("end", inputs), ("axis", 2))]  # fmt: skip
+        result = builder.add("Slice", [result, *ends])
+    return result
+
+
+def dequantized_product(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """MatMul with DequantizeLinear of the weights (K, N), as every target reads it."""
+    kind = ml_dtypes.int4 if layer.weights == "int4" else layer.weight.dtype
+    scale = layer.scale.T if layer.group else layer.scale[:, 0]  # (G, N) or (N,)
+    restored, *_ = builder.node(
+        "DequantizeLinear",
+        [
+            builder.initializer("weight", layer.weight.T.astype(kind)),  # (K, N)
+            builder.initializer("weight_scale", scale.astype(np.float32)),
+            builder.initializer("weight_zero_point", np.zeros(scale.shape, dtype=kind)),
+        ],
+        "DequantizeWeight",
+        attributes={"axis": 0, "block_size": layer.group} if layer.group else {"axis": 1},
+    )
+    return builder.add("MatMul", [x, restored])
+
+
+def n_bits(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    """com.microsoft MatMulNBits: weights packed by blocks of inputs, with a scale each and the middle as zero point."""
+    outputs, inputs = layer.weight.shape
+    bits, block = (4 if layer.weights == "int4" else 8), layer.block
+    blocks = -(-inputs // block)
+    middle = np.uint8(2 ** (bits - 1))  # the default zero point
+    padded = np.full((outputs, blocks * block), middle)
+    np.add(layer.weight.view(np.uint8), middle, out=padded[:, :inputs])  # bytes wrap around as they should
+    stored = padded.reshape(outputs, blocks, block)
+    if bits == 4:
+        stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
+    scale = layer.scale if layer.group else np.repeat(layer.scale, blocks, axis=1)  # (N, blocks)
+    return builder.add(
+        "MatMulNBits",
+        [
+            x,
+            builder.initializer("weight", np.ascontiguousarray(stored)),
+            builder.initializer("weight_scale", np.ascontiguousarray(scale.astype(np.float32))),
+        ],
+        domain=MICROSOFT,
+        K=inputs,
+        N=outputs,
+        bits=bits,
+        block_size=block,
+        accuracy_level=INT8_ARITHMETIC if layer.dynamic else FLOAT_ARITHMETIC,
+    )

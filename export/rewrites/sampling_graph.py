@@ -1,0 +1,227 @@
+"""Sampling inside the decode graph: what `export.runtime.choosing` does with a step's logits, as ONNX operators.
+
+Letters: R rows of a step, S positions of a call, B pictures, n positions of a choice, O logits of a position, V of
+these that are drawn from.
+
+The graph gets the inputs `noise` (B, n, V), which also says how many pictures there are, `guidance` (), `temperature`
+(), and what its sampler cuts by: `top_k` (1,), `top_p` () or neither. It gets the output `drawn` (B, n) int64, and of a
+masked model that keeps the surest `sureness` (B, n) too. Logits remain an output, for scoring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from export.graph.builder import Builder, drop_unused_initializers
+from export.graph.onnx_model import OnnxModel
+from export.runtime.sampling import Sampler
+from export.runtime.shape import Shape
+
+SCOPE = "sampling"
+SAMPLING_OUTPUTS = ("drawn", "sureness")
+FLOAT, INT64 = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
+INPUTS: dict[str, tuple[ir.TensorType, list[int | str]]] = {
+    "noise": (FLOAT, ["pictures", "chosen", "drawn_from"]),
+    "guidance": (FLOAT, []),
+    "temperature": (FLOAT, []),
+    "top_k": (INT64, [1]),
+    "top_p": (FLOAT, []),
+}
+LARGEST = np.iinfo(np.int64).max
+TRIED = 4  # the likeliest after noise that are looked at first; a trained model's first is among its k nearly always
+
+
+def inputs_of(sampler: Sampler) -> list[str]:
+    """The inputs that a graph gets which samples as a sampler does."""
+    cuts = {"top_k": sampler.top_k > 0, "top_p": sampler.top_p < 1}
+    return [name for name in INPUTS if cuts.get(name, True)]
+
+
+def with_sampling(model: OnnxModel) -> OnnxModel:
+    """A copy of a model whose decode graph chooses tokens too."""
+    decode, manifest = model.decode.clone(), model.manifest
+    add_sampling(decode.graph, manifest.shape, manifest.sampler)
+    return replace(model, decode=decode, manifest=replace(manifest, sampling=True))
+
+
+def without_sampling(decode: ir.Model) -> ir.Model:
+    """A copy of a decode graph that only makes logits."""
+    copy = decode.clone()
+    for output in [each for each in copy.graph.outputs if each.name in SAMPLING_OUTPUTS]:
+        copy.graph.outputs.remove(output)
+    added = [node for node in copy.graph if (node.name or "").startswith(f"/{SCOPE}/")]
+    for node in added:
+        branches = [each for attribute in node.attributes.values() for each in subgraph(attribute)]
+        for reader in (*branches, node):  # what is gone reads nothing any more
+            for index in range(len(reader.inputs)):
+                reader.replace_input_with(index, None)
+    copy.graph.remove(added)
+    for each in [each for each in copy.graph.inputs if each.name in INPUTS]:
+        copy.graph.inputs.remove(each)
+    drop_unused_initializers(copy.graph)
+    return copy
+
+
+def subgraph(attribute: ir.Attr) -> list[ir.Node]:
+    """The nodes of a branch."""
+    return list(attribute.as_graph()) if attribute.type == ir.AttributeType.GRAPH else []
+
+
+def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
+    """Append sampling to a decode graph, in place."""
+    surest = shape.order == "masked" and sampler.reveal != "halton"
+    # Where the surest stay, a position that drew the mask token would count as open again.
+    drawn_from = shape.vocabulary if surest else shape.predicted
+    fed = {name: value(name, *INPUTS[name]) for name in inputs_of(sampler)}
+    graph.inputs.extend(fed.values())
+    noise, by_k, by_p = fed["noise"], "top_k" in fed, "top_p" in fed
+    builder = Builder(graph, None, SCOPE)
+    logits = next(each for each in graph.outputs if each.name == "logits")
+    if shape.order == "causal":
+        logits = sliced(builder, logits, "behind", 1, first=-1)
+    else:  # while scoring there is noise for one position only
+        logits = sliced(builder, logits, "chosen", 1, end=builder.add("Shape", [noise], "positions", start=1, end=2))
+    if drawn_from != shape.predicted:
+        logits = sliced(builder, logits, "tokens", 2, end=drawn_from)
+    guided = add_guidance(builder, logits, noise, fed["guidance"])
+    scores = builder.add("Div", [guided, fed["temperature"]], "tempered")
+    if by_k and not by_p and shape.order == "causal":
+        drawn = drawn_among_likeliest(builder, scores, noise, fed["top_k"])
+    else:
+        if by_k:
+            scores = keep_likeliest(builder, scores, fed["top_k"])
+        if by_p:
+            scores = keep_nucleus(builder, scores, fed["top_p"])
+        drawn = builder.add("ArgMax", [builder.add("Add", [scores, noise], "disturbed")], "drawn", axis=-1, keepdims=0)
+    named(graph, drawn, "drawn", INT64)
+    if surest:
+        token = builder.add("Unsqueeze", [drawn, numbers(builder, "last", -1)], "token")
+        by_logit = sampler.reveal == "logit"
+        sureness = builder.add("GatherElements", [guided if by_logit else scores, token], "of_token", axis=-1)
+        if not by_logit:
+            total = builder.add("ReduceLogSumExp", [scores, numbers(builder, "last", -1)], "total", keepdims=1)
+            sureness = builder.add("Sub", [sureness, total], "log_probability")
+        sureness = builder.add("Squeeze", [sureness, numbers(builder, "last", -1)], "sureness")
+        named(graph, sureness, "sureness", FLOAT)
+
+
+def value(name: str, kind: ir.TensorType, dimensions: Sequence[int | str]) -> ir.Value:
+    """An input."""
+    return ir.Value(name=name, type=kind, shape=ir.Shape(list(dimensions)))
+
+
+def named(graph: ir.Graph, made: ir.Value, name: str, kind: ir.TensorType) -> None:
+    """Make a value (B, n) an output."""
+    made.name, made.type, made.shape = name, kind, ir.Shape(["pictures", "chosen"])
+    graph.outputs.append(made)
+
+
+def numbers(builder: Builder, name: str, *values: int) -> ir.Value:
+    """A constant (n,) of whole numbers, made once."""
+    full = f"{builder.scope}.{name}"
+    return builder.graph.initializers.get(full) or builder.initializer(name, np.array(values, dtype=np.int64))
+
+
+def sliced(
+    builder: Builder, given: ir.Value, name: str, axis: int, *, first: int | ir.Value = 0, end: int | ir.Value = LARGEST
+) -> ir.Value:
+    """The part of a value from one index of an axis to another."""
+    bounds = [
+        each if isinstance(each, ir.Value) else numbers(builder, f"{name}_{side}", each)
+        for side, each in (("first", first), ("end", end))
+    ]
+    return builder.add("Slice", [given, *bounds, numbers(builder, f"axis_{axis}", axis)], name)
+
+
+def add_guidance(builder: Builder, logits: ir.Value, noise: ir.Value, guidance: ir.Value) -> ir.Value:
+    """null + guidance * (given - null), with the last B rows as null; without guidance these are all rows (B, n, V)."""
+    pictures = builder.add("Shape", [noise], "pictures", start=0, end=1)
+    given = sliced(builder, logits, "given", 0, end=pictures)
+    null = sliced(builder, logits, "null", 0, first=builder.add("Neg", [pictures], "from_the_end"))
+    apart = builder.add("Sub", [given, null], "apart")
+    return builder.add("Add", [null, builder.add("Mul", [apart, guidance], "stretched")], "guided")
+
+
+def drawn_among_likeliest(builder: Builder, scores: ir.Value, noise: ir.Value, top_k: ir.Value) -> ir.Value:
+    """What `keep_likeliest` and noise would draw (B, n), mostly without looking for the k-th largest score.
+
+    The first after noise is drawn if fewer than k scores are above its own, else the second, and so on: that is the
+    likeliest after noise among the k. Only where all `TRIED` are out, the k-th largest is found.
+    """
+    last = numbers(builder, "last", -1)
+    disturbed = builder.add("Add", [scores, noise], "disturbed")
+    tried = numbers(builder, "tried", TRIED)
+    _, first = builder.node("TopK", [disturbed, tried], "first", outputs=2, attributes={"axis": -1})
+    own = builder.add("GatherElements", [scores, first], "own_score", axis=-1)  # (B, n, TRIED)
+    each = builder.add("Unsqueeze", [own, last], "each")
+    others = builder.add("Unsqueeze", [scores, numbers(builder, "before_last", -2)], "others")
+    above = builder.add("Cast", [builder.add("Greater", [others, each], "above")], "counted", to=int(FLOAT.dtype))
+    rank = builder.add("ReduceSum", [above, last], "rank", keepdims=0)  # (B, n, TRIED)
+    limit = builder.add("Cast", [top_k], "limit", to=int(FLOAT.dtype))
+    kept = builder.add("Cast", [builder.add("Less", [rank, limit], "kept")], "kept_number", to=int(FLOAT.dtype))
+    found = builder.add("ReduceMin", [builder.add("ReduceMax", [kept, last], "any", keepdims=0)], "all", keepdims=0)
+    asked = builder.add("Cast", [found], "found", to=int(ir.DataType.BOOL))
+
+    def among_tried(inner: Builder) -> ir.Value:
+        place = inner.add("ArgMax", [kept], "place", axis=-1, keepdims=1)
+        token = inner.add("GatherElements", [first, place], "token", axis=-1)
+        return inner.add("Squeeze", [token, last], "drawn")
+
+    def among_all(inner: Builder) -> ir.Value:
+        cut = keep_likeliest(inner, scores, top_k)
+        return inner.add("ArgMax", [inner.add("Add", [cut, noise], "disturbed")], "drawn", axis=-1, keepdims=0)
+
+    return choice(builder, "among", asked, among_tried, among_all)
+
+
+def keep_likeliest(builder: Builder, scores: ir.Value, top_k: ir.Value) -> ir.Value:
+    """Scores with all below the k-th largest at minus infinity (ties with it stay)."""
+    width = builder.add("Shape", [scores], "width", start=2, end=3)
+    count = builder.add("Min", [top_k, width], "count")
+    largest, _ = builder.node("TopK", [scores, count], "largest", outputs=2, attributes={"axis": -1, "sorted": 0})
+    floor = builder.add("ReduceMin", [largest, numbers(builder, "last", -1)], "floor", keepdims=1)
+    return builder.add("Where", [builder.add("Less", [scores, floor], "below"), lowest(builder), scores], "likeliest")
+
+
+def keep_nucleus(builder: Builder, scores: ir.Value, top_p: ir.Value) -> ir.Value:
+    """Scores with all outside the smallest set of likeliest tokens that holds `top_p` at minus infinity."""
+    last = numbers(builder, "last", -1)
+    width = builder.add("Shape", [scores], "whole_width", start=2, end=3)
+    ranked, order = builder.node("TopK", [scores, width], "ranked", outputs=2, attributes={"axis": -1})
+    top = builder.add("ReduceMax", [ranked, last], "top", keepdims=1)
+    weight = builder.add("Exp", [builder.add("Sub", [ranked, top], "below_top")], "weight")
+    summed = builder.add("CumSum", [weight, numbers(builder, "along", -1)], "summed")
+    held = builder.add("Sub", [summed, weight], "held_by_likelier")
+    total = builder.add("ReduceSum", [weight, last], "total_weight", keepdims=1)
+    kept = builder.add("Less", [held, builder.add("Mul", [total, top_p], "share")], "kept")
+    cut = builder.add("Where", [kept, ranked, lowest(builder)], "cut")
+    return builder.add("ScatterElements", [scores, order, cut], "nucleus", axis=-1)
+
+
+def lowest(builder: Builder) -> ir.Value:
+    """Minus infinity."""
+    return builder.initializer("lowest", np.full((1, 1, 1), -np.inf, dtype=np.float32))
+
+
+def choice(
+    builder: Builder,
+    name: str,
+    asked: ir.Value,
+    then: Callable[[Builder], ir.Value],
+    otherwise: Callable[[Builder], ir.Value],
+) -> ir.Value:
+    """If `asked`, what one builder makes, else what the other one does; both may read values from outside."""
+    branches = {}
+    for branch, make in (("then_branch", then), ("else_branch", otherwise)):
+        graph = ir.Graph([], [], nodes=[], opset_imports=builder.graph.opset_imports, name=f"{name}_{branch}")
+        made = make(Builder(graph, None, f"{builder.scope}.{name}.{branch}"))
+        made.type = INT64
+        graph.outputs.append(made)
+        branches[branch] = graph
+    result, *_ = builder.node("If", [asked], f"{name}_if", attributes=branches)
+    result.type = INT64
+    return result

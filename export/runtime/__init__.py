@@ -1,0 +1,1 @@
+"""Engines at work: NumPy and ONNX Runtime only."""

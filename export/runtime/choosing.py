@@ -1,0 +1,150 @@
+"""From the logits of a step to its tokens: guidance, temperature, top-k, top-p, noise. `sampling_graph` is its twin.
+
+Letters: B pictures, n positions of a step, V logits of a position.
+
+Tokens are drawn with the Gumbel-max trick: the likeliest after noise was added (Maddison et al., arXiv 1411.0030).
+Everything is float32, so that a graph computes the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.runtime.errors import UnsoundLogitsError
+from export.runtime.noise import Noise
+from export.runtime.sampling import Sampler
+
+Logits = NDArray[np.float32]
+NO_CUT = 2**31 - 1  # as top_k and top_p of a graph: more tokens than there are, and more than all probability
+UNSOUND = -1  # what a whole generation in one graph, which cannot raise, gives instead of tokens drawn from NaN
+SMALLEST_SHARE = 2.0**-64  # a lower top_p would be 0 in float32; this one keeps the likeliest token alone, too
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How the tokens of one step are chosen.
+
+    `temperature` 0 takes the likeliest. `noise` (B, n, V) says how many pictures, positions and logits there are; it is
+    0 where the likeliest is taken. `top_k` 0 and `top_p` 1 keep all.
+    """
+
+    noise: Logits
+    guidance: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @classmethod
+    def at(
+        cls,
+        sampler: Sampler,
+        noise: Noise,
+        step: int,
+        steps: int,
+        shape: tuple[int, int],
+        temperature: float | None = None,
+    ) -> Choice:
+        """The choice of (n, V) tokens that a sampler makes at a step of so many, or at another temperature."""
+        if temperature is None:
+            temperature = sampler.temperature_at(step, steps)
+        if temperature == 0:  # cuts nothing: the likeliest always stays
+            return cls(np.zeros((noise.count, *shape), dtype=np.float32), sampler.scale_at(step, steps), 0.0)
+        made = noise.gumbel(step, shape)
+        return cls(made, sampler.scale_at(step, steps), temperature, sampler.top_k, sampler.top_p)
+
+
+class Chosen(NamedTuple):
+    """Tokens (B, n), the guided logit of each, and its log-probability after temperature, top-k and top-p."""
+
+    tokens: NDArray[np.int64]
+    logit: Logits
+    log_probability: Logits
+
+
+def choose(logits: Logits, choice: Choice, *, surely: bool = False) -> Chosen:
+    """One token for each position of logits (R, n, V), of which the last B rows have no class under guidance.
+
+    What is known of it besides the token is only computed if `surely`.
+    """
+    pictures, _, outputs = choice.noise.shape
+    guided = guide(logits[..., :outputs], pictures, choice.guidance)
+    scores = guided / np.float32(choice.temperature) if choice.temperature else guided
+    if 0 < choice.top_k < outputs:
+        scores = keep_likeliest(scores, choice.top_k)
+    if choice.top_p < 1:
+        scores = keep_nucleus(scores, choice.top_p)
+    disturbed = scores + choice.noise if choice.temperature else scores
+    tokens = disturbed.argmax(axis=-1)
+    check_sound(picked(disturbed, tokens))
+    if not surely:
+        nothing = np.empty((*tokens.shape[:1], 0), dtype=np.float32)
+        return Chosen(tokens, nothing, nothing)
+    return Chosen(tokens, picked(guided, tokens), log_probability(scores, tokens))
+
+
+def check_sound(largest: Logits) -> None:
+    """Refuse logits by the largest of each position, which is NaN where any of them is.
+
+    Raises:
+        UnsoundLogitsError: one is NaN or infinite.
+    """
+    if not np.isfinite(largest).all():
+        raise unsound("NaN" if np.isnan(largest).any() else "infinity")
+
+
+def unsound(what: str) -> UnsoundLogitsError:
+    """The error of logits that hold NaN or infinity."""
+    return UnsoundLogitsError(
+        f"the model's logits hold {what}, so nothing can be drawn from them; its weights are damaged, or a layer "
+        f"overflows"
+    )
+
+
+def share_of(top_p: float) -> np.float32:
+    """The share of probability that top-p keeps, as float32 can hold it."""
+    return np.float32(max(top_p, SMALLEST_SHARE))
+
+
+def guide(logits: Logits, pictures: int, scale: float) -> Logits:
+    """Logits (B, n, V) of the pictures, from rows (2B, n, V) whose second half has no class, or as they are."""
+    if len(logits) == pictures:
+        return logits
+    given, null = logits[:pictures], logits[-pictures:]
+    return null + np.float32(scale) * (given - null)
+
+
+def keep_likeliest(logits: Logits, count: int) -> Logits:
+    """Logits (..., V) with all below the `count`-th largest of the row at minus infinity (ties with it stay)."""
+    floor = np.partition(logits, -count, axis=-1)[..., -count, None]
+    return np.where(logits < floor, np.float32(-np.inf), logits)
+
+
+def keep_nucleus(logits: Logits, share: float) -> Logits:
+    """Logits (..., V) with all outside the smallest set of likeliest tokens that holds `share` at minus infinity.
+
+    Nucleus sampling (Holtzman et al., arXiv 1904.09751); the likeliest token always stays.
+    """
+    order = np.argsort(-logits, axis=-1, kind="stable")
+    ranked = np.take_along_axis(logits, order, axis=-1)
+    weight = np.exp(ranked - ranked[..., :1])
+    held = np.cumsum(weight, axis=-1) - weight  # by likelier tokens
+    kept = np.where(held < share_of(share) * weight.sum(axis=-1, keepdims=True), ranked, np.float32(-np.inf))
+    result = np.empty_like(logits)
+    np.put_along_axis(result, order, kept, axis=-1)
+    return result
+
+
+def picked(values: Logits, tokens: NDArray[np.int64]) -> Logits:
+    """The value (B, n) of each token (B, n) among values (B, n, V)."""
+    return np.take_along_axis(values, tokens[..., None], axis=-1)[..., 0]
+
+
+def log_probability(scores: Logits, tokens: NDArray[np.int64]) -> Logits:
+    """Log-probabilities (B, n) of tokens (B, n) under scores (B, n, V)."""
+    top = scores.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(scores - top).sum(axis=-1)) + top[..., 0]
+    return picked(scores, tokens) - total

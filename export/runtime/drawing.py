@@ -1,0 +1,360 @@
+"""Drawing pictures token by token, mask by mask or scale by scale, whatever runs the model.
+
+Letters: B pictures, R rows of a step (B, or 2B under guidance), T tokens of a picture, O logits of a position, P x C
+features of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.runtime.choosing import Choice, Chosen, choose
+from export.runtime.noise import Noise
+from export.runtime.sampling import Sampler, halton_order, short, steps_in_order, steps_surest
+from export.runtime.shape import Order, Shape
+
+
+class Runner(Protocol):
+    """A model that is about to draw rows of pictures."""
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32] | None:
+        """Forget everything and take the classes (R,), features (R, P, C) and, causal, the first tokens (R, S).
+
+        Returns logits of the first token behind them (R, 1, O), unless the model is masked.
+        """
+
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Logits of what comes next.
+
+        Causal: (R, 1, O) after the tokens (R, 1) behind those before. Masked: (R, n, O) of the positions (n,), or of
+        all, of tokens (R, T). Next-scale: (R, side^2, O) of the next scale, from tokens (R, T) that are known up to it.
+        Positions are of masked models alone.
+        """
+
+
+class Drawer(Protocol):
+    """A runner that chooses tokens too, so that logits need not leave it."""
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """The first tokens, chosen behind what `Runner.begin` takes; none where there is no choice yet."""
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """What is chosen next, behind what `Runner.step` takes; of a masked model at these positions (n,)."""
+
+
+class Telling:
+    """A drawer that tells whenever tokens were chosen."""
+
+    def __init__(self, drawer: Drawer, told: Callable[[], None]) -> None:
+        self.drawer, self.told = drawer, told
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """As of the drawer."""
+        if (chosen := self.drawer.begin(labels, features, prompt, choice)) is not None:
+            self.told()
+        return chosen
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """As of the drawer."""
+        chosen = self.drawer.step(tokens, choice, positions)
+        self.told()
+        return chosen
+
+
+class Outside:
+    """A drawer that chooses from the logits that a runner gives out."""
+
+    def __init__(self, runner: Runner, shape: Shape) -> None:
+        self.runner, self.surely = runner, shape.order == "masked"
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """The first tokens, where the model is not masked."""
+        logits = self.runner.begin(labels, features, prompt)
+        return None if logits is None or choice is None else choose(logits, choice)
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """What is chosen next."""
+        return choose(self.runner.step(tokens, positions), choice, surely=self.surely)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Tokens (B, T) that are given, and where (T,): those of the picture that is completed or inpainted."""
+
+    tokens: NDArray[np.int64]
+    where: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be drawn."""
+
+    shape: Shape
+    labels: NDArray[np.int64]
+    features: NDArray[np.float32] | None
+    sampler: Sampler
+    noise: Noise
+    known: Known | None
+
+    @property
+    def count(self) -> int:
+        """Pictures."""
+        return len(self.labels)
+
+    def begin(self, drawer: Drawer, choice: Choice | None, prompt: NDArray[np.int64] | None = None) -> Chosen | None:
+        """Let a drawer begin with this task; guidance draws every picture again without class, below the others."""
+        labels, features = self.labels, self.features
+        if self.sampler.guided:
+            labels = np.concatenate([labels, np.full_like(labels, self.shape.null_class)])
+            features = None if features is None else np.concatenate([features, features])
+        return drawer.begin(labels, features, None if prompt is None else self.rows(prompt), choice)
+
+    def choice(self, step: int, steps: int, positions: int) -> Choice:
+        """How the tokens of so many positions are chosen at a step of so many."""
+        return Choice.at(self.sampler, self.noise, step, steps, (positions, self.shape.predicted))
+
+    def rows(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens (B, ...) for every row of a step."""
+        return np.concatenate([tokens, tokens]) if self.sampler.guided else tokens
+
+    def kept(self, tokens: NDArray[np.int64], start: int) -> NDArray[np.int64]:
+        """Drawn tokens (B, n) of positions from `start`, with the known ones in their places."""
+        if self.known is None:
+            return tokens
+        part = slice(start, start + tokens.shape[1])
+        return np.where(self.known.where[part], self.known.tokens[:, part], tokens)
+
+
+def conditions(shape: Shape, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+    """Classes (count,), each in turn, and features of no particular texts where the model draws texts."""
+    if shape.text is None:
+        return np.arange(count, dtype=np.int64) % max(shape.classes, 1), None
+    noise = np.random.Generator(np.random.Philox(key=0)).standard_normal((count, shape.text.length, shape.text.width))
+    return np.zeros(count, dtype=np.int64), noise.astype(np.float32)
+
+
+WAYS: dict[Order, str] = {"causal": "token by token", "masked": "in steps", "next-scale": "scale by scale"}
+
+
+def sampler_of(shape: Shape, sampler: Sampler, **given: Any) -> Sampler:
+    """A model's sampler with the settings that are given and not None.
+
+    Raises:
+        ValueError: one is out of range, or the model would not heed it.
+    """
+    if given.get("steps") is not None and shape.order != "masked":
+        raise ValueError(f"steps {short(given['steps'])}: this model draws {WAYS[shape.order]}; leave it out")
+    return sampler.changed(**given)
+
+
+def classes_of(labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
+    """Classes (N,) from what a caller gives.
+
+    Raises:
+        ValueError: they are not whole numbers, or one is not a class.
+    """
+    found = np.asarray(labels)
+    if found.dtype.kind not in "iu":  # also what no array of integers could hold
+        for each in found.ravel().tolist():
+            if type(each) is not int:
+                raise ValueError(f"label {short(each)} is not a class; labels are whole numbers")
+    wrong = found[(found < 0) | (found > shape.classes)] if found.size else found
+    if len(wrong):
+        raise ValueError(f"label {short(wrong.tolist()[0])} is not a class; the model draws {said_of_classes(shape)}")
+    return found.astype(np.int64)
+
+
+def said_of_classes(shape: Shape) -> str:
+    """The classes that there are."""
+    if not shape.classes:
+        return "without classes, so every label is 0"
+    return f"0 to {shape.classes - 1} ({shape.classes} is unconditional)"
+
+
+def draw(
+    drawer: Drawer,
+    labels: NDArray[np.int64],
+    shape: Shape,
+    sampler: Sampler,
+    seed: int,
+    features: NDArray[np.float32] | None = None,
+    known: Known | None = None,
+    first: int = 0,
+    told: Callable[[], None] | None = None,
+) -> NDArray[np.int64]:
+    """Tokens (B, T) of new pictures of these classes (B,), or of texts with these features (B, P, C).
+
+    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it. `told`
+    is called whenever tokens were chosen.
+
+    Raises:
+        ValueError: a label that is no class (the null class is allowed), labels that are not (B,) with B > 0, features
+        or known tokens of another shape.
+    """
+    check(labels, shape, features, known)
+    features = None if features is None else features.astype(np.float32, copy=False)
+    task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
+    return DRAW[shape.order](drawer if told is None else Telling(drawer, told), task)
+
+
+def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None, known: Known | None) -> None:
+    """Refuse what cannot be drawn."""
+    if labels.ndim != 1 or not len(labels):
+        raise ValueError(f"labels of shape {labels.shape}: need one class for each picture, at least one")
+    classes_of(labels, shape)
+    wanted = None if shape.text is None else (len(labels), shape.text.length, shape.text.width)
+    found = None if features is None else features.shape
+    if found != wanted:
+        raise ValueError(f"features of a text {found}: this model takes {wanted or 'none'}")
+    if features is not None and not (features.dtype.kind == "f" and np.isfinite(features).all()):
+        raise ValueError("features of a text: each must be a finite number")
+    if known is not None and (
+        known.tokens.shape != (len(labels), shape.length) or known.where.shape != (shape.length,)
+    ):
+        raise ValueError(
+            f"known tokens {known.tokens.shape} at {known.where.shape}: need {(len(labels), shape.length)}"
+        )
+
+
+def opening(shape: Shape, labels: NDArray[np.int64], prompt: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """What a causal model without a text reads first (R, S): start token, class, and the tokens of a prompt (R, S)."""
+    start = np.full((len(labels), shape.lead), shape.start_token)
+    parts = [start, labels[:, None] + shape.first_class, *([] if prompt is None else [prompt])]
+    return np.concatenate(parts, axis=1)
+
+
+def draw_causal(drawer: Drawer, task: Task) -> NDArray[np.int64]:
+    """Token by token; known ones from the first on are read all at once."""
+    length = task.shape.length
+    tokens = np.empty((task.count, length), dtype=np.int64)
+    given = 0
+    if task.known is not None:
+        given = length if task.known.where.all() else int(np.argmin(task.known.where))
+        tokens[:, :given] = task.known.tokens[:, :given]
+    if given == length:
+        return tokens
+    chosen = task.begin(drawer, task.choice(given, length, 1), tokens[:, :given] if given else None)
+    assert chosen is not None
+    for position in range(given, length):
+        tokens[:, position : position + 1] = kept = task.kept(chosen.tokens, position)
+        if position + 1 < length:
+            chosen = drawer.step(task.rows(kept), task.choice(position + 1, length, 1))
+    return tokens
+
+
+def draw_scales(drawer: Drawer, task: Task) -> NDArray[np.int64]:
+    """Scale by scale, all tokens of one at once."""
+    scales, start = task.shape.scales, 0
+    tokens = np.zeros((task.count, task.shape.length), dtype=np.int64)
+    for index, side in enumerate(scales):
+        choice = task.choice(index, len(scales), side * side)
+        chosen = drawer.step(task.rows(tokens), choice) if index else task.begin(drawer, choice)
+        assert chosen is not None
+        tokens[:, start : start + side * side] = task.kept(chosen.tokens, start)
+        start += side * side
+    return tokens
+
+
+def draw_masked(drawer: Drawer, task: Task) -> NDArray[np.int64]:
+    """Mask by mask: by a fixed order of positions, or the surest first. Known positions are never masked."""
+    shape, known = task.shape, task.known
+    tokens = np.full((task.count, shape.length), shape.mask_token, dtype=np.int64)
+    open_ = np.arange(shape.length)
+    if known is not None:
+        tokens[:, known.where] = known.tokens[:, known.where]
+        open_ = np.flatnonzero(~known.where)
+    task.begin(drawer, None)
+    reveal = reveal_in_order if task.sampler.reveal == "halton" else reveal_surest
+    if len(open_):
+        reveal(drawer, task, tokens, open_)
+    return np.minimum(tokens, shape.vocabulary - 1)  # a model that can draw the mask token itself may have
+
+
+def reveal_in_order(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+    """Fill the open positions (T',) of tokens (B, T) in the Halton order, as many at each step as the schedule says."""
+    order, done = halton_order(task.shape.grid), 0
+    order = order[np.isin(order, positions)]
+    for step, revealed in steps_in_order(task.sampler, len(order)):
+        now = order[done:revealed]
+        choice = task.choice(step, task.sampler.steps, len(now))
+        tokens[:, now] = drawer.step(task.rows(tokens), choice, now).tokens
+        done = revealed
+
+
+def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+    """Fill the open positions (T',) of tokens (B, T): draw all, keep the surest, mask the others again."""
+    sampler, steps, count = task.sampler, task.sampler.steps, len(positions)
+    by_logit = sampler.reveal == "logit"
+    for step, masked in steps_surest(sampler, count):
+        unknown = tokens[:, positions] == task.shape.mask_token  # (B, T'), as many in each row
+        disturbance = sampler.choice_at(step, steps)
+        # A position that drew the mask token would count as open again.
+        drawn_from = (count, task.shape.vocabulary)
+        choice = Choice.at(sampler, task.noise, step, steps, drawn_from, disturbance if by_logit else None)
+        asked = unknown.any(axis=0)  # open in some picture
+        choice = replace(choice, noise=choice.noise[:, asked])
+        chosen = drawer.step(task.rows(tokens), choice, positions[asked])
+        drawn = tokens[:, positions]
+        drawn[:, asked] = np.where(unknown[:, asked], chosen.tokens, drawn[:, asked])
+        if masked:
+            sureness = np.full(unknown.shape, np.inf, dtype=np.float32)
+            sureness[:, asked] = chosen.logit if by_logit else chosen.log_probability
+            if disturbance:
+                sureness = sureness + np.float32(disturbance) * task.noise.gumbel(step, (count,), "place")
+            sureness = np.where(unknown, sureness, np.inf)
+            again = np.argsort(sureness, axis=1, kind="stable")[:, :masked]
+            np.put_along_axis(drawn, again, task.shape.mask_token, axis=1)
+        tokens[:, positions] = drawn
+
+
+DRAW: dict[Order, Callable[[Drawer, Task], NDArray[np.int64]]] = {
+    "causal": draw_causal,
+    "masked": draw_masked,
+    "next-scale": draw_scales,
+}
+
+
+def score_stepwise(
+    runner: Runner, inputs: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Teacher-forced logits (B, T, O) of inputs (B, 1 + ...), step by step as when drawing."""
+    first = runner.begin(inputs[:, 0] - shape.first_class, features)
+    shown = inputs[:, 1:]
+    if shape.order == "masked":
+        return runner.step(shown)
+    assert first is not None
+    parts, start = [first.copy()], 0
+    if shape.order == "causal":
+        parts += [runner.step(shown[:, [position]]).copy() for position in range(shown.shape[1])]
+    for side in shape.scales[:-1]:
+        start += side * side
+        parts.append(runner.step(np.where(np.arange(shape.length) < start, shown, 0)).copy())
+    return np.concatenate(parts, axis=1)

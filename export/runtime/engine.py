@@ -1,0 +1,509 @@
+"""The runtime: load an engine folder and draw. NumPy and ONNX Runtime only; PyTorch is not needed to deploy.
+
+Letters: N pictures, T tokens of a picture, O logits of a position, P x C features of a text, K key/value heads, L
+length of a cache, d head width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from export.runtime.choosing import UNSOUND, unsound
+from export.runtime.drawing import (
+    Drawer,
+    Known,
+    Outside,
+    Runner,
+    check,
+    classes_of,
+    conditions,
+    draw,
+    sampler_of,
+    score_stepwise,
+)
+from export.runtime.engine_files import WEIGHTS, Seal
+from export.runtime.errors import EngineError
+from export.runtime.lending import Lending
+from export.runtime.loops import (
+    NOTHING_TO_CHOOSE,
+    FedLoop,
+    Inside,
+    Loop,
+    Parts,
+    Sessions,
+    WatchedScales,
+    choice_feeds,
+    filled_up,
+    make_loop,
+)
+from export.runtime.manifest import Manifest
+from export.runtime.noise import check_seed
+from export.runtime.processor import ProcessorWarning, exact_products, products_saturate
+from export.runtime.promises import broken
+from export.runtime.sampling import Sampler, check_whole
+from export.runtime.shape import Shape, Shaped
+from export.runtime.throughput import check_pictures, draw_in_batches
+
+if TYPE_CHECKING:
+    from export.runtime.tensorrt import Plan
+
+__all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
+
+CPU = ["CPUExecutionProvider"]
+SCORE_ROWS = 128  # rows scored at once at most; bounds the memory of a prefill
+SCORE_LOGITS = 2**26  # and logits, 256 MB
+STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
+FOR_VNNI = (
+    "made for x86 processors with VNNI (cpu: vnni, or reduce_range: false), which this one lacks; slower exact kernels "
+    "keep its pictures right; make it with  cpu: any  to be fast here"
+)
+DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
+MOST_THREADS = 1024
+FATAL = 4  # what is logged: an error is raised, and one line of it is enough
+SHOWN = 200  # characters of what ONNX Runtime says
+LOW_PRECISION = {
+    "DynamicQuantizeMatMul",
+    "MatMulBnb4",
+    "MatMulInteger",
+    "MatMulInteger16",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QGemm",
+    "QLinearMatMul",
+}
+FULL_PRECISION = {"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul"}
+
+
+class Engine(Shaped):
+    """A loaded engine folder.
+
+    Any number of threads may use one engine at once: each drawing has buffers of its own, all share the weights, and
+    every picture is the one that is drawn alone. Only drawings on TensorRT wait for each other. A process that was
+    forked off loads its own engine.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, seals: Mapping[str, Seal], threads: int) -> None:
+        self.folder, self.manifest, self.seals, self.threads = folder, manifest, seals, threads
+        self.process = os.getpid()
+        optional = {name: self._promised(name) for name in ("scales", "begin") if name in manifest.files}
+        self.sessions = Sessions(self._promised("decode", optional.get("begin")), **optional)
+        self.image_decoder = self._promised("image_decoder")
+        self.opened: dict[str, onnxruntime.InferenceSession] = {}  # what is opened when it is first used
+        self.opening = Lock()
+        self.plan = self._open_plan()
+        # Without this engine in it: a circle would keep its weights until the next garbage collection.
+        self.lending = Lending(partial(new_loop, self.sessions, manifest, self.plan))
+
+    @classmethod
+    def load(cls, path: str | Path, threads: int = 0) -> Engine:
+        """Open an engine folder on `threads` CPU threads (0: ONNX Runtime's choice), every file checked by its hash.
+
+        Raises:
+            EngineError: a file is missing, damaged, or not something ONNX Runtime can run; the file is named.
+            ValueError: there cannot be so many threads.
+        """
+        check_whole("threads", threads, 0, MOST_THREADS)
+        folder = Path(path)
+        manifest, seals = Manifest.read(folder)
+        if manifest.cpu == "vnni" and products_saturate():
+            warnings.warn(f"{folder}: {FOR_VNNI}", ProcessorWarning, stacklevel=2)
+        return cls(folder, manifest, seals, threads)
+
+    def run_variant(
+        self, path: Path, outputs: Sequence[str], inputs: NDArray[np.int64], features: NDArray[np.float32] | None
+    ) -> list[NDArray[Any]]:
+        """Outputs of another version of the decode graph for inputs (N, 1 + ...): in one call for all tokens, or in one
+        for each scale of a next-scale model.
+        """
+        session = self._open("decode", path=path)
+        if self.shape.order == "next-scale":
+            sessions = replace(self.sessions, decode=session)
+            loop = WatchedScales(sessions, self.manifest, len(inputs), list(dict.fromkeys(outputs)))
+            if self.manifest.sampling:
+                loop.take(NOTHING_TO_CHOOSE)
+            score_stepwise(loop, inputs, self.shape, features)
+            return [loop.whole(name) for name in outputs]
+        taken, feeds = {each.name for each in session.get_inputs()}, self.feeds(inputs, features)
+        wanted = list(dict.fromkeys(name for name in outputs if name not in feeds))
+        made = session.run(wanted, {name: value for name, value in feeds.items() if name in taken})
+        found = feeds | dict(zip(wanted, made, strict=True))
+        return [found[name] for name in outputs]
+
+    def _open(
+        self, file: str, options: onnxruntime.SessionOptions | None = None, path: Path | None = None
+    ) -> onnxruntime.InferenceSession:
+        path = path or self.folder / self.manifest.files[file]
+        options = options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = FATAL
+        # A plan of its large activations would be memory beside the arena that the first picture has filled already.
+        options.enable_mem_pattern = file not in ("image_decoder", "image_encoder")
+        # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if self.manifest.cpu != "any":
+            exact_products(options)
+        if self.manifest.weight_only and file in ("decode", "begin"):  # an image decoder's Q/DQ are there to be fused
+            # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=CPU)
+        except Exception as error:
+            raise EngineError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
+
+    def _promised(self, file: str, begin: onnxruntime.InferenceSession | None = None) -> onnxruntime.InferenceSession:
+        """The session of one of the folder's graphs, which is what was hashed and what the manifest says."""
+        session = self._open(file)
+        for role, seal in self.seals.items():
+            if role == file or role.endswith(WEIGHTS):
+                seal.check()
+        if (fault := broken(self.manifest, file, session, begin)) is not None:
+            raise EngineError(f"{self.folder / self.manifest.files[file]}: {fault}; export the engine again")
+        return session
+
+    def _opened(self, file: str, missing: str) -> onnxruntime.InferenceSession:
+        """The session of a graph that not every engine has; opened once, by whichever thread needs it first."""
+        with self.opening:
+            if file not in self.opened:
+                if file not in self.manifest.files:
+                    raise EngineError(f"{self.folder}: {missing}")
+                self.opened[file] = self._promised(file)
+            return self.opened[file]
+
+    def _open_plan(self) -> Plan | None:
+        """What TensorRT built, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
+        if "plan" not in self.manifest.files:
+            return None
+        from export.runtime.tensorrt import Plan, TensorRTMissingError
+
+        try:
+            plan = Plan(self.folder / self.manifest.files["plan"], self.manifest)
+        except TensorRTMissingError:
+            return None
+        self.seals["plan"].check()
+        return plan
+
+    @property
+    def runtime(self) -> str:
+        """What runs the decode graph."""
+        return "onnxruntime" if self.plan is None else "tensorrt"
+
+    @property
+    def runs_as_deployed(self) -> bool:
+        """Whether that is the runtime the engine was exported for, so that its speed means something."""
+        return self.manifest.target != "tensorrt" or self.plan is not None
+
+    @property
+    def sampler(self) -> Sampler:
+        """How this engine draws unless told otherwise."""
+        return self.manifest.sampler
+
+    @property
+    def shape(self) -> Shape:
+        """Its tokens, classes and order of drawing."""
+        return self.manifest.shape
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """Height, width and colour channels of a picture."""
+        return tuple(self.image_decoder.get_outputs()[0].shape[1:])
+
+    def generate(
+        self,
+        labels: Sequence[int] | NDArray[np.int64],
+        seed: int = 0,
+        cfg_scale: float | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        steps: int | None = None,
+        features: NDArray[np.float32] | None = None,
+        batch: int = 0,
+        report: Callable[[int, int], None] = lambda done, count: None,
+    ) -> NDArray[np.uint8]:
+        """New pictures (N, H, W, C) of these classes; what is not given is the engine's own sampler's.
+
+        They are drawn `batch` at a time, 0 for as many as the free memory holds; `report` is told how many are done. A
+        model of texts takes their features (N, P, C), and 0 for each label.
+
+        Raises:
+            ValueError: a label is not a class, or a setting is out of range.
+        """
+        given = {"cfg_scale": cfg_scale, "top_k": top_k, "temperature": temperature, "top_p": top_p, "steps": steps}
+        sampler = sampler_of(self.shape, self.sampler, **given)
+        classes = classes_of(labels, self.shape)
+        check(classes, self.shape, features, None)
+        check_pictures(self.picture, len(classes))
+        drawn = draw_in_batches(self, classes, seed, sampler, features, batch=batch, report=report)
+        return np.concatenate(list(drawn))
+
+    @property
+    def cache_bytes(self) -> int:
+        """What keys and values of one row take, and what is computed of its class before the steps."""
+        width = self.manifest.head_width * np.dtype(self.manifest.cache_format).itemsize
+        return 2 * sum(self.manifest.kv_heads) * self.shape.reach * width + 4 * self.sessions.numbers_of_a_row
+
+    def draw_tokens(
+        self,
+        labels: NDArray[np.int64],
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        features: NDArray[np.float32] | None = None,
+        known: Known | None = None,
+        first: int = 0,
+        told: Callable[[], None] | None = None,
+    ) -> NDArray[np.int64]:
+        """Tokens (N, T) of new pictures of these classes (N,), all at once; `known` ones stay where they are.
+
+        `first` is the number of the first picture among all of this seed. `told` is called after each step.
+        """
+        sampler = sampler or self.sampler
+        with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
+            drawer = self._drawer(loop, sampler)
+            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, told)
+
+    def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pictures (N, H, W, C) of tokens (N, T)."""
+        size = max(1, DECODE_PIXELS // (self.picture[0] * self.picture[1]))
+        parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+        with self._running("image_decoder"):
+            return np.concatenate([self.image_decoder.run(["images"], {"tokens": part})[0] for part in parts])
+
+    def draw_in_one(
+        self, labels: NDArray[np.int64], seed: int = 0, features: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Tokens (N, T) and pictures (N, H, W, C) from the one file that does all, as the engine's own sampler draws.
+
+        Raises:
+            EngineError: the folder has no such file.
+            ValueError: what cannot be drawn, as `generate` says.
+        """
+        classes = classes_of(labels, self.shape)
+        check(classes, self.shape, features, None)
+        check_seed(seed)
+        whole = self._opened("generate", "has no single file; make it with  engine: {single_file: true}")
+        feeds: dict[str, Any] = {"labels": classes, "seed": np.array(seed, dtype=np.uint64).view(np.int64)}
+        if features is not None:
+            feeds["features"] = features
+        with self._running("generate"):
+            tokens, images = whole.run(["tokens", "images"], feeds)
+        if (tokens == UNSOUND).any():
+            raise unsound("NaN")
+        return tokens, images
+
+    def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Tokens (N, T) of pictures (N, H, W, C).
+
+        Raises:
+            EngineError: the checkpoint had no image encoder.
+        """
+        encoder = self._opened("image_encoder", "holds no image encoder; its checkpoint only decodes")
+        with self._running("image_encoder"):
+            return encoder.run(["tokens"], {"images": images})[0]
+
+    def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...): all tokens in one call, where the graph can.
+
+        A plan takes one token a call, and a next-scale graph one scale. Where logits depend on what else is in a call,
+        the calls are those of drawing a few pictures.
+        """
+        if self.manifest.call_scaled and self.shape.order == "causal":
+            chunks = [slice(start, start + STEPWISE_ROWS) for start in range(0, len(inputs), STEPWISE_ROWS)]
+            texts = [None if features is None else features[rows] for rows in chunks]
+            parts = [self.score_stepwise(inputs[rows], text) for rows, text in zip(chunks, texts, strict=True)]
+            return np.concatenate(parts)
+        if self.plan is not None or self.shape.order == "next-scale":
+            return self.score_stepwise(inputs, features)
+        numbers = self.length * self.shape.predicted + self.sessions.numbers_of_a_row
+        size = self.manifest.fixed_batch or max(1, min(SCORE_ROWS, SCORE_LOGITS // numbers))
+        logits = []
+        for start in range(0, len(inputs), size):
+            rows = slice(start, start + size)
+            padded = filled_up(inputs[rows], self.manifest.fixed_batch or 1)
+            text = None if features is None else filled_up(features[rows], self.manifest.fixed_batch or 1)
+            with self._running("decode"):
+                made = self.sessions.decode.run(["logits"], self.feeds(padded, text))[0]
+            logits.append(made[: len(inputs[rows])])
+        whole = np.concatenate(logits)
+        return whole[:, self.shape.prefix - 1 :] if self.shape.order == "causal" else whole
+
+    def caches(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Keys and values (N, K, L, d) behind all of the inputs (N, 1 + ...), by the names `0.key`, `0.value`, ..."""
+        names = [f"{layer}.{part}" for layer in range(len(self.manifest.kv_heads)) for part in ("key", "value")]
+        outputs = [f"present.{name}" for name in names]
+        with self._running("decode"):
+            return dict(zip(names, self.sessions.decode.run(outputs, self.feeds(inputs, features)), strict=True))
+
+    def score_stepwise(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The same logits (N, T, O) step by step as when drawing, through the KV cache where there is one."""
+        with self._lent(len(inputs)) as loop:
+            return score_stepwise(loop, inputs, self.shape, features)
+
+    def profile(self, count: int = 1) -> list[Event]:
+        """Time of every operator while drawing this many pictures, from ONNX Runtime's own profiler."""
+        labels, features = conditions(self.shape, count)
+        with tempfile.TemporaryDirectory() as room:
+            options = onnxruntime.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(room) / "profile")
+            watched = replace(self.sessions, decode=self._open("decode", options))
+            loop = new_loop(watched, self.manifest, None, count * (2 if self.sampler.guided else 1))
+            draw(self._drawer(loop, self.sampler), labels, self.shape, self.sampler, 0, features)
+            return events_of(watched.decode)
+
+    def profile_image_decoder(self, count: int = 1) -> list[Event]:
+        """The same while decoding this many pictures."""
+        with tempfile.TemporaryDirectory() as room:
+            options = onnxruntime.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(room) / "profile")
+            session = self._open("image_decoder", options)
+            session.run(["images"], {"tokens": np.zeros((count, self.length), dtype=np.int64)})
+            return events_of(session)
+
+    @contextmanager
+    def _lent(self, rows: int) -> Iterator[Runner]:
+        """A loop for one drawing of this many rows."""
+        alone = nullcontext() if self.plan is None else self.plan.lock
+        with self._running("decode"), alone, self.lending.lent(rows) as loop:
+            if self.manifest.sampling and isinstance(loop, (Loop, FedLoop)):
+                loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
+            yield loop
+
+    def _loop(self, rows: int) -> Runner:
+        """A new loop."""
+        return self.lending.make(rows)
+
+    def _drawer(self, loop: Runner, sampler: Sampler) -> Drawer:
+        """What draws with a loop: the graph itself where it chooses tokens as the sampler wants."""
+        inside = self.manifest.sampling and self.sampler.serves(sampler)
+        return Inside(loop) if inside and isinstance(loop, (Loop, FedLoop)) else Outside(loop, self.shape)
+
+    @contextmanager
+    def _running(self, file: str) -> Iterator[None]:
+        """Run one of the graphs, with one line for what ONNX Runtime has to say against it.
+
+        Raises:
+            EngineError: the graph cannot be run, or this process was forked off the one that loaded the engine.
+        """
+        if self.threads != 1 and os.getpid() != self.process:
+            raise EngineError(
+                f"{self.folder}: was loaded by another process, whose threads did not come along when this one was "
+                f"forked off; load the engine in each process"
+            )
+        try:
+            yield
+        except Exception as error:
+            if not from_runtime(error):
+                raise
+            raise EngineError(
+                f"{self.folder / self.manifest.files[file]}: ONNX Runtime cannot run it ({first_line(error)})"
+            ) from error
+
+    def feeds(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
+        """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
+        shape, count = self.shape, len(inputs)
+        labels, tokens = inputs[:, 0] - shape.first_class, inputs
+        if shape.order == "masked" or features is not None:
+            tokens = inputs[:, 1:]
+        elif shape.lead:
+            tokens = np.concatenate([np.full((count, 1), shape.start_token), inputs], axis=1)
+        feeds: dict[str, Any] = {"tokens": np.ascontiguousarray(tokens)}
+        if self.manifest.sampling:
+            feeds |= choice_feeds(NOTHING_TO_CHOOSE)
+        if shape.labelled:
+            feeds["labels"] = labels
+        if features is not None:
+            feeds["features"] = np.ascontiguousarray(features)
+            if shape.order == "causal":
+                feeds["valid"] = (features != 0).any(axis=-1)
+        taken = self.sessions.taken
+        begun = {name: value.numpy() for name, value in self.sessions.begun(feeds).items()}
+        feeds = {name: value for name, value in feeds.items() if name in taken} | begun
+        if "positions" in taken:
+            feeds["positions"] = np.arange(shape.length)
+        if self.manifest.cache == "none":
+            return feeds
+        cached = 0 if self.manifest.cache == "growing" else shape.reach
+        for layer, heads in enumerate(self.manifest.kv_heads):
+            for part in ("key", "value"):
+                size = (count, heads, cached, self.manifest.head_width)
+                empty = np.zeros(size, dtype=self.manifest.cache_format)
+                feeds[f"past.{layer}.{part}"] = empty
+        length = tokens.shape[1]
+        if self.manifest.cache == "shared":
+            feeds["seqlens_k"] = np.full(count, length - 1, dtype=np.int32)
+            feeds["total_sequence_length"] = np.array(length, dtype=np.int32)
+        elif self.manifest.cache == "static":
+            feeds["position"] = np.array(0, dtype=np.int64)
+        return feeds
+
+
+def new_loop(sessions: Sessions, manifest: Manifest, plan: Plan | None, rows: int) -> Runner:
+    """A loop for this many rows on TensorRT where a plan runs, else on ONNX Runtime."""
+    if plan is not None:
+        return plan.loop(rows)
+    return (Parts if manifest.fixed_batch else make_loop)(sessions, manifest, rows)
+
+
+def from_runtime(error: Exception) -> bool:
+    """Whether ONNX Runtime raised it; of a failed step with bound buffers it makes a RuntimeError."""
+    bound = isinstance(error, RuntimeError) and str(error).startswith("Error in execution")
+    return bound or type(error).__module__.startswith("onnxruntime.")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, shortened, or its kind where there is none."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+
+
+def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """One output of a graph on disk."""
+    return onnxruntime.InferenceSession(str(path), providers=CPU).run([output], feeds)[0]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One run of one operator."""
+
+    op: str
+    node: str
+    microseconds: float
+
+
+def events_of(session: onnxruntime.InferenceSession) -> list[Event]:
+    """What a session's profiler has seen; it ends there."""
+    return [
+        Event(record["args"]["op_name"], record["name"].removesuffix("_kernel_time"), record["dur"])
+        for record in json.loads(Path(session.end_profiling()).read_text())
+        if record.get("cat") == "Node" and record["name"].endswith("_kernel_time")
+    ]
+
+
+def low_precision_share(events: Sequence[Event]) -> float:
+    """Share of the matrix products' time that ran in kernels for low-precision weights or activations.
+
+    The operators are those that ONNX Runtime really ran, after its own optimisation: a Q/DQ pair that it did not
+    fuse, or weights that it dequantized at load, count as full precision.
+    """
+    low = sum(event.microseconds for event in events if event.op in LOW_PRECISION)
+    full = sum(event.microseconds for event in events if event.op in FULL_PRECISION)
+    return low / (low + full) if low + full else 0.0

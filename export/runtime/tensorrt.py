@@ -1,0 +1,342 @@
+"""TensorRT: build the plan of a decode graph, and decode with one. The only file that imports TensorRT or Polygraphy.
+
+Letters: R rows of a step, V vocabulary, K key/value heads, L length of the cache, d head width.
+
+TensorRT 11 networks are strongly typed: precision lies in the ONNX file (Q/DQ, casts), never in a builder flag. A plan
+belongs to one TensorRT version and one kind of GPU; two builds of one graph need not be byte-identical, because the
+builder picks kernels by timing them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.runtime.drawing import opening
+from export.runtime.manifest import EngineError, Manifest
+
+OLDEST = 11  # the first whose networks are always strongly typed; TensorScatter came with 10.15
+CONSOLE_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+INSTALL = "on a machine with an NVIDIA GPU: pip install 'compress[tensorrt]'"
+
+
+class TensorRTMissingError(Exception):
+    """TensorRT cannot be used here; one line says what is missing and what would help."""
+
+
+class BuildError(Exception):
+    """TensorRT refused a graph; the message holds what its parser or builder said."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a step that a plan takes: the smallest and largest, and those its kernels are tuned for."""
+
+    smallest: int
+    best: int
+    largest: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.smallest <= self.best <= self.largest:
+            raise ValueError(
+                f"rows {self.smallest}, {self.best}, {self.largest}: need 1 <= smallest <= best <= largest"
+            )
+
+
+def require(build: bool = True) -> Any:
+    """The module tensorrt, able to build (or, without `build`, to run plans).
+
+    Raises:
+        TensorRTMissingError: it is not installed, too old, or has no library, no CUDA device, or no builder here.
+    """
+    try:
+        import tensorrt
+    except ImportError as error:
+        found = isinstance(error, ModuleNotFoundError) and error.name != "tensorrt_libs"
+        if found and importlib.util.find_spec("tensorrt_bindings") is None:
+            raise TensorRTMissingError(f"TensorRT is not installed; {INSTALL}") from error
+        raise TensorRTMissingError(
+            f"TensorRT's Python bindings are installed, but its library does not load ({first_line(error)}); {INSTALL}"
+        ) from error
+    version = getattr(tensorrt, "__version__", "of unknown version")
+    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < OLDEST:
+        raise TensorRTMissingError(f"TensorRT {version} is installed, but {OLDEST} or newer is needed; {INSTALL}")
+    if not cuda_devices():
+        raise TensorRTMissingError(f"TensorRT {version} is installed, but no CUDA device is visible to its driver")
+    if build:
+        try:
+            builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise TensorRTMissingError(
+                f"TensorRT {version} is installed, but has no builder here ({first_line(error)}); the lean runtime "
+                f"only runs plans, the package tensorrt builds them too"
+            ) from error
+        del builder
+        if importlib.util.find_spec("polygraphy") is None:
+            raise TensorRTMissingError(f"TensorRT {version} is installed, but Polygraphy is not; {INSTALL}")
+    return tensorrt
+
+
+def cuda_devices() -> int:
+    """CUDA devices that the driver shows; 0 without a driver."""
+    count = ctypes.c_int(0)
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        with contextlib.suppress(OSError, AttributeError):
+            driver = ctypes.CDLL(name)
+            if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+                return count.value
+    return 0
+
+
+def machine() -> dict[str, str]:
+    """TensorRT's version and the device it would build for, or why it cannot build."""
+    try:
+        version = str(require().__version__)
+    except TensorRTMissingError as error:
+        return {"tensorrt": str(error)}
+    import torch
+
+    return {"tensorrt": version, "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "unknown"}
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where there is none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def profile_shapes(manifest: Manifest, rows: Rows) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Smallest, best and largest shape of each input whose shape varies; a step takes one token, or all if masked."""
+    counts = (rows.smallest, rows.best, rows.largest)
+    taken = tokens_of_a_step(manifest)
+    shapes: dict[str, tuple[tuple[int, ...], ...]] = {"tokens": tuple((count, taken) for count in counts)}
+    if manifest.shape.labelled:
+        shapes["labels"] = tuple((count,) for count in counts)
+    for layer, heads in enumerate(manifest.kv_heads):
+        for part in ("key", "value"):
+            cache = (heads, manifest.shape.reach, manifest.head_width)  # (K, L, d)
+            shapes[f"past.{layer}.{part}"] = tuple((count, *cache) for count in counts)
+    return shapes
+
+
+def tokens_of_a_step(manifest: Manifest) -> int:
+    """One behind a cache, all of a picture where there is none."""
+    return manifest.shape.length if manifest.cache == "none" else 1
+
+
+def build(
+    decode: Path,
+    manifest: Manifest,
+    rows: Rows,
+    timing_cache: Path,
+    optimization_level: int = 3,
+    workspace_mib: int = 0,
+) -> bytes:
+    """The serialized plan of a decode graph with a static cache; measured kernels are kept in `timing_cache`.
+
+    `workspace_mib` 0 lets kernels use all memory of the device.
+
+    Raises:
+        TensorRTMissingError: nothing can be built here.
+        BuildError: the parser or the builder refuses the graph.
+    """
+    trt = require()
+    from polygraphy.exception import PolygraphyException
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return serialize(trt, decode, manifest, rows, timing_cache, optimization_level, workspace_mib)
+    except (PolygraphyException, RuntimeError) as error:
+        raise BuildError(
+            f"TensorRT {trt.__version__} refuses {decode.name}: {reason(said.getvalue(), error)}"
+        ) from error
+
+
+def serialize(
+    trt: Any,
+    decode: Path,
+    manifest: Manifest,
+    rows: Rows,
+    timing_cache: Path,
+    optimization_level: int,
+    workspace_mib: int,
+) -> bytes:
+    """The plan, through Polygraphy's loaders; what TensorRT has to say is printed."""
+    from polygraphy.backend import trt as loaders
+
+    profile = loaders.Profile()
+    for name, (smallest, best, largest) in profile_shapes(manifest, rows).items():
+        profile.add(name, smallest, best, largest)
+    # Where no fused attention kernel fits, TensorRT may take it apart instead of failing.
+    network = loaders.SetDecomposableAttentions(loaders.NetworkFromOnnxPath(str(decode), strongly_typed=True))
+    config = loaders.CreateConfig(
+        profiles=[profile],
+        load_timing_cache=str(timing_cache) if timing_cache.exists() else None,
+        builder_optimization_level=optimization_level,
+        memory_pool_limits={trt.MemoryPoolType.WORKSPACE: workspace_mib << 20} if workspace_mib else None,
+    )
+    return bytes(loaders.EngineBytesFromNetwork(network, config, save_timing_cache=str(timing_cache))())
+
+
+def reason(said: str, error: Exception) -> str:
+    """What the parser or builder gave as its reason, in one line."""
+    lines = [CONSOLE_COLOUR.sub("", line).strip() for line in said.splitlines()]
+    errors = [line.removeprefix("[E]").strip() for line in lines if line.startswith("[E]")]
+    return "; ".join(errors) or first_line(error)
+
+
+class Plan:
+    """A plan on the device; it makes loops that decode through it, one at a time under `lock`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Load a plan.
+
+        Raises:
+            TensorRTMissingError: TensorRT, PyTorch with CUDA, or a device is missing.
+            EngineError: the plan is for another TensorRT version or another kind of GPU.
+        """
+        trt = require(build=False)
+        self.path, self.manifest, self.trt, self.torch = path, manifest, trt, torch_with_cuda()
+        self.lock = RLock()  # a drawing may draw again from what it tells after each step
+        self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+        self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
+        if self.engine is None:
+            raise EngineError(
+                f"{path}: TensorRT {trt.__version__} cannot load it on {self.torch.cuda.get_device_name()}; a plan is "
+                f"for one version and one kind of GPU, so build it again here"
+            )
+        smallest, _, largest = self.engine.get_tensor_profile_shape("tokens", 0)
+        self.smallest, self.largest = int(smallest[0]), int(largest[0])
+
+    def loop(self, rows: int) -> PlanLoop:
+        """Decoding for this many rows."""
+        return PlanLoop(self, rows)
+
+
+def torch_with_cuda() -> Any:
+    """PyTorch, whose tensors are the buffers on the device.
+
+    Raises:
+        TensorRTMissingError: it is not installed or built without CUDA.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise TensorRTMissingError("running a plan needs PyTorch for its buffers; pip install torch") from error
+    if not torch.cuda.is_available():
+        raise TensorRTMissingError(f"running a plan needs PyTorch with CUDA; PyTorch {torch.__version__} has none here")
+    return torch
+
+
+class PlanLoop:
+    """Decoding for any number of rows, in parts of at most as many as the plan takes."""
+
+    def __init__(self, plan: Plan, rows: int) -> None:
+        starts = range(0, rows, plan.largest)
+        self.parts = [PlanPart(plan, slice(start, min(start + plan.largest, rows))) for start in starts]
+        self.shape = plan.manifest.shape
+        self.masked = plan.manifest.cache == "none"
+        self.result = np.zeros((rows, tokens_of_a_step(plan.manifest), self.shape.predicted), dtype=np.float32)
+        self.position = 0
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None = None,
+        prompt: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32] | None:
+        """Logits (R, 1, O) of the first token of these classes (R,) behind a prompt; none of a masked model."""
+        self.position = 0
+        for part in self.parts:
+            part.take(labels[part.rows])
+        if self.masked:
+            return None
+        tokens = opening(self.shape, labels, prompt)
+        for column in np.split(tokens, tokens.shape[1], axis=1):
+            last = self.step(column)
+        return last
+
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Logits of what comes next, as `drawing.Runner` says; the array is overwritten by the next step."""
+        for part in self.parts:
+            part.enqueue(tokens[part.rows], self.position)
+        self.position += 1
+        for part in self.parts:
+            self.result[part.rows] = part.logits()
+        return self.result if positions is None else self.result[:, positions]
+
+
+class PlanPart:
+    """Buffers of some rows on the device and a context bound to them; past and present lie at one address."""
+
+    def __init__(self, plan: Plan, rows: slice) -> None:
+        torch, manifest = plan.torch, plan.manifest
+        self.path, self.torch, self.rows = plan.path, torch, rows
+        self.context = plan.engine.create_execution_context()
+        self.stream = torch.cuda.Stream()
+        taken = tokens_of_a_step(manifest)
+        count = max(rows.stop - rows.start, plan.smallest)  # rows beyond those asked for are computed and dropped
+        with torch.cuda.stream(self.stream):
+            self.buffers = {
+                "tokens": torch.zeros((count, taken), dtype=torch.int64, device="cuda"),
+                "logits": torch.zeros((count, taken, manifest.shape.predicted), dtype=torch.float32, device="cuda"),
+            }
+            if manifest.cache == "static":
+                self.buffers["position"] = torch.zeros((), dtype=torch.int64, device=place(plan, "position"))
+            if manifest.shape.labelled:
+                self.buffers["labels"] = torch.zeros(count, dtype=torch.int64, device="cuda")
+            for name, (_, _, shape) in profile_shapes(manifest, Rows(1, 1, count)).items():
+                if name not in ("tokens", "labels"):
+                    self.buffers[name] = torch.zeros(shape, dtype=torch.float32, device="cuda")  # (R, K, L, d)
+        for name, buffer in self.buffers.items():
+            self.bind(name, buffer)
+            if name.startswith("past."):
+                self.bind(name.replace("past.", "present."), buffer)
+        missing = self.context.infer_shapes()
+        if missing:
+            raise EngineError(f"{self.path}: the plan has inputs that nothing feeds ({', '.join(missing)})")
+
+    def bind(self, name: str, buffer: Any) -> None:
+        """Give a tensor of the plan its address, and an input its shape."""
+        is_input = not name.startswith(("logits", "present."))
+        if is_input and buffer.dim() and not self.context.set_input_shape(name, tuple(buffer.shape)):
+            raise EngineError(f"{self.path}: the plan does not take {name} of shape {tuple(buffer.shape)}")
+        if not self.context.set_tensor_address(name, buffer.data_ptr()):
+            raise EngineError(f"{self.path}: the plan has no tensor {name}; it was built from another graph")
+
+    def take(self, labels: NDArray[np.int64]) -> None:
+        """The classes (R,), where the graph reads them."""
+        if "labels" in self.buffers:
+            with self.torch.cuda.stream(self.stream):
+                self.buffers["labels"][: len(labels)].copy_(self.torch.from_numpy(np.ascontiguousarray(labels)))
+
+    def enqueue(self, tokens: NDArray[np.int64], position: int) -> None:
+        """Start a step for tokens (R, S) at a position."""
+        with self.torch.cuda.stream(self.stream):
+            self.buffers["tokens"][: len(tokens)].copy_(self.torch.from_numpy(np.ascontiguousarray(tokens)))
+            if "position" in self.buffers:
+                self.buffers["position"].fill_(position)
+            if not self.context.execute_async_v3(self.stream.cuda_stream):
+                raise EngineError(f"{self.path}: TensorRT could not run a step at position {position}")
+
+    def logits(self) -> NDArray[np.float32]:
+        """Logits (R, S, O) of the step that was started, as soon as it is done."""
+        with self.torch.cuda.stream(self.stream):
+            found = self.buffers["logits"][: self.rows.stop - self.rows.start].cpu()
+        return found.numpy()
+
+
+def place(plan: Plan, name: str) -> str:
+    """Where TensorRT wants a tensor: what it computes shapes from lies on the host."""
+    on_host = plan.engine.get_tensor_location(name) == plan.trt.TensorLocation.HOST
+    return "cpu" if on_host else "cuda"

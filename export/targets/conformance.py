@@ -1,0 +1,149 @@
+"""What can be proven of a model without the runtime of its target: the ONNX standard, and the target's own rules.
+
+No finding means static-legal: the checker accepts the graphs, their types and shapes agree, and every rule that the
+target's documents state is kept. It does not prove that a runtime builds them or how fast they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+import onnx_ir as ir
+
+from export.graph.builder import MICROSOFT
+from export.graph.onnx_model import POSITIONS, OnnxModel
+from export.graph.weights import in_memory
+from export.rewrites.sampling_graph import SAMPLING_OUTPUTS, inputs_of
+from export.runtime.manifest import Cache, Target
+from export.targets import quantization_rules, tensorrt_rules
+
+STANDARD = ("", "ai.onnx")
+DOMAINS: dict[Target, tuple[str, ...]] = {
+    "onnxruntime": (*STANDARD, MICROSOFT),
+    "standard": STANDARD,
+    "tensorrt": STANDARD,
+}
+# What the runtime feeds besides the tokens and the past, for each kind of cache.
+EXTRA_INPUTS: dict[Cache, set[str]] = {
+    "none": set(),
+    "growing": set(),
+    "shared": {"seqlens_k", "total_sequence_length"},
+    "static": {"position"},
+}
+# What ONNX Runtime adds to the standard's own domain, where the checker does not know it; onnxruntime-genai writes it.
+UNREGISTERED = ("SimplifiedLayerNormalization",)
+SMALL = 4096  # numbers of a constant whose values shape inference may want to know
+
+
+def check(model: OnnxModel) -> list[str]:
+    """What is wrong with a model's graphs, one sentence a finding; none where nothing is.
+
+    For TensorRT only the decode graph is built, so its rules hold for that graph; ONNX Runtime runs the others.
+    """
+    target = model.manifest.target
+    findings = list(signature(model))
+    for name, graph in model.graphs.items():
+        findings += [f"{name}: {text}" for text in domains(graph, target)]
+        light = without_weights(graph)
+        if target == "onnxruntime":
+            disown(light)
+        broken = standard(ir.to_proto(light))
+        findings += [f"{name}: {text}" for text in broken]
+        if target == "tensorrt" and name == "decode" and not broken:
+            typed = inferred(light)
+            for rules in (tensorrt_rules, quantization_rules):
+                findings += [f"{name}: {text}" for text in rules.findings(typed)]
+    return findings
+
+
+def signature(model: OnnxModel) -> Iterator[str]:
+    """The decode graph takes and gives what the runtime binds for the manifest's cache."""
+    decode, manifest = model.decode, model.manifest
+    layers = range(len(manifest.kv_heads))
+    cached = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
+    extra = {*EXTRA_INPUTS[manifest.cache], *(["labels"] if manifest.shape.labelled else [])}
+    if manifest.shape.order == "masked" and manifest.target != "tensorrt":
+        extra.add(POSITIONS)
+    if manifest.shape.text:
+        extra |= {"features", "valid"} if manifest.shape.order == "causal" else {"features"}
+    if manifest.sampling:
+        extra |= {*inputs_of(manifest.sampler)}
+    chosen = {name for name in SAMPLING_OUTPUTS if manifest.sampling}
+    if manifest.shape.order != "masked" or manifest.sampler.reveal == "halton":
+        chosen.discard("sureness")
+    if model.begin is not None:  # reads some inputs in the decode graph's place, and gives it others
+        own = {value.name or "" for value in decode.graph.inputs}
+        extra = {name for name in extra if name in own or name not in {each.name for each in model.begin.graph.inputs}}
+        extra |= {value.name or "" for value in model.begin.graph.outputs}
+    wanted = {
+        "inputs": {"tokens", *extra, *(f"past.{name}" for name in cached)},
+        "outputs": {"logits", *chosen, *(f"present.{name}" for name in cached)},
+    }
+    for what, values in (("inputs", decode.graph.inputs), ("outputs", decode.graph.outputs)):
+        found = {value.name or "" for value in values}
+        if found != wanted[what]:
+            missing, more = sorted(wanted[what] - found), sorted(found - wanted[what])
+            yield (
+                f"decode: its {what} are not those of a {manifest.cache} cache with {len(layers)} layers "
+                f"(missing {', '.join(missing) or 'none'}; not known {', '.join(more) or 'none'})"
+            )
+
+
+def domains(model: ir.Model, target: Target) -> Iterator[str]:
+    """Every operator comes from a domain that the target knows."""
+    allowed = DOMAINS[target]
+    for node in model.graph.all_nodes():
+        if node.domain not in allowed:
+            listed = " and ".join(domain for domain in allowed if domain != "")
+            yield f"{node.name}: {node.domain}::{node.op_type} is no operator of {target}; it knows those of {listed}"
+    for domain, name, _ in model.functions:
+        yield f"function {domain}::{name} is left in the model; inline it, few runtimes read functions"
+
+
+def disown(light: ir.Model) -> None:
+    """Name operators of ONNX Runtime as such, whose domain is the standard's but which the checker does not know."""
+    for node in light.graph.all_nodes():
+        if node.domain in STANDARD and node.op_type in UNREGISTERED:
+            node.domain = MICROSOFT
+            light.opset_imports.setdefault(MICROSOFT, 1)
+
+
+def standard(proto: onnx.ModelProto) -> list[str]:
+    """What the ONNX checker with strict type and shape inference says (operators of other domains have no schema)."""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        return [f"the ONNX checker refuses it ({' '.join(str(error).split())})"]
+    return []
+
+
+def without_weights(model: ir.Model) -> ir.Model:
+    """A copy whose large constants are inputs of the same type and shape, which is all that the checks ask of them.
+
+    The checker copies what it is given several times, and takes nothing above 2 GB.
+    """
+    light = model.clone()
+    for name, value in list(light.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.size > SMALL:
+            light.graph.initializers.pop(name)
+            value.type = ir.TensorType(tensor.dtype)
+            value.shape = ir.Shape([int(each) for each in tensor.shape])  # type: ignore[arg-type]
+            light.graph.inputs.append(value)
+        elif isinstance(tensor, ir.ExternalTensor):
+            value.const_value = in_memory(tensor)
+    return light
+
+
+def inferred(light: ir.Model) -> ir.Model:
+    """A model with the type and shape of every value, as far as they can be inferred, its large constants restored."""
+    proto = ir.to_proto(light)
+    typed = ir.from_proto(onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True))
+    constants = {value.name: value.const_value for value in light.graph.inputs if value.const_value is not None}
+    for value in list(typed.graph.inputs):
+        if value.name in constants:
+            typed.graph.inputs.remove(value)
+            value.const_value = constants[value.name]
+            typed.graph.register_initializer(value)
+    return typed

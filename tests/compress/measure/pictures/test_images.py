@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from compress.measure.pictures.images import FRAME, GAP, PAPER, panel, save_grid, save_pair
+
+
+def pictures(count, side=8, channels=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, size=(count, side, side, channels), dtype=np.uint8)
+
+
+def test_every_pixel_of_a_grid_is_a_square_of_its_own_grey(tmp_path):
+    images = pictures(3)
+    save_grid(images, tmp_path / "grid.png", columns=2)
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert sheet.shape == (2 * 60 + GAP, 2 * 60 + GAP, 3)
+    third = sheet[GAP + 60 : 2 * 60, GAP:60]
+    np.testing.assert_array_equal(third[::7, ::7], images[2].repeat(3, axis=2))
+    np.testing.assert_array_equal(third[6::7, 6::7], images[2].repeat(3, axis=2))
+    assert tuple(sheet[0, 0]) == FRAME
+
+
+def test_large_coloured_pictures_are_not_enlarged():
+    assert panel(pictures(2, side=64, channels=3), columns=5).size == (2 * 68 + GAP, 68 + GAP)
+
+
+def test_a_pair_puts_classes_in_rows_and_the_same_seeds_in_the_same_places(tmp_path):
+    reference, candidate = pictures(5), pictures(5, seed=1)
+    labels = np.array([7, 3, 7, 3, 7])
+    save_pair(reference, candidate, labels, tmp_path / "pair.png", columns=2)
+    sheet = np.asarray(Image.open(tmp_path / "pair.png"))
+
+    def places(picture):
+        block = picture.repeat(7, axis=0).repeat(7, axis=1).repeat(3, axis=2)
+        windows = np.lib.stride_tricks.sliding_window_view(sheet, block.shape)[:, :, 0]
+        return [tuple(place) for place in np.argwhere((windows == block).all(axis=(2, 3, 4)))]
+
+    first, second, third = (places(reference[i]) for i in (1, 3, 0))
+    assert [len(found) for found in (first, second, third)] == [1, 1, 1]
+    assert first[0][0] == second[0][0] < third[0][0]
+    assert first[0][1] == third[0][1] < second[0][1]
+    assert places(reference[4]) == []  # the third picture of class 7 finds no room in two columns
+    twin = places(candidate[1])
+    assert twin[0][0] == first[0][0]
+    assert twin[0][1] > second[0][1] + 60
+
+
+def test_equal_pictures_differ_by_nothing_but_white(tmp_path):
+    images, labels = pictures(4), np.arange(4)
+    save_pair(images, images, labels, tmp_path / "pair.png", difference=True)
+    sheet = np.asarray(Image.open(tmp_path / "pair.png"))
+    last = sheet[40:-10, -(GAP + 70) :]
+    assert {tuple(colour) for colour in last.reshape(-1, 3)} <= {PAPER, FRAME}
+
+
+def test_names_wider_than_their_panel_get_the_room_they_need(tmp_path):
+    names = ("the reference in fp32 PyTorch", "the engine in int8")
+    save_pair(pictures(2), pictures(2), np.arange(2), tmp_path / "pair.png", names=names, columns=1)
+    assert Image.open(tmp_path / "pair.png").width > 400
+
+
+def test_sets_that_do_not_pair_up_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"pictures \(2, 8, 8, 1\) and \(3, 8, 8, 1\) with 2 labels do not pair up"):
+        save_pair(pictures(2), pictures(3), np.arange(2), tmp_path / "pair.png")

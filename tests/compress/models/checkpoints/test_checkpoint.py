@@ -1,0 +1,181 @@
+"""Bad checkpoint files: each is named with what is wrong, and nothing in them is executed."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from compress.core.settings import InputError
+from compress.models.checkpoints.checkpoint import PICKLES, check_state, read_state
+
+STATE = {"embedding.weight": torch.arange(6.0).reshape(2, 3), "norm.weight": torch.ones(3)}
+
+
+def complaint(path: Path) -> str:
+    """What `read_state` says of a file, without its path."""
+    with pytest.raises(InputError) as caught:
+        read_state(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value).removeprefix(f"{path}: ")[:60]
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def check_complaint(state: dict, wanted: dict | None = None) -> str:
+    """What `check_state` says."""
+    with pytest.raises(InputError) as caught:
+        check_state(state, wanted or STATE, Path("model.pt"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", *PICKLES])
+def test_tensors_are_read_from_every_known_kind_of_file(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    save_file(STATE, path) if suffix == ".safetensors" else torch.save(STATE, path)
+    state = read_state(path)
+    assert list(state) == list(STATE)
+    for name, value in STATE.items():
+        assert torch.equal(state[name], value)
+    check_state(state, STATE, path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_missing_file_and_a_folder_are_no_checkpoint_files(tmp_path, suffix):
+    assert complaint(tmp_path / f"none{suffix}") == "there is no such checkpoint file"
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    assert complaint(folder) == "there is no such checkpoint file"
+
+
+def test_an_unknown_suffix_is_refused_with_those_known(tmp_path):
+    path = tmp_path / "model.h5"
+    path.write_bytes(b"")
+    assert complaint(path) == "unknown kind of checkpoint; known: .safetensors, .pt, .pth, .bin, .ckpt"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_a_truncated_safetensors_file_is_refused(tmp_path, share):
+    path = tmp_path / "model.safetensors"
+    save_file(STATE, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert complaint(path).startswith("not a readable safetensors file, truncated or damaged (")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_pickle_is_refused(tmp_path, share, zipped):
+    path = tmp_path / "model.pt"
+    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    said = complaint(path)
+    assert said.startswith(
+        ("not a readable checkpoint, truncated or damaged (", "holds more than tensors, or is damaged")
+    )
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_whatever_bytes_are_damaged_the_answer_is_one_line(tmp_path, zipped):
+    path, generator = tmp_path / "model.pt", random.Random(0)
+    torch.save(STATE, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(4):
+            damaged[generator.randrange(min(600, len(damaged)))] = generator.randrange(256)
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                read_state(path)
+            except InputError:
+                refused += 1
+    assert refused > 100
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_and_not_executed(tmp_path, zipped):
+    sprung, path = tmp_path / "sprung", tmp_path / "model.pt"
+    torch.save({**STATE, "extra": Trap(sprung)}, path, _use_new_zipfile_serialization=zipped)
+    assert complaint(path) == (
+        f"holds 'getattr'{' behind ' + repr('extra') if zipped else ''}, which is not known to hold data only; "
+        "nothing in it was executed; save a plain state dict (name to tensor) or safetensors"
+    )
+    assert not sprung.exists()
+
+
+def test_a_whole_pickled_module_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    assert complaint(path).startswith("holds 'torch.nn.modules.linear.Linear', which is not known to hold data only; ")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [([torch.ones(1)], "list"), ({"model": STATE}, "dict"), ({0: torch.ones(1)}, "dict"), (torch.ones(2), "Tensor")],
+)
+def test_a_pickle_of_something_else_is_no_state_dict(tmp_path, content, kind):
+    path = tmp_path / "model.pt"
+    torch.save(content, path)
+    assert complaint(path).startswith(f"holds {kind}, not a plain state dict of tensors by name")
+
+
+def test_a_missing_tensor_is_named_with_the_nearest_there_is():
+    renamed = {"embeding.weight": STATE["embedding.weight"], "norm.weight": STATE["norm.weight"]}
+    assert check_complaint(renamed) == (
+        "model.pt: tensor 'embedding.weight' is missing; it holds 'embeding.weight' instead"
+    )
+    assert check_complaint({"norm.weight": STATE["norm.weight"]}) == (
+        "model.pt: tensor 'embedding.weight' is missing; the file ends early or is of another model"
+    )
+    many = {f"layer{index}": torch.ones(1) for index in range(500)}
+    assert len(check_complaint(many)) < 200, "not a list of all that it holds"
+
+
+def test_another_shape_is_named_with_the_right_one():
+    assert check_complaint({**STATE, "norm.weight": torch.ones(4)}) == (
+        "model.pt: tensor 'norm.weight' is (4,); its config says (3,)"
+    )
+
+
+def test_a_surplus_tensor_is_named():
+    assert check_complaint({**STATE, "lora.weight": torch.ones(4)}) == (
+        "model.pt: tensor 'lora.weight' is not part of the model its config describes"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_tensor_with_nan_or_inf_is_named(dtype, bad):
+    weight = STATE["embedding.weight"].to(dtype).clone()
+    weight[0, 1] = weight[1, 1] = bad
+    assert check_complaint({**STATE, "embedding.weight": weight}) == (
+        "model.pt: tensor 'embedding.weight' holds 2 NaN or Inf values; the checkpoint is unusable"
+    )
+
+
+def test_another_number_format_is_refused_unless_it_is_a_float_of_another_width():
+    check_state({name: value.double() for name, value in STATE.items()}, STATE, Path("model.pt"))
+    assert check_complaint({**STATE, "norm.weight": torch.ones(3, dtype=torch.int8)}) == (
+        "model.pt: tensor 'norm.weight' is int8; its config says float32"
+    )
+    wanted = {"weight": torch.ones(3, dtype=torch.int8)}
+    assert check_complaint({"weight": torch.ones(3)}, wanted) == (
+        "model.pt: tensor 'weight' is float32; its config says int8"
+    )

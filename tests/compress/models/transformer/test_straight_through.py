@@ -1,0 +1,108 @@
+"""Stand-ins of quantized layers: the same numbers forward, the gradients of a float layer backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compress.models.transformer.examples import examples
+from compress.models.transformer.quantized import LinearQuantization, QuantizedLinear, quantizations
+from compress.models.transformer.straight_through import StraightThroughLinear, settled, straight_through, trainable
+from compress.passes.quantize import Quantize
+
+FORMATS = [
+    {"weights": "int8"},
+    {"weights": "int4", "group": 16},
+    {"weights": "int8", "activations": "int8"},
+    {"weights": "int4", "activations": "int8", "dynamic": True, "group": 16},
+    {"weights": "fp8", "activations": "fp8"},
+]
+
+
+@pytest.mark.parametrize("settings", FORMATS, ids=lambda settings: "-".join(map(str, settings.values())))
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_trainable_copy_computes_exactly_what_the_quantized_model_does(
+    tiny_model, tiny_tokens, context, settings, bias
+):
+    model = Quantize(**settings).run(tiny_model(bias=bias), context()).model.transformer
+    student = trainable(model)
+    inputs = torch.from_numpy(examples(model.config.shape, tiny_tokens.part("held_out", 3)).inputs)
+    with torch.no_grad():
+        assert torch.equal(student(inputs), model(inputs))
+    assert len([module for module in student.modules() if isinstance(module, StraightThroughLinear)]) == 14
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    back = settled(student)
+    assert quantizations(back) == quantizations(model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(back.state_dict()[name].float(), value.float()), name
+
+
+def test_training_the_copy_leaves_the_model_alone_and_settles_on_its_grid(tiny_model, tiny_tokens, context):
+    model = Quantize(weights="int4").run(tiny_model(bias=True), context()).model.transformer
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    student = trainable(model)
+    inputs = torch.from_numpy(examples(model.config.shape, tiny_tokens.part("train", 4)).inputs)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.5)
+    student(inputs).square().mean().backward()
+    optimizer.step()
+    taught = settled(student)
+    with torch.no_grad():
+        assert torch.equal(taught(inputs), student(inputs)), "what was trained is what is kept"
+    layer, old = taught.blocks[0].ffn.up, model.blocks[0].ffn.up
+    assert not torch.equal(layer.weight, old.weight)
+    assert torch.equal(layer.weight_scale, old.weight_scale)
+    assert not torch.equal(layer.bias, old.bias)
+    assert not taught.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_gradients_are_those_of_a_float_layer_with_the_rounded_numbers():
+    torch.manual_seed(0)
+    linear, x, outward = nn.Linear(8, 3), torch.randn(5, 8, requires_grad=True), torch.randn(5, 3)
+    scale = linear.weight.detach().abs().amax(1, keepdim=True) / 7
+    layer = StraightThroughLinear(QuantizedLinear.of(linear, LinearQuantization("int4"), scale))
+    layer(x).backward(outward)
+    torch.testing.assert_close(layer.weight.grad, outward.T @ x.detach())
+    torch.testing.assert_close(x.grad, outward @ layer.quantized.dequantized())
+    torch.testing.assert_close(layer.bias.grad, outward.sum(0))
+
+
+def test_weights_at_the_end_of_the_range_learn_and_weights_beyond_it_do_not():
+    quantized = QuantizedLinear(3, 1, LinearQuantization("int8"))
+    quantized.weight.copy_(torch.tensor([[127, -127, 5]]))
+    layer = StraightThroughLinear(quantized)
+    layer(torch.ones(1, 3)).backward()
+    assert layer.weight.grad.tolist() == [[1.0, 1.0, 1.0]]
+    layer.weight.grad = None
+    with torch.no_grad():
+        layer.weight += torch.tensor([[1.0, -1.0, 0.0]])
+    layer(torch.ones(1, 3)).backward()
+    assert layer.weight.grad.tolist() == [[0.0, 0.0, 1.0]]
+    assert layer.rounded().weight.tolist() == [[127, -127, 5]]
+
+
+@pytest.mark.parametrize(("activations", "top"), [("int8", 127.0), ("fp8", 448.0)])
+def test_inputs_beyond_a_static_range_pass_no_gradient(activations, top):
+    quantized = QuantizedLinear(4, 1, LinearQuantization(activations, activations))
+    quantized.weight.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0]]).to(quantized.weight.dtype))
+    x = torch.tensor([[top + 9, -top - 9, 0.3, top]], requires_grad=True)
+    StraightThroughLinear(quantized)(x).sum().backward()
+    assert x.grad.tolist() == [[0.0, 0.0, 3.0, 4.0]]
+
+
+def test_inputs_with_dynamic_scales_all_pass_their_gradient():
+    quantized = QuantizedLinear(4, 2, LinearQuantization("int8", "int8", dynamic=True))
+    quantized.weight.copy_(torch.tensor([[1, 2, 3, 4], [10, 20, 30, 40]]))
+    x = torch.tensor([[100.0, -0.3, 0.2, 7.0]], requires_grad=True)
+    y = StraightThroughLinear(quantized)(x)
+    assert torch.equal(y, functional.linear(quantized.quantized_input(x), quantized.dequantized()))
+    y.sum().backward()
+    assert x.grad.tolist() == [[11.0, 22.0, 33.0, 44.0]]
+
+
+def test_nothing_is_rounded_twice():
+    rounded, exact = torch.tensor([0.1, 1e8]), torch.tensor([1e8, 0.1], requires_grad=True)
+    assert torch.equal(straight_through(rounded, exact), rounded)  # exact + (rounded - exact) would lose 0.1

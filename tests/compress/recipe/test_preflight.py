@@ -1,0 +1,63 @@
+"""The preflight: every pass is driven once, and its failures name the step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibration.tokens import digits
+from compress.core.listener import Silent
+from compress.core.settings import InputError
+from compress.models.image_model import ImageModel
+from compress.passes.export import Export
+from compress.passes.prune_heads import PruneHeads
+from compress.recipe import plan, preflight, recipe
+
+
+def rehearse(path, model: ImageModel) -> preflight.Estimate:
+    made = recipe.load(path)
+    tokens = plan.load_tokens(made)
+    return preflight.rehearse(made, plan.make_plan(made, tokens), model, tokens, Silent())
+
+
+def test_the_whole_chain_is_driven_and_the_cost_estimated(finished, tiny_model, monkeypatch) -> None:
+    ran: list[str] = []
+    for cls in (PruneHeads, Export):
+        real = cls.run
+        monkeypatch.setattr(
+            cls, "run", lambda self, *args, real=real: (ran.append(type(self).__name__), real(self, *args))[1]
+        )
+    estimate = rehearse(finished.recipe, tiny_model(layers=4))
+    assert ran == ["PruneHeads", "Export"]
+    assert estimate.seconds > 0
+    assert estimate.words().startswith("preflight: the whole chain works on a 2-layer copy (")
+
+
+def test_a_pass_that_fails_is_named(finished, tiny_model) -> None:
+    path = finished.changed(("ratio: 0.25", "ratio: 0.9"))
+    with pytest.raises(InputError, match=r"^preflight: prune-heads: prune-heads: layer 0 has 4 heads; ratio 0.9"):
+        rehearse(path, tiny_model())
+
+
+def test_an_engine_that_draws_nonsense_is_named(finished, tiny_model, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "export.runtime.engine.Engine.score", lambda self, inputs, features: np.full((2, 64, 17), np.nan)
+    )
+    text = finished.recipe.read_text()
+    finished.recipe.write_text(text[: text.index("passes:")] + text[text.index("engines:") :])
+    with pytest.raises(InputError, match=r"^preflight: cpu\.export: the engine's logits hold NaN or Inf"):
+        rehearse(finished.recipe, tiny_model())
+
+
+def test_the_copy_has_the_first_two_layers(tiny_model) -> None:
+    model = tiny_model(layers=3)
+    copy = preflight.two_layers(model)
+    assert len(copy.transformer.config.layers) == 2
+    own, theirs = copy.transformer.state_dict(), model.transformer.state_dict()
+    assert all((own[name] == theirs[name]).all() for name in own)
+    assert preflight.two_layers(copy) is copy
+
+
+def test_few_pictures_of_each_part_are_enough() -> None:
+    few = preflight.pick_few(digits())
+    assert [len(few.part(part)) for part in ("train", "validation", "held_out")] == [8, 8, 8]

@@ -1,0 +1,88 @@
+"""What `verify` and `bench` compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.tokens import TokenSet
+from compress.core.settings import InputError
+from compress.models.families import reference
+from compress.recipe.verdict import Gate
+from compress.verify.comparison import bench, compare
+
+
+def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
+    result = compare(str(checkpoint), str(checkpoint), Gate(kl=0, agreement=1), "digits", 4, threads=1)
+    assert result.verdict.passed
+    assert result.fidelity.kl == 0
+    assert result.fidelity.agreement == 1
+    assert result.cached_loop.max_abs_difference < 1e-4
+    assert result.sampled.flip_rate == 0
+    assert result.evidence.sound
+
+
+def test_an_engine_that_drifts_breaks_its_gate_by_name(shared_run, checkpoint: Path) -> None:
+    engine = str(shared_run.output / "engines" / "cpu")
+    result = compare(str(checkpoint), engine, Gate(kl=0), "digits", None, threads=1)
+    assert result.fidelity.pictures == 297
+    (breach,) = result.verdict.breaches
+    assert (breach.step, breach.measurement) == (engine, "kl")
+
+
+def test_what_cannot_be_compared_is_refused(checkpoint: Path, tmp_path: Path, tiny_model) -> None:
+    (tmp_path / "other").mkdir()
+    reference.save(tiny_model(classes=3), tmp_path / "other")
+    with pytest.raises(InputError, match=r"other: classes is 3; that of .* is 10"):
+        compare(str(checkpoint), str(tmp_path / "other"), None, "digits", 4, 1)
+    with pytest.raises(InputError, match=r"^--held-out: 400 held_out pictures are asked for, but only 297 exist"):
+        compare(str(checkpoint), str(checkpoint), None, "digits", 400, 1)
+    with pytest.raises(InputError, match=r"^--tokens: 'nowhere' is neither a file nor 'digits'"):
+        compare(str(checkpoint), str(checkpoint), None, "nowhere", None, 1)
+    one = TokenSet(np.zeros((3, 64), int), np.zeros(3, int), np.array([0, 1, 2]))
+    one.save(tmp_path / "one.npz")
+    with pytest.raises(InputError, match="holds 1 held-out pictures; at least 2 are needed"):
+        compare(str(checkpoint), str(checkpoint), None, str(tmp_path / "one.npz"), None, 1)
+    short = TokenSet(np.zeros((3, 16), int), np.zeros(3, int), np.array([2, 2, 2]))
+    short.save(tmp_path / "short.npz")
+    with pytest.raises(InputError, match="16 tokens up to 0, classes up to 0; the models read 64 tokens below 17"):
+        compare(str(checkpoint), str(checkpoint), None, str(tmp_path / "short.npz"), None, 1)
+
+
+def test_the_first_of_a_bench_is_the_reference(shared_run, checkpoint: Path) -> None:
+    engine = str(shared_run.output / "engines" / "cpu")
+    rows = bench([engine, str(checkpoint)], [1], repeats=6, threads=1)
+    assert [(row.engine, row.speed.runtime) for row in rows] == [
+        (engine, "onnxruntime"),
+        (str(checkpoint), "torch eager"),
+    ]
+    assert rows[0].speed.speedup_vs_reference is None
+    assert 0 < rows[1].speed.speedup_vs_reference < 1
+
+
+def test_pictures_that_the_reference_drew_need_no_tokens(shared_run, checkpoint: Path) -> None:
+    engine = str(shared_run.output / "engines" / "cpu")
+    result = compare(str(checkpoint), engine, None, "drawn", 6, threads=1, than=str(checkpoint))
+    assert (result.tokens, result.fidelity.pictures) == ("drawn", 6)
+    assert result.difference is not None
+    assert result.difference.kl == pytest.approx(result.fidelity.kl)
+    assert result.decoding is not None
+    assert result.decoding.psnr > 60, "the decoder was only exported"
+
+
+def test_gates_on_what_is_not_measured_are_refused_before_the_work(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match=r"^--gates: speedup is not measured by verify, which judges nll_drift, kl,"):
+        compare(str(checkpoint), str(checkpoint), Gate(speedup=1.5), "digits", 4, 1)
+
+
+def test_a_reference_with_an_untrained_head_is_no_evidence(tiny_model, tmp_path: Path) -> None:
+    model = tiny_model(classes=10, grid=(8, 8), vocabulary=17)
+    model.transformer.head.weight.data.zero_()
+    reference.save(model, tmp_path)
+    result = compare(str(tmp_path), str(tmp_path), None, "digits", 4, 1)
+    assert not result.verdict.passed
+    (breach,) = result.verdict.breaches
+    assert breach.measurement == "evidence"
+    assert "this is no evidence: the reference's predictions are flat (100.00 %" in breach.text
