@@ -247,10 +247,11 @@ def adopted(
     from export.foreign.adopt import AdoptionError, adopt, forget_types, parameters
     from export.foreign.trial import Trial, try_out
     from export.graph.graph_file import brief, load_graph
-    from export.graph.onnx_model import FILES, OnnxModel, Pictures
+    from export.graph.onnx_model import FILES, OnnxModel
     from export.graph.weights import bytes_beside
     from export.runtime.manifest import Manifest
     from export.targets.conformance import check
+    from export.tracing.export import Pictures
 
     if tokenizer.length != config.grid[0] * config.grid[1]:
         raise InputError(
@@ -320,7 +321,7 @@ def one_line(path: Path) -> Iterator[None]:
     from export.foreign.adopt import AdoptionError
     from export.foreign.trial import TrialError
     from export.graph.graph_file import GraphFileError, first_line
-    from export.graph.onnx_model import quiet
+    from export.graph.quiet import quiet
 
     try:
         with quiet():

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from compress.core.settings import InputError
 from compress.models.checkpoints.checkpoint import CONFIG, read_config
-from export.graph.onnx_model import EXAMPLE_BATCH, plain_graph
+from export.tracing.trace import EXAMPLE_BATCH, plain_graph
 
 LENGTH = 77  # tokens of a text, of every published CLIP
 BATCH = 64

@@ -11,8 +11,9 @@ from compress.passes import Context, Outcome, Pass, PassError
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import save_graph
 from export.runtime.manifest import DECODE
-from export.runtime.tensorrt import BuildError, Rows, TensorRTMissingError, build, machine
+from export.runtime.tensorrt import Rows, TensorRTMissingError, machine
 from export.targets.conformance import check
+from export.targets.tensorrt import BuildError, build
 
 TIMING_CACHE = "timing.cache"
 

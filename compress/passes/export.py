@@ -11,10 +11,11 @@ from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import Tokenizer
 from compress.passes import Context, Outcome, Pass, PassError
-from export.graph.onnx_model import OnnxModel, Pictures, export_model
+from export.graph.onnx_model import OnnxModel
 from export.rewrites.lowering import LoweringError
 from export.runtime.manifest import Target
 from export.targets.conformance import check
+from export.tracing.export import Pictures, export_model
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,8 @@ from compress.models.image_model import ImageModel
 from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.model import PixelTokenizer, Tokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
-from compress.models.transformer.examples import asked, examples
+from compress.models.transformer.examples import asked, examples, nll
 from compress.models.transformer.model import TokenTransformer
-from compress.passes.shared.importance import nll
 from compress.training.loop import Report, Schedule, fit
 from compress.training.teaching import LARGE_PRIME
 from export.runtime.sampling import Sampler

@@ -32,10 +32,10 @@ from compress.models.transformer.examples import asked
 from compress.passes.export import Export, pictures_of
 from compress.verify import golden_arrays
 from compress.verify.golden_arrays import Arrays, check_inputs, check_range, check_rows, tokens_of_scales
-from export.graph.onnx_model import plain_graph
 from export.runtime.engine import Engine, run_once
 from export.runtime.sampling import Sampler, halton_order
 from export.runtime.shape import Shape
+from export.tracing.trace import plain_graph
 
 TOLERANCE = 1e-4
 RANDOM_PICTURES = 2

@@ -30,8 +30,8 @@ from onnx_ir.passes import common
 from export.foreign.folding import Folding
 from export.graph.builder import Builder, drop_unused_initializers
 from export.graph.graph_file import brief
-from export.graph.onnx_model import tidy
 from export.runtime.shape import Shape
+from export.tracing.trace import tidy
 
 OLDEST_OPSET = 15  # the first whose Shape can take a part of a shape
 OLDEST_IR = 4  # the first whose constants need not be listed as inputs

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from export.graph.builder import Builder, constant, drop_unused_initializers
 from export.graph.graph_file import load_graph
+from export.graph.inference import without_weights
 from export.graph.match import made_by
-from export.graph.onnx_model import quiet
+from export.graph.quiet import quiet
 from export.graph.saturation import ReduceRange, from_rows, integer_weights, is_limited, stretched
 from export.graph.weights import with_weights_inside
-from export.targets.conformance import without_weights
 
 # int8 arithmetic inside MatMulNBits; the default computes in fp32 and was measured 30 to 40 times slower for 8 bits.
 INT8_ARITHMETIC = 4

@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from export.graph.builder import MICROSOFT
+from export.graph.inference import inferred, without_weights
 from export.graph.onnx_model import POSITIONS, OnnxModel
-from export.graph.weights import in_memory
 from export.rewrites.sampling_graph import SAMPLING_OUTPUTS, inputs_of
 from export.runtime.manifest import Cache, Target
 from export.targets import quantization_rules, tensorrt_rules
@@ -33,7 +33,6 @@ EXTRA_INPUTS: dict[Cache, set[str]] = {
 }
 # What ONNX Runtime adds to the standard's own domain, where the checker does not know it; onnxruntime-genai writes it.
 UNREGISTERED = ("SimplifiedLayerNormalization",)
-SMALL = 4096  # numbers of a constant whose values shape inference may want to know
 
 
 def check(model: OnnxModel) -> list[str]:
@@ -116,34 +115,3 @@ def standard(proto: onnx.ModelProto) -> list[str]:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         return [f"the ONNX checker refuses it ({' '.join(str(error).split())})"]
     return []
-
-
-def without_weights(model: ir.Model) -> ir.Model:
-    """A copy whose large constants are inputs of the same type and shape, which is all that the checks ask of them.
-
-    The checker copies what it is given several times, and takes nothing above 2 GB.
-    """
-    light = model.clone()
-    for name, value in list(light.graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is not None and tensor.size > SMALL:
-            light.graph.initializers.pop(name)
-            value.type = ir.TensorType(tensor.dtype)
-            value.shape = ir.Shape([int(each) for each in tensor.shape])  # type: ignore[arg-type]
-            light.graph.inputs.append(value)
-        elif isinstance(tensor, ir.ExternalTensor):
-            value.const_value = in_memory(tensor)
-    return light
-
-
-def inferred(light: ir.Model) -> ir.Model:
-    """A model with the type and shape of every value, as far as they can be inferred, its large constants restored."""
-    proto = ir.to_proto(light)
-    typed = ir.from_proto(onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True))
-    constants = {value.name: value.const_value for value in light.graph.inputs if value.const_value is not None}
-    for value in list(typed.graph.inputs):
-        if value.name in constants:
-            typed.graph.inputs.remove(value)
-            value.const_value = constants[value.name]
-            typed.graph.register_initializer(value)
-    return typed

@@ -18,9 +18,11 @@ from compress.models.transformer.uvit import UvitConfig
 from compress.passes import Context
 from compress.passes.export import pictures_of
 from compress.passes.quantize import Quantize
-from export.graph.onnx_model import OnnxModel, export_model, plain_graph, source_graph
+from export.graph.onnx_model import OnnxModel
 from export.runtime.engine import Engine
 from export.runtime.shape import TextShape
+from export.tracing.export import export_model, source_graph
+from export.tracing.trace import plain_graph
 
 # 1 + 1 + 1 + 4 + 9 tokens are as many as those of the other kinds.
 NEXT_SCALE: dict[str, Any] = {
@@ -153,8 +155,8 @@ def exported(model_of: Callable[..., ImageModel]) -> Callable[..., OnnxModel]:
     def make(kind: str, target: str = "onnxruntime", **settings: Any) -> OnnxModel:
         model = model_of(kind)
         with (
-            mock.patch("export.graph.onnx_model.source_graph", return_value=source(kind).clone()),
-            mock.patch("export.graph.onnx_model.plain_graph", remembered(model, kind)),
+            mock.patch("export.tracing.export.source_graph", return_value=source(kind).clone()),
+            mock.patch("export.tracing.export.plain_graph", remembered(model, kind)),
         ):
             return export_model(
                 model.transformer,

@@ -99,7 +99,7 @@ def exported_pictures(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def graph(module: object, given: object, name: str, *rest: str) -> ir.Model:
         return ir.load(corpus / "engine" / f"{name}.onnx")
 
-    monkeypatch.setattr("export.graph.onnx_model.plain_graph", graph)
+    monkeypatch.setattr("export.tracing.export.plain_graph", graph)
 
 
 @pytest.fixture

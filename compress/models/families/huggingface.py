@@ -69,7 +69,7 @@ def export(path: Path, folder: Path, where: str) -> tuple[int, ...]:
     except ImportError as error:
         raise InputError(f"{where}: a folder of Hugging Face is exported by optimum ({error}); {INSTALL}") from error
     from compress.models.checkpoints.checkpoint import read_config
-    from export.graph.onnx_model import quiet
+    from export.graph.quiet import quiet
 
     name = architecture(read_config(path / CONFIG))
     kind = getattr(transformers, name, None)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from calibration.tokens import TokenSet
 from export.runtime.shape import Shape
@@ -92,3 +93,10 @@ def masks(count: int, length: int, seed: int) -> NDArray[np.bool_]:
         hidden = max(1, math.ceil(math.cos(done * math.pi / 2) * length))
         chosen[picture, generator.permutation(length)[:hidden]] = True
     return chosen
+
+
+def nll(transformer: nn.Module, asked: Examples) -> Tensor:
+    """Teacher-forced NLL of each picture (B,), nats per token that is asked for."""
+    logits, scored = transformer(*asked.tensors()), torch.from_numpy(asked.scored)  # (B, T, O)
+    losses = functional.cross_entropy(logits.mT, torch.from_numpy(asked.targets), reduction="none")
+    return (losses * scored).sum(dim=1) / scored.sum(dim=1)

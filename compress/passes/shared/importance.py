@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from calibration.tokens import TokenSet
-from compress.models.transformer.examples import Examples, examples
+from compress.models.transformer.examples import Examples, examples, nll
 from compress.models.transformer.model import TokenTransformer
 from compress.passes.shared.pruning import Structure, keep_layers
 from compress.training.loop import Report
@@ -102,13 +101,6 @@ def removal_losses(transformer: TokenTransformer, kept: Sequence[int], tokens: T
             parts = chunks(transformer, tokens, report)
             losses.append(sum(nll(without, chunk).sum() for chunk in parts) / len(tokens))
     return torch.stack([torch.as_tensor(loss) for loss in losses])
-
-
-def nll(transformer: nn.Module, asked: Examples) -> Tensor:
-    """Teacher-forced NLL of each picture (B,), nats per token that is asked for."""
-    logits, scored = transformer(*asked.tensors()), torch.from_numpy(asked.scored)  # (B, T, O)
-    losses = functional.cross_entropy(logits.mT, torch.from_numpy(asked.targets), reduction="none")
-    return (losses * scored).sum(dim=1) / scored.sum(dim=1)
 
 
 def chunks(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> Iterator[Examples]:

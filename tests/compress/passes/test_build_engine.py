@@ -17,7 +17,8 @@ from compress.passes import build_engine as module
 from compress.passes.build_engine import BuildEngine
 from compress.passes.export import Export
 from export.graph.onnx_model import OnnxModel, fix_batch
-from export.runtime.tensorrt import BuildError, Rows, TensorRTMissingError
+from export.runtime.tensorrt import Rows, TensorRTMissingError
+from export.targets.tensorrt import BuildError
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compress.models.transformer.examples import examples
+from compress.models.transformer.examples import examples, nll
 from compress.passes import PassError
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
-from compress.passes.shared.importance import nll
 from compress.passes.shared.pruning import keep_layers
 
 

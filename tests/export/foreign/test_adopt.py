@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from compress.models.tokenizer.model import PixelTokenizer
 from export.foreign.adopt import AdoptionError, Writing, adopt, parameters, rounds_by_call
-from export.graph.onnx_model import FILES, OnnxModel, Pictures
+from export.graph.onnx_model import FILES, OnnxModel
 from export.runtime.engine import Engine
 from export.runtime.manifest import Manifest
 from export.runtime.sampling import Sampler
 from export.targets.conformance import check
+from export.tracing.export import Pictures
 
 IMAGE_IDS = (*range(40, 50), 33, *range(51, 57))  # 17 grey levels, one of them out of order
 WRITINGS = {

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compress.models.tokenizer import formats
-from export.graph.onnx_model import Pictures, plain_graph
 from export.rewrites.decoder_fusion import fuse_decoder, parts
+from export.tracing.export import Pictures
+from export.tracing.trace import plain_graph
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 KINDS = ("llamagen-vq", "rar-vqgan", "var-vqvae", "titok", "titok-pixels")

@@ -23,7 +23,8 @@ from compress.passes.export import Export
 from export.graph.onnx_model import OnnxModel
 from export.runtime import tensorrt
 from export.runtime.engine import Engine, EngineError
-from export.runtime.tensorrt import BuildError, Rows, TensorRTMissingError, build, profile_shapes, require
+from export.runtime.tensorrt import Rows, TensorRTMissingError, profile_shapes, require
+from export.targets.tensorrt import BuildError, build
 
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 

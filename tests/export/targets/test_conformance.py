@@ -21,10 +21,11 @@ from compress.passes import Context
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
 from export.graph.builder import constant
-from export.graph.onnx_model import OnnxModel, source_graph
+from export.graph.onnx_model import OnnxModel
 from export.runtime.sampling import Sampler
 from export.targets import quantization_rules, tensorrt_rules
 from export.targets.conformance import check
+from export.tracing.export import source_graph
 
 RECIPES = {
     "fp32": None,
@@ -59,7 +60,7 @@ def exported(tiny_tokens: TokenSet, tmp_path_factory: pytest.TempPathFactory) ->
             sources[recipe] = model, source_graph(model.transformer)
         if (recipe, target, fixed_batch) not in made:
             model, source = sources[recipe]
-            with mock.patch("export.graph.onnx_model.source_graph", return_value=source.clone()):
+            with mock.patch("export.tracing.export.source_graph", return_value=source.clone()):
                 made[recipe, target, fixed_batch] = Export(target, fixed_batch).run(model, context).model
         return made[recipe, target, fixed_batch]
 

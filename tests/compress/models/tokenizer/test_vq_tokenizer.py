@@ -15,7 +15,8 @@ from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokeniz
 from compress.models.tokenizer.scales import ScalesConfig
 from compress.models.tokenizer.titok import TitokAutoencoder, TitokConfig, VitConfig
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
-from export.graph.onnx_model import OPSET, quiet
+from export.graph.onnx_model import OPSET
+from export.graph.quiet import quiet
 
 CLUSTERS = np.array([[-1, -1, -1], [1, 1, 1], [1, -1, -1], [-0.2, 0.4, 0.9]])
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from compress.models.transformer.examples import examples
+from compress.models.transformer.examples import examples, nll
 from compress.passes.shared import importance
 from compress.passes.shared.importance import (
     chunks,
@@ -17,7 +17,6 @@ from compress.passes.shared.importance import (
     group_gates,
     layer_gates,
     magnitude,
-    nll,
     removal_losses,
     residual_updates,
     taylor,

@@ -48,7 +48,7 @@ def mutate(random: Random, corpus: Path, room: Path) -> Case:
             wrong = "weights outside the model's folder were read"
     # An export of the tokenizer takes seconds; the engine of the same model has the same graphs.
     exported = {
-        "export.graph.onnx_model.plain_graph": lambda _, __, name, *rest: ir.load(corpus / "engine" / f"{name}.onnx")
+        "export.tracing.export.plain_graph": lambda _, __, name, *rest: ir.load(corpus / "engine" / f"{name}.onnx")
     }
     recipe = room / "foreign.yaml"
     recipe.write_text((corpus / "foreign.yaml").read_text().replace(str(source), str(path)))

@@ -11,8 +11,10 @@ import pytest
 
 from compress.models.tokenizer.model import PixelTokenizer
 from compress.passes.export import pictures_of
-from export.graph.onnx_model import OnnxModel, export_model, fix_batch, quiet
+from export.graph.onnx_model import OnnxModel, fix_batch
+from export.graph.quiet import quiet
 from export.runtime.shape import Shape
+from export.tracing.export import export_model
 
 CACHED = [f"{layer}.{part}" for layer in range(2) for part in ("key", "value")]
 
