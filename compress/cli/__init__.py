@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import click
 
-from compress.cli.engines import bench, generate, profile, report, to_optimum, tokens, verify
 from compress.cli.group import EXIT_CODES, Group, debug_option
-from compress.cli.listings import doctor, passes, store
-from compress.cli.models import models
-from compress.cli.numerics import bisect
-from compress.cli.recipes import plan, run, train
+from compress.cli.verbs.bench import bench
+from compress.cli.verbs.bisect import bisect
+from compress.cli.verbs.doctor import doctor
+from compress.cli.verbs.generate import generate
+from compress.cli.verbs.models import models
+from compress.cli.verbs.passes import passes
+from compress.cli.verbs.plan import plan
+from compress.cli.verbs.profile import profile
+from compress.cli.verbs.report import report
+from compress.cli.verbs.run import run
+from compress.cli.verbs.store import store
+from compress.cli.verbs.to_optimum import to_optimum
+from compress.cli.verbs.tokens import tokens
+from compress.cli.verbs.train import train
+from compress.cli.verbs.verify import verify
 
 
 @click.group(

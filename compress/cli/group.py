@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
+import math
 import os
 import sys
 import warnings
@@ -153,6 +154,17 @@ def own_warnings_in_a_line() -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = usual
+
+
+class Share(click.FloatRange):
+    """A share in a closed range; click lets NaN pass every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not a number in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 class OutputFile(click.Path):

@@ -1,4 +1,4 @@
-"""The verb `models`: what a checkpoint is, and whether it loads rightly."""
+"""The command `models`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-GOLDEN = Path(__file__).parents[2] / "data" / "golden"
+from compress.models import zoo
+
+GOLDEN = Path(__file__).parents[3] / "data" / "golden"
 
 
 def test_inspect_prints_what_names_and_shapes_say(invoke: Callable[..., Result]) -> None:
@@ -56,3 +58,14 @@ def test_the_list_names_families_and_tokenizers(invoke: Callable[..., Result]) -
     listed = json.loads(invoke("models", "--json").stdout)
     assert {"llamagen", "var", "halton-maskgit", "amused"} <= {each["name"] for each in listed["families"]}
     assert {"llamagen-vq", "var-vqvae"} <= {each["name"] for each in listed["tokenizers"]}
+
+
+def test_models_says_so_where_none_is_shipped(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "ROOT", tmp_path)
+    result = invoke("models")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("no shipped model is here")
+    assert "reference" in result.stdout
+    assert json.loads(invoke("models", "--json").stdout)["models"] == []

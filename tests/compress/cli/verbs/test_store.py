@@ -1,4 +1,4 @@
-"""The verbs that say what there is."""
+"""The command `store`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from compress.cli.listings import parse_size
+from compress.cli.verbs.store import parse_size
 from compress.core.settings import InputError
-from compress.models import zoo
-
-
-def test_passes_lists_all_or_the_settings_of_one(invoke: Callable[..., Result], refused: Callable[..., str]) -> None:
-    assert "prune-heads" in invoke("passes").stdout
-    assert "share of the heads to remove [0 to 1]" in invoke("passes", "prune-heads").stdout
-    (row,) = json.loads(invoke("passes", "distill", "--json").stdout)
-    assert row["settings"][0]["name"] == "steps"
-    assert refused("passes", "distil").endswith("did you mean 'distill'?")
-
-
-def test_models_says_so_where_none_is_shipped(
-    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(zoo, "ROOT", tmp_path)
-    result = invoke("models")
-    assert result.exit_code == 0
-    assert result.stdout.startswith("no shipped model is here")
-    assert "reference" in result.stdout
-    assert json.loads(invoke("models", "--json").stdout)["models"] == []
 
 
 def test_store_lists_what_it_holds_and_who_needs_it(finished, invoke: Callable[..., Result]) -> None:
@@ -54,15 +34,6 @@ def test_store_gc_deletes_until_it_is_small_enough(finished, invoke: Callable[..
     assert sum(row["size_bytes"] for row in left) <= 100_000
     assert "deleted" in invoke("store", "gc", "--max-size", "0", "--store", finished.store).stdout
     assert list((finished.store / "artifacts").iterdir()) == []
-
-
-def test_doctor_prints_the_machine_and_what_runs(invoke: Callable[..., Result]) -> None:
-    result = invoke("doctor")
-    assert result.exit_code == 0
-    assert "ONNX Runtime" in result.stdout
-    value = json.loads(invoke("doctor", "--json").stdout)
-    assert value["machine"]["cores"] >= 1
-    assert any(check["name"] == "TensorRT" for check in value["checks"])
 
 
 @pytest.mark.parametrize(

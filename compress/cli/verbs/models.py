@@ -1,4 +1,4 @@
-"""The verb `models`: what ships, what a checkpoint is, and whether it loads rightly."""
+"""The command `models`: what ships, what a checkpoint is, and whether it loads rightly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb that looks inside: bisect."""
+"""The command `bisect`: where two models part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import OutputFile, example, json_option, leave, threads_option
+from compress.cli.group import (
+    OutputFile,
+    example,
+    json_option,
+    leave,
+    threads_option,
+)
 from compress.cli.terminal import print_json, print_rows
 
 

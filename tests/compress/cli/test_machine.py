@@ -8,12 +8,12 @@ from dataclasses import replace
 import onnxruntime
 import pytest
 
-from compress.cli import doctor
+from compress.cli import machine
 from compress.measure.speed.environment import environment
 
 
 def test_every_check_says_whether_it_works_and_why() -> None:
-    health = doctor.examine()
+    health = machine.examine()
     assert len({check.name for check in health.checks}) == 5
     assert all(check.detail for check in health.checks)
     runtime = next(check for check in health.checks if check.name == "ONNX Runtime")
@@ -36,7 +36,7 @@ def test_int8_needs_instructions_for_it(
     flags: tuple[str, ...], saturates: bool, works: bool, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.runtime.processor.products_saturate", lambda: saturates)
-    check = doctor.cpu_int8(replace(environment(), flags=flags))
+    check = machine.cpu_int8(replace(environment(), flags=flags))
     assert check.works is works
     assert words in check.detail
 
@@ -44,6 +44,6 @@ def test_int8_needs_instructions_for_it(
 def test_a_missing_tensorrt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "polygraphy", None)
-    check = doctor.tensorrt()
+    check = machine.tensorrt()
     assert not check.works
     assert "install" in check.detail

@@ -1,4 +1,4 @@
-"""The verbs that say what there is: passes, store, doctor."""
+"""The command `store`: see and tidy the store."""
 
 from __future__ import annotations
 
@@ -8,30 +8,13 @@ from typing import Any
 
 import click
 
-from compress.cli.group import Group, example, json_option, store_option
+from compress.cli.group import (
+    Group,
+    example,
+    json_option,
+    store_option,
+)
 from compress.cli.terminal import Terminal, print_json, print_rows
-
-
-@click.command()
-@example("compress passes prune-heads")
-@click.argument("name", required=False)
-@json_option
-def passes(name: str | None, as_json: bool) -> None:
-    """List the passes, or one pass's settings with defaults."""
-    from compress.cli import catalogue
-
-    rows = catalogue.passes(name)
-    if as_json:
-        print_json(rows)
-        return
-    if name is None:
-        listed = [
-            [r["name"], f"{r['accepts']} -> {r['returns']}", "exact" if r["exact"] else "lossy", r["doc"]] for r in rows
-        ]
-        print_rows("passes", ["pass", "forms", "", "what it does"], listed)
-        return
-    settings = [[s["name"], s["type"], s["default"], s["doc"]] for s in rows[0]["settings"]]
-    print_rows(f"{name}: {rows[0]['doc']}", ["setting", "type", "default", "what it is"], settings)
 
 
 @click.group(cls=Group)
@@ -92,22 +75,3 @@ def parse_size(text: str) -> int:
     if found is not None and found[2] in units:
         return int(float(found[1]) * units[found[2]])
     raise InputError(f"--max-size: {shown(text)} is not a size like 500MB or 2GiB")
-
-
-@click.command()
-@example("compress doctor")
-@json_option
-def doctor(as_json: bool) -> None:
-    """What this machine can run: CPU features, ONNX Runtime providers, TensorRT, CUDA."""
-    from compress.cli.doctor import examine
-    from compress.core.settings import plain
-
-    health = examine()
-    if as_json:
-        print_json(health)
-        return
-    machine = plain(health.machine)
-    machine["flags"] = ", ".join(machine["flags"]) or "none that matter"
-    machine["libraries"] = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    print_rows("this machine", ["", ""], [[key, str(value)] for key, value in machine.items()])
-    print_rows("what can run", ["", "", ""], [[c.name, "yes" if c.works else "no", c.detail] for c in health.checks])

@@ -1,0 +1,46 @@
+"""The command `bench`: engines timed side by side."""
+
+from __future__ import annotations
+
+import click
+
+from compress.cli.group import (
+    example,
+    json_option,
+    threads_option,
+    whole_numbers,
+)
+from compress.cli.terminal import print_json, print_rows
+
+
+@click.command()
+@example("compress bench runs/quickstart/engines/cpu digits --batch 1,8")
+@click.argument("engines", nargs=-1, required=True)
+@click.option("--batch", default="1,8", show_default=True, help="Pictures drawn at once, separated by commas.")
+@click.option("--repeats", type=click.IntRange(6), default=20, show_default=True, help="Interleaved rounds.")
+@threads_option
+@json_option
+def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_json: bool) -> None:
+    """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
+    from compress.verify.comparison import bench as run_bench
+
+    rows = run_bench(engines, whole_numbers(batch, "--batch", "1,8", low=1), repeats, threads)
+    if as_json:
+        print_json(rows)
+        return
+    from compress.measure.speed.timing import words
+    from compress.report.text.markdown import figure as said
+
+    energy = ["J/picture"] if any(row.speed.joules_per_picture for row in rows) else []
+    print_rows(
+        f"{threads} threads, {repeats} interleaved rounds; the first engine is the reference",
+        ["engine", "runtime", "batch", "ms", "p95", "first", "noise", "ms/token", "images/s", *energy, "speedup"],
+        [
+            [row.engine, one.runtime, str(one.batch), f"{one.median_ms:.1f}", f"{one.p95_ms or 0:.1f}",
+             said(one.first_tokens_ms), f"{one.noise or 0:.1%}", f"{one.ms_per_token:.3f}",
+             f"{one.images_per_second:.2f}", *(said(one.joules_per_picture) for _ in energy),
+             words(one.speedup_vs_reference, one.speedup_vs_reference_ci95)]
+            for row in rows
+            for one in [row.speed]
+        ],
+    )  # fmt: skip

@@ -1,0 +1,63 @@
+"""The command `plan`: what a recipe would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from compress.cli.group import (
+    example,
+    json_option,
+    store_option,
+)
+from compress.cli.terminal import Terminal, print_json, print_rows
+
+
+@click.command()
+@example("compress plan recipes/quickstart.yaml --preflight")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--preflight", is_flag=True, help="Also drive the whole chain once on a two-layer copy of the model.")
+@store_option
+@json_option
+def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None:
+    """Show the chain of forms, what the store would reuse, and why the rest would be made. Makes nothing."""
+    from compress.core.strict_yaml import read_yaml
+
+    read_yaml(recipe)  # as in `run`
+    from compress.core.store import Store
+    from compress.recipe import plan as plans
+    from compress.recipe import recipe as recipes
+
+    loaded = recipes.load(recipe)
+    store = Store(store_path).check()
+    tokens = plans.load_tokens(loaded)
+    planned = plans.make_plan(loaded, tokens)
+    made = store.makers()
+    rows = [
+        {"name": node.name, "form": node.form.value, "key": node.key, "reason": plans.explain(node, store, made)}
+        for node in planned.nodes
+    ]
+    if not as_json:
+        print_rows(
+            str(recipe),
+            ["step", "form", "key", ""],
+            [[row["name"], row["form"], row["key"][:12], row["reason"]] for row in rows],
+        )
+        if note := plans.processor_note(loaded):
+            click.echo(note)
+    estimate = None
+    if preflight:
+        from compress.core.settings import InputError
+        from compress.models.artifact import Form
+        from compress.recipe.preflight import rehearse
+        from compress.run import pipeline
+
+        if loaded.form is not Form.TORCH:
+            raise InputError(f"--preflight: {recipe} reads an ONNX graph, which has no two-layer copy to rehearse with")
+        model = pipeline.load_reference(loaded, tokens)
+        estimate = rehearse(loaded, planned, model, tokens, Terminal())
+    if as_json:
+        print_json({"steps": rows, "preflight": estimate})
+    elif estimate is not None:
+        click.echo(estimate.words())

@@ -1,0 +1,78 @@
+"""The command `report`: a finished run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from compress.cli.group import (
+    OutputFile,
+    example,
+    json_option,
+)
+from compress.cli.terminal import console, print_json, print_rows
+
+COMPARED = "comparison.html"
+
+
+@click.command()
+@example("compress report runs/quickstart --open")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--open", "browse", is_flag=True, help="Show the page in the browser; that of one run is made anew.")
+@click.option("--compare", is_flag=True, help="Show the engines of several runs side by side.")
+@click.option("-o", "--output", type=OutputFile(), help=f"Page of --compare.  [with --open: {COMPARED}]")
+@json_option
+def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | None, as_json: bool) -> None:
+    """Show a finished run's report again, or the engines of several runs side by side.
+
+    --compare also says what differs in their recipes and machines; with -o or --open it writes a page.
+    """
+    from compress import report as reports
+    from compress.core.settings import InputError
+    from compress.report.page import compare as comparing
+    from compress.report.page import html
+    from compress.report.text.table import table
+    from compress.run import pipeline
+
+    if compare != (len(runs) > 1):
+        said = "compares several runs; name two at least" if compare else "belongs to several runs; name one"
+        raise InputError(f"--compare {said}")
+    if output is not None and not compare:
+        raise InputError("--output goes with --compare; the page of one run lies in its folder")
+    found = {str(folder): reports.load(folder / reports.FILE) for folder in runs}
+    if compare:
+        if as_json:
+            print_json({"engines": comparing.outcomes(found), "differences": comparing.differences(found)})
+        else:
+            print_rows(
+                "engines, each against the reference of its own run", [*comparing.HEADERS], comparing.rows(found)
+            )
+            print_rows("what differs", ["place", *found], comparing.differences(found))
+        if output is not None or browse:
+            output = output or Path(COMPARED)
+            output.write_text(comparing.html(found), encoding="utf-8")
+            click.echo(f"page: {output}", err=as_json)
+            if browse:
+                show(output)
+        return
+    (run_folder,), (result,) = runs, found.values()
+    if as_json:
+        print_json(result)
+        return
+    console().print(table(result))
+    for line in pipeline.closing_lines(result, run_folder):
+        click.echo(line)
+    if browse:
+        try:
+            page = html.write(result, run_folder)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{run_folder / reports.FILE}: holds what no page can show ({error})") from error
+        show(page)
+
+
+def show(path: Path) -> None:
+    """A page in the browser."""
+    import webbrowser
+
+    webbrowser.open(path.resolve().as_uri())

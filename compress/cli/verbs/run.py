@@ -1,0 +1,48 @@
+"""The command `run`: a whole recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from compress.cli.group import (
+    example,
+    json_option,
+    leave,
+    store_option,
+)
+from compress.cli.terminal import Terminal, console, print_json
+
+
+@click.command()
+@example("compress run recipes/quickstart.yaml")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<recipe>]")
+@store_option
+@click.option("--skip-preflight", is_flag=True, help="Do not rehearse the chain on a two-layer copy first.")
+@json_option
+def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: bool, as_json: bool) -> None:
+    """Compress, export, measure and judge: the whole recipe.
+
+    Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
+    Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.
+    """
+    from compress.core.strict_yaml import read_yaml
+
+    read_yaml(recipe)  # what is no YAML is said before anything heavy is imported
+    from compress.core.store import Store
+    from compress.recipe import recipe as recipes
+    from compress.report.text.table import table
+    from compress.run import pipeline
+
+    loaded = recipes.load(recipe)
+    folder = output or Path("runs") / loaded.name
+    result = pipeline.run(loaded, Store(store_path), folder, Terminal(), preflight=not skip_preflight)
+    if as_json:
+        print_json(result)
+    else:
+        console().print(table(result))
+        for line in pipeline.closing_lines(result, folder):
+            click.echo(line)
+    leave(passed=result.verdict.passed)

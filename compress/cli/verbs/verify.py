@@ -1,0 +1,138 @@
+"""The command `verify`: a candidate against a reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from compress.cli.group import (
+    OutputFile,
+    example,
+    json_option,
+    leave,
+    threads_option,
+)
+from compress.cli.terminal import Terminal, print_json, print_rows
+
+if TYPE_CHECKING:
+    from compress.verify.comparison import Comparison
+
+
+def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    """Try the verifier on planted faults and on an equal model, and leave with the result."""
+    if not asked or context.resilient_parsing:
+        return
+    from compress.verify import selftest
+
+    with Terminal().work("self-test") as progress:
+        found = selftest.run(report=lambda done, count: progress(done, count, {}))
+    print_rows(
+        "planted faults",
+        ["fault", "noticed by", "planted in", "localised in", ""],
+        [
+            [each.fault, ", ".join(each.noticed) or "nothing", each.planted_in or "–", each.localised or "–",
+             "caught" if each.caught else "MISSED"]
+            for each in found.faults
+        ],
+    )  # fmt: skip
+    click.echo(
+        f"95 % intervals of the difference between two halves of the same scores left out 0 in "
+        f"{found.intervals_missed} of {found.trials} trials; 5 of 100 are expected"
+    )
+    click.echo(f"stated rate of false alarms: at most {100 * selftest.STATED_RATE:g} of 100")
+    click.echo(found.words())
+    leave(passed=found.passed)
+
+
+@click.command()
+@example("compress verify digits runs/quickstart/engines/cpu --gates gates.yaml --json")
+@click.argument("reference")
+@click.argument("candidate")
+@click.option("--gates", type=click.Path(path_type=Path), help="YAML mapping of gates, for example  nll_drift: 2%")
+@click.option(
+    "--tokens",
+    "source",
+    default="digits",
+    show_default=True,
+    help="'digits', a TokenSet (.npz), or 'drawn': pictures that the reference draws.",
+)
+@click.option("--held-out", type=click.IntRange(2), default=None, help="Pictures that are scored.  [default: all]")
+@click.option(
+    "--self-test",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=self_test,
+    help="Plant faults into models and see that the verifier finds every one; needs no arguments.",
+)
+@click.option("--junit", type=OutputFile(), help="Write a JUnit XML file: a case for each gate.")
+@click.option("--markdown", type=OutputFile(), help="Write a summary in Markdown.")
+@click.option("--than", help="Another candidate: is the first one closer to the reference than this one?")
+@threads_option
+@json_option
+def verify(
+    reference: str,
+    candidate: str,
+    gates: Path | None,
+    source: str,
+    held_out: int | None,
+    than: str | None,
+    junit: Path | None,
+    markdown: Path | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Measure how far a candidate's outputs drift from a reference's, on held-out tokens.
+
+    Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached, or
+    if the reference's predictions are such that no drift could show.
+    """
+    from compress.core.strict_yaml import read_yaml
+
+    limits = read_yaml(gates) if gates else None  # before anything heavy is imported
+    from compress.recipe.verdict import read_gate
+    from compress.report.text.cells import precision
+    from compress.verify import junit as reports
+    from compress.verify.comparison import compare
+
+    gate = read_gate(limits, f"{gates}:") if gates else None
+    result = compare(reference, candidate, gate, source, held_out, threads, than)
+    if junit is not None:
+        junit.write_text(reports.junit(result, gate), encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(reports.summary(result, gate, drift_rows(result)), encoding="utf-8")
+    if as_json:
+        print_json(result)
+    else:
+        print_rows(f"{candidate} against {reference}", ["measurement", "value", "95 % interval"], drift_rows(result))
+        click.echo(precision(result.fidelity))
+        if (nearer := result.difference) is not None and nearer.kl_ci95[0] <= 0 <= nearer.kl_ci95[1]:
+            click.echo(f"no measurable change of the KL against that of {nearer.other}: the interval holds 0")
+        for breach in result.verdict.breaches:
+            click.echo(f"breach: {breach.text}")
+        if gate is not None and result.verdict.passed:
+            click.echo("every gate holds")
+    leave(passed=result.verdict.passed)
+
+
+def drift_rows(result: Comparison) -> list[list[str]]:
+    """A comparison as rows of a table."""
+    parts = [("", result.fidelity), ("sampled ", result.sampled), ("image decoder ", result.decoding)]
+    if (nearer := result.difference) is not None:
+        parts.append((f"less that of {nearer.other}: ", nearer))
+    shown = ("nll", "nll_drift", "nll_drift_nats", "nll_drift_bits", "kl", "kl_reverse", "total_variation",
+             "agreement", "agreement_top5", "agreement_weighted", "flip_rate", "psnr", "ssim")  # fmt: skip
+    rows = []
+    for prefix, part in parts:
+        for name in shown:
+            if part is not None and getattr(part, name, None) is not None:
+                low, high = getattr(part, f"{name}_ci95")
+                rows.append([f"{prefix}{name}", f"{getattr(part, name):.5g}", f"{low:.5g} to {high:.5g}"])
+    rows.append(["kl_p99", f"{result.fidelity.kl_p99:.5g}", ""])
+    rows.append(["max_abs_difference", f"{result.fidelity.max_abs_difference:.5g}", ""])
+    loop = result.cached_loop
+    rows.append(["cached loop kl", f"{loop.kl:.5g}", f"{loop.kl_ci95[0]:.5g} to {loop.kl_ci95[1]:.5g}"])
+    rows.append(["cached loop max_abs_difference", f"{loop.max_abs_difference:.5g}", ""])
+    return rows

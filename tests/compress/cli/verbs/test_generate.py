@@ -1,0 +1,166 @@
+"""The command `generate`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from compress.cli.verbs.generate import read_features
+from compress.core.settings import InputError
+
+
+def test_generate_draws_the_same_pictures_for_the_same_seed(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        result = invoke("generate", engine, "--labels", "3,1,4", "-o", tmp_path / f"{name}.png", "--seed", seed)
+        assert result.stdout == f"{tmp_path}/{name}.png: 3 pictures\n"
+    a, b, c = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc")
+    assert (a == b).all()
+    assert (a != c).any()
+    assert invoke("generate", checkpoint, "--labels", "3", "-o", tmp_path / "d.png", "--top-k", 1).exit_code == 0
+
+
+def test_an_engine_keeps_the_upper_half_of_a_picture(
+    engine: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    levels = (np.indices((8, 8)).sum(axis=0) * 18).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "in.png")
+    given = ("generate", engine, "--labels", "3,4", "--image", tmp_path / "in.png")
+    result = invoke(*given, "--keep", "0.5", "-o", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "out.png") as opened:
+        sheet = np.asarray(opened)[..., 0]
+    drawn = sheet[4 : 4 + 56, 4 : 4 + 56][3::7, 3::7]  # the first picture, each pixel 7 wide in its frame of 4
+    assert np.abs(drawn[:4].astype(int) - levels[:4]).max() <= 255 / 16 / 2 + 1, "rounded to one of 17 levels"
+    assert not np.array_equal(drawn[4:], levels[4:])
+
+
+def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "in.png")
+    given = ("generate", engine, "-o", tmp_path / "out.png")
+    lone = refused(*given, "--labels", "3", "--image", tmp_path / "in.png")
+    assert lone == "--image goes with exactly one of --mask and --keep"
+    assert (
+        refused(*given, "--labels", "3", "--features", "f.npy") == "--features: this model draws no texts; leave it out"
+    )
+    assert refused(*given).startswith("--labels: needed, one of 0 to 9 for each picture")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--labels", "3,x"], "--labels: '3,x' is not a list of whole numbers like 3,1,4"),
+        (["--labels", "12"], "--labels: label 12 is not a class; the model draws 0 to 9 (10 is unconditional)"),
+        (
+            ["--labels", f"{10**20}"],
+            f"--labels: label {10**20} is not a class; the model draws 0 to 9 (10 is unconditional)",
+        ),
+        (["--labels", "3", "--temperature", "nan"], "temperature nan: must be a number"),
+        (["--labels", "3", "--cfg-scale", "inf"], "cfg_scale inf: must be at most 1e+06"),
+        (["--labels", "3", "--top-k", f"{10**20}"], f"top_k {10**20}: must be at most 2147483647"),
+        (["--labels", "3", "--steps", "4"], "steps 4: this model draws token by token; leave it out"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_draw(
+    engine: Path, tmp_path: Path, refused: Callable[..., str], options: list[str], line: str
+) -> None:
+    assert refused("generate", engine, "-o", tmp_path / "out.png", *options) == line
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--keep", "nan"], "'--keep': nan is not a number in the range 0<=x<=1"),
+        (["--seed", f"{2**64}"], f"'--seed': {2**64} is not in the range 0<=x<={2**64 - 1}"),
+        (["--threads", "2000"], "'--threads': 2000 is not in the range 1<=x<=1024"),
+    ],
+)
+def test_generate_refuses_numbers_that_mean_nothing(
+    engine: Path, tmp_path: Path, invoke: Callable[..., Result], options: list[str], text: str
+) -> None:
+    result = invoke("generate", engine, "--labels", "3", "-o", tmp_path / "out.png", *options)
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+def test_more_pictures_to_draw_or_score_than_memory_holds_are_refused(
+    engine: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    line = refused("verify", engine, engine, "--tokens", "drawn", "--held-out", 10**20)
+    assert line.startswith(f"--held-out: the logits of {10**20} pictures take about ")
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    """A .npy file with any header."""
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "not a readable .npy file ("),
+        (b"not an array", "not a readable .npy file ("),
+        (
+            npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 9, 9), }"),
+            "not a readable .npy file (",
+        ),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 9, 9), }"), "not a readable"),
+        (npy("((((("), "not a readable .npy file ("),
+        (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1), }", b"x"), "not a readable .npy file ("),
+        (
+            npy("{'descr': '<i4', 'fortran_order': False, 'shape': (1, 1, 1), }", b"1234"),
+            "holds int32 (1, 1, 1); floats",
+        ),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1), }", b"1234"), "holds float32 (1, 1); floats"),
+    ],
+    ids=range(8),
+)
+def test_features_that_are_none_are_refused(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "features.npy"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_features(path)
+    assert str(error.value).startswith(f"--features: {path}: {text}")
+    assert "\n" not in str(error.value)
+
+
+def test_features_are_read_from_files_alone(tmp_path: Path) -> None:
+    path = tmp_path / "features.npy"
+    with pytest.raises(InputError, match=r"not a readable \.npy file"):
+        read_features(path)
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is not a regular file"):
+        read_features(path)
+    np.savez(tmp_path / "features.npz", a=np.zeros(3))
+    with pytest.raises(InputError, match="holds an archive; floats"):
+        read_features(tmp_path / "features.npz")
+    np.save(tmp_path / "whole.npy", np.ones((2, 3, 4), dtype=np.float16))
+    found = read_features(tmp_path / "whole.npy")
+    assert (found.shape, found.dtype, float(found.min())) == ((2, 3, 4), np.float32, 1.0)
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_an_engine_for_another_processor_draws_with_a_warning_in_one_line(
+    engine: Path, tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, saturates: bool
+) -> None:
+    monkeypatch.setattr("export.runtime.engine.products_saturate", lambda: saturates)
+    folder = tmp_path / "engine"
+    shutil.copytree(engine, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["cpu"] == "any"
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "cpu": "vnni"}))
+    result = invoke("generate", folder, "--labels", "3", "-o", tmp_path / "out.png")
+    assert result.exit_code == 0
+    lines = [line for line in result.stderr.splitlines() if "warning" in line]
+    wanted = f"warning: {folder}: made for x86 processors with VNNI"
+    assert [line.startswith(wanted) for line in lines] == ([True] if saturates else [])

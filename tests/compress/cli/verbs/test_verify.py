@@ -1,0 +1,85 @@
+"""The command `verify`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import Result
+
+
+def test_verify_exits_with_1_where_a_gate_is_breached(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    gates = tmp_path / "gates.yaml"
+    for limit, code in ((50, 0), (0, 1)):
+        gates.write_text(f"kl: {limit}")
+        result = invoke("verify", checkpoint, engine, "--gates", gates, "--held-out", 4, "--threads", 1)
+        assert result.exit_code == code, result.output
+        last = result.stdout.splitlines()[-1]
+        assert last == "every gate holds" if code == 0 else last.startswith(f"breach: {engine}: kl ")
+
+
+def test_verify_prints_json_and_the_same_verdict(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    (tmp_path / "gates.yaml").write_text("kl: 0")
+    result = invoke("verify", checkpoint, engine, "--gates", tmp_path / "gates.yaml", "--held-out", 4, "--json")
+    assert result.exit_code == 1
+    value = json.loads(result.stdout)
+    assert value["fidelity"]["pictures"] == 4
+    assert value["verdict"]["breaches"][0]["measurement"] == "kl"
+
+
+def test_verify_refuses_gates_it_does_not_know(
+    engine: Path, checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "gates.yaml").write_text("nll_drif: 2%")
+    line = refused("verify", checkpoint, engine, "--gates", tmp_path / "gates.yaml")
+    assert line == f"{tmp_path}/gates.yaml: unknown key 'nll_drif'; did you mean 'nll_drift'?"
+
+
+@pytest.mark.parametrize("text", ["", "# kl: 0.1", "{}", "kl:", "decide: estimate", "null"])
+def test_verify_refuses_gates_that_limit_nothing(
+    checkpoint: Path, engine: Path, tmp_path: Path, refused: Callable[..., str], text: str
+) -> None:
+    (tmp_path / "gates.yaml").write_text(text)
+    assert refused("verify", checkpoint, engine, "--gates", tmp_path / "gates.yaml") == (
+        f"{tmp_path}/gates.yaml: this gate limits nothing; write a limit, for example  nll_drift: 2%, or leave it out"
+    )
+
+
+def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    from compress.verify import selftest
+
+    for caught, code in ((True, 0), (False, 1)):
+        row = selftest.Caught("two heads swapped", ("one pass",) * caught, "", "")
+        monkeypatch.setattr(selftest, "run", lambda report, row=row: selftest.SelfTest((row,), 0, 100, 4))
+        result = invoke("verify", "--self-test")
+        assert result.exit_code == code
+        assert result.stdout.splitlines()[-1] == f"caught {int(caught)} of 1; false alarms 0 of 100"
+
+
+def test_verify_writes_what_a_ci_reads(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    gates, xml, page = tmp_path / "gates.yaml", tmp_path / "out.xml", tmp_path / "out.md"
+    gates.write_text("kl: 0\nagreement: 0.0\n")
+    written = ("--gates", gates, "--junit", xml, "--markdown", page)
+    result = invoke("verify", checkpoint, engine, "--held-out", 8, "--threads", 1, *written)
+    assert result.exit_code == 1
+    (suite,) = ElementTree.parse(xml).getroot().findall("testsuite")
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+    failed = [case.get("name") for case in suite.findall("testcase") if case.find("failure") is not None]
+    assert failed == ["kl"]
+    assert "is above the gate's 0 nats" in suite.find("testcase/failure").get("message")
+    text = page.read_text()
+    assert text.startswith("# Failed: 1 breach\n")
+    assert "| agreement | 0 % | kept |" in text
+    assert "| sampled flip_rate |" in text
+    same = invoke("verify", checkpoint, checkpoint, "--held-out", 8, "--threads", 1, "--junit", xml)
+    assert same.exit_code == 0
+    assert ElementTree.parse(xml).getroot().find("testsuite").get("failures") == "0"
