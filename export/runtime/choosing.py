@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runtime.errors import UnsoundLogitsError
-from export.runtime.noise import Noise
-from export.runtime.sampling import Sampler
+from .errors import UnsoundLogitsError
+from .noise import Noise
+from .sampling import Sampler
 
 Logits = NDArray[np.float32]
 NO_CUT = 2**31 - 1  # as top_k and top_p of a graph: more tokens than there are, and more than all probability

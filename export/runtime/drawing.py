@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runtime.choosing import Choice, Chosen, choose
-from export.runtime.noise import Noise
-from export.runtime.sampling import Sampler, halton_order, short, steps_in_order, steps_surest
-from export.runtime.shape import Order, Shape
+from .choosing import Choice, Chosen, choose
+from .noise import Noise
+from .sampling import Sampler, halton_order, short, steps_in_order, steps_surest
+from .shape import Order, Shape
 
 
 class Runner(Protocol):

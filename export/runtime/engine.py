@@ -22,8 +22,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.runtime.choosing import UNSOUND, unsound
-from export.runtime.drawing import (
+from .choosing import UNSOUND, unsound
+from .drawing import (
     Drawer,
     Known,
     Outside,
@@ -35,10 +35,10 @@ from export.runtime.drawing import (
     sampler_of,
     score_stepwise,
 )
-from export.runtime.engine_files import WEIGHTS, Seal
-from export.runtime.errors import EngineError
-from export.runtime.lending import Lending
-from export.runtime.loops import (
+from .engine_files import WEIGHTS, Seal
+from .errors import EngineError
+from .lending import Lending
+from .loops import (
     NOTHING_TO_CHOOSE,
     FedLoop,
     Inside,
@@ -50,16 +50,16 @@ from export.runtime.loops import (
     filled_up,
     make_loop,
 )
-from export.runtime.manifest import Manifest
-from export.runtime.noise import check_seed
-from export.runtime.processor import ProcessorWarning, exact_products, products_saturate
-from export.runtime.promises import broken
-from export.runtime.sampling import Sampler, check_whole
-from export.runtime.shape import Shape, Shaped
-from export.runtime.throughput import check_pictures, draw_in_batches
+from .manifest import Manifest
+from .noise import check_seed
+from .processor import ProcessorWarning, exact_products, products_saturate
+from .promises import broken
+from .sampling import Sampler, check_whole
+from .shape import Shape, Shaped
+from .throughput import check_pictures, draw_in_batches
 
 if TYPE_CHECKING:
-    from export.runtime.tensorrt import Plan
+    from .tensorrt import Plan
 
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
@@ -187,7 +187,7 @@ class Engine(Shaped):
         """What TensorRT built, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
         if "plan" not in self.manifest.files:
             return None
-        from export.runtime.tensorrt import Plan, TensorRTMissingError
+        from .tensorrt import Plan, TensorRTMissingError
 
         try:
             plan = Plan(self.folder / self.manifest.files["plan"], self.manifest)

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.runtime.errors import EngineError
-from export.runtime.external_data import UnreadableError, files_in
-from export.runtime.strict_json import open_regular, shown
+from .errors import EngineError
+from .external_data import UnreadableError, files_in
+from .strict_json import open_regular, shown
 
 GRAPHS = ("decode", "image_decoder", "image_encoder", "scales", "begin", "generate")
 NEEDED = ("decode", "image_decoder")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from export.runtime.drawing import Runner
+from .drawing import Runner
 
 KEPT_LOOPS = 8  # idle loops, whatever sizes were drawn and however many threads came and went
 KEPT_ROWS = 128  # rows of all of these: the buffers of two guided batches of the size that is drawn at once at most

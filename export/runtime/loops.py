@@ -15,9 +15,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.runtime.choosing import NO_CUT, Choice, Chosen, check_sound, share_of
-from export.runtime.drawing import Runner, opening
-from export.runtime.manifest import Manifest
+from .choosing import NO_CUT, Choice, Chosen, check_sound, share_of
+from .drawing import Runner, opening
+from .manifest import Manifest
 
 NOTHING_TO_CHOOSE = Choice(np.zeros((1, 1, 1), dtype=np.float32))  # a graph that samples has to be fed a choice
 

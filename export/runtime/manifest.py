@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from export.runtime.engine_files import Seal, check_names, check_place, file_hash, sealed
-from export.runtime.errors import EngineError
-from export.runtime.sampling import Sampler
-from export.runtime.shape import LONGEST, Shape
-from export.runtime.strict_json import convert, parse, read_json, shown, whole
+from .engine_files import Seal, check_names, check_place, file_hash, sealed
+from .errors import EngineError
+from .sampling import Sampler
+from .shape import LONGEST, Shape
+from .strict_json import convert, parse, read_json, shown, whole
 
 __all__ = [
     "BEGIN",

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runtime.sampling import short
+from .sampling import short
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: the increment of SplitMix64
 FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)

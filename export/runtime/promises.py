@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from export.runtime.manifest import Manifest
+from .manifest import Manifest
 
 FLOAT, INT64, INT32, BOOL, BYTE = (f"tensor({name})" for name in ("float", "int64", "int32", "bool", "uint8"))
 CACHES = {"float32": FLOAT, "int8": "tensor(int8)"}

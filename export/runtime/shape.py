@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from export.runtime.strict_json import whole
+from .strict_json import whole
 
 Order = Literal["causal", "masked", "next-scale"]
 MOST_IDS = 2**31 - 1

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from export.runtime.errors import EngineError
+from .errors import EngineError
 
 T = TypeVar("T")
 DEEPEST = 64  # lists and mappings inside each other

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runtime.drawing import opening
-from export.runtime.manifest import EngineError, Manifest
+from .drawing import opening
+from .manifest import EngineError, Manifest
 
 OLDEST = 11  # the first whose networks are always strongly typed; TensorScatter came with 10.15
 INSTALL = "on a machine with an NVIDIA GPU: pip install 'compress[tensorrt]'"

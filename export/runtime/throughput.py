@@ -14,9 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from export.runtime.drawing import Known
-from export.runtime.sampling import Sampler, check_whole, short
-from export.runtime.shape import Order, Shape
+from .drawing import Known
+from .sampling import Sampler, check_whole, short
+from .shape import Order, Shape
 
 MEMINFO = Path("/proc/meminfo")
 SHARE = 0.5  # of the free memory that a batch may take
