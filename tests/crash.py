@@ -50,7 +50,7 @@ TIMED = re.compile(
     r"speed|pays|seconds|ms_per|peak_mib|low_precision|single_file|command|earlier|joules|_ms$|^checkpoint$|^environment$"
 )
 HEAVY = (
-    "compress.run.pipeline",
+    "compress.running.pipeline",
     "compress.training.transformer",
     "compress.cli",
     "compress.passes.distill",

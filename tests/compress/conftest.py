@@ -18,7 +18,7 @@ from compress.models.families import reference
 from compress.models.image_model import ImageModel
 from compress.recipe import recipe
 from compress.report import Report
-from compress.run import pipeline
+from compress.running import pipeline
 
 RECIPE = """\
 model:  {{checkpoint: {checkpoint}}}

@@ -36,8 +36,8 @@ def bisect(
     """
     from compress.core.settings import InputError
     from compress.models.candidate import open_candidate
-    from compress.verify.bisect import bisect as run
-    from compress.verify.comparison import check_alike, questions
+    from compress.verifying.bisect import bisect as run
+    from compress.verifying.comparison import check_alike, questions
 
     if plot is not None and plot.suffix != ".svg":
         raise InputError(f"--plot: '{plot}' must end in .svg")

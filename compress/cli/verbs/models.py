@@ -14,7 +14,7 @@ from compress.cli.terminal import print_json, print_rows
 
 if TYPE_CHECKING:
     from compress.models.families import Source
-    from compress.verify.inspection import Inspection
+    from compress.verifying.inspection import Inspection
 
 
 def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +88,7 @@ def models(context: click.Context, as_json: bool) -> None:
 @json_option
 def models_inspect(path: str, family: str, tokenizer: str, stated: tuple[str, ...], as_json: bool) -> None:
     """Say what a checkpoint is, from its names and shapes alone: family, size, what can be pruned, engines' sizes."""
-    from compress.verify.inspection import inspect
+    from compress.verifying.inspection import inspect
 
     found = inspect(source_from(path, family, tokenizer, stated))
     if as_json:
@@ -142,7 +142,7 @@ def models_check(
     With a golden file every array is compared with the original implementation's outputs; without one the three are
     compared with each other on random tokens. Exits with 1 if something differs.
     """
-    from compress.verify.golden import check
+    from compress.verifying.golden import check
 
     rows = check(source_from(path, family, tokenizer, stated), golden)
     if as_json:

@@ -51,7 +51,7 @@ def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None
         from compress.core.settings import InputError
         from compress.models.artifact import Form
         from compress.recipe.preflight import rehearse
-        from compress.run import pipeline
+        from compress.running import pipeline
 
         if loaded.form is not Form.TORCH:
             raise InputError(f"--preflight: {recipe} reads an ONNX graph, which has no two-layer copy to rehearse with")

@@ -33,7 +33,7 @@ def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | N
     from compress.report.page import compare as comparing
     from compress.report.page import html
     from compress.report.text.table import table
-    from compress.run import pipeline
+    from compress.running import pipeline
 
     if compare != (len(runs) > 1):
         said = "compares several runs; name two at least" if compare else "belongs to several runs; name one"

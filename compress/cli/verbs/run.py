@@ -34,7 +34,7 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
     from compress.core.store import Store
     from compress.recipe import recipe as recipes
     from compress.report.text.table import table
-    from compress.run import pipeline
+    from compress.running import pipeline
 
     loaded = recipes.load(recipe)
     folder = output or Path("runs") / loaded.name

@@ -17,14 +17,14 @@ from compress.cli.group import (
 from compress.cli.terminal import Terminal, print_json, print_rows
 
 if TYPE_CHECKING:
-    from compress.verify.comparison import Comparison
+    from compress.verifying.comparison import Comparison
 
 
 def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
     """Try the verifier on planted faults and on an equal model, and leave with the result."""
     if not asked or context.resilient_parsing:
         return
-    from compress.verify import selftest
+    from compress.verifying import selftest
 
     with Terminal().work("self-test") as progress:
         found = selftest.run(report=lambda done, count: progress(done, count, {}))
@@ -94,8 +94,8 @@ def verify(
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
     from compress.recipe.verdict import read_gate
     from compress.report.text.cells import precision
-    from compress.verify import junit as reports
-    from compress.verify.comparison import compare
+    from compress.verifying import junit as reports
+    from compress.verifying.comparison import compare
 
     gate = read_gate(limits, f"{gates}:") if gates else None
     result = compare(reference, candidate, gate, source, held_out, threads, than)

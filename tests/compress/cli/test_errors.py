@@ -220,7 +220,7 @@ def test_ctrl_c_exits_with_130_and_says_what_is_kept(
     def stop(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compress.run.pipeline.run", stop)
+    monkeypatch.setattr("compress.running.pipeline.run", stop)
     result = invoke("run", small)
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted; what was finished is kept, and the next run goes on from there"

@@ -126,7 +126,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
         assert result.exit_code == 2
         assert result.stderr.splitlines()[-1] == f"Error: Invalid value for '--junit': {said}"
 
-    monkeypatch.setattr("compress.verify.comparison.compare", lambda *given: pytest.fail("measured"))
+    monkeypatch.setattr("compress.verifying.comparison.compare", lambda *given: pytest.fail("measured"))
     refused(tmp_path, f"'{tmp_path}' is a folder; name a file.")
     refused(tmp_path / "no" / "x.xml", f"'{tmp_path}/no/x.xml': there is no folder '{tmp_path}/no'.")
     line = invoke("verify", "a", "b", "--junit", tmp_path / ("x" * 300)).stderr.splitlines()[-1]

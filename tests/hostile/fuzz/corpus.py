@@ -49,7 +49,7 @@ def make(folder: Path) -> None:
     from compress.core.store import Store
     from compress.measure.pictures.images import save_grid
     from compress.recipe import recipe
-    from compress.run import pipeline
+    from compress.running import pipeline
     from export.runtime.engine import Engine
 
     make_model(folder / "model")

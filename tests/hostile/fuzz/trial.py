@@ -30,11 +30,11 @@ HEAVY = (
     "compress.data.editing",
     "compress.models.adopted",
     "compress.report.page.html",
-    "compress.run.pipeline",
+    "compress.running.pipeline",
     "compress.training.transformer",
-    "compress.verify.comparison",
-    "compress.verify.golden",
-    "compress.verify.inspection",
+    "compress.verifying.comparison",
+    "compress.verifying.golden",
+    "compress.verifying.inspection",
 )
 OWN_FAULT = 99  # exit code of a child in which the fuzzer, not the product, failed
 

@@ -34,7 +34,7 @@ def test_what_the_files_do_not_say_is_stated(invoke: Callable[..., Result], refu
 def test_check_exits_with_1_if_something_differs(
     invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compress.verify import golden
+    from compress.verifying import golden
 
     row = golden.Compared("logits", "torch", 0.5, 1e-4)
     monkeypatch.setattr(golden, "check", lambda source, path: [row])

@@ -53,7 +53,7 @@ def test_verify_refuses_gates_that_limit_nothing(
 
 
 def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress.verify import selftest
+    from compress.verifying import selftest
 
     for caught, code in ((True, 0), (False, 1)):
         row = selftest.Caught("two heads swapped", ("one pass",) * caught, "", "")

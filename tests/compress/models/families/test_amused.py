@@ -24,7 +24,7 @@ from compress.passes.export import Export
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
-from compress.verify.golden import exported, stand_in
+from compress.verifying.golden import exported, stand_in
 from export.runtime.drawing import Outside, draw
 from export.runtime.engine import Engine, run_once
 from export.runtime.noise import Noise

@@ -16,7 +16,7 @@ from compress.models import families
 from compress.models.families import Source
 from compress.models.families.huggingface import architecture, image_ids
 from compress.recipe import recipe
-from compress.run import pipeline
+from compress.running import pipeline
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2}

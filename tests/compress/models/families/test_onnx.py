@@ -25,7 +25,7 @@ from compress.models.families import Source
 from compress.passes.quantize_onnx import QuantizeOnnx
 from compress.recipe import plan, recipe
 from compress.report import Report
-from compress.run import pipeline
+from compress.running import pipeline
 
 CONFIG = "{grid: [8, 8], image_offset: 40, start: [1], classes: [20, 21, 22, 23, 24, 25, 26, 27, 28, 29], no_class: 30}"
 RECIPE = """\

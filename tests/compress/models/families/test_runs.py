@@ -17,7 +17,7 @@ from compress.models.candidate import open_candidate
 from compress.models.families import Source
 from compress.models.image_model import ImageModel
 from compress.recipe import recipe
-from compress.run import pipeline
+from compress.running import pipeline
 from export.runtime.drawing import conditions
 from export.runtime.engine import Engine
 

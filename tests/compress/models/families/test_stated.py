@@ -17,7 +17,7 @@ from compress.models import families
 from compress.models.checkpoints.checkpoint import Checkpoint, Planned
 from compress.models.families import Source
 from compress.models.tokenizer import formats
-from compress.verify.inspection import inspect
+from compress.verifying.inspection import inspect
 from export.runtime.sampling import Sampler
 
 DATA = Path(__file__).parents[3] / "data"

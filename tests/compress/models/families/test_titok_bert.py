@@ -15,7 +15,7 @@ from torch import nn
 from compress.core.settings import InputError
 from compress.models import families
 from compress.models.image_model import ImageModel
-from compress.verify.golden import exported, stand_in
+from compress.verifying.golden import exported, stand_in
 from export.runtime.engine import Engine
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler

@@ -16,10 +16,10 @@ from fuzz.kinds.checkpoints import GOLDEN
 NAMES = ("llamagen-vq", "titok-pixels", "llamagen-c2i", "imagegpt", "rar", "var", "halton-maskgit", "taming-mingpt")
 # An export takes seconds, and sees nothing of the file: the model itself stands for its engine, a number for a picture.
 QUICK: dict[str, Any] = {
-    "compress.verify.golden.exported": lambda model, room: model,
-    "compress.verify.golden.pictures_of": lambda tokenizer: SimpleNamespace(decoder_graph=None),
-    "compress.verify.golden.plain_graph": lambda *given: None,
-    "compress.verify.golden.run_graph": lambda *given: np.zeros((1, 1, 1, 1), np.float32),
+    "compress.verifying.golden.exported": lambda model, room: model,
+    "compress.verifying.golden.pictures_of": lambda tokenizer: SimpleNamespace(decoder_graph=None),
+    "compress.verifying.golden.plain_graph": lambda *given: None,
+    "compress.verifying.golden.run_graph": lambda *given: np.zeros((1, 1, 1, 1), np.float32),
 }
 
 

@@ -27,9 +27,9 @@ from compress.models.candidate import open_model
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, asked, examples
 from compress.passes import Context, find
-from compress.verify.bisect import NOISE, bisect
-from compress.verify.comparison import pairs
-from compress.verify.selftest.faults import FAULTS, Base, Fault, built
+from compress.verifying.bisect import NOISE, bisect
+from compress.verifying.comparison import pairs
+from compress.verifying.selftest.faults import FAULTS, Base, Fault, built
 from export.runtime.drawing import conditions, score_stepwise
 from export.runtime.engine import Engine
 

@@ -11,7 +11,7 @@ from calibration.tokens import TokenSet
 from compress.core.settings import InputError
 from compress.models.families import reference
 from compress.recipe.verdict import Gate
-from compress.verify.comparison import bench, compare
+from compress.verifying.comparison import bench, compare
 
 
 def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:

@@ -10,7 +10,7 @@ from compress.core.settings import InputError
 from compress.models.families import Source
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
-from compress.verify.inspection import inspect
+from compress.verifying.inspection import inspect
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from compress.core.settings import InputError
-from compress.verify import golden_arrays
-from compress.verify.golden_arrays import FAMILIES
+from compress.verifying import golden_arrays
+from compress.verifying.golden_arrays import FAMILIES
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 FORMATS = {

@@ -35,8 +35,8 @@ from compress.report import Report
 from compress.report.data.outcomes import remember
 from compress.report.page import html
 from compress.report.text.markdown import markdown
-from compress.run.artifacts import Making
-from compress.run.measurements import CACHED_LOOP, Measuring
+from compress.running.artifacts import Making
+from compress.running.measurements import CACHED_LOOP, Measuring
 from export.runtime.manifest import file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
 

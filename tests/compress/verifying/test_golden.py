@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from compress.core.settings import InputError
 from compress.models.families import Source
-from compress.verify import golden
+from compress.verifying import golden
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 TOKENIZER = {"var": "var-vqvae"}

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from compress.recipe.verdict import UNITS, Gate, say
 from compress.report.text.markdown import grid
-from compress.verify.comparison import Comparison
+from compress.verifying.comparison import Comparison
 
 SUITE = "compress verify"
 ABOVE_GATES = "evidence"  # a breach that no gate asked for

@@ -26,7 +26,7 @@ from compress.models.candidate import Candidate
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, asked, examples
 from compress.recipe.plan import Node
-from compress.run.artifacts import Making
+from compress.running.artifacts import Making
 from export.runtime.drawing import conditions
 
 STEPWISE_PICTURES = 8

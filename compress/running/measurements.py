@@ -27,8 +27,8 @@ from compress.models.candidate import pixels_of
 from compress.models.image_model import ImageModel
 from compress.recipe.plan import Node
 from compress.report.data.pays import pays
-from compress.run.artifacts import Making
-from compress.run.drift import MEASURED_BY, Drifting
+from compress.running.artifacts import Making
+from compress.running.drift import MEASURED_BY, Drifting
 from export.runtime.engine import low_precision_share
 from export.runtime.manifest import IMAGE_DECODER
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from compress.models.image_model import ImageModel
-from compress.verify import selftest
-from compress.verify.selftest import Caught, SelfTest, alarms, localised
-from compress.verify.selftest.faults import FAULTS, built
+from compress.verifying import selftest
+from compress.verifying.selftest import Caught, SelfTest, alarms, localised
+from compress.verifying.selftest.faults import FAULTS, built
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -30,9 +30,9 @@ from compress.recipe import plan as plans
 from compress.recipe import recipe
 from compress.recipe.verdict import Breach
 from compress.report.data import schema
-from compress.run import drift as drifting
-from compress.run import measurements as measuring
-from compress.run import pipeline
+from compress.running import drift as drifting
+from compress.running import measurements as measuring
+from compress.running import pipeline
 from export.runtime.engine import Engine
 
 ROWS = ["reference", "prune-heads", "distill", "quantize", "cpu.export"]
@@ -165,7 +165,7 @@ def test_logits_that_are_no_numbers_end_the_run_in_one_line(finished, monkeypatc
         path.unlink()
     nothing = np.full((20, 64, 17), np.nan, dtype=np.float32)
     monkeypatch.setattr("compress.models.image_model.ImageModel.score", lambda *args: nothing)
-    monkeypatch.setattr("compress.run.measurements.Measuring.speed", lambda *args, **kwargs: ())
+    monkeypatch.setattr("compress.running.measurements.Measuring.speed", lambda *args, **kwargs: ())
     with pytest.raises(InputError, match=r"tiny\.yaml: reference: its logits hold NaN or Inf, so it cannot be"):
         pipeline.run(recipe.load(finished.recipe), Store(finished.store), finished.output, Silent())
 
@@ -208,7 +208,7 @@ def test_a_cached_loop_that_differs_is_a_breach() -> None:
 
 
 def test_a_breach_of_speed_names_the_processor_that_the_engines_are_not_for(finished, monkeypatch) -> None:
-    for place in ("export.runtime.processor", "compress.run.pipeline"):
+    for place in ("export.runtime.processor", "compress.running.pipeline"):
         monkeypatch.setattr(f"{place}.products_saturate", lambda: True)
     run = object.__new__(pipeline.Run)
     breaches = [Breach("cpu", key, 1.0, 2.0, key) for key in ("speedup", "kl")]

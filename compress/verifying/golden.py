@@ -30,8 +30,8 @@ from compress.models.tokenizer import formats
 from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.models.transformer.examples import asked
 from compress.passes.export import Export, pictures_of
-from compress.verify import golden_arrays
-from compress.verify.golden_arrays import Arrays, check_inputs, check_range, check_rows, tokens_of_scales
+from compress.verifying import golden_arrays
+from compress.verifying.golden_arrays import Arrays, check_inputs, check_range, check_rows, tokens_of_scales
 from export.runtime.engine import Engine, run_once
 from export.runtime.sampling import Sampler, halton_order
 from export.runtime.shape import Shape

@@ -12,7 +12,7 @@ from compress.core.settings import InputError, parse
 from compress.models.transformer.examples import asked, examples
 from compress.passes import Context, find
 from compress.passes.shared.pruning import keep_layers
-from compress.verify.bisect import bisect, first_departure
+from compress.verifying.bisect import bisect, first_departure
 from export.runtime.engine import Engine
 
 NAMES = ("reference", "candidate")
