@@ -1,1 +1,37 @@
 """Make trained image-token transformers small and fast, and prove what was lost and won at every step."""
+
+from typing import TYPE_CHECKING, Any
+
+from compress.api import apply, bench, bisect, generate, load, load_engine, load_tokens, plan, run, train, verify
+
+if TYPE_CHECKING:
+    from compress.core.settings import InputError
+
+__all__ = [
+    "InputError",
+    "__version__",
+    "apply",
+    "bench",
+    "bisect",
+    "generate",
+    "load",
+    "load_engine",
+    "load_tokens",
+    "plan",
+    "run",
+    "train",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What is loaded when it is asked for."""
+    if name == "InputError":
+        from compress.core.settings import InputError
+
+        return InputError
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("compress")
+    raise AttributeError(f"module 'compress' has no attribute {name!r}")

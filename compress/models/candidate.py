@@ -103,16 +103,26 @@ def open_engine(folder: Path, threads: int) -> Engine:
         raise InputError(str(error)) from error
 
 
-def open_candidate(name: str, threads: int = 0) -> Candidate:
-    """The shipped model of this name, or what a folder holds.
+def open_candidate(given: str | Path | Candidate, threads: int = 0) -> Candidate:
+    """The shipped model of this name, what a folder or file holds, or what is already open.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of them.
     """
+    if not isinstance(given, (str, Path)):
+        return given
+    name = str(given)
     path = user_path(name)
     if name not in zoo.names() and (path / MANIFEST).exists():
         return open_engine(path, threads)
     return open_model(name, threads)
+
+
+def name_of(given: str | Path | Candidate) -> str:
+    """What a report calls a candidate: the name it was opened by, or its own."""
+    if isinstance(given, (str, Path)):
+        return str(given)
+    return str(getattr(given, "name", None) or getattr(given, "folder", None) or type(given).__name__)
 
 
 def open_model(name: str, threads: int = 0) -> ImageModel | AdoptedModel:
@@ -121,7 +131,15 @@ def open_model(name: str, threads: int = 0) -> ImageModel | AdoptedModel:
     Raises:
         InputError: it is none of them.
     """
-    source = source_of(name)
+    return load_model(source_of(name), name, threads)
+
+
+def load_model(source: families.Source, name: str, threads: int = 0) -> ImageModel | AdoptedModel:
+    """The model of a source that a user calls `name`.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     if families.graph_family(source, families.check(source, name)):
         graph = families.load_graph(source, name)
         graph.threads = threads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from compress.measure.pictures.decoding import Decoding
 from compress.measure.speed.drawing import Drawing
 from compress.measure.speed.pinning import pinned
 from compress.measure.speed.timing import REST_S, SpeedRow, paired
-from compress.models.candidate import Candidate, decoder_bytes, open_candidate, pixels_of
+from compress.models.candidate import Candidate, decoder_bytes, name_of, open_candidate, pixels_of
 from compress.models.transformer.examples import Examples, examples
 from compress.models.transformer.examples import asked as asked_of
 from compress.recipe.verdict import OF_DECODERS, OF_DRIFT, UNITS, Gate, Verdict, judge, no_evidence
@@ -66,13 +67,13 @@ OF_VERIFY = (*OF_DRIFT, "max_abs_difference", *OF_DECODERS)  # what is measured 
 
 
 def compare(
-    reference: str,
-    candidate: str,
+    reference: str | Path | Candidate,
+    candidate: str | Path | Candidate,
     gate: Gate | None,
     source: str,
     held_out: int | None,
     threads: int,
-    than: str | None = None,
+    than: str | Path | Candidate | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Score both on the held-out pictures of a token source, or on pictures that the reference draws; judge the drift.
@@ -82,6 +83,7 @@ def compare(
     """
     check_gate(gate)
     own, other = open_candidate(candidate, threads), open_candidate(reference, threads)
+    candidate, reference = name_of(candidate), name_of(reference)
     check_alike(own, candidate, other, reference)
     asked = questions(other, source, held_out, seed)
     theirs, logits = (each.score(asked.inputs, asked.features) for each in (other, own))
@@ -92,7 +94,7 @@ def compare(
     loop = fidelity(logits[: len(few)], stepwise, few.targets, seed, few.scored, shape)
     nearer = None
     if than is not None:
-        third = open_candidate(than, threads)
+        third, than = open_candidate(than, threads), name_of(than)
         check_alike(third, than, other, reference)
         scores = third.score(asked.inputs, asked.features)
         apart = difference(theirs, logits, scores, asked.targets, seed, asked.scored)
@@ -208,7 +210,9 @@ class BenchRow:
     speed: SpeedRow = setting(doc="its time; the reference is the first engine")
 
 
-def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: int) -> list[BenchRow]:
+def bench(
+    engines: Sequence[str | Path | Candidate], batches: Sequence[int], repeats: int, threads: int
+) -> list[BenchRow]:
     """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
 
     Raises:
@@ -217,7 +221,7 @@ def bench(names: Sequence[str], batches: Sequence[int], repeats: int, threads: i
     import torch
 
     torch.set_num_threads(threads)
-    drawers = {name: open_candidate(name, threads) for name in dict.fromkeys(names)}
+    drawers = {name_of(each): open_candidate(each, threads) for each in engines}
     for name, drawer in drawers.items():
         try:
             check_batch(drawer.shape, drawer.sampler, drawer.cache_bytes, max(batches))

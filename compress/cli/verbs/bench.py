@@ -22,9 +22,10 @@ from compress.cli.terminal import print_json, print_rows
 @json_option
 def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_json: bool) -> None:
     """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
-    from compress.verifying.comparison import bench as run_bench
+    from compress import api
 
-    rows = run_bench(engines, whole_numbers(batch, "--batch", "1,8", low=1), repeats, threads)
+    batches = whole_numbers(batch, "--batch", "1,8", low=1)
+    rows = api.bench(engines, batch=batches, repeats=repeats, threads=threads)
     if as_json:
         print_json(rows)
         return

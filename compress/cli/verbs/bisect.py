@@ -34,16 +34,12 @@ def bisect(
 
     Each of the two is a shipped model, a checkpoint or an engine folder. Exits with 1 if a layer departs.
     """
+    from compress import api
     from compress.core.settings import InputError
-    from compress.models.candidate import open_candidate
-    from compress.verifying.bisect import bisect as run
-    from compress.verifying.comparison import check_alike, questions
 
     if plot is not None and plot.suffix != ".svg":
         raise InputError(f"--plot: '{plot}' must end in .svg")
-    theirs, own = open_candidate(reference, threads), open_candidate(candidate, threads)
-    check_alike(own, candidate, theirs, reference)
-    found = run(theirs, own, (reference, candidate), questions(theirs, source, pictures, 0))
+    found = api.bisect(reference, candidate, tokens=source, pictures=pictures, threads=threads)
     if plot is not None:
         from compress.report.page.figures import layer_lines
         from compress.report.page.html import picture

@@ -31,14 +31,12 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
     from compress.core.strict_yaml import read_yaml
 
     read_yaml(recipe)  # what is no YAML is said before anything heavy is imported
-    from compress.core.store import Store
-    from compress.recipe import recipe as recipes
+    from compress import api
     from compress.report.text.table import table
     from compress.running import pipeline
 
-    loaded = recipes.load(recipe)
-    folder = output or Path("runs") / loaded.name
-    result = pipeline.run(loaded, Store(store_path), folder, Terminal(), preflight=not skip_preflight)
+    folder = output or api.run_folder(recipe)
+    result = api.run(recipe, folder, store=store_path, listener=Terminal(), preflight=not skip_preflight)
     if as_json:
         print_json(result)
     else:

@@ -23,25 +23,14 @@ def train(recipe: Path, output: Path, as_json: bool) -> None:
 
     A recipe with a `tokenizer` block trains a tokenizer of photographs, one with a `model` block a transformer.
     """
-    from compress.core.strict_yaml import read_yaml
+    from compress import api
 
-    content = read_yaml(recipe)
-    if isinstance(content, dict) and "tokenizer" in content and "model" not in content:
-        from compress.training.tokenizer import TokenizerRecipe, train_tokenizer
-
-        wanted = TokenizerRecipe.load(recipe)
-        with Terminal().work(f"train {wanted.name}") as progress:
-            result = train_tokenizer(wanted, output, progress)
-        line = f"held-out PSNR {result['psnr']:.2f} dB, {result['used_codes_share']:.1%} of the codes are used"
-    else:
-        from compress.training.transformer import TrainRecipe
-        from compress.training.transformer import train as run_training
-
-        loaded = TrainRecipe.load(recipe)
-        with Terminal().work(f"train {loaded.name}") as progress:
-            result = run_training(loaded, output, progress)
-        line = f"held-out NLL {result['held_out_nll']:.4f} nats per token"
+    result = api.train(recipe, output, listener=Terminal())
     if as_json:
         print_json(result)
+        return
+    if "psnr" in result:
+        line = f"held-out PSNR {result['psnr']:.2f} dB, {result['used_codes_share']:.1%} of the codes are used"
     else:
-        click.echo(f"{output}: {line}")
+        line = f"held-out NLL {result['held_out_nll']:.4f} nats per token"
+    click.echo(f"{output}: {line}")

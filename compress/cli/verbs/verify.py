@@ -92,13 +92,13 @@ def verify(
     from compress.core.strict_yaml import read_yaml
 
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
+    from compress import api
     from compress.recipe.verdict import read_gate
     from compress.report.text.cells import precision
     from compress.verifying import junit as reports
-    from compress.verifying.comparison import compare
 
     gate = read_gate(limits, f"{gates}:") if gates else None
-    result = compare(reference, candidate, gate, source, held_out, threads, than)
+    result = api.verify(reference, candidate, gate, tokens=source, held_out=held_out, than=than, threads=threads)
     if junit is not None:
         junit.write_text(reports.junit(result, gate), encoding="utf-8")
     if markdown is not None:

@@ -1,0 +1,295 @@
+"""What `import compress` offers to Python programs; the command line is a thin layer over the same functions.
+
+Letters: N pictures, T tokens of a picture, H x W x C pixels.
+
+Nothing heavy is imported before a function needs it, so `import compress` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calibration.tokens import TokenSet
+    from compress.core.listener import Listener
+    from compress.models.adopted import AdoptedModel
+    from compress.models.artifact import Model
+    from compress.models.candidate import Candidate
+    from compress.models.image_model import ImageModel
+    from compress.passes import Pass
+    from compress.recipe.plan import Plan
+    from compress.recipe.verdict import Gate
+    from compress.report import Report
+    from compress.verifying.bisect import Bisection
+    from compress.verifying.comparison import BenchRow, Comparison
+    from export.runtime.engine import Engine
+
+STORE = ".compress"  # the store that a program uses unless it names another, as the command line does
+
+
+def load(
+    checkpoint: str | Path,
+    *,
+    family: str = "",
+    tokenizer: str | Path = "",
+    config: Mapping[str, Any] | None = None,
+    threads: int = 0,
+) -> ImageModel | AdoptedModel:
+    """The model in a checkpoint, of a shipped name such as ``digits``, or of a recipe's `model`.
+
+    `family` names the checkpoint's format where it is not to be recognised, `tokenizer` the image tokenizer's weights,
+    `config` what the files do not say. A decoder that is an ONNX graph runs on `threads` threads, 0 for all cores.
+
+    Raises:
+        InputError: it cannot be read; one line says where, what and what would be right.
+    """
+    from dataclasses import replace
+
+    from compress.models.candidate import load_model, source_of
+
+    source = source_of(str(checkpoint))
+    source = replace(
+        source,
+        family=family or source.family,
+        tokenizer=str(tokenizer) or source.tokenizer,
+        config={**source.config, **(config or {})},
+    )
+    return load_model(source, str(checkpoint), threads)
+
+
+def load_engine(folder: str | Path, *, threads: int = 0) -> Engine:
+    """The engine in a folder, every file checked against its hash; `threads` 0 uses all cores.
+
+    Raises:
+        InputError: the folder is damaged or no engine.
+    """
+    from compress.models.candidate import open_engine
+
+    return open_engine(Path(folder), threads)
+
+
+def load_tokens(source: str | Path) -> TokenSet:
+    """The TokenSet in a file (.npz), or the shipped one called ``digits`` or ``photos``.
+
+    Raises:
+        InputError: there is none.
+    """
+    from compress.data.tokens import open_source
+
+    return open_source(str(source), "tokens")
+
+
+def plan(recipe: str | Path) -> Plan:
+    """Every artifact that a recipe would make, with its key; makes nothing.
+
+    Raises:
+        InputError: the recipe or one of its inputs is wrong.
+    """
+    from compress.recipe import plan as plans
+    from compress.recipe import recipe as recipes
+
+    loaded = recipes.load(Path(recipe))
+    return plans.make_plan(loaded, plans.load_tokens(loaded))
+
+
+def run(
+    recipe: str | Path,
+    output: str | Path | None = None,
+    *,
+    store: str | Path = STORE,
+    listener: Listener | None = None,
+    preflight: bool = True,
+) -> Report:
+    """Run a recipe: compress, export, measure and judge; what the store holds is reused.
+
+    Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
+    A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens.
+
+    Raises:
+        InputError: the recipe or an input is wrong, or a pass cannot do what it is asked.
+    """
+    from compress.core.listener import Silent
+    from compress.core.store import Store
+    from compress.recipe import recipe as recipes
+    from compress.running import pipeline
+
+    loaded = recipes.load(Path(recipe))
+    folder = run_folder(recipe) if output is None else Path(output)
+    return pipeline.run(loaded, Store(Path(store)), folder, listener or Silent(), preflight=preflight)
+
+
+def run_folder(recipe: str | Path) -> Path:
+    """Where a run is written unless it is said otherwise: ``runs/`` and the recipe's name."""
+    return Path("runs") / Path(recipe).stem
+
+
+def apply(
+    model: ImageModel | AdoptedModel | Model,
+    passes: Pass | Sequence[Pass],
+    tokens: TokenSet,
+    *,
+    calibration: int = 128,
+    seed: int = 0,
+    report: Callable[[int, int, dict[str, float]], None] = lambda step, steps, values: None,
+) -> Any:
+    """The model that passes make of a model, one after the other; the model itself is left as it was.
+
+    `tokens` are the pictures that passes calibrate on (the first `calibration` of its training part) and train with.
+    The result is an `ImageModel` behind PyTorch passes, an `OnnxModel` behind ``export``; ``save(folder)`` writes
+    either. Nothing is stored, so nothing is reused; `run` does that.
+
+    Raises:
+        InputError: a pass cannot do what it is asked, or takes another form of model.
+    """
+    import tempfile
+
+    from compress.core.settings import InputError
+    from compress.models.image_model import ImageModel
+    from compress.passes import Context, Form, Pass
+
+    chain = [passes] if isinstance(passes, Pass) else list(passes)
+    form = Form.TORCH if isinstance(model, ImageModel) else Form.ONNX
+    for each in chain:
+        if each.accepts is not form:
+            raise InputError(f"{type(each).__name__}: takes a model in {each.accepts.value} form, not in {form.value}")
+        form = each.returns
+    made: Any = getattr(model, "model", model)  # an adopted model stands for its graph
+    with tempfile.TemporaryDirectory(prefix="compress-") as room:
+        for number, each in enumerate(chain):
+            workspace = Path(room) / str(number)
+            workspace.mkdir()
+            context = Context(model, tokens, calibration, seed, workspace, report)  # type: ignore[arg-type]
+            made = each.run(made, context).model
+    return made
+
+
+def verify(
+    reference: str | Path | Candidate,
+    candidate: str | Path | Candidate,
+    gates: Gate | Mapping[str, Any] | None = None,
+    *,
+    tokens: str | Path = "digits",
+    held_out: int | None = None,
+    than: str | Path | Candidate | None = None,
+    threads: int = 0,
+) -> Comparison:
+    """How far a candidate's outputs drift from a reference's, on held-out pictures.
+
+    Each is a name, a checkpoint, an engine folder, or what `load` and `load_engine` gave. `tokens` is a source of
+    pictures, or ``drawn`` for pictures that the reference draws. `Comparison.verdict` says whether the gates hold.
+
+    Raises:
+        InputError: one cannot be opened, the tokens do not fit, or a gate limits what is not measured.
+    """
+    from compress.recipe.verdict import Gate, read_gate
+    from compress.verifying.comparison import compare
+
+    limits = gates if gates is None or isinstance(gates, Gate) else read_gate(dict(gates), "gates")
+    return compare(reference, candidate, limits, str(tokens), held_out, threads, than)
+
+
+def bench(
+    engines: Sequence[str | Path | Candidate], *, batch: Sequence[int] = (1, 8), repeats: int = 20, threads: int = 0
+) -> list[BenchRow]:
+    """Time engines (or models in PyTorch) interleaved in this process; the first is what speedups are against.
+
+    `batch` are the numbers of pictures drawn at once, `repeats` the interleaved rounds, at least 6.
+
+    Raises:
+        InputError: one cannot be opened, or a batch does not fit into memory.
+    """
+    from compress.verifying.comparison import bench as timed
+
+    return timed(engines, batch, repeats, threads)
+
+
+def bisect(
+    reference: str | Path | Candidate,
+    candidate: str | Path | Candidate,
+    *,
+    tokens: str | Path = "digits",
+    pictures: int = 8,
+    threads: int = 0,
+) -> Bisection:
+    """The first layer, and inside it the first operator, whose output departs from the reference's.
+
+    Raises:
+        InputError: one cannot be opened, or they cannot be compared.
+    """
+    from compress.models.candidate import name_of, open_candidate
+    from compress.verifying.bisect import bisect as found
+    from compress.verifying.comparison import check_alike, questions
+
+    theirs, own = open_candidate(reference, threads), open_candidate(candidate, threads)
+    names = name_of(reference), name_of(candidate)
+    check_alike(own, names[1], theirs, names[0])
+    return found(theirs, own, names, questions(theirs, str(tokens), pictures, 0))
+
+
+def generate(
+    model: str | Path | Candidate,
+    labels: Sequence[int] | NDArray[np.int64],
+    *,
+    seed: int = 0,
+    features: NDArray[np.float32] | None = None,
+    batch: int = 0,
+    threads: int = 0,
+    **sampling: float | None,
+) -> NDArray[np.uint8]:
+    """Pictures (N, H, W, C) of these classes (N,), drawn with an engine, or a checkpoint in PyTorch.
+
+    Settings of sampling are `cfg_scale`, `temperature`, `top_k`, `top_p` and, of a masked model, `steps`; what is left
+    out is the model's own. A model of texts takes `features` (N, length, width) and 0 for each label. `batch` pictures
+    are drawn at once, 0 for as many as memory holds.
+
+    Raises:
+        InputError: the model cannot be opened, or does not draw what is asked for.
+    """
+    import numpy as np
+
+    from compress.core.settings import InputError
+    from compress.models.candidate import open_candidate
+    from export.runtime.drawing import check, classes_of, sampler_of
+    from export.runtime.throughput import check_pictures, draw_in_batches
+
+    drawer = open_candidate(model, threads)
+    try:
+        sampler = sampler_of(drawer.shape, drawer.sampler, **sampling)
+        classes = classes_of(labels, drawer.shape)
+        check(classes, drawer.shape, features, None)
+        check_pictures(drawer.picture, len(classes))
+        return np.concatenate(list(draw_in_batches(drawer, classes, seed, sampler, features, batch=batch)))
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def train(recipe: str | Path, output: str | Path, *, listener: Listener | None = None) -> dict[str, Any]:
+    """Train a transformer or an image tokenizer from a recipe into a folder; an interrupted training goes on.
+
+    Returns what it reached (held-out NLL, or PSNR and the share of codes used), as in the folder's training.json.
+
+    Raises:
+        InputError: the recipe or an input is wrong.
+    """
+    from compress.core.listener import Silent
+    from compress.core.strict_yaml import read_yaml
+
+    path, folder, told = Path(recipe), Path(output), listener or Silent()
+    content = read_yaml(path)
+    if isinstance(content, dict) and "tokenizer" in content and "model" not in content:
+        from compress.training.tokenizer import TokenizerRecipe, train_tokenizer
+
+        of_tokenizer = TokenizerRecipe.load(path)
+        with told.work(f"train {of_tokenizer.name}") as progress:
+            return train_tokenizer(of_tokenizer, folder, progress)
+    from compress.training.transformer import TrainRecipe
+    from compress.training.transformer import train as train_transformer
+
+    of_transformer = TrainRecipe.load(path)
+    with told.work(f"train {of_transformer.name}") as progress:
+        return train_transformer(of_transformer, folder, progress)
