@@ -32,7 +32,7 @@ from compress.cli.verbs.verify import verify
     params=[debug_option()],
     epilog=EXIT_CODES,
 )
-@click.version_option(package_name="compress")
+@click.version_option(package_name="image-token-compress")
 def main() -> None:
     """Make a trained image-token transformer small and fast, and prove what was lost and won at every step.
 

@@ -79,5 +79,7 @@ def tensorrt() -> Check:
 def optimum() -> Check:
     """The exporter for Hugging Face folders."""
     if importlib.util.find_spec("optimum") is None:
-        return Check("optimum", False, "not installed; pip install 'compress[optimum]'")
+        from compress.models.families.huggingface import INSTALL
+
+        return Check("optimum", False, f"not installed; {INSTALL}")
     return Check("optimum", True, "installed")

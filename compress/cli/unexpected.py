@@ -17,7 +17,7 @@ from compress.core.listener import step_of
 
 MOST_SHOWN = 200  # characters of a foreign error's message
 MOST_WRITTEN = 2_000_000  # characters of a traceback: a foreign message may hold a whole graph
-LIBRARIES = ("compress", "numpy", "torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "click")
+LIBRARIES = ("image-token-compress", "numpy", "torch", "onnx", "onnxscript", "onnxruntime", "safetensors", "click")
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad_alloc", "bad allocation")
 
 

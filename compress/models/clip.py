@@ -123,7 +123,7 @@ def library() -> Any:
         import transformers
     except ImportError:
         raise InputError(
-            "the features of texts need the transformers library; install it with pip install 'compress[text]', or "
+            "the features of texts need the transformers library; pip install 'transformers>=5.24', or "
             "give features that were computed elsewhere"
         ) from None
     return transformers

@@ -24,7 +24,7 @@ from .drawing import opening
 from .manifest import EngineError, Manifest
 
 OLDEST = 11  # the first whose networks are always strongly typed; TensorScatter came with 10.15
-INSTALL = "on a machine with an NVIDIA GPU: pip install 'compress[tensorrt]'"
+INSTALL = "on a machine with an NVIDIA GPU: pip install 'tensorrt>=11' 'polygraphy>=0.53.6'"
 
 
 class TensorRTMissingError(Exception):

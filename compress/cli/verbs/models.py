@@ -163,7 +163,7 @@ def models_check(
 @click.option("-o", "--output", type=OutputFile(), help="The features to write (.npy).")
 @click.option("--onnx", type=OutputFile(), help="The encoder itself, as a graph of ids to features.")
 def models_features(pipeline: Path, texts: tuple[str, ...], output: Path | None, onnx: Path | None) -> None:
-    """Features of texts by a pipeline's own CLIP encoder, for `generate --features`; needs compress[text]."""
+    """Features of texts by a pipeline's own CLIP encoder, for `generate --features`; needs the transformers library."""
     from compress.core.settings import InputError
     from compress.models import clip
 

@@ -74,7 +74,7 @@ def check_inception(weights: Path, where: str) -> None:
             f"{where}: {weights}: no such file; it holds the weights of InceptionV3 as torch-fidelity has them"
         )
     if find_spec("torch_fidelity") is None:
-        raise InputError(f"{where}: needs torch-fidelity; pip install 'compress[inception]'")
+        raise InputError(f"{where}: needs torch-fidelity; pip install 'torch-fidelity>=0.4'")
 
 
 def of_inception(weights: Path, model: Candidate) -> Extractor:

@@ -12,7 +12,8 @@ from compress.core.settings import setting
 
 # Vector instructions that decide which kernels run; a number from a machine with VNNI says little of one without.
 FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tensorrt", "numpy", "compress")
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "tensorrt")
+LIBRARIES = ("torch", "onnx", "onnxscript", *RUNTIMES, "numpy", "image-token-compress")
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ MIXED = ("ChameleonForConditionalGeneration", "Emu3ForConditionalGeneration")  #
 TASK = "text-generation-with-past"
 LIBRARIES = ("optimum", "optimum-onnx", "transformers")  # what decides the graph, besides the libraries of every pass
 INSTALL = (
-    "pip install 'compress[optimum]' into an environment of its own: it needs transformers 4.57 (or export elsewhere "
-    "with `optimum-cli export onnx --task text-generation-with-past` and give that folder)"
+    "in an environment of its own: pip install 'optimum==2.1.*' 'optimum-onnx==0.1.*' 'transformers==4.57.*' (or "
+    "export elsewhere with `optimum-cli export onnx --task text-generation-with-past` and give that folder)"
 )
 
 

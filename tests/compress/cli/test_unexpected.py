@@ -80,7 +80,7 @@ def test_an_unforeseen_error_is_one_line_and_its_details_are_in_a_private_file(
     line, written = ended(error)
     assert line.startswith(f"passes: {said}")
     assert written.startswith("command:  compress passes --json\nat:       passes\nfolder:   ")
-    assert "\nversions: compress " in written
+    assert "\nversions: image-token-compress " in written
     assert "Traceback (most recent call last):" in written
 
 

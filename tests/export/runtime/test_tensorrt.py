@@ -84,7 +84,7 @@ def test_tensorrt_that_is_not_installed_is_said_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        TensorRTMissingError, match=r"^TensorRT is not installed; .*pip install 'compress\[tensorrt\]'$"
+        TensorRTMissingError, match=r"^TensorRT is not installed; .*pip install 'tensorrt>=11' 'polygraphy>=0.53.6'$"
     ):
         require()
 

@@ -104,7 +104,7 @@ def test_the_config_is_that_of_the_stock_decoder(laid_out) -> None:
 
 def test_optimum_opens_it_with_equal_logits_and_equal_greedy_generation(laid_out) -> None:
     optimum = pytest.importorskip(
-        "optimum.onnxruntime", reason="optimum is not installed (pip install compress[optimum])"
+        "optimum.onnxruntime", reason="optimum is not installed (docs/families/huggingface.md)"
     )
     engine, folder = laid_out
     model = optimum.ORTModelForCausalLM.from_pretrained(folder)

@@ -422,6 +422,6 @@ def test_without_transformers_a_person_is_told_what_to_install(monkeypatch, tmp_
     with pytest.raises(InputError) as caught:
         clip.load(tmp_path)
     assert str(caught.value) == (
-        "the features of texts need the transformers library; install it with pip install 'compress[text]', or give "
+        "the features of texts need the transformers library; pip install 'transformers>=5.24', or give "
         "features that were computed elsewhere"
     )

@@ -49,14 +49,14 @@ def test_without_optimum_the_way_out_is_said(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "optimum", None)
     monkeypatch.setitem(sys.modules, "optimum.exporters.onnx", None)
     with pytest.raises(
-        InputError, match=r"here: a folder of Hugging Face is exported by optimum .*compress\[optimum\]"
+        InputError, match=r"here: a folder of Hugging Face is exported by optimum .*'optimum-onnx==0\.1\.\*'"
     ):
         families.load_graph(Source(str(tmp_path), tokenizer="digits", config=CONFIG), "here")
 
 
 def folder(kind: str, path: Path) -> Path:
     """A tiny decoder of a kind with random weights, as transformers saves it."""
-    pytest.importorskip("optimum.exporters.onnx", reason="optimum is not installed (pip install compress[optimum])")
+    pytest.importorskip("optimum.exporters.onnx", reason="optimum is not installed (docs/families/huggingface.md)")
     import torch
     import transformers
 
