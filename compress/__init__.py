@@ -33,5 +33,5 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("compress")
+        return version("image-token-compress")
     raise AttributeError(f"module 'compress' has no attribute {name!r}")

@@ -17,6 +17,7 @@ import click
 
 from compress.cli import signals, streams, unexpected
 from compress.core.settings import MOST_THREADS, InputError, nearest, shown
+from compress.core.user_files import user_path
 
 MOST_SAID = 400  # characters of what click says of a wrong option or argument
 MOST_ERROR = 900  # characters of an error line, whose values are short but whose paths may not be
@@ -167,19 +168,36 @@ class Share(click.FloatRange):
         return number
 
 
-class OutputFile(click.Path):
-    """A file that a verb writes in the end: that it can be is found out before the work."""
+class UserPath(click.Path):
+    """A path that a user wrote, with ``~`` as a home folder also where no shell wrote it out."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path.
+
+        Raises:
+            click.BadParameter: it is empty, or no path on this system.
+        """
+        if not os.fspath(value):
+            self.fail("it is empty; name a file or folder.", param, ctx)
+        try:
+            return user_path(os.fsdecode(super().convert(value, param, ctx)))
+        except InputError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+class OutputFile(UserPath):
+    """A file that a verb writes in the end: that it can be is found out before the work."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path.
 
         Raises:
             click.BadParameter: it is a folder, or cannot be written.
         """
-        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        path = super().convert(value, param, ctx)
         try:
             if path.is_dir():
                 self.fail(f"'{path}' is a folder; name a file.", param, ctx)
@@ -234,7 +252,7 @@ def example(text: str) -> Callable[[Any], Any]:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 store_option = click.option(
-    "--store", "store_path", type=click.Path(path_type=Path), default=Path(".compress"), show_default=True,
+    "--store", "store_path", type=UserPath(), default=Path(".compress"), show_default=True,
     help="Where artifacts and measurements are kept.",
 )  # fmt: skip
 threads_option = click.option(

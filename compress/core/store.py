@@ -402,7 +402,8 @@ class Store:
     def collect(self, max_bytes: int, say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
         """Delete artifacts until at most `max_bytes` are left: those no recipe needs first, then least recently used.
 
-        An artifact that a running process makes or uses is left alone, and so is one that this user may not delete.
+        What is damaged, or is no artifact at all, goes in any case. An artifact that a running process makes or uses
+        is left alone, and so is one that this user may not delete.
         Drafts that killed processes left behind go too.
         Returns the rows that were deleted.
         """
@@ -411,8 +412,8 @@ class Store:
         rows = self.rows()
         total, deleted = sum(row["size_bytes"] for row in rows), []
         for row in sorted(rows, key=lambda row: (bool(row["needed_by"]), -row["unused_seconds"])):
-            if total <= max_bytes:
-                break
+            if total <= max_bytes and row["pass"] != DAMAGED:
+                continue
             with self.free(row["key"]) as free:
                 if not free:
                     say(f"store: {row['key'][:12]} is in use by a run; left")

@@ -15,7 +15,7 @@ from torch import nn
 
 from compress.core.settings import InputError, plain, setting
 from compress.models import families
-from compress.models.adopted import decoder_size
+from compress.models.adopted import decoder_size, picture_config
 from compress.models.checkpoints.checkpoint import Checkpoint, read_config
 from compress.models.tokenizer import formats
 from compress.models.transformer.model import TokenTransformer
@@ -68,10 +68,12 @@ def inspect(source: families.Source) -> Inspection:
             f"{path}: is an engine folder, not a checkpoint; `compress bench`, `verify` and `generate` take it"
         )
     if source.family == families.OWN or (not source.family and families.is_own(path)):
+        families.check_own(source, source.checkpoint)
         transformer = families.module_of(families.OWN).planned(path)
         size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         return of_transformer(str(path), families.OWN, transformer, size)
     if graph := families.graph_family(source, path):
+        picture_config({"grid": [1, 1], **source.config}, f"{source.checkpoint}: config")  # refuses what it is not
         return of_graph(source.checkpoint, graph, path)
     checkpoint = families.open_checkpoint(source, path)
     name = source.family or families.recognise(checkpoint)

@@ -11,13 +11,16 @@ from compress.cli.group import (
     whole_numbers,
 )
 from compress.cli.terminal import print_json, print_rows
+from compress.core.settings import MOST_REPEATS
 
 
 @click.command()
 @example("compress bench runs/quickstart/engines/cpu digits --batch 1,8")
 @click.argument("engines", nargs=-1, required=True)
 @click.option("--batch", default="1,8", show_default=True, help="Pictures drawn at once, separated by commas.")
-@click.option("--repeats", type=click.IntRange(6), default=20, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--repeats", type=click.IntRange(6, MOST_REPEATS), default=20, show_default=True, help="Interleaved rounds."
+)
 @threads_option
 @json_option
 def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 from compress.cli.group import (
     OutputFile,
     Share,
+    UserPath,
     example,
     threads_option,
     whole_numbers,
@@ -27,13 +28,13 @@ LAST_SEED = 2**64 - 1  # of pictures
 
 @click.command()
 @example("compress generate runs/quickstart/engines/cpu --labels 3,1,4 -o out.png")
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=UserPath())
 @click.option("--labels", help="Classes, separated by commas.")
 @click.option("--count", type=click.IntRange(1), help="How many pictures of a model without classes.  [default: 1]")
-@click.option("--features", type=click.Path(path_type=Path), help="Features of texts, .npy (pictures, length, width).")
+@click.option("--features", type=UserPath(), help="Features of texts, .npy (pictures, length, width).")
 @click.option("-o", "--output", type=OutputFile(), required=True, help="The PNG to write.")
-@click.option("--image", type=click.Path(path_type=Path), help="A picture to start from; give --mask or --keep too.")
-@click.option("--mask", type=click.Path(path_type=Path), help="What is white in it is drawn anew (inpainting).")
+@click.option("--image", type=UserPath(), help="A picture to start from; give --mask or --keep too.")
+@click.option("--mask", type=UserPath(), help="What is white in it is drawn anew (inpainting).")
 @click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
 @click.option("--seed", type=click.IntRange(0, LAST_SEED), default=0, help="Seed of the pictures.  [default: 0]")
 @click.option("--steps", type=click.IntRange(1), help="Steps of a masked model.  [default: the engine's]")

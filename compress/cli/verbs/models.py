@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli.group import Group, OutputFile, example, json_option, leave
+from compress.cli.group import Group, OutputFile, UserPath, example, json_option, leave
 from compress.cli.terminal import print_json, print_rows
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def spread(counts: list[int]) -> str:
 @models.command("check")
 @example("compress models check c2i_B_256.pt --golden golden.npz")
 @source_options
-@click.option("--golden", type=click.Path(path_type=Path), help="Outputs of the original implementation (.npz).")
+@click.option("--golden", type=UserPath(), help="Outputs of the original implementation (.npz).")
 @json_option
 def models_check(
     path: str, family: str, tokenizer: str, stated: tuple[str, ...], golden: Path | None, as_json: bool
@@ -158,7 +158,7 @@ def models_check(
 
 @models.command("features")
 @example('compress models features amused-256/ "a cat on a mat" -o features.npy')
-@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("pipeline", type=UserPath())
 @click.argument("texts", nargs=-1)
 @click.option("-o", "--output", type=OutputFile(), help="The features to write (.npy).")
 @click.option("--onnx", type=OutputFile(), help="The encoder itself, as a graph of ids to features.")

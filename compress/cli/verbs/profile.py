@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from compress.cli.group import (
+    UserPath,
     example,
     json_option,
     threads_option,
@@ -16,7 +17,7 @@ from compress.cli.terminal import print_json, print_rows
 
 @click.command()
 @example("compress profile runs/quickstart/engines/cpu --batch 4")
-@click.argument("engine", type=click.Path(path_type=Path))
+@click.argument("engine", type=UserPath())
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures drawn at once.")
 @threads_option
 @json_option

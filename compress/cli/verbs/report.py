@@ -8,6 +8,7 @@ import click
 
 from compress.cli.group import (
     OutputFile,
+    UserPath,
     example,
     json_option,
 )
@@ -18,7 +19,7 @@ COMPARED = "comparison.html"
 
 @click.command()
 @example("compress report runs/quickstart --open")
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=UserPath())
 @click.option("--open", "browse", is_flag=True, help="Show the page in the browser; that of one run is made anew.")
 @click.option("--compare", is_flag=True, help="Show the engines of several runs side by side.")
 @click.option("-o", "--output", type=OutputFile(), help=f"Page of --compare.  [with --open: {COMPARED}]")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from compress.cli.group import (
+    UserPath,
     example,
     json_option,
     leave,
@@ -17,8 +18,8 @@ from compress.cli.terminal import Terminal, console, print_json
 
 @click.command()
 @example("compress run recipes/quickstart.yaml")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The run's folder.  [default: runs/<recipe>]")
+@click.argument("recipe", type=UserPath())
+@click.option("-o", "--output", type=UserPath(), help="The run's folder.  [default: runs/<recipe>]")
 @store_option
 @click.option("--skip-preflight", is_flag=True, help="Do not rehearse the chain on a two-layer copy first.")
 @json_option

@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from compress.cli.group import (
+    UserPath,
     example,
 )
 
 
 @click.command("to-optimum")
 @example("compress to-optimum runs/quickstart/engines/cpu -o optimum/")
-@click.argument("engine", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.argument("engine", type=UserPath())
+@click.option("-o", "--output", type=UserPath(), required=True, help="The folder to write.")
 def to_optimum(engine: Path, output: Path) -> None:
     """Write a causal engine as a folder that optimum's ORTModelForCausalLM.from_pretrained opens.
 

@@ -9,13 +9,14 @@ import click
 from compress.cli.group import (
     OutputFile,
     Share,
+    UserPath,
     example,
 )
 
 
 @click.command()
 @example("compress tokens photos/ -o tokens.npz --model digits")
-@click.argument("images", type=click.Path(path_type=Path))
+@click.argument("images", type=UserPath())
 @click.option("-o", "--output", type=OutputFile(), required=True, help="The TokenSet to write (.npz).")
 @click.option("--model", "model_name", default="digits", show_default=True, help="A shipped model or a checkpoint.")
 @click.option("--validation", type=Share(0, 0.9), default=0.05, show_default=True, help="Share set apart.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from compress.cli.group import (
+    UserPath,
     example,
     json_option,
 )
@@ -15,8 +16,8 @@ from compress.cli.terminal import Terminal, print_json
 
 @click.command()
 @example("compress train recipes/train-digits.yaml -o runs/train-digits")
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the checkpoint.")
+@click.argument("recipe", type=UserPath())
+@click.option("-o", "--output", type=UserPath(), required=True, help="Folder of the checkpoint.")
 @json_option
 def train(recipe: Path, output: Path, as_json: bool) -> None:
     """Train a reference model or a tokenizer from a recipe; an interrupted training goes on where it was.

@@ -9,6 +9,7 @@ import click
 
 from compress.cli.group import (
     OutputFile,
+    UserPath,
     example,
     json_option,
     leave,
@@ -50,7 +51,7 @@ def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -
 @example("compress verify digits runs/quickstart/engines/cpu --gates gates.yaml --json")
 @click.argument("reference")
 @click.argument("candidate")
-@click.option("--gates", type=click.Path(path_type=Path), help="YAML mapping of gates, for example  nll_drift: 2%")
+@click.option("--gates", type=UserPath(), help="YAML mapping of gates, for example  nll_drift: 2%")
 @click.option(
     "--tokens",
     "source",

@@ -143,11 +143,20 @@ def load(source: Source, where: str, stand_in: StandIn | None = None) -> ImageMo
             "run, verify, bench, generate and tokens take it"
         )
     if source.family == OWN or (not source.family and is_own(path)):
-        for key in ("tokenizer", "config"):
-            if getattr(source, key):
-                raise InputError(f"{where}.{key}: a checkpoint of this project's format brings its own; leave it out")
+        check_own(source, where)
         return module_of(OWN).load(path)
     return read(open_checkpoint(source, path), source, where, stand_in)
+
+
+def check_own(source: Source, where: str) -> None:
+    """Refuse what a checkpoint in the project's own format says itself.
+
+    Raises:
+        InputError: names it.
+    """
+    for key in ("tokenizer", "config"):
+        if getattr(source, key):
+            raise InputError(f"{where}.{key}: a checkpoint of this project's format brings its own; leave it out")
 
 
 def open_checkpoint(source: Source, path: Path) -> Checkpoint:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -174,4 +175,38 @@ def test_a_count_beside_labels_is_named(invoke: Callable[..., Result]) -> None:
 def test_a_picture_that_does_not_fit_on_the_disk_is_named(invoke: Callable[..., Result]) -> None:
     result = invoke("generate", "digits", "--labels", "1", "-o", "/dev/full")
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: /dev/full: ")
+    assert result.stderr.splitlines()[-1].startswith("error: /dev/full: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "{recipe}", "-o", "{path}"),
+        ("plan", "{recipe}", "--store", "{path}"),
+        ("store", "list", "--store", "{path}"),
+        ("store", "gc", "--max-size", "0", "--store", "{path}"),
+        ("train", "{recipe}", "-o", "{path}"),
+        ("to-optimum", "engine", "-o", "{path}"),
+        ("report", "{path}"),
+        ("generate", "engine", "--labels", "1", "-o", "{path}"),
+    ],
+    ids=lambda words: words[0] + "".join(word for word in words if word in ("list", "gc")),
+)
+@pytest.mark.parametrize(
+    ("path", "message"), [("~nosuch/x", "no user has this home folder"), ("", "it is empty; name a file or folder")]
+)
+def test_a_path_that_is_none_is_refused_by_every_verb(
+    arguments: tuple[str, ...], path: str, message: str, invoke: Callable[..., Result], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*(word.format(recipe=tmp_path / "r.yaml", path=path) for word in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_folder_is_written_out_where_the_shell_does_not(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"{tmp_path}/none: 0 artifacts" in "".join(invoke("store", "list", "--store=~/none").stdout.split("\n"))

@@ -536,3 +536,14 @@ def test_a_measurement_that_another_user_keeps_private_is_not_made_again(
     store.prepare()
     with pytest.raises(InputError, match=r"m\.json: another user keeps it private; choose another store with --store"):
         store.measurement("m", lambda: {"value": 2})
+
+
+def test_collection_takes_what_is_no_artifact_however_much_may_stay(tmp_path: Path) -> None:
+    store = made(tmp_path / "store", "good")
+    link, target = store.root / "artifacts" / ("f" * 64), tmp_path / "elsewhere"
+    target.mkdir()
+    link.symlink_to(target)
+    assert [row["key"] for row in store.collect(10**9)] == [link.name]
+    assert not link.is_symlink()
+    assert target.is_dir()
+    assert [row["key"] for row in store.rows()] == ["good"]

@@ -97,3 +97,16 @@ def test_an_own_config_with_numbers_that_no_tensor_has_is_refused(tmp_path: Path
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"config\.json: transformer: "):
         inspect(Source(str(tmp_path)))
+
+
+def test_what_is_stated_of_a_checkpoint_that_says_it_itself_is_refused() -> None:
+    with pytest.raises(InputError, match=r"digits.config: a checkpoint of this project's format brings its own"):
+        inspect(Source("digits", config={"n_head": 2}))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"), [({"image_ofset": 3}, "image_offset"), ({"grid": 7}, "grid"), ({"image_offset": -1}, "-1")]
+)
+def test_what_is_stated_of_a_graph_is_checked(foreign, config: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        inspect(Source(str(foreign().path), config=config))
