@@ -103,6 +103,12 @@ def names() -> list[str]:
     return sorted({*own, *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS))})
 
 
+def distribution(name: str) -> dict[str, str]:
+    """Name and version of the distribution that brings a third party's pass; empty for a pass of this project."""
+    entries = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
+    return {entry.dist.name: entry.dist.version for entry in entries if entry.dist is not None}
+
+
 def find(name: str, where: str) -> type[Pass]:
     """The class of the pass of this name.
 

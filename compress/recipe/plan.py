@@ -11,6 +11,7 @@ from typing import Any
 
 from calibration.tokens import Part, TokenSet
 from compress.core.settings import InputError, digest, plain, shown
+from compress.core.sources import source_hash
 from compress.core.store import Store, file_hash
 from compress.core.user_files import file_called
 from compress.data.tokens import open_source
@@ -19,11 +20,11 @@ from compress.models.adopted import files_of
 from compress.models.artifact import Form
 from compress.models.checkpoints.checkpoint import PIPELINE
 from compress.models.checkpoints.containers import PICKLES, SAFETENSORS
-from compress.passes import Pass
+from compress.passes import Pass, distribution
 from compress.recipe.recipe import Recipe, Step
 from compress.recipe.verdict import Gate
 
-LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 GRAPH_LIBRARIES = ("optimum", "optimum-onnx", "transformers")
 GRAPHS = (".onnx", ".onnx_data", ".data")  # with the weights that lie outside
 READ = (".json", ".npy", SAFETENSORS, *PICKLES, *GRAPHS)  # what a checkpoint may consist of
@@ -76,14 +77,16 @@ def installed(names: Sequence[str]) -> dict[str, str]:
 
 
 def reference_node(source: families.Source, where: str, form: Form = Form.TORCH) -> Node:
-    """The node of the untouched model, named by the content of its files.
+    """The node of the untouched model, named by the content of its files and the code that reads them.
 
     A graph is made of them (exported, adopted) by libraries of certain versions, which are part of its name then.
     """
+    path = families.locate(source.checkpoint, f"{where}.checkpoint")
     made_by: dict[str, Any] = {
         "pass": "reference",
         "family": source.family,
-        "files": hashes(families.locate(source.checkpoint, f"{where}.checkpoint")),
+        "files": hashes(path),
+        "code": [source_hash(module) for module in families.readers(source, path)],
     }
     if source.tokenizer:
         made_by["tokenizer"] = hashes(families.locate(source.tokenizer, f"{where}.tokenizer"))
@@ -134,7 +137,8 @@ def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> No
         "version": step.setting.version,
         "settings": plain(step.setting),
         "input": source.key,
-        "libraries": versions() | step.setting.surroundings(),
+        "code": source_hash(type(step.setting).__module__),
+        "libraries": versions() | distribution(step.name) | step.setting.surroundings(),
     }
     if step.setting.uses_tokens:
         made_by |= {"seed": seed, "tokens": tokens}
@@ -190,10 +194,10 @@ def explain(node: Node, store: Store, made: Sequence[dict[str, Any]]) -> str:
     for other in made:
         if other.get("pass") != node.made_by["pass"] or other.get("input") != node.made_by["input"]:
             continue
-        for what in ("settings", "version", "seed", "tokens", "libraries"):
+        for what in ("settings", "version", "seed", "tokens", "libraries", "code"):
             before, now = other.get(what), node.made_by.get(what)
             if before != now:
-                return f"{what} changed: {difference(before, now)}"
+                return "its code changed" if what == "code" else f"{what} changed: {difference(before, now)}"
     return "not made yet"
 
 

@@ -83,6 +83,15 @@ def load_graph(source: Source, where: str) -> AdoptedModel:
     return graph
 
 
+def readers(source: Source, path: Path) -> list[str]:
+    """The modules that read a checkpoint and its tokenizer; all families where its names decide which."""
+    family = source.family or (OWN if is_own(path) else graph_family(source, path))
+    if family == OWN:
+        return [f"{__name__}.{OWN}"]
+    reader = f"{__name__}.{family.replace('-', '_')}" if family else __name__
+    return [reader, "compress.models.tokenizer.formats"]
+
+
 def module_of(name: str) -> Any:
     """The module of a family."""
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

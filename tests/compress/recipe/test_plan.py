@@ -48,6 +48,31 @@ def test_a_changed_step_says_what_changed_and_keeps_those_before_it(finished) ->
     }
 
 
+def test_mended_code_makes_its_artifact_again_and_says_so(finished, monkeypatch) -> None:
+    usual = plan.source_hash
+    mended = "compress.passes.distill"
+    monkeypatch.setattr(plan, "source_hash", lambda module: "mended" if module == mended else usual(module))
+    assert reasons(finished.recipe, finished.store) == {
+        "reference": "the checkpoint itself",
+        "prune-heads": "reused",
+        "distill": "its code changed",
+        "quantize": "its input is made first",
+        "cpu.export": "its input is made first",
+    }
+
+
+def test_a_key_names_the_libraries_that_make_graphs_and_the_distribution_of_a_foreign_pass(
+    finished, monkeypatch
+) -> None:
+    monkeypatch.setattr(plan, "distribution", lambda name: {"my-passes": "0.3"} if name == "distill" else {})
+    made = recipe.load(finished.recipe)
+    nodes = plan.make_plan(made, plan.load_tokens(made)).nodes
+    libraries = {node.name: node.made_by["libraries"] for node in nodes if node.source}
+    assert all({"onnx", "onnx-ir", "onnxscript"} <= set(each) for each in libraries.values())
+    assert [name for name, each in libraries.items() if "my-passes" in each] == ["distill"]
+    assert reasons(finished.recipe, finished.store)["distill"] == "libraries changed: my-passes None -> '0.3'"
+
+
 def test_another_seed_changes_what_uses_it_only(finished) -> None:
     before = keys(finished.recipe)
     finished.recipe.write_text(finished.recipe.read_text() + "seed: 5\n")
