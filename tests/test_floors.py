@@ -46,6 +46,8 @@ def modules() -> Iterator[tuple[str, Path]]:
     """Every module of the project by its dotted name."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
+            if "build" in path.relative_to(ROOT).parts:  # what building the runtime's own package leaves
+                continue
             parts = path.relative_to(ROOT).with_suffix("").parts
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 

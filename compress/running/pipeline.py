@@ -20,7 +20,7 @@ from compress.core.settings import digest, plain
 from compress.core.store import ENTRY, Store, errors_said, prepare_output
 from compress.data.tokens import check_fits
 from compress.measure import EngineMeasurement, Measurement
-from compress.measure.pictures.images import Sheet, save_grid, save_pair
+from compress.measure.pictures.images import Sheet, save_pair
 from compress.measure.speed.environment import environment
 from compress.models import families
 from compress.models.adopted import AdoptedModel, opened
@@ -39,6 +39,7 @@ from compress.running.artifacts import Making
 from compress.running.measurements import CACHED_LOOP, Measuring
 from export.runtime.manifest import file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
+from export.runtime.sheet import save_grid
 
 # An exact pass may move logits by rounding only: fp32 sums in another order stay below this; what quantizes activations
 # may round a tie the other way, so for quantized models the distribution is held to, not the logit.

@@ -58,9 +58,9 @@ def generate(
 
     from compress.core.settings import InputError
     from compress.data.editing import known_tokens
-    from compress.measure.pictures.images import save_grid
     from compress.models.candidate import open_candidate
     from export.runtime.drawing import check, sampler_of
+    from export.runtime.sheet import save_grid
     from export.runtime.throughput import check_pictures, draw_in_batches
 
     drawer = open_candidate(str(engine), threads)

@@ -1,4 +1,4 @@
-"""Pictures on disk: a plain grid, reference beside engine with the same seeds, and both as sheets laid out alike.
+"""Pictures on disk: reference beside engine with the same seeds, and both as sheets laid out alike.
 
 Letters: N pictures, H x W pixels, C channels (1 or 3).
 """
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from compress.core.settings import setting
+from export.runtime.sheet import GAP, panel
 
-SHORTEST_SIDE = 56  # pixels of a picture on the sheet, at least: an 8x8 digit is enlarged seven times
-GAP = 4
 PANEL_GAP = 28
 FONT_SIZE = 18
 TITLE_HEIGHT = 32
-INK, PAPER, FRAME = (24, 24, 24), (255, 255, 255), (136, 142, 152)
+INK, PAPER = (24, 24, 24), (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,6 @@ class Sheet:
     columns: int = setting(doc="pictures in a row", low=1)
     seed: int = setting(doc="seed of both", low=0)
     labels: tuple[int, ...] = setting((), doc="class of each picture, row by row; empty of models without classes")
-
-
-def save_grid(images: NDArray[np.uint8], path: Path, columns: int = 10) -> None:
-    """Write pictures (N, H, W, C) as one PNG, row by row, each pixel enlarged to a square."""
-    try:
-        panel(images, columns).save(path, format="PNG")
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say of which file
-        raise
 
 
 def save_pair(
@@ -91,19 +81,3 @@ def save_pair(
     for i, label in enumerate(classes):
         draw.text((margin - GAP, TITLE_HEIGHT + GAP / 2 + step * (i + 0.5)), str(label), INK, font, anchor="rm")
     canvas.save(path, format="PNG")
-
-
-def panel(images: NDArray[np.uint8], columns: int) -> Image.Image:
-    """Pictures (N, H, W, C) row by row in a grey frame, so that white edges show, enlarged by nearest neighbour."""
-    count, height, width, channels = images.shape
-    scale = max(1, -(-SHORTEST_SIDE // min(height, width)))
-    large = images.repeat(scale, axis=1).repeat(scale, axis=2)
-    if channels == 1:
-        large = large.repeat(3, axis=3)
-    down, across = GAP + height * scale, GAP + width * scale
-    columns = min(columns, count)
-    sheet = np.full((GAP + down * -(-count // columns), GAP + across * columns, 3), FRAME, dtype=np.uint8)
-    for i, image in enumerate(large):
-        top, left = GAP + down * (i // columns), GAP + across * (i % columns)
-        sheet[top : top + height * scale, left : left + width * scale] = image
-    return Image.fromarray(sheet)

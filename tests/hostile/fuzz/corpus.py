@@ -47,10 +47,10 @@ def make(folder: Path) -> None:
     """Write all of it."""
     from compress.core.listener import Silent
     from compress.core.store import Store
-    from compress.measure.pictures.images import save_grid
     from compress.recipe import recipe
     from compress.running import pipeline
     from export.runtime.engine import Engine
+    from export.runtime.sheet import save_grid
 
     make_model(folder / "model")
     make_tokens(folder / "tokens.npz")

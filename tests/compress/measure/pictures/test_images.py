@@ -2,26 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.measure.pictures.images import FRAME, GAP, PAPER, panel, save_grid, save_pair
+from compress.measure.pictures.images import PAPER, save_pair
+from export.runtime.sheet import FRAME, GAP
 
 
 def pictures(count, side=8, channels=1, seed=0):
     return np.random.default_rng(seed).integers(0, 256, size=(count, side, side, channels), dtype=np.uint8)
-
-
-def test_every_pixel_of_a_grid_is_a_square_of_its_own_grey(tmp_path):
-    images = pictures(3)
-    save_grid(images, tmp_path / "grid.png", columns=2)
-    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
-    assert sheet.shape == (2 * 60 + GAP, 2 * 60 + GAP, 3)
-    third = sheet[GAP + 60 : 2 * 60, GAP:60]
-    np.testing.assert_array_equal(third[::7, ::7], images[2].repeat(3, axis=2))
-    np.testing.assert_array_equal(third[6::7, 6::7], images[2].repeat(3, axis=2))
-    assert tuple(sheet[0, 0]) == FRAME
-
-
-def test_large_coloured_pictures_are_not_enlarged():
-    assert panel(pictures(2, side=64, channels=3), columns=5).size == (2 * 68 + GAP, 68 + GAP)
 
 
 def test_a_pair_puts_classes_in_rows_and_the_same_seeds_in_the_same_places(tmp_path):

@@ -18,13 +18,14 @@ from click import Context
 from compress.cli import main
 from compress.measure.drift.floor import Floor
 from compress.measure.drift.layers import Layer
-from compress.measure.pictures.images import Sheet, save_grid
+from compress.measure.pictures.images import Sheet
 from compress.report import load, write
 from compress.report.data.outcomes import earlier, remember
 from compress.report.page import html
 from compress.report.page.axes import linear, logarithmic
 from compress.report.page.markup import Markup, element
 from compress.report.page.plots import LETTER, SERIES, WIDTH, Bar, Bubble, Line, bars, bubbles, labelled, lines, shared
+from export.runtime.sheet import save_grid
 
 VOID = {"br", "img", "input", "meta", "link"}
 

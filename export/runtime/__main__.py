@@ -1,0 +1,127 @@
+"""The command of the runtime: draw pictures with an engine folder into a PNG file.
+
+Exit codes are those of the main command: 0 success; 2 bad usage or bad input; 70 an unexpected error; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import EngineError
+
+BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
+SETTINGS = ("cfg_scale", "temperature", "top_k", "top_p", "steps")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave."""
+        self.exit(BAD_INPUT, f"error: {message}; {self.prog} --help shows the usage\n")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is out of range; it must be at least 1")
+    return number
+
+
+def parser() -> Parser:
+    """The options, which are those of `compress generate`."""
+    name = Path(sys.argv[0]).name
+    made = Parser(
+        prog=f"python -m {__package__}" if name == "__main__.py" else name,
+        description="Draw pictures with an engine folder into a PNG file.",
+        epilog="exit codes: 0 success; 2 bad usage or bad input; 70 an unexpected error; 130 interrupted",
+        allow_abbrev=False,
+    )
+    made.add_argument("engine", type=Path, metavar="ENGINE", help="the folder of an engine")
+    made.add_argument("--labels", help="classes, separated by commas")
+    made.add_argument("--count", type=positive, help="how many pictures of a model without classes (default: 1)")
+    made.add_argument("--features", type=Path, help="features of texts, .npy (pictures, length, width)")
+    made.add_argument("-o", "--output", type=Path, required=True, help="the PNG to write")
+    made.add_argument("--seed", type=int, default=0, help="seed of the pictures (default: 0)")
+    made.add_argument("--steps", type=int, help="steps of a masked model (default: the engine's)")
+    made.add_argument("--cfg-scale", type=float, help="guidance; 1 is none (default: the engine's)")
+    made.add_argument("--temperature", type=float, help="0 always takes the likeliest (default: the engine's)")
+    made.add_argument("--top-k", type=int, help="keep the k likeliest; 0 keeps all (default: the engine's)")
+    made.add_argument("--top-p", type=float, help="keep this much probability (default: the engine's)")
+    made.add_argument("--batch", type=positive, default=0, help="pictures drawn at once (default: as memory allows)")
+    made.add_argument("--threads", type=positive, default=2, help="threads of ONNX Runtime (default: 2)")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
+    return made
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Draw what the arguments say; the exit code, with one line on standard error for every error."""
+    arguments = parser().parse_args(words)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *place, **more: say(f"warning: {message}", sys.stderr)
+            count = drawn(arguments)
+        say(f"{arguments.output}: {count} pictures", sys.stdout)
+        return 0
+    except KeyboardInterrupt:
+        return ended("interrupted", INTERRUPTED)
+    except (EngineError, ValueError) as error:
+        return ended(f"error: {error}", BAD_INPUT)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return ended(f"error: {place}{error.strerror or error}", BAD_INPUT)
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return ended(f"error: unexpected {text}; --debug shows where", UNEXPECTED)
+
+
+def drawn(arguments: argparse.Namespace) -> int:
+    """Draw and write; how many pictures.
+
+    Raises:
+        EngineError: the engine cannot be used.
+        ValueError: an option is out of range, or the output cannot be written.
+    """
+    if arguments.output.is_dir() or not arguments.output.parent.is_dir():
+        raise ValueError(f"--output: {arguments.output}: name a file in a folder that exists")
+    from .engine import Engine
+    from .request import wanted
+    from .sheet import save_grid
+
+    engine = Engine.load(arguments.engine, arguments.threads)
+    labels, features = wanted(engine.shape, arguments.labels, arguments.count, arguments.features)
+    settings: dict[str, Any] = {name: getattr(arguments, name) for name in SETTINGS}
+    images = engine.generate(labels, arguments.seed, features=features, batch=arguments.batch, **settings)
+    save_grid(images, arguments.output)
+    return len(images)
+
+
+def say(line: str, stream: Any) -> None:
+    """Print a line, unless nobody reads it."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        print(line, file=stream, flush=True)
+
+
+def ended(line: str, code: int) -> int:
+    """Say one line on standard error; the exit code."""
+    say(" ".join(line.splitlines()), sys.stderr)
+    return code
+
+
+def program() -> NoReturn:
+    """The command: leave with its exit code."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    program()
