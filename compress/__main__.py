@@ -5,11 +5,16 @@ import sys
 
 
 def main() -> None:
-    """Import the command line and run it; an installation that does not work is one line."""
+    """Import the command line and run it; a broken installation and a hidden package are one line each."""
+    from compress.core.hidden import HiddenPackageError, check_packages
+
     try:
+        check_packages()
         from compress.cli import main as verbs
     except KeyboardInterrupt:
         leave("interrupted", 130)
+    except HiddenPackageError as hidden:
+        leave(f"error: {hidden}", 2)
     except BaseException as error:
         if "--debug" in sys.argv:
             sys.excepthook(type(error), error, error.__traceback__)
