@@ -13,6 +13,11 @@ MICROSOFT = "com.microsoft"
 Attribute = int | float | str | list[int] | ir.Graph
 
 
+def tensor_type(kind: str) -> ir.TensorType:
+    """The type of a tensor by the name of its NumPy type."""
+    return ir.TensorType(ir.DataType.from_numpy(np.dtype(kind)))
+
+
 def constant(value: ir.Value | None) -> NDArray:
     """The array behind an initializer."""
     assert value is not None

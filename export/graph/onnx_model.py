@@ -26,7 +26,6 @@ from export.runtime.manifest import (
 
 OPSET = 23  # the first with Attention and RMSNormalization
 IR_VERSION = 11
-POSITIONS = "positions"  # of which a masked model's logits are wanted
 FILES = {
     "decode": DECODE,
     "image_decoder": IMAGE_DECODER,

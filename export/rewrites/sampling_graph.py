@@ -10,35 +10,22 @@ masked model that keeps the surest `sureness` (B, n) too. Logits remain an outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from export.graph.builder import Builder, drop_unused_initializers
+from export.graph.builder import Builder, drop_unused_initializers, tensor_type
 from export.graph.onnx_model import OnnxModel
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
+from export.runtime.signature import CHOSEN, SAMPLING, Port, Ports, choice_ports, chosen_ports
 
 SCOPE = "sampling"
-SAMPLING_OUTPUTS = ("drawn", "sureness")
 FLOAT, INT64 = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
-INPUTS: dict[str, tuple[ir.TensorType, list[int | str]]] = {
-    "noise": (FLOAT, ["pictures", "chosen", "drawn_from"]),
-    "guidance": (FLOAT, []),
-    "temperature": (FLOAT, []),
-    "top_k": (INT64, [1]),
-    "top_p": (FLOAT, []),
-}
 LARGEST = np.iinfo(np.int64).max
 TRIED = 4  # the likeliest after noise that are looked at first; a trained model's first is among its k nearly always
-
-
-def inputs_of(sampler: Sampler) -> list[str]:
-    """The inputs that a graph gets which samples as a sampler does."""
-    cuts = {"top_k": sampler.top_k > 0, "top_p": sampler.top_p < 1}
-    return [name for name in INPUTS if cuts.get(name, True)]
 
 
 def with_sampling(model: OnnxModel) -> OnnxModel:
@@ -51,7 +38,7 @@ def with_sampling(model: OnnxModel) -> OnnxModel:
 def without_sampling(decode: ir.Model) -> ir.Model:
     """A copy of a decode graph that only makes logits."""
     copy = decode.clone()
-    for output in [each for each in copy.graph.outputs if each.name in SAMPLING_OUTPUTS]:
+    for output in [each for each in copy.graph.outputs if each.name in CHOSEN]:
         copy.graph.outputs.remove(output)
     added = [node for node in copy.graph if (node.name or "").startswith(f"/{SCOPE}/")]
     for node in added:
@@ -60,7 +47,7 @@ def without_sampling(decode: ir.Model) -> ir.Model:
             for index in range(len(reader.inputs)):
                 reader.replace_input_with(index, None)
     copy.graph.remove(added)
-    for each in [each for each in copy.graph.inputs if each.name in INPUTS]:
+    for each in [each for each in copy.graph.inputs if each.name in SAMPLING]:
         copy.graph.inputs.remove(each)
     drop_unused_initializers(copy.graph)
     return copy
@@ -73,10 +60,11 @@ def subgraph(attribute: ir.Attr) -> list[ir.Node]:
 
 def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
     """Append sampling to a decode graph, in place."""
-    surest = shape.order == "masked" and sampler.reveal != "halton"
+    gives = chosen_ports(shape, sampler)
+    surest = "sureness" in gives
     # Where the surest stay, a position that drew the mask token would count as open again.
     drawn_from = shape.vocabulary if surest else shape.predicted
-    fed = {name: value(name, *INPUTS[name]) for name in inputs_of(sampler)}
+    fed = {name: value(name, port) for name, port in choice_ports(sampler).items()}
     graph.inputs.extend(fed.values())
     noise, by_k, by_p = fed["noise"], "top_k" in fed, "top_p" in fed
     builder = Builder(graph, None, SCOPE)
@@ -97,7 +85,7 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
         if by_p:
             scores = keep_nucleus(builder, scores, fed["top_p"])
         drawn = builder.add("ArgMax", [builder.add("Add", [scores, noise], "disturbed")], "drawn", axis=-1, keepdims=0)
-    named(graph, drawn, "drawn", INT64)
+    named(graph, drawn, "drawn", gives)
     if surest:
         token = builder.add("Unsqueeze", [drawn, numbers(builder, "last", -1)], "token")
         by_logit = sampler.reveal == "logit"
@@ -106,17 +94,18 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
             total = builder.add("ReduceLogSumExp", [scores, numbers(builder, "last", -1)], "total", keepdims=1)
             sureness = builder.add("Sub", [sureness, total], "log_probability")
         sureness = builder.add("Squeeze", [sureness, numbers(builder, "last", -1)], "sureness")
-        named(graph, sureness, "sureness", FLOAT)
+        named(graph, sureness, "sureness", gives)
 
 
-def value(name: str, kind: ir.TensorType, dimensions: Sequence[int | str]) -> ir.Value:
+def value(name: str, port: Port) -> ir.Value:
     """An input."""
-    return ir.Value(name=name, type=kind, shape=ir.Shape(list(dimensions)))
+    return ir.Value(name=name, type=tensor_type(port.kind), shape=ir.Shape(list(port.sizes)))
 
 
-def named(graph: ir.Graph, made: ir.Value, name: str, kind: ir.TensorType) -> None:
+def named(graph: ir.Graph, made: ir.Value, name: str, ports: Ports) -> None:
     """Make a value (B, n) an output."""
-    made.name, made.type, made.shape = name, kind, ir.Shape(["pictures", "chosen"])
+    said = value(name, ports[name])
+    made.name, made.type, made.shape = name, said.type, said.shape
     graph.outputs.append(made)
 
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.graph.builder import Builder
+from export.graph.builder import Builder, tensor_type
 from export.graph.onnx_model import IR_VERSION, OnnxModel
 from export.rewrites.noise_graph import GraphNoise
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_step import FLOAT, INT64, STEPS, Steps, Writing, constant, fed, inlined, now, typed
 from export.runtime.choosing import NO_CUT, share_of
+from export.runtime.signature import DecodeSignature, chosen_ports
 
 TITLE = "generate"
 
@@ -94,7 +95,7 @@ def choices(writing: Writing, pictures: ir.Value) -> dict[str, ir.Value]:
     """What the sampling inside the decode graph is fed at a step."""
     inner, shape, sampler, steps = writing.inner, writing.shape, writing.sampler, writing.steps
     outputs = shape.predicted
-    if shape.order == "masked" and sampler.reveal != "halton":
+    if "sureness" in chosen_ports(shape, sampler):
         outputs = shape.vocabulary  # a position that drew the mask token would count as open again
     count = inner.add("Sub", [writing.end, writing.start], "positions_count")
     numbers = inner.add("Mul", [count, writing.constant("drawn_from", outputs)], "noise_count")
@@ -151,12 +152,13 @@ def before(build: Builder, model: OnnxModel, known: dict[str, ir.Value], picture
             first["tokens"] = build.add("Concat", parts, "opening", axis=1)
         if manifest.cache == "shared":
             first["position"] = build.add("Identity", [constant(build, "beginning", 0)], "first_position")
-    cached = shape.reach if manifest.cache == "shared" else 0
     empty = build.initializer("empty", np.array(0, dtype=manifest.cache_format))
-    for layer, heads in enumerate(manifest.kv_heads):
-        sizes = constant(build, f"cache_{layer}", [heads, cached, manifest.head_width])
-        size = build.add("Concat", [rows, sizes], f"cache_shape_{layer}", axis=0)
-        for part in ("key", "value"):
-            kind = FLOAT if manifest.cache_format == "float32" else ir.TensorType(ir.DataType.INT8)
-            first[f"past.{layer}.{part}"] = typed(build.add("Expand", [empty, size], f"empty_{layer}_{part}"), kind)
+    shapes: dict[str, ir.Value] = {}
+    for name, port in DecodeSignature.of(manifest).caches.items():
+        layer, part = name.split(".")
+        if layer not in shapes:
+            sizes = constant(build, f"cache_{layer}", port.bound(batch=0, past=0)[1:])
+            shapes[layer] = build.add("Concat", [rows, sizes], f"cache_shape_{layer}", axis=0)
+        made = build.add("Expand", [empty, shapes[layer]], f"empty_{layer}_{part}")
+        first[f"past.{name}"] = typed(made, tensor_type(port.kind))
     return first

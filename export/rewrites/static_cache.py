@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from export.graph.builder import Builder
+from export.runtime.signature import POSITION
 
 OPSET = 24  # TensorScatter
-POSITION = "position"
 
 
 def make_static(model: ir.Model, length: int) -> None:

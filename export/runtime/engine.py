@@ -56,6 +56,7 @@ from .processor import ProcessorWarning, exact_products, products_saturate
 from .promises import broken
 from .sampling import Sampler, check_whole
 from .shape import Shape, Shaped
+from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
 from .throughput import check_pictures, draw_in_batches
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Engine(Shaped):
     def __init__(self, folder: Path, manifest: Manifest, seals: Mapping[str, Seal], threads: int) -> None:
         self.folder, self.manifest, self.seals, self.threads = folder, manifest, seals, threads
         self.process = os.getpid()
+        self.signature = DecodeSignature.of(manifest)
         optional = {name: self._promised(name) for name in ("scales", "begin") if name in manifest.files}
         self.sessions = Sessions(self._promised("decode", optional.get("begin")), **optional)
         self.image_decoder = self._promised("image_decoder")
@@ -253,8 +255,7 @@ class Engine(Shaped):
     @property
     def cache_bytes(self) -> int:
         """What keys and values of one row take, and what is computed of its class before the steps."""
-        width = self.manifest.head_width * np.dtype(self.manifest.cache_format).itemsize
-        return 2 * sum(self.manifest.kv_heads) * self.shape.reach * width + 4 * self.sessions.numbers_of_a_row
+        return self.signature.cache_bytes(self.shape.reach) + 4 * self.sessions.numbers_of_a_row
 
     def draw_tokens(
         self,
@@ -344,7 +345,7 @@ class Engine(Shaped):
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Keys and values (N, K, L, d) behind all of the inputs (N, 1 + ...), by the names `0.key`, `0.value`, ..."""
-        names = [f"{layer}.{part}" for layer in range(len(self.manifest.kv_heads)) for part in ("key", "value")]
+        names = list(self.signature.caches)
         outputs = [f"present.{name}" for name in names]
         with self._running("decode"):
             return dict(zip(names, self.sessions.decode.run(outputs, self.feeds(inputs, features)), strict=True))
@@ -437,22 +438,15 @@ class Engine(Shaped):
         taken = self.sessions.taken
         begun = {name: value.numpy() for name, value in self.sessions.begun(feeds).items()}
         feeds = {name: value for name, value in feeds.items() if name in taken} | begun
-        if "positions" in taken:
-            feeds["positions"] = np.arange(shape.length)
-        if self.manifest.cache == "none":
-            return feeds
-        cached = 0 if self.manifest.cache == "growing" else shape.reach
-        for layer, heads in enumerate(self.manifest.kv_heads):
-            for part in ("key", "value"):
-                size = (count, heads, cached, self.manifest.head_width)
-                empty = np.zeros(size, dtype=self.manifest.cache_format)
-                feeds[f"past.{layer}.{part}"] = empty
+        if POSITIONS in taken:
+            feeds[POSITIONS] = np.arange(shape.length)
+        feeds |= {f"past.{name}": port.zeros(batch=count, past=0) for name, port in self.signature.caches.items()}
         length = tokens.shape[1]
         if self.manifest.cache == "shared":
-            feeds["seqlens_k"] = np.full(count, length - 1, dtype=np.int32)
-            feeds["total_sequence_length"] = np.array(length, dtype=np.int32)
+            feeds[SEQLENS] = np.full(count, length - 1, dtype=np.int32)
+            feeds[TOTAL] = np.array(length, dtype=np.int32)
         elif self.manifest.cache == "static":
-            feeds["position"] = np.array(0, dtype=np.int64)
+            feeds[POSITION] = np.array(0, dtype=np.int64)
         return feeds
 
 

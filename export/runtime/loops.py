@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .choosing import NO_CUT, Choice, Chosen, check_sound, share_of
 from .drawing import Runner, opening
 from .manifest import Manifest
+from .signature import DecodeSignature
 
 NOTHING_TO_CHOOSE = Choice(np.zeros((1, 1, 1), dtype=np.float32))  # a graph that samples has to be fed a choice
 
@@ -80,7 +81,7 @@ class Loop:
         if "labels" in sessions.taken:
             self.binding.bind_cpu_input("labels", self.labels)
         self._bind_output("logits", self.logits)
-        self.names = [f"{layer}.{part}" for layer in range(len(manifest.kv_heads)) for part in ("key", "value")]
+        self.ports = DecodeSignature.of(manifest).caches
         self.position = 0
         self.drawn = np.zeros((0, 0), dtype=np.int64)
         if manifest.sampling:
@@ -166,10 +167,6 @@ class Loop:
         else:
             self.binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def _cache_shape(self, name: str, length: int) -> tuple[int, int, int, int]:
-        heads = self.manifest.kv_heads[int(name.split(".")[0])]
-        return (self.rows, heads, length, self.manifest.head_width)
-
 
 class GrowingLoop(Loop):
     """Past in, longer present out: the outputs of a step are bound as the next one's inputs."""
@@ -177,17 +174,17 @@ class GrowingLoop(Loop):
     def restart(self) -> None:
         """Forget the cache."""
         super().restart()
-        for name in self.names:
-            empty = np.zeros(self._cache_shape(name, 0), dtype=np.float32)
+        for name, port in self.ports.items():
+            empty = port.zeros(batch=self.rows, past=0)
             self.binding.bind_ortvalue_input(f"past.{name}", onnxruntime.OrtValue.ortvalue_from_numpy(empty))
 
     def run(self, count: int) -> NDArray[np.float32]:
         """One call; its present becomes the past."""
-        for name in self.names:  # a bound output keeps its last buffer, so each step asks for a new one
+        for name in self.ports:  # a bound output keeps its last buffer, so each step asks for a new one
             self._bind_output(f"present.{name}")
         logits = super().run(count)
         values = dict(zip(self.outputs, self.binding.get_outputs(), strict=True))
-        for name in self.names:
+        for name in self.ports:
             self.binding.bind_ortvalue_input(f"past.{name}", values[f"present.{name}"])
         return logits
 
@@ -273,10 +270,8 @@ class BufferLoop(Loop):
 
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
         super().__init__(sessions, manifest, rows)
-        self.caches = {}
-        for name in self.names:
-            cache = np.zeros(self._cache_shape(name, self.shape.reach), dtype=manifest.cache_format)
-            self.caches[name] = cache
+        self.caches = {name: port.zeros(batch=rows) for name, port in self.ports.items()}
+        for name, cache in self.caches.items():
             self.binding.bind_cpu_input(f"past.{name}", cache)
             self._bind_output(f"present.{name}", cache)
 

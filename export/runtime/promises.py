@@ -1,19 +1,18 @@
 """Whether the graphs of an engine take and give what its manifest says, found when they are opened.
 
-Letters: R rows, S positions of a call, T tokens of a picture, O logits of a position, K key/value heads, P cached
-positions, L length of a cache, d head width, Z latent width, C feature width. None stands for a size that may vary.
+Letters: R rows, T tokens of a picture, Z latent width, C feature width, H x W pixels. Sizes that may vary have a name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from .manifest import Manifest
+from .signature import DecodeSignature, Port, Ports
 
-FLOAT, INT64, INT32, BOOL, BYTE = (f"tensor({name})" for name in ("float", "int64", "int32", "bool", "uint8"))
-CACHES = {"float32": FLOAT, "int8": "tensor(int8)"}
+FLOAT = "tensor(float)"  # the one type that ONNX Runtime and NumPy call differently
+IMAGES = Port("uint8", ("batch", "height", "width", "channels"))
 WIDEST = 2**16  # pixels of a side
 
 
@@ -35,18 +34,6 @@ class Graph(Protocol):
         """What it gives."""
 
 
-@dataclass(frozen=True)
-class Port:
-    """An input or output that the runtime binds."""
-
-    kind: str
-    sizes: tuple[int | None, ...]
-    needed: bool = True
-
-
-Ports = dict[str, Port]
-
-
 def broken(manifest: Manifest, role: str, graph: Graph, begin: Graph | None = None) -> str | None:
     """The first promise that a graph of this role does not keep, in a sentence; None if it keeps all.
 
@@ -54,7 +41,7 @@ def broken(manifest: Manifest, role: str, graph: Graph, begin: Graph | None = No
     """
     inputs, outputs = PORTS[role](manifest)
     if begin is not None:
-        inputs = inputs | {each.name: Port(each.type, (None,) * len(each.shape)) for each in begin.get_outputs()}
+        inputs = inputs | {each.name: begun(each) for each in begin.get_outputs()}
     return (
         first_fault("input", inputs, graph.get_inputs())
         or first_fault("output", outputs, graph.get_outputs())
@@ -71,11 +58,22 @@ def first_fault(word: str, ports: Ports, values: Sequence[Value]) -> str | None:
         if value is None:
             if port.needed:
                 return f"has no {word} '{name}', which the manifest promises"
-        elif value.type != port.kind:
-            return f"its {word} '{name}' is {value.type}; the manifest promises {port.kind}"
+        elif value.type != type_of(port):
+            return f"its {word} '{name}' is {value.type}; the manifest promises {type_of(port)}"
         elif not fits(port.sizes, value.shape):
             return f"its {word} '{name}' is {said(value.shape)}; the manifest promises {said(port.sizes)}"
     return None
+
+
+def type_of(port: Port) -> str:
+    """The type of a port as ONNX Runtime names it."""
+    return FLOAT if port.kind == "float32" else f"tensor({port.kind})"
+
+
+def begun(value: Value) -> Port:
+    """An input of a decode graph that is an output of what runs before it, of any sizes."""
+    kind = "float32" if value.type == FLOAT else value.type.removeprefix("tensor(").removesuffix(")")
+    return Port(kind, ("any",) * len(value.shape))
 
 
 def unfed(ports: Ports, values: Sequence[Value]) -> str | None:
@@ -86,12 +84,13 @@ def unfed(ports: Ports, values: Sequence[Value]) -> str | None:
     return None
 
 
-def fits(sizes: Sequence[int | None], found: Sequence[int | str | None]) -> bool:
+def fits(sizes: Sequence[int | str], found: Sequence[int | str | None]) -> bool:
     """Whether a shape may be the one that is wanted; a graph need not say it at all."""
     if not found:
         return True
     return len(sizes) == len(found) and all(
-        want is None or not isinstance(have, int) or want == have for want, have in zip(sizes, found, strict=True)
+        isinstance(want, str) or not isinstance(have, int) or want == have
+        for want, have in zip(sizes, found, strict=True)
     )
 
 
@@ -102,80 +101,48 @@ def said(sizes: Sequence[int | str | None]) -> str:
 
 def decode_ports(manifest: Manifest) -> tuple[Ports, Ports]:
     """One step, with its cache and what it chooses by."""
-    shape, masked = manifest.shape, manifest.shape.order == "masked"
-    tokens = Port(INT64, (None, shape.length if masked else None))
-    if shape.order == "next-scale":
-        tokens = Port(FLOAT, (None, None, shape.latent_width))
-    inputs = {"tokens": tokens}
-    if shape.labelled:
-        inputs["labels"] = Port(INT64, (None,), needed=False)
-    if shape.text:
-        inputs["features"] = Port(FLOAT, (None, None, shape.text.width), needed=False)
-        inputs["valid"] = Port(BOOL, (None, shape.text.length), needed=False)
-    if masked:
-        inputs["positions"] = Port(INT64, (None,), needed=False)
-    if manifest.cache == "shared":
-        inputs |= {"seqlens_k": Port(INT32, (None,)), "total_sequence_length": Port(INT32, ())}
-    if manifest.cache == "static":
-        inputs["position"] = Port(INT64, ())
-    if manifest.sampling:
-        inputs |= {
-            "noise": Port(FLOAT, (None, None, None)),
-            "guidance": Port(FLOAT, ()),
-            "temperature": Port(FLOAT, ()),
-            "top_k": Port(INT64, (1,), needed=manifest.sampler.top_k > 0),
-            "top_p": Port(FLOAT, (), needed=manifest.sampler.top_p < 1),
-        }
-    outputs = {"logits": Port(FLOAT, (None, None, shape.predicted))}
-    if manifest.cache != "none":
-        reach = None if manifest.cache == "growing" else shape.reach
-        for layer, heads in enumerate(manifest.kv_heads):
-            for part in ("key", "value"):
-                port = Port(CACHES[manifest.cache_format], (None, heads, reach, manifest.head_width))
-                inputs[f"past.{layer}.{part}"] = outputs[f"present.{layer}.{part}"] = port
-    if manifest.sampling:
-        outputs["drawn"] = Port(INT64, (None, None))
-        if masked and manifest.sampler.reveal != "halton":
-            outputs["sureness"] = Port(FLOAT, (None, None))
-    return inputs, outputs
+    signature = DecodeSignature.of(manifest)
+    return signature.inputs | signature.spare, signature.outputs
+
+
+def picture_port(manifest: Manifest) -> Port:
+    """Tokens of whole pictures (R, T)."""
+    return Port("int64", ("batch", manifest.shape.length))
 
 
 def begin_ports(manifest: Manifest) -> tuple[Ports, Ports]:
     """What is computed once before the steps."""
     shape = manifest.shape
-    inputs = {"labels": Port(INT64, (None,), needed=False)}
+    inputs = {"labels": Port("int64", ("batch",), needed=False)}
     if shape.text:
-        inputs["features"] = Port(FLOAT, (None, None, shape.text.width), needed=False)
+        inputs["features"] = Port("float32", ("batch", "text", shape.text.width), needed=False)
     return inputs, {}
 
 
 def scales_ports(manifest: Manifest) -> tuple[Ports, Ports]:
     """Tokens to what a next-scale model reads."""
-    shape = manifest.shape
-    return {"tokens": Port(INT64, (None, shape.length))}, {"latents": Port(FLOAT, (None, None, shape.latent_width))}
+    latents = Port("float32", ("batch", "tokens", manifest.shape.latent_width))
+    return {"tokens": picture_port(manifest)}, {"latents": latents}
 
 
 def decoder_ports(manifest: Manifest) -> tuple[Ports, Ports]:
     """Tokens to pictures."""
-    pixels = Port(FLOAT, (None, None, None, None), needed=False)
-    outputs = {"images": Port(BYTE, (None, None, None, None)), "pixels": pixels}
-    return {"tokens": Port(INT64, (None, manifest.shape.length))}, outputs
+    pixels = Port("float32", IMAGES.sizes, needed=False)
+    return {"tokens": picture_port(manifest)}, {"images": IMAGES, "pixels": pixels}
 
 
 def encoder_ports(manifest: Manifest) -> tuple[Ports, Ports]:
     """Pictures to tokens."""
-    images = Port(BYTE, (None, None, None, None))
-    return {"images": images}, {"tokens": Port(INT64, (None, manifest.shape.length))}
+    return {"images": IMAGES}, {"tokens": picture_port(manifest)}
 
 
 def generate_ports(manifest: Manifest) -> tuple[Ports, Ports]:
     """All in one."""
     shape = manifest.shape
-    inputs = {"labels": Port(INT64, (None,)), "seed": Port(INT64, ())}
+    inputs = {"labels": Port("int64", ("batch",)), "seed": Port("int64")}
     if shape.text:
-        inputs["features"] = Port(FLOAT, (None, shape.text.length, shape.text.width))
-    images = Port(BYTE, (None, None, None, None))
-    return inputs, {"tokens": Port(INT64, (None, shape.length)), "images": images}
+        inputs["features"] = Port("float32", ("batch", shape.text.length, shape.text.width))
+    return inputs, {"tokens": picture_port(manifest), "images": IMAGES}
 
 
 PORTS = {

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .drawing import opening
 from .manifest import EngineError, Manifest
+from .signature import POSITIONS, DecodeSignature
 
 OLDEST = 11  # the first whose networks are always strongly typed; TensorScatter came with 10.15
 INSTALL = "on a machine with an NVIDIA GPU: pip install 'tensorrt>=11' 'polygraphy>=0.53.6'"
@@ -110,20 +111,12 @@ def first_line(error: Exception) -> str:
 def profile_shapes(manifest: Manifest, rows: Rows) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Smallest, best and largest shape of each input whose shape varies; a step takes one token, or all if masked."""
     counts = (rows.smallest, rows.best, rows.largest)
-    taken = tokens_of_a_step(manifest)
-    shapes: dict[str, tuple[tuple[int, ...], ...]] = {"tokens": tuple((count, taken) for count in counts)}
-    if manifest.shape.labelled:
-        shapes["labels"] = tuple((count,) for count in counts)
-    for layer, heads in enumerate(manifest.kv_heads):
-        for part in ("key", "value"):
-            cache = (heads, manifest.shape.reach, manifest.head_width)  # (K, L, d)
-            shapes[f"past.{layer}.{part}"] = tuple((count, *cache) for count in counts)
-    return shapes
-
-
-def tokens_of_a_step(manifest: Manifest) -> int:
-    """One behind a cache, all of a picture where there is none."""
-    return manifest.shape.length if manifest.cache == "none" else 1
+    inputs = DecodeSignature.of(manifest).inputs
+    return {
+        name: tuple(port.bound(batch=count, tokens=1) for count in counts)
+        for name, port in inputs.items()
+        if "batch" in port.sizes
+    }
 
 
 class Plan:
@@ -177,7 +170,8 @@ class PlanLoop:
         self.parts = [PlanPart(plan, slice(start, min(start + plan.largest, rows))) for start in starts]
         self.shape = plan.manifest.shape
         self.masked = plan.manifest.cache == "none"
-        self.result = np.zeros((rows, tokens_of_a_step(plan.manifest), self.shape.predicted), dtype=np.float32)
+        signature = DecodeSignature.of(plan.manifest)
+        self.result = signature.outputs["logits"].zeros(batch=rows, tokens=signature.tokens_of_a_step)  # (R, S, V)
         self.position = 0
 
     def begin(
@@ -211,24 +205,21 @@ class PlanPart:
     """Buffers of some rows on the device and a context bound to them; past and present lie at one address."""
 
     def __init__(self, plan: Plan, rows: slice) -> None:
-        torch, manifest = plan.torch, plan.manifest
+        torch, signature = plan.torch, DecodeSignature.of(plan.manifest)
         self.path, self.torch, self.rows = plan.path, torch, rows
         self.context = plan.engine.create_execution_context()
         self.stream = torch.cuda.Stream()
-        taken = tokens_of_a_step(manifest)
         count = max(rows.stop - rows.start, plan.smallest)  # rows beyond those asked for are computed and dropped
         with torch.cuda.stream(self.stream):
             self.buffers = {
-                "tokens": torch.zeros((count, taken), dtype=torch.int64, device="cuda"),
-                "logits": torch.zeros((count, taken, manifest.shape.predicted), dtype=torch.float32, device="cuda"),
+                name: torch.zeros(
+                    port.bound(batch=count, tokens=signature.tokens_of_a_step),
+                    dtype=getattr(torch, port.kind),
+                    device="cuda" if port.sizes else place(plan, name),
+                )
+                for name, port in {**signature.inputs, "logits": signature.outputs["logits"]}.items()
+                if name != POSITIONS  # a plan makes the logits of all positions
             }
-            if manifest.cache == "static":
-                self.buffers["position"] = torch.zeros((), dtype=torch.int64, device=place(plan, "position"))
-            if manifest.shape.labelled:
-                self.buffers["labels"] = torch.zeros(count, dtype=torch.int64, device="cuda")
-            for name, (_, _, shape) in profile_shapes(manifest, Rows(1, 1, count)).items():
-                if name not in ("tokens", "labels"):
-                    self.buffers[name] = torch.zeros(shape, dtype=torch.float32, device="cuda")  # (R, K, L, d)
         for name, buffer in self.buffers.items():
             self.bind(name, buffer)
             if name.startswith("past."):

@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from export.graph.builder import MICROSOFT
 from export.graph.inference import inferred, without_weights
-from export.graph.onnx_model import POSITIONS, OnnxModel
-from export.rewrites.sampling_graph import SAMPLING_OUTPUTS, inputs_of
-from export.runtime.manifest import Cache, Target
+from export.graph.onnx_model import OnnxModel
+from export.runtime.manifest import Target
+from export.runtime.signature import POSITIONS, DecodeSignature
 from export.targets import quantization_rules, tensorrt_rules
 
 STANDARD = ("", "ai.onnx")
@@ -23,13 +23,6 @@ DOMAINS: dict[Target, tuple[str, ...]] = {
     "onnxruntime": (*STANDARD, MICROSOFT),
     "standard": STANDARD,
     "tensorrt": STANDARD,
-}
-# What the runtime feeds besides the tokens and the past, for each kind of cache.
-EXTRA_INPUTS: dict[Cache, set[str]] = {
-    "none": set(),
-    "growing": set(),
-    "shared": {"seqlens_k", "total_sequence_length"},
-    "static": {"position"},
 }
 # What ONNX Runtime adds to the standard's own domain, where the checker does not know it; onnxruntime-genai writes it.
 UNREGISTERED = ("SimplifiedLayerNormalization",)
@@ -58,33 +51,20 @@ def check(model: OnnxModel) -> list[str]:
 
 def signature(model: OnnxModel) -> Iterator[str]:
     """The decode graph takes and gives what the runtime binds for the manifest's cache."""
-    decode, manifest = model.decode, model.manifest
-    layers = range(len(manifest.kv_heads))
-    cached = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
-    extra = {*EXTRA_INPUTS[manifest.cache], *(["labels"] if manifest.shape.labelled else [])}
-    if manifest.shape.order == "masked" and manifest.target != "tensorrt":
-        extra.add(POSITIONS)
-    if manifest.shape.text:
-        extra |= {"features", "valid"} if manifest.shape.order == "causal" else {"features"}
-    if manifest.sampling:
-        extra |= {*inputs_of(manifest.sampler)}
-    chosen = {name for name in SAMPLING_OUTPUTS if manifest.sampling}
-    if manifest.shape.order != "masked" or manifest.sampler.reveal == "halton":
-        chosen.discard("sureness")
+    decode, manifest, signature = model.decode, model.manifest, DecodeSignature.of(model.manifest)
+    inputs = set(signature.inputs)
+    if manifest.target == "tensorrt":
+        inputs.discard(POSITIONS)
     if model.begin is not None:  # reads some inputs in the decode graph's place, and gives it others
-        own = {value.name or "" for value in decode.graph.inputs}
-        extra = {name for name in extra if name in own or name not in {each.name for each in model.begin.graph.inputs}}
-        extra |= {value.name or "" for value in model.begin.graph.outputs}
-    wanted = {
-        "inputs": {"tokens", *extra, *(f"past.{name}" for name in cached)},
-        "outputs": {"logits", *chosen, *(f"present.{name}" for name in cached)},
-    }
+        read, own = ({value.name or "" for value in each.graph.inputs} for each in (model.begin, decode))
+        inputs = (inputs - (read - own)) | {value.name or "" for value in model.begin.graph.outputs}
+    wanted = {"inputs": inputs, "outputs": set(signature.outputs)}
     for what, values in (("inputs", decode.graph.inputs), ("outputs", decode.graph.outputs)):
         found = {value.name or "" for value in values}
         if found != wanted[what]:
             missing, more = sorted(wanted[what] - found), sorted(found - wanted[what])
             yield (
-                f"decode: its {what} are not those of a {manifest.cache} cache with {len(layers)} layers "
+                f"decode: its {what} are not those of a {manifest.cache} cache with {len(manifest.kv_heads)} layers "
                 f"(missing {', '.join(missing) or 'none'}; not known {', '.join(more) or 'none'})"
             )
 

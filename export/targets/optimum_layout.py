@@ -21,9 +21,9 @@ import onnx_ir as ir
 from export.graph.builder import Builder
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import save_graph
-from export.rewrites.fusions.attention import SEQLENS, TOTAL
 from export.rewrites.sampling_graph import without_sampling
 from export.runtime.manifest import Manifest
+from export.runtime.signature import SEQLENS, TOTAL
 
 MODEL, CONFIG, GENERATION = "model.onnx", "config.json", "generation_config.json"
 SPELLED = "adopted.begins"  # a table of graphs that turn one of our tokens into several ids

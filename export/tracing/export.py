@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from export.graph.builder import Builder
-from export.graph.onnx_model import FILES, POSITIONS, OnnxModel, fix_batch
+from export.graph.onnx_model import FILES, OnnxModel, fix_batch
 from export.rewrites import static_cache
 from export.rewrites.lowering import LoweringError, lower
 from export.runtime.manifest import Cache, Manifest, Target
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
+from export.runtime.signature import POSITIONS, DecodeSignature
 from export.tracing.trace import (
     EXAMPLE_BATCH,
     EXAMPLE_PAST,
@@ -193,36 +194,30 @@ def source_graph(transformer: nn.Module) -> ir.Model:
     """
     config: Any = transformer.config
     shape: Shape = config.shape
-    labels = torch.zeros(EXAMPLE_BATCH, dtype=torch.int64)
-    if shape.order == "masked":
-        positions = torch.arange(min(EXAMPLE_TOKENS, shape.length))
-        given = {"tokens": example_tokens(shape.length), "labels": labels, POSITIONS: positions}
-        if shape.text:
-            given["features"] = torch.zeros(EXAMPLE_BATCH, shape.text.length, shape.text.width)
-        sizes = tuple({0: "positions" if name == POSITIONS else "batch"} for name in given)
-        model = traced(WholeStep(transformer), tuple(given.values()), sizes)
-        rename(model, list(given), ["logits"], "decode")
-        return model
-    shapes = [(EXAMPLE_BATCH, layer.kv_heads, EXAMPLE_PAST, config.head_width) for layer in config.layers]
-    past = [[torch.zeros(each), torch.zeros(each)] for each in shapes]
-    tokens, token_dims = example_tokens(EXAMPLE_TOKENS), {0: "batch", 1: "tokens"}
-    if shape.order == "next-scale":
-        tokens = torch.zeros(EXAMPLE_BATCH, EXAMPLE_TOKENS, shape.latent_width)
-    extras: dict[str, Tensor] = {}
-    extra_dims: dict[str, dict[int, str]] = {}
-    if shape.labelled:
-        extras["labels"], extra_dims["labels"] = labels, {0: "batch"}
-    if shape.text:
-        # Traced with a text of another length than the model's: afterwards its length is 0.
-        extras["features"] = torch.zeros(EXAMPLE_BATCH, min(EXAMPLE_TEXT, shape.text.length - 1), shape.text.width)
-        extras["valid"] = torch.ones(EXAMPLE_BATCH, shape.text.length, dtype=torch.bool)
-        extra_dims |= {"features": {0: "batch", 1: "text"}, "valid": {0: "batch"}}
-    cache_dims = {0: "batch", 2: "past"}
-    dims = (token_dims, [[cache_dims, cache_dims] for _ in past], *extra_dims.values())
-    model = traced(DecodeStep(transformer), (tokens, past, *extras.values()), dims)
-    names = [f"{{}}.{layer}.{part}" for layer in range(len(past)) for part in ("key", "value")]
-    inputs, outputs = ([each.format(kind) for each in names] for kind in ("past", "present"))
-    rename(model, ["tokens", *inputs, *extras], ["logits", *outputs], "decode")
+    signature = DecodeSignature.traced(shape, [layer.kv_heads for layer in config.layers], config.head_width)
+    sizes = {
+        "batch": EXAMPLE_BATCH,
+        "tokens": EXAMPLE_TOKENS,
+        "past": EXAMPLE_PAST,
+        "positions": min(EXAMPLE_TOKENS, shape.length),
+        # A text of another length than the model's: after the first call its length is 0.
+        "text": min(EXAMPLE_TEXT, shape.text.length - 1) if shape.text else 0,
+    }
+    given, dims = {}, {}
+    for name, port in signature.inputs.items():
+        given[name] = torch.zeros(port.bound(**sizes), dtype=getattr(torch, port.kind))
+        dims[name] = {axis: size for axis, size in enumerate(port.sizes) if isinstance(size, str)}
+    past = [f"past.{name}" for name in signature.caches]
+    others = [name for name in given if name != "tokens" and name not in past]
+
+    def arguments(values: dict[str, Any]) -> tuple[Any, ...]:
+        """What the step is called with: the cache is one argument, a [key, value] for each layer."""
+        layers = [[values[key], values[value]] for key, value in zip(past[0::2], past[1::2], strict=True)]
+        return (values["tokens"], *([layers] if layers else []), *(values[name] for name in others))
+
+    step = DecodeStep(transformer) if past else WholeStep(transformer)
+    model = traced(step, arguments(given), arguments(dims))
+    rename(model, ["tokens", *past, *others], list(signature.outputs), "decode")
     return model
 
 

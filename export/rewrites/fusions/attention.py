@@ -21,10 +21,10 @@ from export.graph.builder import MICROSOFT, Attribute, Builder
 from export.graph.match import Miss, constant, integer, made_by, number, require, scope, size, source
 from export.rewrites.static_cache import past_length
 from export.runtime.manifest import Target
+from export.runtime.signature import SEQLENS, TOTAL
 
 ANCHORS = ("Attention",)
 TARGETS = ("onnxruntime", "standard")
-SEQLENS, TOTAL = "seqlens_k", "total_sequence_length"
 HEAD_NORMS = ("LayerNormalization", "RMSNormalization")
 HEADS_AND_WIDTH = [1, 3]  # axes of (B, H, T, d)
 ROTARY_HEAD, PLAIN_HEAD = 16, 8  # multiples that the operator takes of head widths
