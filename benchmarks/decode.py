@@ -106,7 +106,7 @@ def built(model: ImageModel, asked: argparse.Namespace, room: Path) -> list[stac
     for name in asked.stacks:
         try:
             if name in stacks.EAGER:
-                if name != BASELINE and model.shape.order != "causal":
+                if name != BASELINE and not model.shape.drawing.sequential:
                     raise peers.Missing("only causal models are drawn with it here")
                 ready.append(stacks.eager(name, model, asked.threads))
             elif name in stacks.ENGINES:
@@ -154,9 +154,9 @@ def ratio(times: Any, name: str, other: str | None) -> float | None:
 
 def share(model: ImageModel, stack: stacks.Stack, batch: int, seconds: float, limits: Roofline) -> float:
     """Part of the measured limit: of the bandwidth where a step reads weights for few rows, else of products."""
-    if model.shape.order == "causal":
+    if model.shape.drawing.sequential:
         return limits.share_of_bandwidth(stack.weight_bytes * model.shape.length, seconds)
-    passes = model.sampler.steps if model.shape.order == "masked" else 1
+    passes = model.sampler.steps if model.shape.drawing.masks else 1
     # Modulation reads the class, not every position.
     products = sum(each.weight.numel() for name, each in model.transformer.linears() if "modulation" not in name)
     flops = 2.0 * products * model.shape.length * passes * batch

@@ -49,7 +49,7 @@ def peer(name: str, config: TransformerConfig, room: Path, threads: int) -> Stac
     Raises:
         Missing: it is not installed, or reads no such shape; the message says how to get it.
     """
-    if config.order != "causal":
+    if not config.drawing.sequential:
         raise Missing("decodes token by token only")
     try:
         folder = llama(config, room / "llama")

@@ -37,7 +37,7 @@ def build(name: str) -> ImageModel:
     config, sampler = architecture(name), sampler_of(name)
     tokenizer = decoder_of(name, config)
     transformer = TokenTransformer(config)
-    if config.order == "next-scale":
+    if config.drawing.scaled:
         assert isinstance(tokenizer, VqTokenizer)
         transformer.scales.load_state_dict(tokenizer.autoencoder.quantizer.state_dict())
     for each in transformer.parameters():
@@ -113,7 +113,7 @@ def decoder_of(name: str, config: TransformerConfig) -> Tokenizer:
     """A VQ decoder of the published size; of the tiny shape a tiny one."""
     if name == "tiny":
         vq = VqConfig(config.vocabulary, 4, 16, (), (8, 16), decoder_blocks=1, norm_groups=4, normalised_codes=True)
-    elif config.order == "next-scale":
+    elif config.drawing.scaled:
         vq = VqConfig(
             4096, 32, 32, (), (160, 160, 320, 320, 640), decoder_blocks=3, quant_kernel=3, attention_levels=(4,),
             scales=ScalesConfig(VAR_SIDES, 4, 0.5),

@@ -15,7 +15,6 @@ from compress.data.picture_files import fitted, open_picture
 from compress.models.candidate import Candidate
 from export.runtime.drawing import Known
 from export.runtime.engine import EngineError
-from export.runtime.sampling import halton_order
 from export.runtime.shape import Shape
 
 REDRAWN = 128  # grey level of a mask from which on a pixel is drawn anew
@@ -79,7 +78,6 @@ def touched(pixels: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool
 def first_share(shape: Shape, share: float) -> NDArray[np.bool_]:
     """Tokens (T,) that are drawn first: upper rows of causal models, all over of masked ones, the coarse scales."""
     count = round(share * shape.length)
-    order = halton_order(shape.grid) if shape.order == "masked" else np.arange(shape.length)
     where = np.zeros(shape.length, dtype=bool)
-    where[order[:count]] = True
+    where[shape.drawing.drawn_first(shape)[:count]] = True
     return where

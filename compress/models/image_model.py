@@ -139,11 +139,11 @@ class TorchRunner:
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first token behind a prompt (R, S), unless the model is masked."""
         self.labels, rows, shape = torch.from_numpy(labels), len(labels), self.shape
-        if shape.order == "masked":
+        if shape.drawing.masks:
             self.features = None if features is None else torch.from_numpy(features)
             return None
         self.past = self.transformer.empty_cache(rows)
-        if shape.order == "next-scale":
+        if shape.drawing.scaled:
             return self.advance(torch.zeros(rows, 1, shape.latent_width))
         if features is not None:
             self.features = torch.from_numpy(features)
@@ -156,10 +156,10 @@ class TorchRunner:
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits of what comes next."""
         given = torch.from_numpy(tokens)
-        if self.shape.order == "causal":
+        if self.shape.drawing.sequential:
             return self.advance(given)
         with torch.no_grad():
-            if self.shape.order == "masked":
+            if self.shape.drawing.masks:
                 wanted = torch.arange(self.shape.length) if positions is None else torch.from_numpy(positions)
                 return self.transformer.revealed(given, self.labels, wanted, self.features).numpy()
             start = self.past[0].key.shape[2]

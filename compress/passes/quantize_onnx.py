@@ -103,7 +103,7 @@ def failure(model: OnnxModel) -> str:
     shape = model.manifest.shape
     labels, features = conditions(shape, 1)
     inputs = asked(shape, np.zeros((1, shape.length), dtype=np.int64), labels, seed=0).inputs
-    if shape.order == "causal":
+    if shape.drawing.sequential:
         inputs = inputs[:, :TRIED]
     with tempfile.TemporaryDirectory(prefix="compress-") as name:
         model.save(Path(name))

@@ -87,7 +87,7 @@ class Draws:
     @property
     def recurring(self) -> bool:
         """Whether an example is the same whenever it is drawn; masked models are asked something new each time."""
-        return self.config.order != "masked"
+        return not self.config.drawing.masks
 
     def asked(self, chosen: NDArray[np.int64], step: int) -> Examples:
         """What a transformer reads of these examples (B,) at a step."""

@@ -49,6 +49,7 @@ from compress.models.transformer.examples import asked, examples, nll
 from compress.models.transformer.model import TokenTransformer
 from compress.training.loop import Report, Schedule, fit
 from compress.training.teaching import LARGE_PRIME
+from export.runtime.orders import order_called
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 
@@ -109,7 +110,7 @@ class ModelSettings:
             head_width=self.head_width,
             layers=(LayerConfig(self.heads, self.heads, self.ffn),) * self.layers,
             rotary_base=self.rotary_base,
-            **(masked if self.order == "masked" else {}),
+            **(masked if order_called(self.order).masks else {}),
         )
 
     def image_tokenizer(self, where: str) -> Tokenizer:

@@ -214,7 +214,7 @@ def compare_forms(model: ImageModel) -> list[Compared]:
         engine = exported(model, Path(room))
         whole = model.score(given.inputs, given.features)
         ways = {"torch, step by step": model.score_stepwise, "engine": engine.score}
-        if shape.order == "causal":
+        if shape.drawing.sequential:
             ways["engine, step by step"] = engine.score_stepwise
         return [of_numbers("logits", way, score(given.inputs, given.features), whole) for way, score in ways.items()]
 

@@ -157,12 +157,12 @@ def check_inputs(inputs: NDArray[np.int64], features: NDArray[Any] | None, shape
         InputError: says what it would read.
     """
     tokens, labels = inputs[:, 1:], inputs[:, :1] - shape.first_class
-    check_range("tokens", tokens, shape.vocabulary + (shape.order == "masked"))
+    check_range("tokens", tokens, shape.vocabulary + shape.drawing.masks)
     check_range("labels", labels, shape.classes + 1)
     count = tokens.shape[1]
-    most = reach - shape.prefix if shape.order == "causal" else shape.length
-    if count > most or (shape.order != "causal" and count != most):
-        wanted = f"at most {most}" if shape.order == "causal" else str(most)
+    most = reach - shape.prefix if shape.drawing.sequential else shape.length
+    if count > most or (not shape.drawing.sequential and count != most):
+        wanted = f"at most {most}" if shape.drawing.sequential else str(most)
         raise InputError(f"--golden: array 'tokens' has {count} tokens for each picture; the model reads {wanted}")
     text = shape.text
     wanted_features = None if text is None else (len(inputs), text.length, text.width)

@@ -212,7 +212,7 @@ def hoist(model: OnnxModel) -> Hoisted:
 
 def unchanging_inputs(manifest: Manifest) -> tuple[str, ...]:
     """Inputs of the decode graph that are the same at every step of a picture."""
-    return ("labels", "features") if manifest.shape.order == "masked" else ("labels",)
+    return ("labels", "features") if manifest.shape.drawing.masks else ("labels",)
 
 
 def learn(graph: ir.Graph, constant: Sequence[ir.Value]) -> Unchanging:

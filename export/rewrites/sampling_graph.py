@@ -69,7 +69,7 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
     noise, by_k, by_p = fed["noise"], "top_k" in fed, "top_p" in fed
     builder = Builder(graph, None, SCOPE)
     logits = next(each for each in graph.outputs if each.name == "logits")
-    if shape.order == "causal":
+    if shape.drawing.sequential:
         logits = sliced(builder, logits, "behind", 1, first=-1)
     else:  # while scoring there is noise for one position only
         logits = sliced(builder, logits, "chosen", 1, end=builder.add("Shape", [noise], "positions", start=1, end=2))
@@ -77,7 +77,7 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
         logits = sliced(builder, logits, "tokens", 2, end=drawn_from)
     guided = add_guidance(builder, logits, noise, fed["guidance"])
     scores = builder.add("Div", [guided, fed["temperature"]], "tempered")
-    if by_k and not by_p and shape.order == "causal":
+    if by_k and not by_p and shape.drawing.sequential:
         drawn = drawn_among_likeliest(builder, scores, noise, fed["top_k"])
     else:
         if by_k:

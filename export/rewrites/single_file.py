@@ -18,7 +18,7 @@ from export.graph.builder import Builder, tensor_type
 from export.graph.onnx_model import IR_VERSION, OnnxModel
 from export.rewrites.noise_graph import GraphNoise
 from export.rewrites.sampling_graph import with_sampling
-from export.rewrites.single_step import FLOAT, INT64, STEPS, Steps, Writing, constant, fed, inlined, now, typed
+from export.rewrites.single_step import FLOAT, INT64, Steps, Writing, constant, fed, inlined, now, step_writer, typed
 from export.runtime.choosing import NO_CUT, share_of
 from export.runtime.signature import DecodeSignature, chosen_ports
 
@@ -43,7 +43,7 @@ def single_file(model: OnnxModel) -> ir.Model:
         known = {
             name: build.add("Concat", [value, below[name]], f"{name}_of_rows", axis=0) for name, value in known.items()
         }
-    if shape.text and shape.order == "causal":
+    if shape.text and shape.drawing.sequential:
         sizes = build.add("Abs", [known["features"]], "sizes")
         largest = build.add("ReduceMax", [sizes, constant(build, "last", [-1])], "largest", keepdims=0)
         known["valid"] = build.add("Cast", [largest], "valid", to=int(ir.DataType.BOOL))
@@ -70,10 +70,10 @@ def add_loop(
     given = {name: fed(graph, f"carried.{name}", value.type or INT64, None) for name, value in first.items()}
     start, end, number = (now(build, inner, name, getattr(steps, name)) for name in ("start", "end", "number"))
     writing = Writing(model, steps, build, inner, noise, given, start, end, number)
-    STEPS[shape.order](writing, {**known, **choices(writing, pictures)})
+    step_writer(shape)(writing, {**known, **choices(writing, pictures)})
     go_on = typed(inner.add("Identity", [going], "go_on"), ir.TensorType(ir.DataType.BOOL), [])
     graph.outputs.extend([go_on, *(writing.made[name] for name in given)])
-    scanned = shape.order == "causal"
+    scanned = shape.drawing.sequential
     if scanned:
         token = inner.add("Squeeze", [writing.made["drawn"], constant(build, "second", [1])], "token")
         graph.outputs.append(typed(token, INT64, ["pictures"]))
@@ -86,7 +86,7 @@ def add_loop(
     if scanned:
         return build.add("Transpose", [results[-1]], "in_rows", perm=[1, 0])
     tokens = results[[*given].index("drawn")]
-    if shape.order == "masked":  # a model that can draw the mask token itself may have
+    if shape.drawing.masks:  # a model that can draw the mask token itself may have
         tokens = build.add("Min", [tokens, constant(build, "largest_token", shape.vocabulary - 1)], "no_mask")
     return tokens
 
@@ -123,10 +123,10 @@ def before(build: Builder, model: OnnxModel, known: dict[str, ir.Value], picture
     manifest, shape = model.manifest, model.manifest.shape
     rows = build.add("Shape", [known["labels"]], "row_count")
     first: dict[str, ir.Value] = {}
-    if shape.order == "masked":
+    if shape.drawing.masks:
         size = build.add("Concat", [pictures, constant(build, "length", [shape.length])], "picture_shape", axis=0)
         first["drawn"] = build.add("Expand", [constant(build, "mask", shape.mask_token), size], "all_masked")
-    elif shape.order == "next-scale":
+    elif shape.drawing.scaled:
         size = build.add("Concat", [pictures, constant(build, "length", [shape.length])], "picture_shape", axis=0)
         first["drawn"] = build.add("Expand", [constant(build, "nothing", 0), size], "nothing_drawn")
         latents = build.add(

@@ -5,7 +5,7 @@ Letters: B pictures, R rows of a step, T tokens of a picture, n positions of a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,10 +41,10 @@ class Steps:
         numbers, count = list(range(shape.length)), shape.length
         ends = [number + 1 for number in numbers]
         hidden, disturbance = [0] * count, [0.0] * count
-        if shape.order == "next-scale":
+        if shape.drawing.scaled:
             numbers, count = list(range(len(shape.scales))), len(shape.scales)
             ends = np.cumsum(np.square(shape.scales)).tolist()
-        if shape.order == "masked":
+        if shape.drawing.masks:
             count, by_order = sampler.steps, sampler.reveal == "halton"
             made = list((steps_in_order if by_order else steps_surest)(sampler, shape.length))
             numbers = [number for number, _ in made]
@@ -53,7 +53,7 @@ class Steps:
             disturbance = [sampler.choice_at(number, count) for number in numbers]
         starts = [0, *ends[:-1]]
         temperature = [sampler.temperature_at(number, count) for number in numbers]
-        if shape.order == "masked" and sampler.reveal != "halton":
+        if shape.drawing.masks and sampler.reveal != "halton":
             starts = [0] * len(numbers)  # every position is asked for at every step
             temperature = disturbance if sampler.reveal == "logit" else temperature
         return cls(
@@ -205,7 +205,9 @@ def masked_step(writing: Writing, feeds: dict[str, ir.Value]) -> None:
     writing.made["drawn"] = typed(kept, INT64)
 
 
-STEPS = {"causal": causal_step, "masked": masked_step, "next-scale": scale_step}
+def step_writer(shape: Shape) -> Callable[[Writing, dict[str, ir.Value]], None]:
+    """What writes a step of this order."""
+    return masked_step if shape.drawing.masks else scale_step if shape.drawing.scaled else causal_step
 
 
 def now(outer: Builder, inner: Builder, name: str, values: NDArray) -> ir.Value:

@@ -7,7 +7,7 @@ features of a text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from .choosing import Choice, Chosen, choose
 from .noise import Noise
-from .sampling import Sampler, halton_order, short, steps_in_order, steps_surest
-from .shape import Order, Shape
+from .sampling import Sampler, short
+from .shape import Shape
 
 
 class Runner(Protocol):
@@ -87,7 +87,7 @@ class Outside:
     """A drawer that chooses from the logits that a runner gives out."""
 
     def __init__(self, runner: Runner, shape: Shape) -> None:
-        self.runner, self.surely = runner, shape.order == "masked"
+        self.runner, self.surely = runner, shape.drawing.masks
 
     def begin(
         self,
@@ -161,17 +161,14 @@ def conditions(shape: Shape, count: int) -> tuple[NDArray[np.int64], NDArray[np.
     return np.zeros(count, dtype=np.int64), noise.astype(np.float32)
 
 
-WAYS: dict[Order, str] = {"causal": "token by token", "masked": "in steps", "next-scale": "scale by scale"}
-
-
 def sampler_of(shape: Shape, sampler: Sampler, **given: Any) -> Sampler:
     """A model's sampler with the settings that are given and not None.
 
     Raises:
         ValueError: one is out of range, or the model would not heed it.
     """
-    if given.get("steps") is not None and shape.order != "masked":
-        raise ValueError(f"steps {short(given['steps'])}: this model draws {WAYS[shape.order]}; leave it out")
+    if given.get("steps") is not None and not shape.drawing.masks:
+        raise ValueError(f"steps {short(given['steps'])}: this model draws {shape.drawing.words}; leave it out")
     return sampler.changed(**given)
 
 
@@ -222,7 +219,7 @@ def draw(
     check(labels, shape, features, known)
     features = None if features is None else features.astype(np.float32, copy=False)
     task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
-    return DRAW[shape.order](drawer if told is None else Telling(drawer, told), task)
+    return shape.drawing.draw(drawer if told is None else Telling(drawer, told), task)
 
 
 def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None, known: Known | None) -> None:
@@ -251,110 +248,9 @@ def opening(shape: Shape, labels: NDArray[np.int64], prompt: NDArray[np.int64] |
     return np.concatenate(parts, axis=1)
 
 
-def draw_causal(drawer: Drawer, task: Task) -> NDArray[np.int64]:
-    """Token by token; known ones from the first on are read all at once."""
-    length = task.shape.length
-    tokens = np.empty((task.count, length), dtype=np.int64)
-    given = 0
-    if task.known is not None:
-        given = length if task.known.where.all() else int(np.argmin(task.known.where))
-        tokens[:, :given] = task.known.tokens[:, :given]
-    if given == length:
-        return tokens
-    chosen = task.begin(drawer, task.choice(given, length, 1), tokens[:, :given] if given else None)
-    assert chosen is not None
-    for position in range(given, length):
-        tokens[:, position : position + 1] = kept = task.kept(chosen.tokens, position)
-        if position + 1 < length:
-            chosen = drawer.step(task.rows(kept), task.choice(position + 1, length, 1))
-    return tokens
-
-
-def draw_scales(drawer: Drawer, task: Task) -> NDArray[np.int64]:
-    """Scale by scale, all tokens of one at once."""
-    scales, start = task.shape.scales, 0
-    tokens = np.zeros((task.count, task.shape.length), dtype=np.int64)
-    for index, side in enumerate(scales):
-        choice = task.choice(index, len(scales), side * side)
-        chosen = drawer.step(task.rows(tokens), choice) if index else task.begin(drawer, choice)
-        assert chosen is not None
-        tokens[:, start : start + side * side] = task.kept(chosen.tokens, start)
-        start += side * side
-    return tokens
-
-
-def draw_masked(drawer: Drawer, task: Task) -> NDArray[np.int64]:
-    """Mask by mask: by a fixed order of positions, or the surest first. Known positions are never masked."""
-    shape, known = task.shape, task.known
-    tokens = np.full((task.count, shape.length), shape.mask_token, dtype=np.int64)
-    open_ = np.arange(shape.length)
-    if known is not None:
-        tokens[:, known.where] = known.tokens[:, known.where]
-        open_ = np.flatnonzero(~known.where)
-    task.begin(drawer, None)
-    reveal = reveal_in_order if task.sampler.reveal == "halton" else reveal_surest
-    if len(open_):
-        reveal(drawer, task, tokens, open_)
-    return np.minimum(tokens, shape.vocabulary - 1)  # a model that can draw the mask token itself may have
-
-
-def reveal_in_order(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-    """Fill the open positions (T',) of tokens (B, T) in the Halton order, as many at each step as the schedule says."""
-    order, done = halton_order(task.shape.grid), 0
-    order = order[np.isin(order, positions)]
-    for step, revealed in steps_in_order(task.sampler, len(order)):
-        now = order[done:revealed]
-        choice = task.choice(step, task.sampler.steps, len(now))
-        tokens[:, now] = drawer.step(task.rows(tokens), choice, now).tokens
-        done = revealed
-
-
-def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-    """Fill the open positions (T',) of tokens (B, T): draw all, keep the surest, mask the others again."""
-    sampler, steps, count = task.sampler, task.sampler.steps, len(positions)
-    by_logit = sampler.reveal == "logit"
-    for step, masked in steps_surest(sampler, count):
-        unknown = tokens[:, positions] == task.shape.mask_token  # (B, T'), as many in each row
-        disturbance = sampler.choice_at(step, steps)
-        # A position that drew the mask token would count as open again.
-        drawn_from = (count, task.shape.vocabulary)
-        choice = Choice.at(sampler, task.noise, step, steps, drawn_from, disturbance if by_logit else None)
-        asked = unknown.any(axis=0)  # open in some picture
-        choice = replace(choice, noise=choice.noise[:, asked])
-        chosen = drawer.step(task.rows(tokens), choice, positions[asked])
-        drawn = tokens[:, positions]
-        drawn[:, asked] = np.where(unknown[:, asked], chosen.tokens, drawn[:, asked])
-        if masked:
-            sureness = np.full(unknown.shape, np.inf, dtype=np.float32)
-            sureness[:, asked] = chosen.logit if by_logit else chosen.log_probability
-            if disturbance:
-                sureness = sureness + np.float32(disturbance) * task.noise.gumbel(step, (count,), "place")
-            sureness = np.where(unknown, sureness, np.inf)
-            again = np.argsort(sureness, axis=1, kind="stable")[:, :masked]
-            np.put_along_axis(drawn, again, task.shape.mask_token, axis=1)
-        tokens[:, positions] = drawn
-
-
-DRAW: dict[Order, Callable[[Drawer, Task], NDArray[np.int64]]] = {
-    "causal": draw_causal,
-    "masked": draw_masked,
-    "next-scale": draw_scales,
-}
-
-
 def score_stepwise(
     runner: Runner, inputs: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """Teacher-forced logits (B, T, O) of inputs (B, 1 + ...), step by step as when drawing."""
     first = runner.begin(inputs[:, 0] - shape.first_class, features)
-    shown = inputs[:, 1:]
-    if shape.order == "masked":
-        return runner.step(shown)
-    assert first is not None
-    parts, start = [first.copy()], 0
-    if shape.order == "causal":
-        parts += [runner.step(shown[:, [position]]).copy() for position in range(shown.shape[1])]
-    for side in shape.scales[:-1]:
-        start += side * side
-        parts.append(runner.step(np.where(np.arange(shape.length) < start, shown, 0)).copy())
-    return np.concatenate(parts, axis=1)
+    return shape.drawing.score_stepwise(runner, first, inputs[:, 1:], shape)

@@ -132,7 +132,7 @@ class Engine(Shaped):
         for each scale of a next-scale model.
         """
         session = self._open("decode", path=path)
-        if self.shape.order == "next-scale":
+        if self.shape.drawing.scaled:
             sessions = replace(self.sessions, decode=session)
             loop = WatchedScales(sessions, self.manifest, len(inputs), list(dict.fromkeys(outputs)))
             if self.manifest.sampling:
@@ -321,12 +321,12 @@ class Engine(Shaped):
         A plan takes one token a call, and a next-scale graph one scale. Where logits depend on what else is in a call,
         the calls are those of drawing a few pictures.
         """
-        if self.manifest.call_scaled and self.shape.order == "causal":
+        if self.manifest.call_scaled and self.shape.drawing.sequential:
             chunks = [slice(start, start + STEPWISE_ROWS) for start in range(0, len(inputs), STEPWISE_ROWS)]
             texts = [None if features is None else features[rows] for rows in chunks]
             parts = [self.score_stepwise(inputs[rows], text) for rows, text in zip(chunks, texts, strict=True)]
             return np.concatenate(parts)
-        if self.plan is not None or self.shape.order == "next-scale":
+        if self.plan is not None or self.shape.drawing.scaled:
             return self.score_stepwise(inputs, features)
         numbers = self.length * self.shape.predicted + self.sessions.numbers_of_a_row
         size = self.manifest.fixed_batch or max(1, min(SCORE_ROWS, SCORE_LOGITS // numbers))
@@ -339,7 +339,7 @@ class Engine(Shaped):
                 made = self.sessions.decode.run(["logits"], self.feeds(padded, text))[0]
             logits.append(made[: len(inputs[rows])])
         whole = np.concatenate(logits)
-        return whole[:, self.shape.prefix - 1 :] if self.shape.order == "causal" else whole
+        return whole[:, self.shape.prefix - 1 :] if self.shape.drawing.sequential else whole
 
     def caches(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
@@ -422,7 +422,7 @@ class Engine(Shaped):
         """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
         shape, count = self.shape, len(inputs)
         labels, tokens = inputs[:, 0] - shape.first_class, inputs
-        if shape.order == "masked" or features is not None:
+        if shape.drawing.masks or features is not None:
             tokens = inputs[:, 1:]
         elif shape.lead:
             tokens = np.concatenate([np.full((count, 1), shape.start_token), inputs], axis=1)
@@ -433,7 +433,7 @@ class Engine(Shaped):
             feeds["labels"] = labels
         if features is not None:
             feeds["features"] = np.ascontiguousarray(features)
-            if shape.order == "causal":
+            if shape.drawing.sequential:
                 feeds["valid"] = (features != 0).any(axis=-1)
         taken = self.sessions.taken
         begun = {name: value.numpy() for name, value in self.sessions.begun(feeds).items()}

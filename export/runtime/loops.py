@@ -436,9 +436,9 @@ class Inside:
 def make_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:
     """The loop that the manifest's graph wants."""
     if manifest.cache == "none":
-        kind = WholeLoop if manifest.shape.order == "masked" else RepeatingLoop
+        kind = WholeLoop if manifest.shape.drawing.masks else RepeatingLoop
         return kind(sessions, manifest, rows)
-    if manifest.shape.order == "next-scale":
+    if manifest.shape.drawing.scaled:
         return ScaleLoop(sessions, manifest, rows)
     if manifest.shape.text:
         return TextLoop(sessions, manifest, rows)

@@ -132,10 +132,10 @@ class Manifest:
         shape = self.shape
         if self.cache != "none" and not (self.kv_heads and self.head_width):
             yield f"cache is {self.cache!r}, so kv_heads and head_width must not be empty or 0"
-        if shape.order == "masked" and self.cache != "none":
+        if shape.drawing.masks and self.cache != "none":
             yield f"cache is {self.cache!r}; a masked model has none"
         of_scales = {bool(shape.scales), shape.latent_width > 0, "scales" in self.files}
-        if of_scales != {shape.order == "next-scale"}:
+        if of_scales != {shape.drawing.scaled}:
             yield f"order is {shape.order!r}; next-scale models, and no others, have scales, a latent_width and a graph"
         if shape.outputs and shape.outputs < shape.vocabulary:
             yield f"shape.outputs is {shape.outputs}; there are {shape.vocabulary} tokens to choose from"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from .orders import DrawingOrder, order_called
 from .strict_json import whole
 
-Order = Literal["causal", "masked", "next-scale"]
 MOST_IDS = 2**31 - 1
 LONGEST = 2**16  # sides, texts and widths; far beyond every model, and products of two stay whole numbers
 
@@ -29,7 +28,7 @@ class Shape:
     `latent_width` is the width of what a next-scale model reads.
     """
 
-    order: Order
+    order: str
     vocabulary: int = field(metadata=whole(1, MOST_IDS))
     classes: int = field(metadata=whole(0, MOST_IDS))
     grid: tuple[int, int] = field(metadata=whole(1, LONGEST))
@@ -39,6 +38,14 @@ class Shape:
     text: TextShape | None = None
     scales: tuple[int, ...] = field(default=(), metadata=whole(1, LONGEST))
     latent_width: int = field(default=0, metadata=whole(0, LONGEST))
+
+    def __post_init__(self) -> None:
+        order_called(self.order)  # refuses a name that is none
+
+    @property
+    def drawing(self) -> DrawingOrder:
+        """The order of drawing, with all that depends on it."""
+        return order_called(self.order)
 
     @property
     def length(self) -> int:
@@ -56,7 +63,7 @@ class Shape:
     @property
     def labelled(self) -> bool:
         """Whether a call reads the classes apart from the tokens."""
-        return self.modulated or self.text is not None or self.order != "causal"
+        return self.modulated or self.text is not None or not self.drawing.sequential
 
     @property
     def prefix(self) -> int:
@@ -66,7 +73,7 @@ class Shape:
     @property
     def reach(self) -> int:
         """Positions that a picture needs."""
-        return self.prefix + self.length - 1 if self.order == "causal" else self.length
+        return self.drawing.reach(self)
 
     @property
     def mask_token(self) -> int:
@@ -76,7 +83,7 @@ class Shape:
     @property
     def first_class(self) -> int:
         """The id of class 0."""
-        return self.vocabulary + (self.order == "masked")
+        return self.vocabulary + self.drawing.masks
 
     @property
     def null_class(self) -> int:

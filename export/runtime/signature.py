@@ -76,7 +76,7 @@ class DecodeSignature:
     @classmethod
     def traced(cls, shape: Shape, kv_heads: Sequence[int], head_width: int) -> DecodeSignature:
         """That of a graph as it is exported, before its cache gets its form; a masked model has none."""
-        caches = {} if shape.order == "masked" else cache_ports(kv_heads, head_width, "past", "float32")
+        caches = {} if shape.drawing.masks else cache_ports(kv_heads, head_width, "past", "float32")
         return with_caches(step_ports(shape), {"logits": logits_port(shape)}, caches)
 
     @classmethod
@@ -115,9 +115,9 @@ class DecodeSignature:
 
 def step_ports(shape: Shape) -> Ports:
     """What a step reads, its cache and what it chooses by apart."""
-    masked = shape.order == "masked"
+    masked = shape.drawing.masks
     ports = {"tokens": Port("int64", ("batch", shape.length if masked else "tokens"))}
-    if shape.order == "next-scale":
+    if shape.drawing.scaled:
         ports["tokens"] = Port("float32", ("batch", "tokens", shape.latent_width))
     if shape.labelled:
         ports["labels"] = Port("int64", ("batch",), needed=False)
@@ -125,9 +125,9 @@ def step_ports(shape: Shape) -> Ports:
         ports[POSITIONS] = Port("int64", ("positions",), needed=False)
     if shape.text:
         # A causal model reads its text in the first call; afterwards the text's length is 0.
-        length = "text" if shape.order == "causal" else shape.text.length
+        length = "text" if shape.drawing.sequential else shape.text.length
         ports["features"] = Port("float32", ("batch", length, shape.text.width), needed=False)
-        if shape.order == "causal":
+        if shape.drawing.sequential:
             ports["valid"] = Port("bool", ("batch", shape.text.length), needed=False)
     return ports
 
@@ -157,5 +157,5 @@ def choice_ports(sampler: Sampler) -> Ports:
 
 def chosen_ports(shape: Shape, sampler: Sampler) -> Ports:
     """What it gives; how sure the tokens are only where the surest stay."""
-    surest = shape.order == "masked" and sampler.reveal != "halton"
+    surest = shape.drawing.masks and sampler.reveal != "halton"
     return {name: port for name, port in CHOSEN.items() if surest or name != "sureness"}

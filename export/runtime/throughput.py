@@ -16,14 +16,11 @@ from numpy.typing import NDArray
 
 from .drawing import Known
 from .sampling import Sampler, check_whole, short
-from .shape import Order, Shape
+from .shape import Shape
 
 MEMINFO = Path("/proc/meminfo")
 SHARE = 0.5  # of the free memory that a batch may take
 UNKNOWN_FREE = 2**30  # assumed where the system does not tell, 1 GB
-# Pictures beyond these share nothing more: weights are read once for a step of all, and then arithmetic is what takes
-# the time. A causal step reads all weights for one position of each picture, the others for many.
-MOST: dict[Order, int] = {"causal": 32, "masked": 4, "next-scale": 4}
 COPIES = 3  # of a step's logits: logits, noise, and what becomes of them
 HELD = 3  # copies of a finished picture: of its batch, among all, and in the image that is written
 LABEL_BYTES = 8
@@ -59,12 +56,12 @@ class Drawing(Protocol):
 def batch_size(shape: Shape, sampler: Sampler, cache_bytes: int) -> int:
     """Pictures drawn at once: as many as half of the free memory holds, and not more than can share anything."""
     one = drawing_bytes(shape, sampler, cache_bytes)
-    return max(1, min(MOST[shape.order], int(SHARE * free_bytes()) // one))
+    return max(1, min(shape.drawing.most_at_once, int(SHARE * free_bytes()) // one))
 
 
 def drawing_bytes(shape: Shape, sampler: Sampler, cache_bytes: int) -> int:
     """What a picture takes while it is drawn, beside the weights."""
-    positions = 1 if shape.order == "causal" else shape.length
+    positions = shape.drawing.positions_of_call(shape)
     row = cache_bytes + 4 * COPIES * positions * shape.predicted
     return row * (2 if sampler.guided else 1)
 

@@ -57,7 +57,7 @@ def check(model: OnnxModel) -> None:
     """
     manifest, shape = model.manifest, model.manifest.shape
     reasons = {
-        f"it draws in the order {shape.order}; only causal decoders have this layout": shape.order != "causal",
+        f"it draws in the order {shape.order}; only causal decoders have this layout": not shape.drawing.sequential,
         "every call reads the class or the text apart from the tokens": shape.labelled or shape.text is not None,
         f"its cache is {manifest.cache}; export for onnxruntime or standard": manifest.cache
         not in ("growing", "shared"),

@@ -138,13 +138,13 @@ def export_model(
     """
     config: Any = transformer.config
     shape: Shape = config.shape
-    if target == "tensorrt" and (shape.text or shape.order == "next-scale"):
+    if target == "tensorrt" and (shape.text or shape.drawing.scaled):
         kind = "a text condition" if shape.text else "next-scale"
         raise LoweringError(f"{name}: tensorrt has no static cache for {kind} here; export for onnxruntime or standard")
     decode = source_graph(transformer)
     lower(decode, target)
-    cache: Cache = "none" if shape.order == "masked" else "growing"
-    if target == "tensorrt" and shape.order == "masked":
+    cache: Cache = "none" if shape.drawing.masks else "growing"
+    if target == "tensorrt" and shape.drawing.masks:
         ask_for_all(decode.graph, shape.length)
     if target == "tensorrt" and cache == "growing":
         static_cache.make_static(decode, shape.reach)
@@ -154,7 +154,7 @@ def export_model(
     optional: dict[str, ir.Model] = {}
     if pictures.encoder_graph is not None:
         optional["image_encoder"] = pictures.encoder_graph
-    if shape.order == "next-scale":
+    if shape.drawing.scaled:
         optional["scales"] = plain_graph(
             Latents(transformer), example_tokens(shape.length), "scales", "tokens", "latents"
         )

@@ -33,10 +33,10 @@ class Curve:
 
 def curve(kl: NDArray[np.float64], scored: NDArray[np.bool_], shape: Shape | None, seed: int = 0) -> Curve:
     """The curve of KL (N, T) of the tokens that were scored (N, T); without a shape along the positions."""
-    order = "causal" if shape is None else shape.order
-    if order == "masked":
+    if shape is not None and shape.drawing.masks:
         return by_share(kl, scored, seed)
-    if shape is not None and order == "next-scale":
+    scaled = shape is not None and shape.drawing.scaled
+    if shape is not None and scaled:
         counts = [side * side for side in shape.scales]
         groups, middles = np.repeat(np.arange(len(counts)), counts), [float(index) for index in range(len(counts))]
     else:
@@ -48,7 +48,7 @@ def curve(kl: NDArray[np.float64], scored: NDArray[np.bool_], shape: Shape | Non
     draws = resampled_means(columns, seed)
     found = [percentile_interval(columns[:, point].mean(), draws[:, point]) for point in range(len(middles))]
     return Curve(
-        "scale" if order == "next-scale" else "position",
+        "scale" if scaled else "position",
         tuple(middles),
         tuple(each.value for each in found),
         tuple(each.low for each in found),

@@ -86,7 +86,7 @@ def fidelity(
     found["nll_drift_nats"] = percentile_interval(drift, drift_draws)
     found["agreement_weighted"] = weighted(means, draws)
     bits = None
-    if colour_values and (shape is None or shape.order != "masked"):
+    if colour_values and (shape is None or not shape.drawing.masks):
         bits = found["nll_drift_nats"].times(targets.shape[1] / (colour_values * math.log(2)))
     return Fidelity(
         nll_drift_bits=bits.value if bits else None,

@@ -102,7 +102,7 @@ def torch_states(candidate: Candidate, asked: Examples) -> States:
     with torch.no_grad():
         states = [each.float().numpy() for each in transformer.layer_outputs(*transformer.prepare(inputs, features))]
     config = transformer.config
-    if config.order == "masked" and not config.uvit and config.patch == 1:
+    if config.drawing.masks and not config.uvit and config.patch == 1:
         states[-1] = states[-1][:, config.class_token :][:, : config.length]
     return states
 

@@ -20,7 +20,7 @@ from compress.measure.drift.fidelity import log_softmax
 from compress.measure.statistics import bootstrap_mean
 from export.runtime.choosing import keep_likeliest, keep_nucleus
 from export.runtime.noise import Noise
-from export.runtime.sampling import Sampler, steps_in_order, steps_surest
+from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 
 Logits = NDArray[np.float32]
@@ -89,7 +89,7 @@ def tokenwise(
     reference: Pair, candidate: Pair, scored: NDArray[np.bool_], shape: Shape, sampler: Sampler, noise: Noise
 ) -> NDArray[np.float64]:
     """KL, total variation, agreement, flips and their bound for each token (n, T, 5)."""
-    steps, count = steps_of(scored, shape, sampler)
+    steps, count = shape.drawing.step_of_each(scored, shape, sampler)
     scales = np.array([sampler.scale_at(step, count) for step in range(count)], dtype=np.float32)[steps]
     heat = np.array([sampler.temperature_at(step, count) for step in range(count)], dtype=np.float32)[steps]
     divisor = np.where(heat > 0, heat, 1).astype(np.float32)[..., None]
@@ -119,24 +119,3 @@ def cut(logits: Logits, sampler: Sampler) -> Logits:
     if 0 < sampler.top_k < logits.shape[-1]:
         logits = keep_likeliest(logits, sampler.top_k)
     return keep_nucleus(logits, sampler.top_p) if sampler.top_p < 1 else logits
-
-
-def steps_of(scored: NDArray[np.bool_], shape: Shape, sampler: Sampler) -> tuple[NDArray[np.int64], int]:
-    """The step (n, T) at which each token would be drawn, and the number of steps; guidance may depend on it.
-
-    Of a masked model it is the step at which as many positions are open as the picture has.
-    """
-    if shape.order == "causal":
-        return np.broadcast_to(np.arange(shape.length), scored.shape), shape.length
-    if shape.order == "next-scale":
-        sizes = [side * side for side in shape.scales]
-        return np.broadcast_to(np.repeat(np.arange(len(sizes)), sizes), scored.shape), len(sizes)
-    if sampler.reveal == "halton":
-        made = list(steps_in_order(sampler, shape.length))
-        open_ = [shape.length, *(shape.length - revealed for _, revealed in made[:-1])]
-    else:
-        made = list(steps_surest(sampler, shape.length))
-        open_ = [shape.length, *(masked for _, masked in made[:-1])]
-    distance = np.abs(scored.sum(axis=1)[:, None] - np.array(open_))  # (n, steps)
-    numbers = np.array([step for step, _ in made])[distance.argmin(axis=1)]
-    return np.broadcast_to(numbers[:, None], scored.shape), sampler.steps

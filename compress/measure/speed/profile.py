@@ -68,8 +68,8 @@ def profile(engine: Engine, rows: int, limits: Roofline) -> list[ProfileRow]:
     total = sum(event.microseconds for event in (*drawn, *decoded))
     shape, loads = engine.shape, loads_of(engine)
     in_step = rows * (2 if engine.sampler.guided else 1)
-    steps = {"causal": shape.length, "masked": engine.sampler.steps, "next-scale": len(shape.scales)}[shape.order]
-    positions = shape.length * (steps if shape.order == "masked" else 1) * in_step
+    steps = shape.drawing.steps(shape, engine.sampler)
+    positions = shape.length * (steps if shape.drawing.masks else 1) * in_step
     found = []
     for kind, events in grouped(drawn, kind_of):
         load, seconds = loads.get(kind, Load()), sum(event.microseconds for event in events) / 1e6
@@ -142,5 +142,5 @@ def products_of(node: ir.Node) -> float:
 def cache_bytes(engine: Engine) -> float:
     """Keys and values that one row of a step reads over a whole picture."""
     manifest, shape = engine.manifest, engine.shape
-    reads = shape.length * (shape.length + 1) / 2 if shape.order == "causal" else 0
+    reads = shape.length * (shape.length + 1) / 2 if shape.drawing.sequential else 0
     return reads * 2 * FLOAT_BYTES * manifest.head_width * sum(manifest.kv_heads)

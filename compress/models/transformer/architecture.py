@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from compress.models.transformer.uvit import UvitConfig
-from export.runtime.shape import Order, Shape, TextShape
+from export.runtime.orders import DrawingOrder, order_called
+from export.runtime.shape import Shape, TextShape
 
 GATED = ("swiglu", "geglu")
 
@@ -55,7 +56,7 @@ class TransformerConfig:
     rotary_base: float = 10_000.0
     bias: bool = False
     tied_head: bool = False
-    order: Order = "causal"
+    order: str = "causal"
     norm_affine: bool = True
     final_norm: Norm | None = None
     final_affine: bool = True
@@ -98,13 +99,13 @@ class TransformerConfig:
             raise ValueError(f"patch {self.patch}: must divide the grid {self.grid}")
         if self.positions == "rotary-2d" and self.head_width % 4:
             raise ValueError(f"head_width {self.head_width}: rotary-2d needs a multiple of 4")
-        if self.lead > 1 or (self.modulation == "class-position" and self.order == "masked"):
+        if self.lead > 1 or (self.modulation == "class-position" and self.drawing.masks):
             raise ValueError(
                 f"lead {self.lead}, modulation {self.modulation}: at most one start token, and masked models are "
                 "modulated by class alone"
             )
         if (self.uvit is None) != (self.modulation != "text") or (
-            self.uvit and (self.order != "masked" or self.text is None or self.bias or self.norm != "rmsnorm")
+            self.uvit and (not self.drawing.masks or self.text is None or self.bias or self.norm != "rmsnorm")
         ):
             raise ValueError(
                 f"modulation {self.modulation}, order {self.order}: uvit and modulation text go together, in masked "
@@ -115,9 +116,9 @@ class TransformerConfig:
                 f"uvit: cross_heads {self.uvit.cross_heads} must divide the width {self.width}, and a grid "
                 f"{self.grid} that is halved must have even sides"
             )
-        if self.positions == "rotary-2d" and self.order != "causal":
+        if self.positions == "rotary-2d" and not self.drawing.sequential:
             raise ValueError(f"order {self.order}: only causal models have rotary-2d positions here; use learned")
-        if (self.class_token and (self.order != "masked" or self.patch > 1 or self.modulation != "none")) or (
+        if (self.class_token and (not self.drawing.masks or self.patch > 1 or self.modulation != "none")) or (
             self.post_norm and self.modulation != "none"
         ):
             raise ValueError(
@@ -129,13 +130,18 @@ class TransformerConfig:
             raise ValueError(f"embedding_norm with positions {self.positions}: only learned positions are normalised")
         if self.positions == "none" and self.uvit is None:
             raise ValueError("positions none: only a U-ViT, whose convolutions know their neighbours, does without")
-        if self.order == "next-scale" and (
+        if self.drawing.scaled and (
             not self.scales or self.scales[0] != 1 or self.latent_width < 1 or (self.scales[-1],) * 2 != self.grid
         ):
             raise ValueError(
                 f"scales {self.scales}, latent_width {self.latent_width}, grid {self.grid}: next-scale needs sides "
                 "that begin with 1 and end with the grid's, and the width of the latents"
             )
+
+    @property
+    def drawing(self) -> DrawingOrder:
+        """The order of drawing, with all that depends on it."""
+        return order_called(self.order)
 
     @property
     def shape(self) -> Shape:

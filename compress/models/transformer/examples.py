@@ -9,7 +9,6 @@ equal calls ask equal questions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -21,8 +20,6 @@ from torch.nn import functional
 
 from calibration.tokens import TokenSet
 from export.runtime.shape import Shape
-
-GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 fill the unit interval evenly, however many are taken
 
 
 @dataclass(frozen=True)
@@ -72,27 +69,8 @@ def asked(
 ) -> Examples:
     """Teacher-forced examples of tokens (N, T) and classes (N,)."""
     classes = labels[:, None] + shape.first_class
-    scored = np.ones(tokens.shape, dtype=bool)
-    if shape.order == "masked":
-        scored = masks(len(tokens), tokens.shape[1], seed)
-        shown = np.where(scored, shape.mask_token, tokens)
-    elif shape.order == "next-scale":
-        shown = tokens
-    else:
-        shown = tokens[:, :-1]
+    shown, scored = shape.drawing.shown(tokens, shape, seed)
     return Examples(np.concatenate([classes, shown], axis=1), tokens, scored, features)
-
-
-def masks(count: int, length: int, seed: int) -> NDArray[np.bool_]:
-    """Which positions are masked (N, T); at least one of each picture."""
-    chosen = np.zeros((count, length), dtype=bool)
-    offset = np.random.Generator(np.random.Philox(key=seed)).random()
-    for picture in range(count):
-        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, picture]))
-        done = (offset + picture * GOLDEN) % 1.0
-        hidden = max(1, math.ceil(math.cos(done * math.pi / 2) * length))
-        chosen[picture, generator.permutation(length)[:hidden]] = True
-    return chosen
 
 
 def nll(transformer: nn.Module, asked: Examples) -> Tensor:

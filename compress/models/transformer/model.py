@@ -50,7 +50,7 @@ class TokenTransformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokens = 0 if config.order == "next-scale" else config.first_class  # rows before those of the classes
+        self.tokens = 0 if config.drawing.scaled else config.first_class  # rows before those of the classes
         classes = 0 if config.text else config.classes + 1
         embedding = config.uvit.embedding if config.uvit else config.width
         self.embedding = nn.Embedding(self.tokens + classes + min(config.lead, 1), embedding)
@@ -75,7 +75,7 @@ class TokenTransformer(nn.Module):
             self.stem, self.tail = Stem(*around), Tail(*around)
         elif config.text:
             self.text = TextPrefix(config.text, config.width)
-        if config.order == "next-scale":
+        if config.drawing.scaled:
             self.latent = nn.Linear(config.latent_width, config.width)
             codebook = Codebook(config.vocabulary, config.latent_width)
             # The tokenizer's, so that a picture's tokens become what the model reads; nothing trains them here.
@@ -144,9 +144,9 @@ class TokenTransformer(nn.Module):
         """The residual stream (B, S, D) that a whole picture's inputs (B, 1 + ...) begin with, and its surroundings."""
         config = self.config
         labels = inputs[:, 0] - config.first_class
-        if config.order == "masked":
+        if config.drawing.masks:
             return self.prepare_masked(inputs[:, 1:], labels, features)
-        if config.order == "next-scale":
+        if config.drawing.scaled:
             latents = self.scales.features(inputs[:, 1:])
             first = latents.new_zeros(len(inputs), 1, config.latent_width)
             return self.prepare_scales(torch.cat([first, latents], dim=1), labels, 0, self.sees)
@@ -273,7 +273,7 @@ class TokenTransformer(nn.Module):
         if config.uvit:
             rows = self.tail(self.norm(x), around.states, around.condition)
             return self.head(rows if positions is None else rows.index_select(1, positions))
-        if config.order == "causal":
+        if config.drawing.sequential:
             return self.logits(x[:, config.prefix - 1 :], around.behind(config.prefix - 1))
         if config.patch > 1:
             rows, columns = (side // config.patch for side in config.grid)
@@ -305,7 +305,7 @@ class TokenTransformer(nn.Module):
         modulated or has a text; `features` (B, P, C) in the call that begins, (B, 0, C) afterwards, `valid` in each.
         """
         before = past[0].key.shape[2]
-        if self.config.order == "next-scale":
+        if self.config.drawing.scaled:
             assert labels is not None
             x, around = self.prepare_scales(tokens, labels, before, None)
         else:

@@ -109,7 +109,7 @@ def alarms(reference: Candidate, candidate: Candidate, given: Examples, seed: in
 def localised(reference: ImageModel, candidate: ImageModel, given: Examples) -> str:
     """The first layer whose stream departs, or whose cache does behind the loop; empty if none does."""
     found = bisect(reference, candidate, ("reference", "candidate"), given).departs
-    if found or reference.shape.order == "masked":
+    if found or reference.shape.drawing.masks:
         return found
     caches = []
     for model in (reference, candidate):

@@ -165,7 +165,7 @@ LONG = "x" * 500
         (("shape", "grid"), ["4", 4], "shape.grid[0]: '4' is not a whole number"),
         (("shape", "grid"), [4, 4, 4], "shape.grid: [4, 4, 4] has 3 items; 2 are needed"),
         (("shape", "grid"), [0, 4], "shape.grid[0]: 0 is out of range; it must be between 1 and 65536"),
-        (("shape", "order"), "raster", "shape.order: 'raster' is not one of 'causal', 'masked', 'next-scale'"),
+        (("shape", "order"), "raster", "shape: order 'raster' is not one of 'causal', 'masked', 'next-scale'"),
         (("shape", "order"), "masked", "cache is 'shared'; a masked model has none"),
         (("shape", "order"), "next-scale", "order is 'next-scale'; next-scale models, and no others, have scales, a"),
         (("shape", "scales"), [1, 2], "order is 'causal'; next-scale models, and no others, have scales, a"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import rel_entr, softmax
 
-from compress.measure.drift.sampled import sampled, steps_of
+from compress.measure.drift.sampled import sampled
 from export.runtime.choosing import Choice, choose
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
@@ -89,11 +89,11 @@ def test_dropped_guidance_shows_though_both_branches_are_right():
 
 def test_a_token_belongs_to_the_step_that_draws_it():
     ones = np.ones((2, 6), dtype=bool)
-    assert steps_of(ones, SHAPE, Sampler())[0][1].tolist() == [0, 1, 2, 3, 4, 5]
+    assert SHAPE.drawing.step_of_each(ones, SHAPE, Sampler())[0][1].tolist() == [0, 1, 2, 3, 4, 5]
     scales = replace(SHAPE, order="next-scale", scales=(1, 2))
-    assert steps_of(np.ones((1, 5), dtype=bool), scales, Sampler())[0].tolist() == [[0, 1, 1, 1, 1]]
+    assert scales.drawing.step_of_each(np.ones((1, 5), dtype=bool), scales, Sampler())[0].tolist() == [[0, 1, 1, 1, 1]]
     masked = replace(SHAPE, order="masked", grid=(4, 4))
     scored = np.zeros((2, 16), dtype=bool)
     scored[0], scored[1, :1] = True, True
-    steps, count = steps_of(scored, masked, Sampler(steps=4))
+    steps, count = masked.drawing.step_of_each(scored, masked, Sampler(steps=4))
     assert (steps[:, 0].tolist(), count) == ([0, 3], 4)

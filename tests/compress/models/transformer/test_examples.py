@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from calibration.tokens import TokenSet
-from compress.models.transformer.examples import asked, examples, masks
+from compress.models.transformer.examples import asked, examples
+from export.runtime.orders.masked import masks
 from export.runtime.shape import Shape, TextShape
 
 TOKENS = TokenSet(np.array([[1, 2, 3, 0], [4, 5, 6, 7]]), np.array([1, 0]), np.array([0, 0]))
