@@ -36,13 +36,19 @@ def describe_pass(name: str) -> dict[str, Any]:
         "settings": [
             {
                 "name": field.name,
-                "type": type_words(hints[field.name]),
+                "type": words_of(field) or type_words(hints[field.name]),
                 "default": default_words(field),
                 "doc": field.metadata.get("doc", "") + range_words(field),
             }
             for field in dataclasses.fields(found)
         ],
     }
+
+
+def words_of(field: dataclasses.Field[Any]) -> str:
+    """The words that a text may be, where they are known by name; empty for every other setting."""
+    listed = field.metadata.get("known")
+    return " | ".join(listed()) if listed else ""
 
 
 def type_words(kind: Any) -> str:

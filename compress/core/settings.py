@@ -17,7 +17,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
@@ -112,13 +112,15 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     fewest: int = 0,
+    known: Callable[[], Iterable[str]] | None = None,
 ) -> Any:
     """A field of a settings class: its default, one line of documentation, and what it may be.
 
     `low` and `high` are the closed range of a number, or of each number in a list; `fewest` is the least length of a
-    list.
+    list; `known` lists the words that a text may be, where others than this project add some.
     """
-    return dataclasses.field(default=default, metadata={"doc": doc, "low": low, "high": high, "fewest": fewest})
+    limits = {"low": low, "high": high, "fewest": fewest, "known": known}
+    return dataclasses.field(default=default, metadata={"doc": doc, **limits})
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -156,6 +158,7 @@ def parse(cls: type[T], value: object, where: str) -> T:
         if name in value:
             arguments[name] = convert(hints[name], value[name], inside(where, name))
             check_range(field, arguments[name], inside(where, name))
+            check_known(field, arguments[name], inside(where, name))
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f"{place}: '{name}' is missing; it is needed ({field.metadata.get('doc', name)})")
     try:
@@ -253,6 +256,16 @@ def check_range(field: dataclasses.Field[Any], value: Any, where: str) -> None:
             else:
                 wanted = f"at most {bound(high)}" if low is None else f"at least {bound(low)}"
             raise InputError(f"{where}: {shown(number)} is out of range; it must be {wanted}")
+
+
+def check_known(field: dataclasses.Field[Any], value: Any, where: str) -> None:
+    """Refuse a word that is none of the field's; the nearest is suggested."""
+    listed = field.metadata.get("known")
+    if listed is None or value in (words := list(listed())):
+        return
+    close = difflib.get_close_matches(value[:SHOWN], words, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    raise InputError(f"{where}: {shown(value)} is not one of {', '.join(map(repr, words))}{hint}")
 
 
 def bound(number: float | None) -> str:

@@ -10,10 +10,11 @@ from compress.models.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import save_graph
+from export.runtime.errors import RunnerMissingError
 from export.runtime.manifest import DECODE
-from export.runtime.tensorrt import Rows, TensorRTMissingError, machine
+from export.runtime.tensorrt import Rows, machine
+from export.targets import BuildError, find
 from export.targets.conformance import check
-from export.targets.tensorrt import BuildError, build
 
 TIMING_CACHE = "timing.cache"
 
@@ -61,14 +62,15 @@ class BuildEngine(Pass):
                 built here though it is `required`.
         """
         target = model.manifest.target
-        if target != "tensorrt":
+        build = find(target).builder
+        if build is None:
             raise PassError(
                 f"build-engine: the model was exported for {target}, which runs the ONNX as it is: there is nothing to "
                 f"build; leave build-engine out, or export with target: tensorrt"
             )
         findings = check(model)
         if findings:
-            raise PassError(f"build-engine: the graph breaks a rule of tensorrt: {findings[0]}")
+            raise PassError(f"build-engine: the graph breaks a rule of {target}: {findings[0]}")
         rows = self.rows(model)
         path = context.workspace / DECODE
         save_graph(model.decode, path)
@@ -81,7 +83,7 @@ class BuildEngine(Pass):
                 optimization_level=self.optimization_level,
                 workspace_mib=self.workspace_mib,
             )
-        except TensorRTMissingError as error:
+        except RunnerMissingError as error:
             if self.required:
                 raise PassError(f"build-engine: required: true, but {error}") from error
             return Outcome(model, {"not_built": f"{error}; the ONNX is written and checked: static-legal, not built"})

@@ -19,6 +19,7 @@ from export.rewrites.single_file import single_file
 from export.runtime.drawing import conditions
 from export.runtime.engine import Engine as Loaded
 from export.runtime.manifest import GENERATE
+from export.targets import find
 from export.targets.conformance import check
 
 
@@ -68,8 +69,8 @@ def unable(model: OnnxModel) -> str:
     manifest = model.manifest
     if manifest.sampling:
         return "was in the graph already"
-    if manifest.target == "tensorrt":
-        return "outside: TensorRT sorts too few logits"
+    if reason := find(manifest.target).refusals.get("sampling"):
+        return reason
     if manifest.fixed_batch:
         return "outside: with a fixed batch, the rows of a picture may be drawn in two calls"
     return ""

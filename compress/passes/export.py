@@ -13,7 +13,8 @@ from compress.models.tokenizer.model import Tokenizer
 from compress.passes import Context, Outcome, Pass, PassError
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.lowering import LoweringError
-from export.runtime.manifest import Target
+from export.runtime import deployment
+from export.targets import find
 from export.targets.conformance import check
 from export.tracing.export import Pictures, export_model
 
@@ -28,7 +29,9 @@ class Export(Pass):
     uses_tokens: ClassVar[bool] = False
     version: ClassVar[int] = 2
 
-    target: Target = setting(doc="what will run it: onnxruntime (fastest here), standard (ai.onnx only), tensorrt")
+    target: str = setting(
+        doc="what will run it: onnxruntime (fastest here), standard (ai.onnx only), tensorrt", known=deployment.names
+    )
     fixed_batch: int = setting(
         0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0, high=MOST_BATCH
     )
@@ -48,7 +51,7 @@ class Export(Pass):
             made = export_model(
                 model.transformer,
                 pictures_of(model.tokenizer),
-                self.target,
+                find(self.target),
                 name=model.name,
                 family=model.family,
                 sampler=model.sampler,

@@ -9,7 +9,8 @@ from compress.core.settings import setting
 from compress.models.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
 from export.graph.onnx_model import OnnxModel
-from export.rewrites.fusions import FusionError, fuse
+from export.rewrites.fusions import FusionError
+from export.targets import fuse
 from export.targets.conformance import check
 
 Fusion = Literal["attention", "qkv", "gate-up", "norm", "activation"]

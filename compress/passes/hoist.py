@@ -9,6 +9,7 @@ from compress.models.artifact import Form
 from compress.passes import Context, Outcome, Pass, PassError
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.hoist import HoistError, hoist
+from export.targets import find
 from export.targets.conformance import check
 
 
@@ -27,6 +28,8 @@ class Hoist(Pass):
         Raises:
             PassError: the target has nothing that runs before the steps, or the model is hoisted.
         """
+        if reason := find(model.manifest.target).refusals.get("hoist"):
+            raise PassError(f"hoist: {reason}")
         try:
             made = hoist(model)
         except HoistError as error:

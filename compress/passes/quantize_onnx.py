@@ -17,6 +17,7 @@ from export.graph.graph_file import first_line
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
 from export.runtime.drawing import conditions
+from export.targets import find
 from export.targets.conformance import check
 
 TRIED = 3  # tokens of a picture
@@ -70,10 +71,8 @@ class QuantizeOnnx(Pass):
                 ONNX Runtime does not run what its tools made.
         """
         target = model.manifest.target
-        if target == "tensorrt":
-            raise PassError(
-                "quantize-onnx: makes operators of ONNX Runtime; for tensorrt put quantize before the export"
-            )
+        if reason := find(target).refusals.get("quantize-onnx"):
+            raise PassError(f"quantize-onnx: {reason}")
         if already := quantized_products(model.decode):
             raise PassError(f"quantize-onnx: {already} are quantized already; begin with the graph in float")
         if self.activations == "int8":

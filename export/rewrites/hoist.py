@@ -45,7 +45,7 @@ WIDENING = ("Expand", "Tile")
 
 
 class HoistError(ValueError):
-    """Nothing can be hoisted for this target; the message says why."""
+    """Nothing can be hoisted; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,9 @@ def hoist(model: OnnxModel) -> Hoisted:
     """Move what does not change in the loop of a copy of the model to its graph `begin`.
 
     Raises:
-        HoistError: the target has no runtime that runs such a graph, or the model has one.
+        HoistError: the model has one already.
     """
     manifest = model.manifest
-    if manifest.target == "tensorrt":
-        raise HoistError("a plan has no graph that runs before it; hoist for onnxruntime or standard")
     if model.begin is not None:
         raise HoistError("the model is hoisted already; name it once")
     decode = model.decode.clone()

@@ -5,7 +5,8 @@ The source graph holds one node per quantized layer, with everything symmetric (
     y = compress::QuantizedLinear(x, weight, weight_scale[, activation_scale])
 
 Letters: K inputs, N outputs, G groups. x (..., K) float32; weight (N, K) int8 (int4 values too) or float8e4m3fn;
-weight_scale (N, G) float32; activation_scale () float32 where activations are static.
+weight_scale (N, G) float32; activation_scale () float32 where activations are static. A target says by its `lowered`
+which of the forms here a layer takes:
 
 | weights | activations | onnxruntime | standard | tensorrt |
 |---|---|---|---|---|
@@ -18,6 +19,7 @@ weight_scale (N, G) float32; activation_scale () float32 where activations are s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -26,7 +28,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.graph.builder import MICROSOFT, Builder, constant, drop_unused_initializers
-from export.runtime.manifest import Target
 
 DOMAIN, OP = "compress", "QuantizedLinear"
 DEFAULT_BLOCK = 128  # inputs that share a dynamic scale where the weights have no groups
@@ -74,8 +75,8 @@ class Layer:
         return self.group or DEFAULT_BLOCK
 
 
-def lower(model: ir.Model, target: Target) -> None:
-    """Replace every quantized layer in place.
+def lower(model: ir.Model, lowered: Callable[[Builder, Layer, ir.Value], ir.Value]) -> None:
+    """Replace every quantized layer in place by what `lowered`, a target's method, computes of the layer's input.
 
     Raises:
         LoweringError: the target has no form for a layer.
@@ -87,15 +88,7 @@ def lower(model: ir.Model, target: Target) -> None:
         layer = Layer.of(node)
         x = node.inputs[0]
         assert x is not None
-        builder = Builder(graph, node, layer.name)
-        if target == "tensorrt" and layer.dynamic:
-            raise LoweringError(
-                f"{layer.name}: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
-            )
-        if target == "onnxruntime" and (layer.dynamic or (layer.weights == "int4" and layer.activations == "none")):
-            y = n_bits(builder, layer, x)
-        else:
-            y = dequantized_product(builder, layer, quantized_input(builder, layer, x))
+        y = lowered(Builder(graph, node, layer.name), layer, x)
         output = node.outputs[0]
         y.name, y.shape, y.type = output.name, output.shape, output.type
         ir.convenience.replace_all_uses_with(output, y, replace_graph_outputs=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from export.graph.builder import Builder
-from export.runtime.signature import POSITION
+from export.runtime.signature import POSITION, POSITIONS
 
 OPSET = 24  # TensorScatter
 
@@ -93,3 +93,12 @@ def scatter(graph: ir.Graph, joined: ir.Value, writes: ir.Value, length: int) ->
     graph.insert_before(concat, node)
     ir.convenience.replace_all_uses_with(joined, output, replace_graph_outputs=True)
     graph.remove(concat, safe=True)
+
+
+def ask_for_all(graph: ir.Graph, length: int) -> None:
+    """Logits of all positions at every step, for runtimes that want static shapes."""
+    asked = next(value for value in graph.inputs if value.name == POSITIONS)
+    every = Builder(graph, graph[0], "logits").initializer(POSITIONS, np.arange(length))
+    ir.convenience.replace_all_uses_with(asked, every)
+    graph.inputs.remove(asked)
+    graph.outputs[0].shape = ir.Shape([graph.outputs[0].shape[0], length, graph.outputs[0].shape[2]])  # type: ignore[index]

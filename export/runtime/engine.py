@@ -16,13 +16,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from .choosing import UNSOUND, unsound
+from .deployment import Deployment, Plan
+from .deployment import find as deployment_of
 from .drawing import (
     Drawer,
     Known,
@@ -36,7 +38,7 @@ from .drawing import (
     score_stepwise,
 )
 from .engine_files import WEIGHTS, Seal
-from .errors import EngineError
+from .errors import EngineError, RunnerMissingError
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
@@ -58,9 +60,6 @@ from .sampling import Sampler, check_whole
 from .shape import Shape, Shaped
 from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
 from .throughput import check_pictures, draw_in_batches
-
-if TYPE_CHECKING:
-    from .tensorrt import Plan
 
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
@@ -101,6 +100,7 @@ class Engine(Shaped):
         self.folder, self.manifest, self.seals, self.threads = folder, manifest, seals, threads
         self.process = os.getpid()
         self.signature = DecodeSignature.of(manifest)
+        self.deployment = deployment_of(manifest.target) or Deployment()
         optional = {name: self._promised(name) for name in ("scales", "begin") if name in manifest.files}
         self.sessions = Sessions(self._promised("decode", optional.get("begin")), **optional)
         self.image_decoder = self._promised("image_decoder")
@@ -186,14 +186,13 @@ class Engine(Shaped):
             return self.opened[file]
 
     def _open_plan(self) -> Plan | None:
-        """What TensorRT built, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
-        if "plan" not in self.manifest.files:
+        """What the target's builder made, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
+        opens = self.deployment.opens
+        if "plan" not in self.manifest.files or opens is None:
             return None
-        from .tensorrt import Plan, TensorRTMissingError
-
         try:
-            plan = Plan(self.folder / self.manifest.files["plan"], self.manifest)
-        except TensorRTMissingError:
+            plan = opens(self.folder / self.manifest.files["plan"], self.manifest)
+        except RunnerMissingError:
             return None
         self.seals["plan"].check()
         return plan
@@ -201,12 +200,12 @@ class Engine(Shaped):
     @property
     def runtime(self) -> str:
         """What runs the decode graph."""
-        return "onnxruntime" if self.plan is None else "tensorrt"
+        return "onnxruntime" if self.plan is None else self.manifest.target
 
     @property
     def runs_as_deployed(self) -> bool:
         """Whether that is the runtime the engine was exported for, so that its speed means something."""
-        return self.manifest.target != "tensorrt" or self.plan is not None
+        return self.deployment.opens is None or self.plan is not None
 
     @property
     def sampler(self) -> Sampler:

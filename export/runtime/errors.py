@@ -9,3 +9,7 @@ class EngineError(Exception):
 
 class UnsoundLogitsError(EngineError, ValueError):
     """A model gave logits that nothing can be drawn from: NaN or infinity."""
+
+
+class RunnerMissingError(Exception):
+    """What runs or builds engines of a target cannot be used here, in one line: what is missing, what would help."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from . import deployment
 from .engine_files import Seal, check_names, check_place, file_hash, sealed
 from .errors import EngineError
 from .sampling import Sampler
@@ -29,7 +30,6 @@ __all__ = [
     "Cache",
     "EngineError",
     "Manifest",
-    "Target",
     "file_hash",
 ]
 
@@ -44,7 +44,6 @@ GENERATE = "generate.onnx"  # all of it in one graph: labels and a seed in, pict
 PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
 LARGEST_MANIFEST = 2**24  # bytes; with every measurement of a large model it has a few hundred thousand
 
-Target = Literal["onnxruntime", "standard", "tensorrt"]
 Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
 Cache = Literal["growing", "shared", "static", "none"]
 
@@ -66,7 +65,7 @@ class Manifest:
 
     name: str
     family: str
-    target: Target
+    target: str
     cache: Cache
     shape: Shape
     head_width: int = field(metadata=whole(0, LONGEST))
@@ -139,5 +138,8 @@ class Manifest:
             yield f"order is {shape.order!r}; next-scale models, and no others, have scales, a latent_width and a graph"
         if shape.outputs and shape.outputs < shape.vocabulary:
             yield f"shape.outputs is {shape.outputs}; there are {shape.vocabulary} tokens to choose from"
-        if self.target == "tensorrt" and self.cache not in ("static", "none"):
-            yield f"cache is {self.cache!r}; one for tensorrt is 'static' or 'none'"
+        found = deployment.find(self.target)
+        if found is None:
+            yield f"target: {shown(self.target)} is not one of {', '.join(map(repr, deployment.names()))}"
+        elif self.cache not in found.caches:
+            yield f"cache is {self.cache!r}; one for {self.target} is {' or '.join(map(repr, found.caches))}"

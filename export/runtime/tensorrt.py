@@ -21,14 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .drawing import opening
-from .manifest import EngineError, Manifest
+from .errors import EngineError, RunnerMissingError
+from .manifest import Manifest
 from .signature import POSITIONS, DecodeSignature
 
 OLDEST = 11  # the first whose networks are always strongly typed; TensorScatter came with 10.15
 INSTALL = "on a machine with an NVIDIA GPU: pip install 'tensorrt>=11' 'polygraphy>=0.53.6'"
 
 
-class TensorRTMissingError(Exception):
+class TensorRTMissingError(RunnerMissingError):
     """TensorRT cannot be used here; one line says what is missing and what would help."""
 
 

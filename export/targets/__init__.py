@@ -1,1 +1,105 @@
-"""What each target accepts."""
+"""A target is what graphs are exported for; each file named for one holds its class, with all that differs for it.
+
+Third parties add theirs through the entry-point group `compress.targets`, whose entries name a subclass of `Target`.
+What runs a target's engines is in `export.runtime.deployment`, which knows the names: deploying needs nothing of this.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from abc import ABC
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from export.graph.builder import Builder
+from export.graph.onnx_model import OnnxModel
+from export.rewrites import fusions, static_cache
+from export.rewrites.lowering import Layer, dequantized_product, lower, quantized_input
+from export.runtime import deployment
+from export.runtime.manifest import Cache
+from export.runtime.shape import Shape
+
+STANDARD = ("", "ai.onnx")
+
+
+class BuildError(Exception):
+    """A target's builder refused a graph; the message holds what it said."""
+
+
+class Target(ABC):
+    """What a target accepts, and how graphs are made for it. The defaults are those of any runtime of standard ONNX.
+
+    `name` is that of its file or entry point. Operators are of `domains`; each of `rules` yields what a typed decode
+    graph breaks. `cache` is how an exported graph keeps keys and values: ``growing``, or ``static``, which gives every
+    input a fixed size. `fusions` are those whose result it runs, and `fused_cache` is the cache that `attention`
+    leaves. `refusals` say by their names why passes are not for this target, and under ``sampling`` why sampling stays
+    outside the graph. `builder` makes what the runtime opens of a saved decode graph, its manifest, the rows of a step,
+    the file of a timing cache and the settings of `build-engine`; it raises `RunnerMissingError` or `BuildError`.
+    """
+
+    name: ClassVar[str]
+    domains: ClassVar[tuple[str, ...]] = STANDARD
+    rules: ClassVar[tuple[Callable[[ir.Model], Iterator[str]], ...]] = ()
+    cache: ClassVar[Cache] = "growing"
+    fusions: ClassVar[tuple[str, ...]] = ("qkv", "gate-up")
+    fused_cache: ClassVar[Cache] = "growing"
+    refusals: ClassVar[Mapping[str, str]] = {}
+    builder: ClassVar[Callable[..., bytes] | None] = None
+
+    def refusal(self, shape: Shape) -> str:
+        """Why models of this shape cannot be exported for this target; empty where they can."""
+        return ""
+
+    def lowered(self, builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+        """What a quantized layer computes of x (..., K).
+
+        Raises:
+            LoweringError: it has no form on this target.
+        """
+        return dequantized_product(builder, layer, quantized_input(builder, layer, x))
+
+    def adapt(self, decode: ir.Model, shape: Shape) -> Cache:
+        """Make a traced decode graph one for this target, in place; the cache that it has then.
+
+        Raises:
+            LoweringError: a quantized layer has no form on this target.
+        """
+        lower(decode, self.lowered)
+        if shape.drawing.masks:
+            if self.cache == "static":
+                static_cache.ask_for_all(decode.graph, shape.length)
+            return "none"
+        if self.cache == "static":
+            static_cache.make_static(decode, shape.reach)
+        return self.cache
+
+
+def find(name: str) -> Target:
+    """The target of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in deployment.OWN:
+        module = importlib.import_module(f"{__name__}.{name}")
+        kinds = [
+            each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__
+        ]
+        (found,) = (each for each in kinds if issubclass(each, Target))
+        return found()
+    for entry in importlib.metadata.entry_points(group=deployment.TARGETS, name=name):
+        return entry.load()()
+    raise ValueError(f"no target is called {name!r}; known: {', '.join(deployment.names())}")
+
+
+def fuse(model: OnnxModel, only: Sequence[str] = ()) -> fusions.Fused:
+    """The fusions called `only`, or all that the model's target runs, applied to a copy of the model.
+
+    Raises:
+        FusionError: one of `only` is not for this target, or matched nothing.
+    """
+    target = find(model.manifest.target)
+    return fusions.fuse(model, target.fusions, target.fused_cache, only)

@@ -14,16 +14,9 @@ import onnx_ir as ir
 from export.graph.builder import MICROSOFT
 from export.graph.inference import inferred, without_weights
 from export.graph.onnx_model import OnnxModel
-from export.runtime.manifest import Target
 from export.runtime.signature import POSITIONS, DecodeSignature
-from export.targets import quantization_rules, tensorrt_rules
+from export.targets import STANDARD, Target, find
 
-STANDARD = ("", "ai.onnx")
-DOMAINS: dict[Target, tuple[str, ...]] = {
-    "onnxruntime": (*STANDARD, MICROSOFT),
-    "standard": STANDARD,
-    "tensorrt": STANDARD,
-}
 # What ONNX Runtime adds to the standard's own domain, where the checker does not know it; onnxruntime-genai writes it.
 UNREGISTERED = ("SimplifiedLayerNormalization",)
 
@@ -31,29 +24,29 @@ UNREGISTERED = ("SimplifiedLayerNormalization",)
 def check(model: OnnxModel) -> list[str]:
     """What is wrong with a model's graphs, one sentence a finding; none where nothing is.
 
-    For TensorRT only the decode graph is built, so its rules hold for that graph; ONNX Runtime runs the others.
+    A target's rules hold for the decode graph; ONNX Runtime runs the others.
     """
-    target = model.manifest.target
-    findings = list(signature(model))
+    target = find(model.manifest.target)
+    findings = list(signature(model, target))
     for name, graph in model.graphs.items():
         findings += [f"{name}: {text}" for text in domains(graph, target)]
         light = without_weights(graph)
-        if target == "onnxruntime":
+        if MICROSOFT in target.domains:
             disown(light)
         broken = standard(ir.to_proto(light))
         findings += [f"{name}: {text}" for text in broken]
-        if target == "tensorrt" and name == "decode" and not broken:
+        if target.rules and name == "decode" and not broken:
             typed = inferred(light)
-            for rules in (tensorrt_rules, quantization_rules):
-                findings += [f"{name}: {text}" for text in rules.findings(typed)]
+            for rule in target.rules:
+                findings += [f"{name}: {text}" for text in rule(typed)]
     return findings
 
 
-def signature(model: OnnxModel) -> Iterator[str]:
+def signature(model: OnnxModel, target: Target) -> Iterator[str]:
     """The decode graph takes and gives what the runtime binds for the manifest's cache."""
     decode, manifest, signature = model.decode, model.manifest, DecodeSignature.of(model.manifest)
     inputs = set(signature.inputs)
-    if manifest.target == "tensorrt":
+    if target.cache == "static":  # a masked model makes the logits of all positions
         inputs.discard(POSITIONS)
     if model.begin is not None:  # reads some inputs in the decode graph's place, and gives it others
         read, own = ({value.name or "" for value in each.graph.inputs} for each in (model.begin, decode))
@@ -71,11 +64,12 @@ def signature(model: OnnxModel) -> Iterator[str]:
 
 def domains(model: ir.Model, target: Target) -> Iterator[str]:
     """Every operator comes from a domain that the target knows."""
-    allowed = DOMAINS[target]
+    allowed = target.domains
     for node in model.graph.all_nodes():
         if node.domain not in allowed:
             listed = " and ".join(domain for domain in allowed if domain != "")
-            yield f"{node.name}: {node.domain}::{node.op_type} is no operator of {target}; it knows those of {listed}"
+            operator = f"{node.domain}::{node.op_type}"
+            yield f"{node.name}: {operator} is no operator of {target.name}; it knows those of {listed}"
     for domain, name, _ in model.functions:
         yield f"function {domain}::{name} is left in the model; inline it, few runtimes read functions"
 

@@ -1,4 +1,4 @@
-"""TensorRT: build the plan of a decode graph."""
+"""TensorRT: static graphs that keep the rules of its parser, and the plan that is built of a decode graph."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import contextlib
 import io
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import onnx_ir as ir
+
+from export.graph.builder import Builder
+from export.rewrites.lowering import Layer, LoweringError
 from export.runtime.manifest import Manifest
+from export.runtime.shape import Shape
 from export.runtime.tensorrt import Rows, first_line, profile_shapes, require
+from export.targets import BuildError, Target, quantization_rules, tensorrt_rules
 
 CONSOLE_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-class BuildError(Exception):
-    """TensorRT refused a graph; the message holds what its parser or builder said."""
 
 
 def build(
@@ -78,3 +80,32 @@ def reason(said: str, error: Exception) -> str:
     lines = [CONSOLE_COLOUR.sub("", line).strip() for line in said.splitlines()]
     errors = [line.removeprefix("[E]").strip() for line in lines if line.startswith("[E]")]
     return "; ".join(errors) or first_line(error)
+
+
+class TensorRT(Target):
+    """Standard operators with fixed sizes. Only the decode graph is built; ONNX Runtime runs the others."""
+
+    name = "tensorrt"
+    rules = (tensorrt_rules.findings, quantization_rules.findings)
+    cache = "static"
+    builder = staticmethod(build)
+    refusals: ClassVar[dict[str, str]] = {
+        "hoist": "a plan has no graph that runs before it; hoist for onnxruntime or standard",
+        "quantize-onnx": "makes operators of ONNX Runtime; for tensorrt put quantize before the export",
+        "sampling": "outside: TensorRT sorts too few logits",
+    }
+
+    def refusal(self, shape: Shape) -> str:
+        """What grows apart from the tokens has no static cache."""
+        if not shape.text and not shape.drawing.scaled:
+            return ""
+        kind = "a text condition" if shape.text else "next-scale"
+        return f"tensorrt has no static cache for {kind} here; export for onnxruntime or standard"
+
+    def lowered(self, builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+        """Q/DQ and products, as everywhere, of static activations."""
+        if layer.dynamic:
+            raise LoweringError(
+                f"{layer.name}: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
+            )
+        return super().lowered(builder, layer, x)

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from export.graph.builder import Builder
 from export.graph.onnx_model import FILES, OnnxModel, fix_batch
-from export.rewrites import static_cache
-from export.rewrites.lowering import LoweringError, lower
-from export.runtime.manifest import Cache, Manifest, Target
+from export.rewrites.lowering import LoweringError
+from export.runtime.manifest import Cache, Manifest
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
-from export.runtime.signature import POSITIONS, DecodeSignature
+from export.runtime.signature import DecodeSignature
 from export.tracing.trace import (
     EXAMPLE_BATCH,
     EXAMPLE_PAST,
@@ -47,6 +44,20 @@ class Config(Protocol):
     @property
     def layers(self) -> Sequence[Any]:
         """Layers; each has `kv_heads`."""
+
+
+class Target(Protocol):
+    """What export asks of a target."""
+
+    @property
+    def name(self) -> str:
+        """As manifests call it."""
+
+    def refusal(self, shape: Shape) -> str:
+        """Why models of this shape cannot be exported for it; empty where they can."""
+
+    def adapt(self, decode: ir.Model, shape: Shape) -> Cache:
+        """Make a traced decode graph one for this target, in place; the cache that it has then."""
 
 
 class DecodeStep(nn.Module):
@@ -138,17 +149,10 @@ def export_model(
     """
     config: Any = transformer.config
     shape: Shape = config.shape
-    if target == "tensorrt" and (shape.text or shape.drawing.scaled):
-        kind = "a text condition" if shape.text else "next-scale"
-        raise LoweringError(f"{name}: tensorrt has no static cache for {kind} here; export for onnxruntime or standard")
+    if reason := target.refusal(shape):
+        raise LoweringError(f"{name}: {reason}")
     decode = source_graph(transformer)
-    lower(decode, target)
-    cache: Cache = "none" if shape.drawing.masks else "growing"
-    if target == "tensorrt" and shape.drawing.masks:
-        ask_for_all(decode.graph, shape.length)
-    if target == "tensorrt" and cache == "growing":
-        static_cache.make_static(decode, shape.reach)
-        cache = "static"
+    cache = target.adapt(decode, shape)
     if fixed_batch:
         fix_batch(decode, fixed_batch)
     optional: dict[str, ir.Model] = {}
@@ -162,7 +166,7 @@ def export_model(
     manifest = Manifest(
         name=name,
         family=family,
-        target=target,
+        target=target.name,
         cache=cache,
         shape=shape,
         head_width=config.head_width,
@@ -219,12 +223,3 @@ def source_graph(transformer: nn.Module) -> ir.Model:
     model = traced(step, arguments(given), arguments(dims))
     rename(model, ["tokens", *past, *others], list(signature.outputs), "decode")
     return model
-
-
-def ask_for_all(graph: ir.Graph, length: int) -> None:
-    """Logits of all positions at every step, for runtimes that want static shapes."""
-    asked = next(value for value in graph.inputs if value.name == POSITIONS)
-    every = Builder(graph, graph[0], "logits").initializer(POSITIONS, np.arange(length))
-    ir.convenience.replace_all_uses_with(asked, every)
-    graph.inputs.remove(asked)
-    graph.outputs[0].shape = ir.Shape([graph.outputs[0].shape[0], length, graph.outputs[0].shape[2]])  # type: ignore[index]

@@ -21,6 +21,7 @@ from compress.passes.quantize import Quantize
 from export.graph.onnx_model import OnnxModel
 from export.runtime.engine import Engine
 from export.runtime.shape import TextShape
+from export.targets import find
 from export.tracing.export import export_model, source_graph
 from export.tracing.trace import plain_graph
 
@@ -161,7 +162,7 @@ def exported(model_of: Callable[..., ImageModel]) -> Callable[..., OnnxModel]:
             return export_model(
                 model.transformer,
                 pictures_of(model.tokenizer),
-                target,
+                find(target),
                 name=model.name,
                 family=model.family,
                 sampler=model.sampler,

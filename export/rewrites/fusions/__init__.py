@@ -1,8 +1,8 @@
 """A fusion replaces nodes of a decode graph by fewer that compute the same; each file here is one, named for it.
 
-A fusion module has `ANCHORS`, the operators it looks at; `TARGETS`, the targets that can run what it makes; and
-`rewrite(node, graph, target)`, which rewrites the graph around one such node or raises `Miss` with the reason. Modules
-run in the order of ORDER, each over the whole graph.
+A fusion module has `ANCHORS`, the operators it looks at, and `rewrite(node, graph, cache)`, which rewrites the graph
+around one such node or raises `Miss` with the reason; `cache` is what attention has to leave. Modules run in the order
+of ORDER, each over the whole graph. A target says which of them it runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from export.graph.builder import drop_unused_initializers
 from export.graph.match import Miss
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.fusions import attention
-from export.runtime.manifest import Cache, Target
+from export.runtime.manifest import Cache
 
 # Packing looks for products that are still apart, and attention takes the packed product as it is.
 ORDER = ("attention", "qkv", "gate_up", "norm", "activation")
@@ -43,32 +43,26 @@ def names() -> list[str]:
     return [module.replace("_", "-") for module in ORDER]
 
 
-def available(target: Target) -> list[str]:
-    """The fusions whose result a target can run."""
-    return [name for name in names() if target in find(name).TARGETS]
-
-
 def find(name: str) -> ModuleType:
     """The module of a fusion."""
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def fuse(model: OnnxModel, only: Sequence[str] = ()) -> Fused:
-    """Apply the fusions called `only`, or all that the model's target can run, to a copy of the model.
+def fuse(model: OnnxModel, possible: Sequence[str], cache: Cache, only: Sequence[str] = ()) -> Fused:
+    """Apply the fusions called `only`, or all `possible` ones, to a copy of the model; attention leaves this cache.
 
     Raises:
-        FusionError: one of `only` is not for this target, or matched nothing.
+        FusionError: one of `only` is not possible for the model's target, or matched nothing.
     """
     target = model.manifest.target
-    possible = available(target)
     for name in only:
         if name not in possible:
             raise FusionError(f"{name!r} makes operators that {target} does not run; it runs {', '.join(possible)}")
     decode, counts, missed = model.decode.clone(), {}, {}
-    for name in possible:
-        if only and name not in only:
+    for name in names():
+        if name not in (only or possible):
             continue
-        counts[name], reason = apply(find(name), decode.graph, target)
+        counts[name], reason = apply(find(name), decode.graph, cache)
         if not counts[name]:
             missed[name] = reason
         elif name == "attention":
@@ -78,18 +72,18 @@ def fuse(model: OnnxModel, only: Sequence[str] = ()) -> Fused:
             raise FusionError(f"{name!r} matched nothing; nearest try {missed[name]}")
     common.RemoveUnusedNodesPass()(decode)
     drop_unused_initializers(decode.graph)
-    cache = cache_of(decode, len(model.manifest.kv_heads)) or model.manifest.cache
-    return Fused(replace(model, decode=decode, manifest=replace(model.manifest, cache=cache)), counts, missed)
+    made = cache_of(decode, len(model.manifest.kv_heads)) or model.manifest.cache
+    return Fused(replace(model, decode=decode, manifest=replace(model.manifest, cache=made)), counts, missed)
 
 
-def apply(module: ModuleType, graph: ir.Graph, target: Target) -> tuple[int, str]:
+def apply(module: ModuleType, graph: ir.Graph, cache: Cache) -> tuple[int, str]:
     """How often a fusion applied, and the reason of the try that got farthest down the graph where it did not."""
     count, reason = 0, f"found no {' or '.join(module.ANCHORS)}"
     for node in list(graph):
         if node.graph is None or node.op_type not in module.ANCHORS:
             continue
         try:
-            module.rewrite(node, graph, target)
+            module.rewrite(node, graph, cache)
             count += 1
         except Miss as miss:
             reason = str(miss)

@@ -6,13 +6,12 @@ import onnx_ir as ir
 
 from export.graph.builder import MICROSOFT, Builder
 from export.graph.match import constant, made_by, require, scope, source
-from export.runtime.manifest import Target
+from export.runtime.manifest import Cache
 
 ANCHORS = ("Sigmoid", "Gelu")
-TARGETS = ("onnxruntime",)
 
 
-def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
+def rewrite(node: ir.Node, graph: ir.Graph, cache: Cache) -> None:
     """Replace one activation."""
     builder = Builder(graph, node, scope(node))
     if node.op_type == "Sigmoid":

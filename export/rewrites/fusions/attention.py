@@ -3,8 +3,8 @@
 Letters: B batch, T tokens of a call, P cached tokens, L length of the shared cache, H query heads, K key/value heads,
 d head width.
 
-For `onnxruntime` it is com.microsoft GroupQueryAttention: rotation, the append to a shared cache in place, and causal
-attention in one node. For `standard` it is ai.onnx Attention (opset 23) with past and present, which joins them inside.
+With a shared cache it is com.microsoft GroupQueryAttention: rotation, the append to the cache in place, and causal
+attention in one node. With a growing one it is ai.onnx Attention (opset 23) with past and present, joined inside.
 Attention without a cache (masked models) stays ai.onnx Attention for both, which cuts into heads itself; a norm of
 queries and keys over all heads together becomes RMSNormalization of the uncut numbers, which is the same mean.
 """
@@ -20,11 +20,10 @@ import onnx_ir as ir
 from export.graph.builder import MICROSOFT, Attribute, Builder
 from export.graph.match import Miss, constant, integer, made_by, number, require, scope, size, source
 from export.rewrites.static_cache import past_length
-from export.runtime.manifest import Target
+from export.runtime.manifest import Cache
 from export.runtime.signature import SEQLENS, TOTAL
 
 ANCHORS = ("Attention",)
-TARGETS = ("onnxruntime", "standard")
 HEAD_NORMS = ("LayerNormalization", "RMSNormalization")
 HEADS_AND_WIDTH = [1, 3]  # axes of (B, H, T, d)
 ROTARY_HEAD, PLAIN_HEAD = 16, 8  # multiples that the operator takes of head widths
@@ -39,7 +38,7 @@ class Stream:
     tables: tuple[ir.Value, ir.Value] | None
 
 
-def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
+def rewrite(node: ir.Node, graph: ir.Graph, cache: Cache) -> None:
     """Replace one Attention over joined past and new keys and values."""
     if len(node.inputs) == 3:
         whole(node, graph)
@@ -48,10 +47,10 @@ def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
     require(number(node, "softcap", 0.0) == 0.0, node, "it caps its scores")
     check_causal(source(node, 3), graph)
     key, value = (joined(source(node, index)) for index in (1, 2))
-    if target == "standard":
-        with_past(node, key, value, graph)
-    else:
+    if cache == "shared":
         group_query(node, key, value, graph)
+    else:
+        with_past(node, key, value, graph)
 
 
 def whole(node: ir.Node, graph: ir.Graph) -> None:

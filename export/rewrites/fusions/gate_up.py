@@ -6,13 +6,12 @@ import onnx_ir as ir
 
 from export.graph.match import require, scope, source
 from export.graph.products import pack, split
-from export.runtime.manifest import Target
+from export.runtime.manifest import Cache
 
 ANCHORS = ("Sigmoid",)
-TARGETS = ("onnxruntime", "standard", "tensorrt")
 
 
-def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
+def rewrite(node: ir.Node, graph: ir.Graph, cache: Cache) -> None:
     """Pack the products behind silu(gate) * up."""
     gate = source(node)
     silu = only_reader(node.outputs[0], node)

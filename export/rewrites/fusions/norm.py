@@ -9,14 +9,13 @@ import onnx_ir as ir
 
 from export.graph.builder import MICROSOFT, Builder
 from export.graph.match import constant, integer, made_by, number, require, scope, source
-from export.runtime.manifest import Target
+from export.runtime.manifest import Cache
 
 ANCHORS = ("RMSNormalization", "LayerNormalization")
-TARGETS = ("onnxruntime",)
 EPSILON = 1e-5  # what both operators take where none is given
 
 
-def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
+def rewrite(node: ir.Node, graph: ir.Graph, cache: Cache) -> None:
     """Replace one norm and the add whose sum it normalises."""
     added = made_by(node.inputs[0], "Add")
     require(integer(node, "axis", -1) == -1, node, "it does not normalise the last axis")

@@ -9,10 +9,9 @@ import onnx_ir as ir
 
 from export.graph.match import made_by, require, scope, source
 from export.graph.products import PRODUCTS, pack, split
-from export.runtime.manifest import Target
+from export.runtime.manifest import Cache
 
 ANCHORS = ("GroupQueryAttention", "Attention")
-TARGETS = ("onnxruntime", "standard", "tensorrt")
 # What may stand between a product and attention: a norm, cutting into heads, rotation, the append to the cache.
 BETWEEN = (
     "Concat",
@@ -30,7 +29,7 @@ BETWEEN = (
 )
 
 
-def rewrite(node: ir.Node, graph: ir.Graph, target: Target) -> None:
+def rewrite(node: ir.Node, graph: ir.Graph, cache: Cache) -> None:
     """Pack the three products that one attention reads."""
     if node.op_type == "GroupQueryAttention":
         require(node.inputs[1] is not None, node, "it reads packed numbers already")

@@ -13,12 +13,12 @@ from compress.core.settings import InputError, parse
 from compress.models import artifact
 from compress.models.artifact import Form
 from compress.passes import PassError, find
-from compress.passes import build_engine as module
 from compress.passes.build_engine import BuildEngine
 from compress.passes.export import Export
 from export.graph.onnx_model import OnnxModel, fix_batch
 from export.runtime.tensorrt import Rows, TensorRTMissingError
-from export.targets.tensorrt import BuildError
+from export.targets import BuildError
+from export.targets.tensorrt import TensorRT
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def nothing_installed(monkeypatch):
     def refuse(*arguments: Any, **settings: Any) -> bytes:
         raise TensorRTMissingError("TensorRT is not installed; install it")
 
-    monkeypatch.setattr(module, "build", refuse)
+    monkeypatch.setattr(TensorRT, "builder", staticmethod(refuse))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def asked(monkeypatch) -> list[Any]:
         calls.append((decode.name, rows, timing_cache.name, settings))
         return b"serialized"
 
-    monkeypatch.setattr(module, "build", record)
+    monkeypatch.setattr(TensorRT, "builder", staticmethod(record))
     return calls
 
 
@@ -123,7 +123,7 @@ def test_a_refusal_of_tensorrt_is_quoted(model, context, monkeypatch):
     def refuse(*arguments: Any, **settings: Any) -> bytes:
         raise BuildError("TensorRT 11.4 refuses decode.onnx: node 7")
 
-    monkeypatch.setattr(module, "build", refuse)
+    monkeypatch.setattr(TensorRT, "builder", staticmethod(refuse))
     with pytest.raises(PassError, match=r"^build-engine: TensorRT 11\.4 refuses decode\.onnx: node 7$"):
         BuildEngine().run(model, context())
 

@@ -11,11 +11,11 @@ import pytest
 from compress.models.image_model import ImageModel, TorchRunner
 from compress.models.transformer.examples import Examples
 from export.graph.onnx_model import OnnxModel
-from export.rewrites.fusions import fuse
 from export.rewrites.lowering import LoweringError
 from export.runtime.engine import Engine
 from export.runtime.loops import make_loop
 from export.runtime.sampling import Sampler
+from export.targets import fuse
 from export.targets.conformance import check
 
 KINDS = (

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from export.graph.states import HiddenError, blocks_of, with_nodes, with_states
-from export.rewrites.fusions import fuse
+from export.targets import fuse
 
 
 @pytest.mark.parametrize("kind", ["rotary", "learned", "modulated", "masked", "next-scale"])

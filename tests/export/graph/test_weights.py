@@ -14,9 +14,9 @@ from export.graph.graph_file import load_graph
 from export.graph.inference import without_weights
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import bytes_beside, save_graph, weight_bytes
-from export.rewrites.fusions import fuse
 from export.rewrites.ort_quantization import quantize_weights
 from export.runtime.engine import Engine, EngineError
+from export.targets import fuse
 from export.targets.conformance import check
 
 WIDTH = 160

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.rewrites.alternatives import ALTERNATIVES, rewritten
-from export.rewrites.fusions import fuse
+from export.targets import fuse
 from export.targets.conformance import check
 
 COUNTS = {"gate-up apart": "Split", "qkv apart": None, "norms apart": "SkipSimplifiedLayerNormalization"}

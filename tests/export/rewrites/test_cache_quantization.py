@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from export.rewrites.cache_quantization import cache_scales, with_int8_cache
-from export.rewrites.fusions import fuse
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_file import single_file
 from export.runtime.manifest import GENERATE
+from export.targets import fuse
 
 
 def test_the_scale_of_a_channel_is_its_largest_number_over_127() -> None:

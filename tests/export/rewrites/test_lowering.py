@@ -12,6 +12,7 @@ import torch
 
 from compress.models.transformer.quantized import LinearQuantization, QuantizedLinear
 from export.rewrites.lowering import LoweringError, lower
+from export.targets import find
 
 OUTPUTS, TOKENS = 24, 5
 SPECS = {
@@ -98,7 +99,7 @@ def tensor_of(name: str, array: torch.Tensor) -> ir.Tensor:
 def lowered(layer: QuantizedLinear, target: str) -> ir.Model:
     """The layer's graph for a target."""
     model = source_of(layer)
-    lower(model, target)
+    lower(model, find(target).lowered)
     return model
 
 
@@ -190,5 +191,5 @@ def test_a_layer_without_quantization_is_left_alone() -> None:
     model = ir.from_onnx_text(
         '<ir_version: 11, opset_import: ["" : 23]>g (float[2,3] x, float[3,4] w) => (float[2,4] y) { y = MatMul(x, w) }'
     )
-    lower(model, "tensorrt")
+    lower(model, find("tensorrt").lowered)
     assert [node.op_type for node in model.graph] == ["MatMul"]

@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 
 from export.graph.builder import Builder
-from export.rewrites.fusions import fuse
 from export.rewrites.hoist import hoist
 from export.rewrites.noise_graph import GraphNoise
 from export.rewrites.sampling_graph import with_sampling
@@ -20,6 +19,7 @@ from export.runtime.engine import EngineError
 from export.runtime.manifest import GENERATE
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
+from export.targets import fuse
 
 KINDS = ["rotary", "learned", "lead", "modulated", "text", "masked", "masked without classes", "next-scale"]
 SAMPLER = Sampler(top_k=9, temperature=0.9, steps=5)

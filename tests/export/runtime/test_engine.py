@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from export.rewrites.fusions import fuse
 from export.runtime.engine import Engine, EngineError, Event, low_precision_share
 from export.runtime.sampling import Sampler
+from export.targets import fuse
 
 LABELS = np.array([3, 0, 9])
 FORMS = ("growing", "shared", "static")

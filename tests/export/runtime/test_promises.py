@@ -13,13 +13,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from export.graph.onnx_model import OnnxModel
-from export.rewrites.fusions import fuse
 from export.rewrites.hoist import hoist
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_file import single_file
 from export.runtime.engine import Engine, EngineError
 from export.runtime.manifest import GENERATE
 from export.runtime.promises import broken
+from export.targets import fuse
 
 Change = dict[str, Any]
 

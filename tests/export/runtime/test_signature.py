@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from export.rewrites.fusions import fuse
 from export.rewrites.sampling_graph import with_sampling
 from export.runtime.sampling import Sampler
 from export.runtime.signature import DecodeSignature, Port, choice_ports
+from export.targets import fuse
 
 
 def described(values: list[ir.Value]) -> dict[str, tuple[str, list[int | str]]]:

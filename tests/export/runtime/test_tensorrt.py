@@ -24,7 +24,8 @@ from export.graph.onnx_model import OnnxModel
 from export.runtime import tensorrt
 from export.runtime.engine import Engine, EngineError
 from export.runtime.tensorrt import Rows, TensorRTMissingError, profile_shapes, require
-from export.targets.tensorrt import BuildError, build
+from export.targets import BuildError
+from export.targets.tensorrt import build
 
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 

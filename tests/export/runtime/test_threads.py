@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.rewrites.fusions import fuse
 from export.rewrites.hoist import hoist
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_file import single_file
 from export.runtime.engine import Engine, EngineError
 from export.runtime.lending import KEPT_LOOPS, KEPT_ROWS
 from export.runtime.manifest import GENERATE
+from export.targets import fuse
 
 THREADS = 8
 Job = tuple[int, float, int]  # pictures, guidance, seed

@@ -14,6 +14,7 @@ from compress.passes.export import pictures_of
 from export.graph.onnx_model import OnnxModel, fix_batch
 from export.graph.quiet import quiet
 from export.runtime.shape import Shape
+from export.targets import find
 from export.tracing.export import export_model
 
 CACHED = [f"{layer}.{part}" for layer in range(2) for part in ("key", "value")]
@@ -64,7 +65,7 @@ def test_two_exports_are_equal_byte_for_byte(model_of, exported) -> None:
     again = export_model(
         model.transformer,
         pictures_of(model.tokenizer),
-        "onnxruntime",
+        find("onnxruntime"),
         name=model.name,
         family=model.family,
         sampler=model.sampler,

@@ -13,7 +13,8 @@ from export.graph.builder import constant
 from export.graph.match import Miss
 from export.graph.onnx_model import OnnxModel
 from export.rewrites import fusions
-from export.rewrites.fusions import FusionError, fuse
+from export.rewrites.fusions import FusionError
+from export.targets import find, fuse
 from export.targets.conformance import check
 
 FLOAT = ir.DataType.FLOAT
@@ -175,9 +176,9 @@ def test_one_fusion_alone_applies_and_computes_the_same(exported, engine_of, mod
 
 def test_targets_have_the_fusions_that_they_can_run() -> None:
     assert fusions.names() == list(ALL)
-    assert fusions.available("onnxruntime") == list(ALL)
-    assert fusions.available("standard") == ["attention", "qkv", "gate-up"]
-    assert fusions.available("tensorrt") == ["qkv", "gate-up"]
+    assert find("onnxruntime").fusions == tuple(ALL)
+    assert find("standard").fusions == ("attention", "qkv", "gate-up")
+    assert find("tensorrt").fusions == ("qkv", "gate-up")
 
 
 def test_a_fusion_that_is_not_for_the_target_is_refused(exported) -> None:
@@ -349,7 +350,7 @@ def test_a_norm_of_a_broadcast_add_is_left(exported) -> None:
     model = exported("learned")
     first = nodes(model, "LayerNormalization")[0]
     with pytest.raises(Miss, match="it adds values of two shapes"):
-        fusions.find("norm").rewrite(first, model.decode.graph, "onnxruntime")
+        fusions.find("norm").rewrite(first, model.decode.graph, "shared")
 
 
 def test_gelu_without_a_bias_is_left(exported) -> None:
