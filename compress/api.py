@@ -85,15 +85,16 @@ def load_tokens(source: str | Path) -> TokenSet:
 
 
 def plan(recipe: str | Path) -> Plan:
-    """Every artifact that a recipe would make, with its key; makes nothing.
+    """Every artifact that a recipe (a file, or a shipped one's name) would make, with its key; makes nothing.
 
     Raises:
         InputError: the recipe or one of its inputs is wrong.
     """
     from compress.recipe import plan as plans
     from compress.recipe import recipe as recipes
+    from compress.recipe.shipped import located
 
-    loaded = recipes.load(Path(recipe))
+    loaded = recipes.load(located(recipe))
     return plans.make_plan(loaded, plans.load_tokens(loaded))
 
 
@@ -105,7 +106,7 @@ def run(
     listener: Listener | None = None,
     preflight: bool = True,
 ) -> Report:
-    """Run a recipe: compress, export, measure and judge; what the store holds is reused.
+    """Run a recipe, a file or a shipped one's name: compress, export, measure and judge; what the store holds is reused.
 
     Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
     A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens.
@@ -116,9 +117,10 @@ def run(
     from compress.core.listener import Silent
     from compress.core.store import Store
     from compress.recipe import recipe as recipes
+    from compress.recipe.shipped import located
     from compress.running import pipeline
 
-    loaded = recipes.load(Path(recipe))
+    loaded = recipes.load(located(recipe))
     folder = run_folder(recipe) if output is None else Path(output)
     return pipeline.run(loaded, Store(Path(store)), folder, listener or Silent(), preflight=preflight)
 
@@ -278,8 +280,9 @@ def train(recipe: str | Path, output: str | Path, *, listener: Listener | None =
     """
     from compress.core.listener import Silent
     from compress.core.strict_yaml import read_yaml
+    from compress.recipe.shipped import located
 
-    path, folder, told = Path(recipe), Path(output), listener or Silent()
+    path, folder, told = located(recipe), Path(output), listener or Silent()
     content = read_yaml(path)
     if isinstance(content, dict) and "tokenizer" in content and "model" not in content:
         from compress.training.tokenizer import TokenizerRecipe, train_tokenizer

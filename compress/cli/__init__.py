@@ -37,7 +37,7 @@ def main() -> None:
     """Make a trained image-token transformer small and fast, and prove what was lost and won at every step.
 
     \b
-    Start with:          compress run recipes/quickstart.yaml
+    Start with:          compress run quickstart
     Shell completion:    eval "$(_COMPRESS_COMPLETE=bash_source compress)"   (or zsh_source, fish_source)
     """
 

@@ -188,6 +188,16 @@ class UserPath(click.Path):
             self.fail(f"{error}.", param, ctx)
 
 
+class RecipeFile(UserPath):
+    """The file of a recipe, given by its path or by the name of a shipped one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path."""
+        from compress.recipe.shipped import located
+
+        return located(str(super().convert(value, param, ctx)))
+
+
 class OutputFile(UserPath):
     """A file that a verb writes in the end: that it can be is found out before the work."""
 

@@ -77,7 +77,7 @@ def models(context: click.Context, as_json: bool) -> None:
     if shipped:
         print_rows("shipped models", ["model", "parameters", "size", "held-out NLL", "what it draws"], shipped)
     else:
-        click.echo("no shipped model is here; `compress train recipes/train-digits.yaml -o FOLDER` makes one")
+        click.echo("no shipped model is here; `compress train train-digits -o FOLDER` makes one")
     print_rows("families", ["family", "what it reads"], [[f["name"], f["doc"]] for f in found["families"]])
     print_rows("image tokenizers", ["format", "what it reads"], [[t["name"], t["doc"]] for t in found["tokenizers"]])
 

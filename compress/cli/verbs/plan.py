@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from compress.cli.group import (
-    UserPath,
+    RecipeFile,
     example,
     json_option,
     store_option,
@@ -16,8 +16,8 @@ from compress.cli.terminal import Terminal, print_json, print_rows
 
 
 @click.command()
-@example("compress plan recipes/quickstart.yaml --preflight")
-@click.argument("recipe", type=UserPath())
+@example("compress plan quickstart --preflight")
+@click.argument("recipe", type=RecipeFile())
 @click.option("--preflight", is_flag=True, help="Also drive the whole chain once on a two-layer copy of the model.")
 @store_option
 @json_option

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from compress.cli.group import (
+    RecipeFile,
     UserPath,
     example,
     json_option,
@@ -17,14 +18,14 @@ from compress.cli.terminal import Terminal, console, print_json
 
 
 @click.command()
-@example("compress run recipes/quickstart.yaml")
-@click.argument("recipe", type=UserPath())
+@example("compress run quickstart")
+@click.argument("recipe", type=RecipeFile())
 @click.option("-o", "--output", type=UserPath(), help="The run's folder.  [default: runs/<recipe>]")
 @store_option
 @click.option("--skip-preflight", is_flag=True, help="Do not rehearse the chain on a two-layer copy first.")
 @json_option
 def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: bool, as_json: bool) -> None:
-    """Compress, export, measure and judge: the whole recipe.
+    """Compress, export, measure and judge: the whole recipe, a file or the name of a shipped one.
 
     Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
     Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from compress.cli.group import (
+    RecipeFile,
     UserPath,
     example,
     json_option,
@@ -15,8 +16,8 @@ from compress.cli.terminal import Terminal, print_json
 
 
 @click.command()
-@example("compress train recipes/train-digits.yaml -o runs/train-digits")
-@click.argument("recipe", type=UserPath())
+@example("compress train train-digits -o runs/train-digits")
+@click.argument("recipe", type=RecipeFile())
 @click.option("-o", "--output", type=UserPath(), required=True, help="Folder of the checkpoint.")
 @json_option
 def train(recipe: Path, output: Path, as_json: bool) -> None:
