@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from compress.models.candidate import Candidate
     from compress.models.image_model import ImageModel
     from compress.passes import Pass
+    from compress.recipe.gates import Gate
     from compress.recipe.plan import Plan
-    from compress.recipe.verdict import Gate
     from compress.report import Report
     from compress.verifying.bisect import Bisection
     from compress.verifying.comparison import BenchRow, Comparison
@@ -106,7 +106,7 @@ def run(
     listener: Listener | None = None,
     preflight: bool = True,
 ) -> Report:
-    """Run a recipe, a file or a shipped one's name: compress, export, measure and judge; what the store holds is reused.
+    """Run a recipe, a file or a shipped one's name: compress, export, measure and judge, reusing what the store holds.
 
     Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
     A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens.
@@ -188,7 +188,7 @@ def verify(
     Raises:
         InputError: one cannot be opened, the tokens do not fit, or a gate limits what is not measured.
     """
-    from compress.recipe.verdict import Gate, read_gate
+    from compress.recipe.gates import Gate, read_gate
     from compress.verifying.comparison import compare
 
     limits = gates if gates is None or isinstance(gates, Gate) else read_gate(dict(gates), "gates")
@@ -225,12 +225,12 @@ def bisect(
     """
     from compress.models.candidate import name_of, open_candidate
     from compress.verifying.bisect import bisect as found
-    from compress.verifying.comparison import check_alike, questions
+    from compress.verifying.comparison import check_alike, given_of
 
     theirs, own = open_candidate(reference, threads), open_candidate(candidate, threads)
     names = name_of(reference), name_of(candidate)
     check_alike(own, names[1], theirs, names[0])
-    return found(theirs, own, names, questions(theirs, str(tokens), pictures, 0))
+    return found(theirs, own, names, given_of(theirs, str(tokens), pictures, 0, threads).asked)
 
 
 def generate(

@@ -1,65 +1,63 @@
-"""A measurement is everything that was measured of one step's model; each file here measures one thing.
+"""A measure is one thing that is measured of a model beside its reference; each file in the rooms here is one.
 
-Measuring returns numbers and never judges: that is `compress.recipe.verdict`.
+Measuring returns numbers and never judges: that is `compress.recipe.verdict`. A file that holds a subclass of `Measure`
+is a measure of `run` and `verify` for that reason alone: its gates, its table and its keys in report.json follow from
+the class. Third parties add theirs through the entry-point group `compress.measures`, whose entries name such a class.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Iterator
+from functools import cache
 
-from compress.core.settings import setting
-from compress.measure.drift.coupled import Coupled
-from compress.measure.drift.fidelity import Fidelity
-from compress.measure.drift.layers import Layer
-from compress.measure.drift.sampled import Sampled
-from compress.measure.pictures.classify import ClassAccuracy
-from compress.measure.pictures.decoding import Decoding
-from compress.measure.pictures.distribution import Distribution
-from compress.measure.speed.single_file import SingleFile
-from compress.measure.speed.timing import SpeedRow
+from compress.core.settings import InputError, one_line
+from compress.measure.measure import Measure, is_measure
+from compress.measure.measurement import EngineMeasurement, Measurement, own_names
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row of a report: the model after a step, or the untouched reference."""
-
-    name: str = setting(doc="the step's name, as in the recipe")
-    form: Literal["torch", "onnx", "engine"] = setting(doc="what the step's result is made of")
-    parameters: int = setting(doc="weights, whatever their precision; scales do not count", low=0)
-    size_bytes: int = setting(doc="bytes on disk of the weights or the engine's files", low=0)
-    size_share: float | None = setting(None, doc="size_bytes divided by the reference's")
-    fidelity: Fidelity | None = setting(None, doc="drift from the reference; null for the reference itself")
-    fidelity_vs_previous: Fidelity | None = setting(None, doc="drift from the previous step")
-    speed: tuple[SpeedRow, ...] = setting((), doc="one entry for each runtime and batch that was timed")
-    class_accuracy: ClassAccuracy | None = setting(None, doc="how well a classifier recognises what it draws")
-    low_precision_share: float | None = setting(
-        None, doc="share of matrix-product time that ran in low precision, by the runtime's profile", low=0, high=1
-    )
-    decoding: Decoding | None = setting(None, doc="the image decoder against the reference's; null in PyTorch form")
-    fidelity_drawn: Fidelity | None = setting(
-        None, doc="drift from the reference on pictures that the reference drew; null for the reference itself"
-    )
-    sampled: Sampled | None = setting(None, doc="drift of what is drawn from, after guidance, temperature and cuts")
-    layers: tuple[Layer, ...] = setting(
-        (), doc="the stream behind every layer against the reference's; empty where a graph does not show them"
-    )
-    exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")
-    notes: dict[str, Any] = field(default_factory=dict, metadata={"doc": "what the pass has to say of its work"})
-    pays: str = setting("", doc="in words, why the step does not pay, or what it wins instead of speed; else empty")
-    artifact: str = setting("", doc="the artifact's key: SHA-256 of everything that made it")
+ENTRY_POINTS = "compress.measures"
+ROOMS = ("drift", "pictures", "speed")
 
 
-@dataclass(frozen=True)
-class EngineMeasurement(Measurement):
-    """One engine of a report: a measurement, and where the engine lies."""
+def measures() -> tuple[type[Measure], ...]:
+    """Every measure: those of the rooms, file by file, then those of third parties.
 
-    folder: str = setting("", doc="the engine's folder, relative to the report where it can be")
-    target: str = setting("", doc="what it was exported for: onnxruntime, standard or tensorrt")
-    sha256: dict[str, str] = field(default_factory=dict, metadata={"doc": "hash of each of its files"})
-    single_file: SingleFile | None = setting(None, doc="the whole generation in one file; null where there is none")
-    coupled: Coupled | None = setting(None, doc="its pictures against the reference's of the same classes and noise")
-    distribution: Distribution | None = setting(
-        None, doc="its pictures as a set against the reference's; null where no features are on hand"
-    )
-    not_built: str = setting("", doc="why a runtime's own files were not built on this machine; empty if they were")
+    Raises:
+        InputError: one of a third party cannot be loaded, is none, or has a name that is taken.
+    """
+    return (*own(), *third_parties())
+
+
+@cache
+def own() -> tuple[type[Measure], ...]:
+    """The measures in the rooms beside this file."""
+    found = []
+    for room in ROOMS:
+        package = importlib.import_module(f"{__name__}.{room}")
+        for file in pkgutil.iter_modules(package.__path__):
+            module = importlib.import_module(f"{package.__name__}.{file.name}")
+            found += [each for each in vars(module).values() if is_measure(each) and each.__module__ == module.__name__]
+    return tuple(found)
+
+
+def third_parties() -> Iterator[type[Measure]]:
+    """The measures that other packages add."""
+    taken = {each.name for each in own()} | own_names(EngineMeasurement)
+    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS)):
+        where = f"measure '{entry.name}' ({entry.value})"
+        try:
+            found = entry.load()
+        except Exception as error:  # whatever their module raises
+            said = one_line(f"{type(error).__name__}: {error}")
+            raise InputError(f"{where}: cannot be loaded ({said}); mend or remove its package") from error
+        if not is_measure(found):
+            raise InputError(f"{where}: is no dataclass derived from compress.measure.Measure that has a name")
+        if found.name in taken:
+            raise InputError(f"{where}: the name '{found.name}' is taken; give it another")
+        taken.add(found.name)
+        yield found
+
+
+__all__ = ["EngineMeasurement", "Measure", "Measurement", "measures"]

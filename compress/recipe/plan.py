@@ -21,8 +21,8 @@ from compress.models.artifact import Form
 from compress.models.checkpoints.checkpoint import PIPELINE
 from compress.models.checkpoints.containers import PICKLES, SAFETENSORS
 from compress.passes import Pass, distribution
+from compress.recipe.gates import Gate
 from compress.recipe.recipe import Recipe, Step
-from compress.recipe.verdict import Gate
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 GRAPH_LIBRARIES = ("optimum", "optimum-onnx", "transformers")

@@ -22,18 +22,18 @@ from compress.core.settings import (
 )
 from compress.core.strict_yaml import read_yaml
 from compress.core.user_files import user_path
+from compress.measure.pictures.classify import DIGITS, ClassAccuracy
 from compress.measure.statistics import FEWEST_VALUES
 from compress.models import families
 from compress.models.artifact import Form
 from compress.models.families import Source
 from compress.passes import Pass, find
-from compress.recipe.verdict import OF_DECODERS, Gate, read_gate
+from compress.recipe.gates import Gate, read_gate
 from export.runtime.manifest import Cpu
 
 LONGEST_NAME = 64  # letters of an engine's name; file systems take 255 bytes
 ENGINE_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}")
 RESERVED = re.compile("con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
-OF_ENGINES = ("class_accuracy_drop", "low_precision_share")  # what is measured of engines, not of every step
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Layout:
     cpu: Cpu = setting("any", doc="processors that engines are right on: any, or, on x86, only those with VNNI")
     passes: tuple[Any, ...] = setting((), doc="the trunk: passes from torch to torch")
     engines: dict = setting(None, doc="named chains that end in an engine")
-    gate: Gate | None = setting(None, doc="judges every engine")
+    gate: Any = setting(None, doc="judges every engine")
 
 
 def load(path: Path) -> Recipe:
@@ -137,8 +137,7 @@ def load(path: Path) -> Recipe:
     """
     value = read_yaml(path)
     layout = parse(_Layout, value, f"{path}:")
-    if "gate" in value:
-        read_gate(value["gate"], f"{path}: gate")
+    gate = read_gate(value["gate"], f"{path}: gate") if "gate" in value else None
     families.check(layout.model, f"{path}: model")
     if not layout.engines:
         raise InputError(
@@ -157,7 +156,7 @@ def load(path: Path) -> Recipe:
         check_forms(chain, form, where, ends=(Form.ONNX, Form.ENGINE))
         engines.append(EngineChain(name, chain))
     recipe = Recipe(
-        *(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), layout.gate, form),
+        *(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), gate, form),
         cpu=layout.cpu,
     )
     check_gates(recipe)
@@ -242,24 +241,22 @@ def check_gates(recipe: Recipe) -> None:
         for index, step in enumerate(engine.steps)
     ]
     for where, step in steps:
-        for key in OF_DECODERS:
-            if step.setting.returns is Form.TORCH and step.gate is not None and getattr(step.gate, key) is not None:
+        for key in step.gate.limits if step.gate else ():
+            place = f"{recipe.path}: {where}.{key.limit.key}"
+            if key.stage == "graphs" and key.measure and step.setting.returns is Form.TORCH:
                 raise InputError(
-                    f"{recipe.path}: {where}.{key}: measured of image decoders, which {step.name} leaves alone; "
+                    f"{place}: measured of {key.measure.words()}s, which {step.name} leaves alone; "
                     "put it at a step behind the export or into the recipe's gate"
                 )
+            if key.stage == "engines":
+                raise InputError(f"{place}: measured of engines only; put it into the recipe's gate")
     gates = [(where, step.gate) for where, step in steps]
-    for where, gate in gates:
-        for key in OF_ENGINES:
-            if gate is not None and getattr(gate, key) is not None:
-                raise InputError(
-                    f"{recipe.path}: {where}.{key}: measured of engines only; put it into the recipe's gate"
-                )
     for where, gate in [*gates, ("gate", recipe.gate)]:
         if gate is not None and gate.speedup_batch not in (None, *recipe.bench.batch):
             batches = ", ".join(map(str, recipe.bench.batch))
             raise InputError(
                 f"{recipe.path}: {where}.speedup_batch: {gate.speedup_batch} is not timed; bench.batch has {batches}"
             )
-    if recipe.gate and recipe.gate.class_accuracy_drop is not None and recipe.tokens.source != "digits":
-        raise InputError(f"{recipe.path}: gate.class_accuracy_drop: only measured where tokens.source is 'digits'")
+    for key in recipe.gate.limits if recipe.gate else ():
+        if key.measure is ClassAccuracy and recipe.tokens.source != DIGITS:
+            raise InputError(f"{recipe.path}: gate.{key.limit.key}: only measured where tokens.source is '{DIGITS}'")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from compress.core import durable
 from compress.core.settings import InputError, parse, plain, setting
 from compress.core.strict_json import read_json
 from compress.core.user_files import user_path
-from compress.measure import EngineMeasurement, Measurement
+from compress.measure import EngineMeasurement, Measurement, measures
 from compress.measure.drift.evidence import Evidence
 from compress.measure.drift.floor import Floor
 from compress.measure.pictures.images import Sheet
 from compress.measure.speed.environment import Environment
 from compress.recipe.verdict import Verdict
 
+Row = TypeVar("Row", bound=Measurement)
 FORMAT = 1
 FILE = "report.json"
 
@@ -62,4 +64,21 @@ def load(path: Path) -> Report:
     """
     if not os.path.lexists(user_path(path)):
         raise InputError(f"{path}: there is no report here; `compress run` writes one into its run folder")
-    return parse(Report, read_json(path), str(path))
+    found = parse(Report, read_json(path), str(path))
+    return replace(
+        found,
+        reference=known(found.reference),
+        steps=tuple(map(known, found.steps)),
+        engines=tuple(map(known, found.engines)),
+    )
+
+
+def known(row: Row) -> Row:
+    """A row whose further measures are of their classes again; what is not installed here, or of another layout, stays
+    as it is.
+    """
+    classes, found = {each.name: each for each in measures()}, dict(row.measures)
+    for name, value in row.measures.items():
+        with suppress(InputError):
+            found[name] = parse(classes[name], value, name) if name in classes and value is not None else value
+    return replace(row, measures=found)

@@ -1,39 +1,109 @@
-"""Measure each step of a run as deployed: drift, speed, memory, size; what was measured once is stored."""
+"""Measure each step of a run as deployed; what was measured once is stored."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from compress.core.listener import step
 from compress.core.settings import InputError, digest, parse, plain
-from compress.core.store import file_hash
-from compress.core.user_files import user_path
-from compress.measure import Measurement
-from compress.measure.pictures import decoding
-from compress.measure.pictures.classify import ClassAccuracy, DigitClassifier
-from compress.measure.pictures.decoding import Decoding
-from compress.measure.pictures.distribution import Distribution, distances
-from compress.measure.pictures.features import Extractor, of_classifier, of_inception, of_tokenizer
+from compress.measure import Measurement, measures
+from compress.measure.drift import evidence, floor
+from compress.measure.drift.evidence import Evidence
+from compress.measure.drift.fidelity import Fidelity
+from compress.measure.drift.floor import Floor
+from compress.measure.measure import Stage
+from compress.measure.pictures.classify import DIGITS
 from compress.measure.speed.drawing import Drawing
 from compress.measure.speed.environment import environment
 from compress.measure.speed.memory import peak_mib
 from compress.measure.speed.pinning import pinned
-from compress.measure.speed.single_file import SingleFile, single_file
-from compress.measure.speed.timing import REST_S, SpeedRow, paired
+from compress.measure.speed.timing import REST_S, SPEED_VERSION, SpeedRow, paired
+from compress.measure.subject import Given, Side, Subject
 from compress.models.artifact import Form
-from compress.models.candidate import pixels_of
+from compress.models.candidate import Candidate
 from compress.models.image_model import ImageModel
+from compress.models.transformer.examples import examples
 from compress.recipe.plan import Node
 from compress.report.data.pays import pays
 from compress.running.artifacts import Making
-from compress.running.drift import MEASURED_BY, Drifting
-from export.runtime.engine import low_precision_share
-from export.runtime.manifest import IMAGE_DECODER
+from export.runtime.engine import Engine
 
 CACHED_LOOP = "cached_loop"  # what the notes call the drift of the cached loop
+DRAWN_PICTURES = 64  # that a reference draws, of models whose pictures no classifier looks at
 EAGER_REPEATS = 8
+
+
+def given_of(making: Making) -> Given:
+    """What the models of a run are given."""
+    recipe, reference = making.recipe, making.reference
+    held_out, bench = making.tokens.part("held_out", recipe.tokens.held_out), recipe.bench
+    samples = bench.samples if recipe.tokens.source == DIGITS else min(bench.samples, DRAWN_PICTURES)
+    return Given(
+        shape=reference.shape,
+        picture=reference.picture,
+        asked=examples(reference.shape, held_out, recipe.seed),
+        seed=recipe.seed,
+        samples=samples,
+        source=recipe.tokens.source,
+        fingerprint=held_out.fingerprint(),
+        tokens=making.tokens,
+        texts=held_out.features,
+        threads=bench.threads,
+        repeats=bench.repeats,
+        batch=min(bench.batch),
+        inception=bench.inception,
+        store=making.store,
+        listener=making.listener,
+    )
+
+
+class NodeSide(Side):
+    """The model of a step, opened only where something is not in the store yet."""
+
+    def __init__(self, measuring: Measuring, node: Node) -> None:
+        self.measuring, self.making, self.node = measuring, measuring.making, node
+        super().__init__(node.name, measuring.given, measuring.making.reference, node.key)
+        self.place = f"{self.making.recipe.path}: {node.name}"
+
+    @property
+    def model(self) -> Candidate:
+        """The model in its own form; one in PyTorch is read anew each time, so that memory holds one."""
+        if self.node is self.making.plan.reference:
+            return self.making.reference
+        return self.making.model(self.node) if self.node.form is Form.TORCH else self.engine  # type: ignore[return-value]
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that stands for it."""
+        return self.making.engine(self.node)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of that engine."""
+        return self.making.make(self.making.deployed(self.node)).folder
+
+    @property
+    def exported(self) -> Side:
+        """The step's plain export, or itself."""
+        return self.measuring.side(self.making.deployed(self.node))
+
+    @property
+    def kept_layers(self) -> list[int] | None:
+        """The reference's layers that are left behind the passes up to the step; None if all are."""
+        return kept_layers(self.making, self.node)
+
+
+def kept_layers(making: Making, node: Node) -> list[int] | None:
+    """The reference's layers that are left behind the passes up to a node; None if all are."""
+    if node.source is None:
+        return None
+    left, notes = kept_layers(making, node.source), making.make(node).notes
+    if "removed_layers" not in notes:
+        return left
+    before = list(range(notes["of"])) if left is None else left
+    return [layer for place, layer in enumerate(before) if place not in notes["removed_layers"]]
 
 
 class Measuring:
@@ -41,57 +111,53 @@ class Measuring:
 
     def __init__(self, making: Making) -> None:
         self.making, self.recipe, self.store, self.listener = making, making.recipe, making.store, making.listener
-        self.tokens, self.reference, self.plan = making.tokens, making.reference, making.plan
-        self.drift = Drifting(making)
+        self.reference, self.plan = making.reference, making.plan
+        self.given = given_of(making)
+        self.sides: dict[str, Side] = {}
         self.parameters = {self.plan.reference.key: self.reference.parameters()}
         self.measured: dict[str, Measurement] = {}
 
-    def decoding(self, node: Node) -> Decoding | None:
-        """A node's image decoder against the reference's, on the tokens of held-out pictures."""
-        if node.form is Form.TORCH:
+    def side(self, node: Node) -> Side:
+        """A node's model with what was made with it."""
+        if node.key not in self.sides:
+            self.sides[node.key] = NodeSide(self, node)
+        return self.sides[node.key]
+
+    def subject(self, node: Node, other: Node | None = None) -> Subject:
+        """A node beside the reference, or beside another one."""
+        return Subject(self.side(node), self.side(other or self.plan.reference))
+
+    def results(self, node: Node, stages: set[Stage]) -> dict[str, Any]:
+        """What the measures of these stages find, as rows hold it; a name that finds nothing is left out."""
+        subject = self.subject(node)
+        found = {measure.name: measure.measured(subject) for measure in measures() if measure.stage in stages}
+        return {name: result.in_row() for name, result in found.items() if result is not None}
+
+    def remembered(self, *key: Any, measure: Any) -> dict[str, Any]:
+        """The store's measurement of this key, or a new one."""
+        return self.store.measurement(digest(*key), lambda: plain(measure()), self.listener.say)
+
+    def floor(self) -> Floor | None:
+        """How far the reference drifts from itself in another runtime and in bf16; None of a graph."""
+        if self.plan.reference.form is not Form.TORCH:
             return None
-        theirs = self.making.deployed(self.plan.reference)
-        own_file, reference_file = (self.making.make(each).folder / IMAGE_DECODER for each in (node, theirs))
-        own_hash, reference_hash = file_hash(own_file), file_hash(reference_file)
-        tokens = self.drift.held_out.tokens[: decoding.MOST_PICTURES]
-        if own_hash == reference_hash:
-            return decoding.same(len(tokens), own_file.stat().st_size)
+        reference = self.side(self.plan.reference)
+        key = ("floor", floor.VERSIONS, reference.key, *self.given.scored, *self.given.drawn, plain(environment()))
+        return parse(Floor, self.remembered(*key, measure=lambda: floor.floor(reference)), "stored noise floor")
 
-        def measure() -> dict[str, Any]:
-            own, reference = (pixels_of(self.making.engine(each)) for each in (node, theirs))
-            assert own is not None
-            assert reference is not None
-            one = tokens[:1]
-            with pinned(self.recipe.bench.threads), self.listener.work(f"decode with {node.name}") as progress:
-                timings = paired(
-                    {"own": lambda: own(one), "reference": lambda: reference(one)},
-                    self.recipe.bench.repeats,
-                    seed=self.recipe.seed,
-                )
-                return plain(
-                    decoding.compared(
-                        own,
-                        reference,
-                        tokens,
-                        (own_file.stat().st_size, reference_file.stat().st_size),
-                        timings,
-                        self.recipe.seed,
-                        lambda done, count: progress(done, count, {}),
-                    )
-                )
-
-        bench, asked = self.recipe.bench, (self.drift.held_out.fingerprint(), self.recipe.seed)
-        key = digest(
-            "decoding", MEASURED_BY, own_hash, reference_hash, asked, bench.threads, bench.repeats, plain(environment())
-        )
-        return parse(Decoding, self.drift.remembered(key, measure), "stored decoding")
+    def evidence(self) -> Evidence:
+        """Whether the reference's predictions of the held-out pictures can show drift at all."""
+        reference, scored = self.side(self.plan.reference), self.given.asked.scored
+        key = ("evidence", evidence.VERSION, reference.key, *self.given.scored)
+        found = self.remembered(*key, measure=lambda: evidence.evidence(reference.scores, scored))
+        return parse(Evidence, found, "stored evidence")
 
     def speed(self, node: Node, previous: Node | None) -> tuple[SpeedRow, ...]:
         """Rows of a node's engine, interleaved with the reference's and the previous node's.
 
         Eager PyTorch, where the model has that form, is timed beside the reference and the last node of each engine's
-        chain. A node that is deployed
-        as the one before it (a plain export) has that one's rows, and one for a runtime that is not here has none.
+        chain. A node that is deployed as the one before it (a plain export) has that one's rows, and one for a runtime
+        that is not here has none.
         """
         if node.form is not Form.TORCH and not self.making.engine(node).runs_as_deployed:
             return ()
@@ -113,7 +179,7 @@ class Measuring:
             engines["previous"] = self.making.deployed(previous)
         distinct = {node.key: node for node in engines.values()}
         names = {role: engine.key for role, engine in engines.items()}
-        labels, features = self.drift.conditions(batch)
+        labels, features = self.given.conditions(batch)
         length = self.reference.length
 
         def measure() -> dict[str, Any]:
@@ -154,10 +220,10 @@ class Measuring:
                         rounds=rounds["eager"],
                     )
                 )
-            return {"rows": plain(rows)}
+            return {"rows": rows}
 
-        key = digest("speed", MEASURED_BY, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
-        return [parse(SpeedRow, row, "stored speed") for row in self.drift.remembered(key, measure)["rows"]]
+        key = ("speed", SPEED_VERSION, names, batch, bench.threads, bench.repeats, eager, plain(environment()))
+        return [parse(SpeedRow, row, "stored speed") for row in self.remembered(*key, measure=measure)["rows"]]
 
     def peak_mib(self, node: Node, batch: int) -> float:
         """Peak memory of a process that draws one batch."""
@@ -165,53 +231,6 @@ class Measuring:
             return peak_mib(self.making.make(node).folder, batch, self.recipe.bench.threads)
         except RuntimeError as error:
             raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
-
-    def class_accuracy(self, node: Node) -> ClassAccuracy | None:
-        """How well a classifier recognises what the engine and the reference draw; only of digits."""
-        if self.recipe.tokens.source != "digits":
-            return None
-        labels, _ = self.drift.conditions(self.drift.samples)
-
-        def measure() -> dict[str, Any]:
-            return plain(self.classifier.compare(self.drift.drawn(self.plan.reference), self.drift.drawn(node), labels))
-
-        key = digest("accuracy", MEASURED_BY, node.key, self.plan.reference.key, self.drift.samples, self.recipe.seed)
-        return parse(ClassAccuracy, self.drift.remembered(key, measure), "stored accuracy")
-
-    def distribution(self, node: Node) -> Distribution | None:
-        """What an engine draws as a set against what the reference draws, beside the reference against itself."""
-        extractor = self.extractor
-        if extractor is None:
-            return None
-        seed, shape, drift, origin = self.recipe.seed, self.reference.shape, self.drift, self.plan.reference
-
-        def measure() -> dict[str, Any]:
-            theirs, own, again = drift.drawn(origin), drift.drawn(node, 1), drift.drawn(origin, 1)
-            held = extractor.features(theirs)
-            grid = None if shape.scales else shape.grid
-            found = [distances(held, extractor.features(tokens), theirs, tokens, grid, seed) for tokens in (own, again)]
-            return plain(Distribution(extractor.name, held.shape[1], len(theirs), *found))
-
-        weights = self.recipe.bench.inception
-        by = (extractor.name, weights and file_hash(user_path(weights)))
-        key = digest("distribution", MEASURED_BY, by, node.key, origin.key, drift.samples, seed)
-        return parse(Distribution, drift.remembered(key, measure), "stored distribution")
-
-    @cached_property
-    def extractor(self) -> Extractor | None:
-        """InceptionV3's features where its weights are given; else those on hand: the digit classifier's, or the
-        tokenizer's image encoder's.
-        """
-        if self.recipe.bench.inception:
-            return of_inception(user_path(self.recipe.bench.inception), self.reference)
-        if self.recipe.tokens.source == "digits":
-            return of_classifier(self.classifier)
-        return of_tokenizer(self.reference) if isinstance(self.reference, ImageModel) else None
-
-    @cached_property
-    def classifier(self) -> DigitClassifier:
-        """Trained once a run."""
-        return DigitClassifier.train(self.tokens)
 
     def measure(self, node: Node) -> Measurement:
         """Everything that is measured of one step."""
@@ -232,50 +251,24 @@ class Measuring:
             self.parameters.setdefault(node.key, self.parameters[previous.key])
         reference_size = self.making.make(self.making.deployed(self.plan.reference)).size_bytes
         notes = dict(self.making.make(node).notes) if previous is not None else {}
+        stages: set[Stage] = {"steps"} if previous is not None else set()
         if node.form is not Form.TORCH:
-            notes[CACHED_LOOP] = self.drift.cached_loop(node)
+            stages.add("graphs")
+        results = self.results(node, stages)
+        if (loop := results.get(CACHED_LOOP)) is not None:
+            notes[CACHED_LOOP] = {"kl": loop.kl, "max_abs_difference": loop.max_abs_difference}
         measurement = Measurement(
             name=node.name,
             form=node.form.value,
             parameters=self.parameters[node.key],
             size_bytes=entry.size_bytes,
             size_share=entry.size_bytes / reference_size,
-            fidelity=self.drift.fidelity(node, self.plan.reference) if previous else None,
-            fidelity_vs_previous=self.drift.fidelity(node, previous) if previous else None,
-            fidelity_drawn=self.drift.fidelity_drawn(node) if previous else None,
-            sampled=self.drift.sampled(node) if previous else None,
-            layers=self.drift.layers(node) if previous else (),
+            fidelity_vs_previous=Fidelity.measured(self.subject(node, previous)) if previous else None,
             speed=self.speed(node, previous),
-            decoding=self.decoding(node),
             exact=node.setting.exact if node.setting else True,
             notes=notes,
             artifact=node.key,
-        )
+        ).with_results(results)
         if previous is not None:
             measurement = replace(measurement, pays=pays(measurement, self.measure(previous)))
         return measurement
-
-    def low_precision_share(self, node: Node) -> float:
-        """Share of the matrix products' time that ran in low precision, from the runtime's own profile."""
-        key = digest("low precision", MEASURED_BY, node.key, plain(environment()))
-        return self.drift.remembered(
-            key,
-            lambda: {"value": low_precision_share(self.making.engine(node).profile())},
-        )["value"]
-
-    def single_file(self, node: Node) -> SingleFile | None:
-        """What the whole generation in one file costs, where the engine has such a file."""
-        engine, bench, seed = self.making.engine(node), self.recipe.bench, self.recipe.seed
-        if "generate" not in engine.manifest.files:
-            return None
-        labels, features = self.drift.conditions(min(bench.batch))
-
-        def measure() -> dict[str, Any]:
-            with self.listener.work(f"draw with {node.name} in one file") as progress:
-                progress(0, 1, {})
-                return plain(single_file(engine, labels, features, bench.repeats, seed))
-
-        key = digest(
-            "single file", MEASURED_BY, node.key, len(labels), bench.threads, bench.repeats, plain(environment())
-        )
-        return parse(SingleFile, self.drift.remembered(key, measure), "stored single file")

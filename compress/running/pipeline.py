@@ -151,7 +151,7 @@ class Run:
                 if not engine.not_built
                 for breach in self.explained(judge(self.recipe.gate, engine, engine.name))
             ]
-        found = self.measuring.drift.evidence()
+        found = self.measuring.evidence()
         gates = [self.recipe.gate, *(node.gate for node in self.plan.nodes)]
         if not found.sound and any(gate is not None and gate.judges_drift for gate in gates):
             breaches.append(no_evidence(found, "reference"))
@@ -163,7 +163,7 @@ class Run:
             reference=own,
             steps=tuple(steps),
             engines=tuple(engines),
-            floor=self.measuring.drift.floor(),
+            floor=self.measuring.floor(),
             evidence=found,
             pictures=self.pictures,
             sheets=tuple(self.sheets),
@@ -189,7 +189,6 @@ class Run:
         measurement = self.measuring.measure(last)
         folder = self.output / "engines" / name
         not_built = str(measurement.notes.get("not_built", ""))
-        accuracy = None if not_built else self.measuring.class_accuracy(last)
         manifest = self.making.engine(last).manifest
         engine = EngineMeasurement(
             **{**vars(measurement), "name": name},
@@ -198,14 +197,8 @@ class Run:
             sha256={file: file_hash(self.making.make(last).folder / file) for file in manifest.files.values()},
             not_built=not_built,
         )
-        engine = replace(
-            engine,
-            class_accuracy=accuracy,
-            low_precision_share=None if not_built else self.measuring.low_precision_share(last),
-            single_file=self.measuring.single_file(last),
-            coupled=None if not_built else self.measuring.drift.coupled(last),
-            distribution=None if not_built else self.measuring.distribution(last),
-        )
+        if not not_built:
+            engine = engine.with_results(self.measuring.results(last, {"engines"}))
         copy_engine(self.making.make(last).folder, folder, engine, self.provenance(chain))
         if not not_built:
             self.save_pictures(last, name)
@@ -219,7 +212,7 @@ class Run:
     def save_pictures(self, node: Node, name: str) -> None:
         """Pictures of the reference and the engine of the same classes and seeds: a pair, and sheets for a slider."""
         shape = self.reference.shape
-        labels, features = self.measuring.drift.conditions(PAIRED_PICTURES if shape.classes else PAIRED_ROW)
+        labels, features = self.measuring.given.conditions(PAIRED_PICTURES if shape.classes else PAIRED_ROW)
         theirs = self.reference.generate(labels, self.recipe.seed, features=features)
         own = self.making.engine(node)
         drawn = own.decode_images(own.draw_tokens(labels, self.recipe.seed, features=features))

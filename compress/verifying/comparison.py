@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.tokens import TokenSet
 from compress.core.settings import InputError, setting
 from compress.data.tokens import check_features, open_source
-from compress.measure import Measurement
+from compress.measure import Measure, Measurement, measures
+from compress.measure.drift.cached_loop import CachedLoop
 from compress.measure.drift.evidence import Evidence, evidence
-from compress.measure.drift.fidelity import Fidelity, difference, fidelity
-from compress.measure.drift.sampled import Pair, Sampled, sampled
-from compress.measure.pictures import decoding
+from compress.measure.drift.fidelity import Fidelity, difference
+from compress.measure.drift.sampled import Sampled
 from compress.measure.pictures.decoding import Decoding
+from compress.measure.quantity import quantity
 from compress.measure.speed.drawing import Drawing
 from compress.measure.speed.pinning import pinned
 from compress.measure.speed.timing import REST_S, SpeedRow, paired
-from compress.models.candidate import Candidate, decoder_bytes, name_of, open_candidate, pixels_of
+from compress.measure.subject import AT_ONCE, Given, Side, Subject
+from compress.models.candidate import Candidate, name_of, open_candidate
 from compress.models.transformer.examples import Examples, examples
 from compress.models.transformer.examples import asked as asked_of
-from compress.recipe.verdict import OF_DECODERS, OF_DRIFT, UNITS, Gate, Verdict, judge, no_evidence
+from compress.recipe.gates import Gate, keys
+from compress.recipe.verdict import Verdict, judge, no_evidence
 from export.runtime.drawing import conditions
 from export.runtime.shape import Shape
 from export.runtime.throughput import check_batch, free_bytes, gigabytes
@@ -35,9 +38,11 @@ class Difference:
     """A candidate against another one, both against the reference: their paired difference."""
 
     other: str = setting(doc="the other candidate")
-    kl: float = setting(doc="KL of the candidate less that of the other, nats per token; negative is closer")
+    kl: float = quantity(
+        doc="KL of the candidate less that of the other, nats per token; negative is closer", unit="nats"
+    )
     kl_ci95: tuple[float, float] = setting(doc="its interval over pictures")
-    nll: float = setting(doc="the same of the NLL, nats per token")
+    nll: float = quantity(doc="the same of the NLL, nats per token", unit="nats")
     nll_ci95: tuple[float, float] = setting(doc="its interval")
 
 
@@ -50,20 +55,27 @@ class Comparison:
     tokens: str = setting(doc="the pictures that were scored: a token source, or those that the reference drew")
     fidelity: Fidelity = setting(doc="the drift")
     sampled: Sampled = setting(doc="the drift of what is drawn from, after guidance, temperature and cuts")
-    cached_loop: Fidelity = setting(doc="the candidate's cached loop against its own single call, of a few pictures")
+    cached_loop: CachedLoop = setting(doc="the candidate's cached loop against its own single call, of a few pictures")
     evidence: Evidence = setting(doc="whether the reference's predictions can show drift at all")
     decoding: Decoding | None = setting(doc="the image decoders, where each has its own")
     difference: Difference | None = setting(doc="against another candidate, where one was given")
     verdict: Verdict = setting(doc="whether every gate was kept")
+    measures: dict[str, Any] = field(
+        default_factory=dict, metadata={"doc": "what every further measure found, by its name"}
+    )
+
+    @property
+    def results(self) -> dict[str, Measure]:
+        """What every measure found, by its name."""
+        own = {name: getattr(self, name) for name in IN_FIELDS if getattr(self, name) is not None}
+        return own | self.measures
 
 
-STEPWISE_PICTURES = 8
+IN_FIELDS = ("fidelity", "sampled", "cached_loop", "decoding")  # measures that a comparison has fields for
 DRAWN = "drawn"  # as a token source: the reference draws the pictures
 DRAWN_PICTURES = 64
-AT_ONCE = 16
-DECODE_REPEATS = 8
+REPEATS = 8  # rounds of a paired timing
 FLOAT_BYTES = 4
-OF_VERIFY = (*OF_DRIFT, "max_abs_difference", *OF_DECODERS)  # what is measured here
 
 
 def compare(
@@ -85,39 +97,44 @@ def compare(
     own, other = open_candidate(candidate, threads), open_candidate(reference, threads)
     candidate, reference = name_of(candidate), name_of(reference)
     check_alike(own, candidate, other, reference)
-    asked = questions(other, source, held_out, seed)
-    theirs, logits = (each.score(asked.inputs, asked.features) for each in (other, own))
-    shape = other.shape
-    drift = fidelity(theirs, logits, asked.targets, seed, asked.scored, shape, math.prod(other.picture))
-    few = asked.take(slice(STEPWISE_PICTURES))
-    stepwise = own.score_stepwise(few.inputs, few.features)
-    loop = fidelity(logits[: len(few)], stepwise, few.targets, seed, few.scored, shape)
+    given = given_of(other, source, held_out, seed, threads)
+    theirs = Side(reference, given, other)
+    subject = Subject(Side(candidate, given, own), theirs)
+    found = {each.name: each.measured(subject) for each in measures() if each.verified}
+    results = {name: result for name, result in found.items() if result is not None}
     nearer = None
     if than is not None:
         third, than = open_candidate(than, threads), name_of(than)
         check_alike(third, than, other, reference)
-        scores = third.score(asked.inputs, asked.features)
-        apart = difference(theirs, logits, scores, asked.targets, seed, asked.scored)
+        scores, asked = Side(than, given, third).scores, given.asked
+        apart = difference(theirs.scores, subject.candidate.scores, scores, asked.targets, seed, asked.scored)
         nearer = Difference(than, apart["kl"].value, apart["kl"].ci95, apart["nll"].value, apart["nll"].ci95)
-    after = sampled(pairs(other, own, theirs, logits, asked), shape, other.sampler, seed)
-    decoders = decoders_of(own, other, asked.targets, seed)
-    found = evidence(theirs, asked.scored)
-    measurement = Measurement(
-        candidate, "engine", parameters=0, size_bytes=0, fidelity=drift, sampled=after, decoding=decoders
+    sound = evidence(theirs.scores, given.asked.scored)
+    row = Measurement(candidate, "engine", parameters=0, size_bytes=0)
+    row = row.with_results({name: result.in_row() for name, result in results.items()})
+    breaches = judge(gate, row, candidate) if gate else []
+    if not sound.sound:
+        breaches.append(no_evidence(sound, reference))
+    return Comparison(
+        reference,
+        candidate,
+        source,
+        evidence=sound,
+        difference=nearer,
+        verdict=Verdict.of(breaches),
+        **{name: found[name] for name in IN_FIELDS},  # type: ignore[arg-type]
+        measures={name: result for name, result in results.items() if name not in IN_FIELDS},
     )
-    breaches = judge(gate, measurement, candidate) if gate else []
-    if not found.sound:
-        breaches.append(no_evidence(found, reference))
-    return Comparison(reference, candidate, source, drift, after, loop, found, decoders, nearer, Verdict.of(breaches))
 
 
 def check_gate(gate: Gate | None) -> None:
     """Refuse limits on what is not measured here."""
     if gate is None:
         return
-    for key in UNITS:
-        if getattr(gate, key) is not None and key not in OF_VERIFY:
-            raise InputError(f"--gates: {key} is not measured by verify, which judges {', '.join(OF_VERIFY)}")
+    for key in gate.limits:
+        if not key.verified:
+            known = ", ".join(each.limit.key for each in keys() if each.verified)
+            raise InputError(f"--gates: {key.limit.key} is not measured by verify, which judges {known}")
 
 
 def check_alike(own: Candidate, candidate: str, other: Candidate, reference: str) -> None:
@@ -128,24 +145,53 @@ def check_alike(own: Candidate, candidate: str, other: Candidate, reference: str
             raise InputError(f"{candidate}: {name} is {mine}; that of {reference} is {theirs}")
 
 
-def questions(reference: Candidate, source: str, held_out: int | None, seed: int) -> Examples:
-    """Teacher-forced examples of the held-out pictures of a source, or of pictures that the reference draws.
+def given_of(reference: Candidate, source: str, held_out: int | None, seed: int, threads: int) -> Given:
+    """What both models are given: the held-out pictures of a source, or pictures that the reference draws.
 
     Raises:
         InputError: they do not fit the reference.
     """
+    tokens = None if source == DRAWN else open_source(source, "--tokens")
+    pictures = None if tokens is None else held_out_part(reference, tokens, source, held_out)
+    return Given(
+        shape=reference.shape,
+        picture=reference.picture,
+        asked=of_drawn(reference, held_out, seed) if pictures is None else examples(reference.shape, pictures, seed),
+        seed=seed,
+        samples=held_out or DRAWN_PICTURES,
+        source=source,
+        tokens=tokens,
+        texts=None if pictures is None else pictures.features,
+        threads=threads,
+        repeats=REPEATS,
+    )
+
+
+def of_drawn(reference: Candidate, held_out: int | None, seed: int) -> Examples:
+    """Teacher-forced examples of pictures that the reference draws.
+
+    Raises:
+        InputError: so many do not fit into memory.
+    """
     shape = reference.shape
-    if source == DRAWN:
-        check_scores(shape, held_out or DRAWN_PICTURES)
-        labels, features = conditions(shape, held_out or DRAWN_PICTURES)
-        parts = [
-            reference.draw_tokens(
-                labels[rows], seed, features=None if features is None else features[rows], first=rows.start
-            )
-            for rows in (slice(start, start + AT_ONCE) for start in range(0, len(labels), AT_ONCE))
-        ]
-        return asked_of(shape, np.concatenate(parts), labels, seed, features)
-    tokens = open_source(source, "--tokens")
+    check_scores(shape, held_out or DRAWN_PICTURES)
+    labels, features = conditions(shape, held_out or DRAWN_PICTURES)
+    parts = [
+        reference.draw_tokens(
+            labels[rows], seed, features=None if features is None else features[rows], first=rows.start
+        )
+        for rows in (slice(start, start + AT_ONCE) for start in range(0, len(labels), AT_ONCE))
+    ]
+    return asked_of(shape, np.concatenate(parts), labels, seed, features)
+
+
+def held_out_part(reference: Candidate, tokens: TokenSet, source: str, held_out: int | None) -> TokenSet:
+    """The held-out pictures of a source.
+
+    Raises:
+        InputError: there are too few, or they do not fit the reference.
+    """
+    shape = reference.shape
     try:
         pictures = tokens.part("held_out", held_out)
     except ValueError as error:
@@ -159,7 +205,7 @@ def questions(reference: Candidate, source: str, held_out: int | None, seed: int
             f"--tokens {source}: {found} tokens up to {highest}, classes up to {pictures.labels.max()}; the models "
             f"read {shape.length} tokens below {shape.vocabulary} and classes to {shape.classes}"
         )
-    return examples(shape, pictures, seed)
+    return pictures
 
 
 def check_scores(shape: Shape, count: int) -> None:
@@ -174,32 +220,6 @@ def check_scores(shape: Shape, count: int) -> None:
             f"--held-out: the logits of {count} pictures take about {gigabytes(count * one)} of memory, and "
             f"{gigabytes(free)} are free; at most {free // one} fit"
         )
-
-
-def pairs(
-    reference: Candidate,
-    candidate: Candidate,
-    theirs: NDArray[np.float32],
-    own: NDArray[np.float32],
-    asked: Examples,
-) -> Iterator[tuple[Pair, Pair, NDArray[np.bool_]]]:
-    """Logits of the class and of no class, a few pictures at a time."""
-    shape, guided = reference.shape, reference.sampler.guided
-    for start in range(0, len(asked), AT_ONCE):
-        rows = slice(start, start + AT_ONCE)
-        few = asked.take(rows).of_no_class(shape)
-        nulls = [each.score(few.inputs, few.features) if guided else None for each in (reference, candidate)]
-        yield (theirs[rows], nulls[0]), (own[rows], nulls[1]), few.scored
-
-
-def decoders_of(own: Candidate, other: Candidate, tokens: NDArray[np.int64], seed: int) -> Decoding | None:
-    """The image decoders of two candidates on the same tokens (N, T); None where one of them has none of its own."""
-    first, second = pixels_of(own), pixels_of(other)
-    if first is None or second is None:
-        return None
-    few, one = tokens[: decoding.MOST_PICTURES], tokens[:1]
-    timings = paired({"own": lambda: first(one), "reference": lambda: second(one)}, DECODE_REPEATS)
-    return decoding.compared(first, second, few, (decoder_bytes(own), decoder_bytes(other)), timings, seed)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from compress.recipe.verdict import UNITS, Gate, say
+from compress.recipe.gates import Gate
 from compress.report.text.markdown import grid
 from compress.verifying.comparison import Comparison
 
@@ -15,7 +15,7 @@ ABOVE_GATES = "evidence"  # a breach that no gate asked for
 def junit(result: Comparison, gate: Gate | None) -> str:
     """JUnit XML: the suite is the comparison, a case each gate's key, a failure the breach in its sentence."""
     breaches = {breach.measurement: breach.text for breach in result.verdict.breaches}
-    keys = [*gated(gate), ABOVE_GATES]
+    keys = [*(key.limit.key for key in (gate.limits if gate else ())), ABOVE_GATES]
     suite = ElementTree.Element(
         "testsuite",
         name=f"{SUITE} {result.reference} {result.candidate}",
@@ -41,14 +41,12 @@ def summary(result: Comparison, gate: Gate | None, rows: list[list[str]]) -> str
     state = "every gate was kept" if result.verdict.passed else f"{len(breaches)} breach{'es' * (len(breaches) > 1)}"
     lines = [f"# {'Passed' if result.verdict.passed else 'Failed'}: {state}", ""]
     lines += [f"`{result.candidate}` against `{result.reference}`, {result.fidelity.pictures} pictures", ""]
-    if keys := gated(gate):
-        limits = [(key, say(key, getattr(gate, key)), "breach" if key in breaches else "kept") for key in keys]
+    if gate is not None and gate.limits:
+        limits = [
+            (key.limit.key, key.quantity.words(limit), "breach" if key.limit.key in breaches else "kept")
+            for key, limit in gate.limits.items()
+        ]
         lines += [*grid(("gate", "limit", ""), limits), ""]
     lines += [*(f"- {text}" for text in breaches.values()), *([""] if breaches else [])]
     lines += grid(("measurement", "value", "95 % interval"), rows)
     return "\n".join(lines) + "\n"
-
-
-def gated(gate: Gate | None) -> list[str]:
-    """The keys that a gate limits."""
-    return [] if gate is None else [key for key in UNITS if getattr(gate, key) is not None]

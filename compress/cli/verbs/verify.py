@@ -94,7 +94,7 @@ def verify(
 
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
     from compress import api
-    from compress.recipe.verdict import read_gate
+    from compress.recipe.gates import read_gate
     from compress.report.text.cells import precision
     from compress.verifying import junit as reports
 
@@ -119,21 +119,14 @@ def verify(
 
 
 def drift_rows(result: Comparison) -> list[list[str]]:
-    """A comparison as rows of a table."""
-    parts = [("", result.fidelity), ("sampled ", result.sampled), ("image decoder ", result.decoding)]
+    """A comparison as rows of a table: every quantity of every measure, with its interval."""
+    from compress.report.text.numbers import between, numbers_of
+
+    parts: list[tuple[str, object]] = [(found.words(), found) for found in result.results.values()]
     if (nearer := result.difference) is not None:
-        parts.append((f"less that of {nearer.other}: ", nearer))
-    shown = ("nll", "nll_drift", "nll_drift_nats", "nll_drift_bits", "kl", "kl_reverse", "total_variation",
-             "agreement", "agreement_top5", "agreement_weighted", "flip_rate", "psnr", "ssim")  # fmt: skip
-    rows = []
-    for prefix, part in parts:
-        for name in shown:
-            if part is not None and getattr(part, name, None) is not None:
-                low, high = getattr(part, f"{name}_ci95")
-                rows.append([f"{prefix}{name}", f"{getattr(part, name):.5g}", f"{low:.5g} to {high:.5g}"])
-    rows.append(["kl_p99", f"{result.fidelity.kl_p99:.5g}", ""])
-    rows.append(["max_abs_difference", f"{result.fidelity.max_abs_difference:.5g}", ""])
-    loop = result.cached_loop
-    rows.append(["cached loop kl", f"{loop.kl:.5g}", f"{loop.kl_ci95[0]:.5g} to {loop.kl_ci95[1]:.5g}"])
-    rows.append(["cached loop max_abs_difference", f"{loop.max_abs_difference:.5g}", ""])
-    return rows
+        parts.append((f"less that of {nearer.other}:", nearer))
+    return [
+        [f"{label} {name}".strip(), f"{value:.5g}", between(interval)]
+        for label, part in parts
+        for name, value, interval in numbers_of(part)
+    ]

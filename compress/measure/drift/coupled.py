@@ -10,17 +10,27 @@ After the first token that falls differently the two go on from different pasts,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
+from compress.measure.measure import Measure
 from compress.measure.statistics import bootstrap_mean, share
+
+if TYPE_CHECKING:
+    from compress.measure.subject import Subject
 
 
 @dataclass(frozen=True)
-class Coupled:
+class Coupled(Measure):
     """Pictures of the candidate and of the reference, drawn with the same classes and noise."""
+
+    name = "coupled"
+    version = 5
+    stage = "engines"
+    verified = False
 
     pictures: int = setting(doc="pictures drawn by each", low=1)
     tokens: int = setting(doc="tokens of a picture", low=1)
@@ -31,6 +41,16 @@ class Coupled:
     )
     edit_rate: float = setting(doc="share of tokens that differ")
     edit_rate_ci95: tuple[float, float] = setting(doc="its interval over pictures")
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """What both draw."""
+        return *subject.keys, *subject.given.drawn, subject.given.fingerprint
+
+    @classmethod
+    def run(cls, subject: Subject) -> Coupled:
+        """Draw with both."""
+        return coupled(subject.reference.drawn(), subject.candidate.drawn(), subject.given.seed)
 
 
 def coupled(reference: NDArray[np.int64], candidate: NDArray[np.int64], seed: int = 0) -> Coupled:

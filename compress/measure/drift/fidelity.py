@@ -6,15 +6,23 @@ Letters: N pictures, T tokens of a picture, V vocabulary, R bootstrap resamples.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
 from compress.measure.drift.curve import Curve, curve
+from compress.measure.measure import Measure
+from compress.measure.quantity import Finding, Limit, quantity
 from compress.measure.statistics import Estimate, percentile_interval, resampled_means
 from export.runtime.shape import Shape
+
+if TYPE_CHECKING:
+    from compress.measure.measurement import Measurement
+    from compress.measure.subject import Subject
 
 CHUNK_LOGITS = 4_000_000  # logits in double precision alive at once, about seven arrays of 32 MB
 RARE_SHARE = 0.99
@@ -23,40 +31,87 @@ COLUMNS = ("nll", "reference_nll", "kl", "kl_reverse", "total_variation", "agree
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Fidelity(Measure):
     """Teacher-forced drift on held-out pictures; every interval is a 95 % bootstrap over pictures, paired."""
+
+    name = "fidelity"
+    version = 5
+    label: ClassVar[str | None] = ""
 
     pictures: int = setting(doc="pictures that were scored", low=2)
     tokens: int = setting(doc="tokens that were scored", low=2)
-    nll: float = setting(doc="negative log-likelihood of the true tokens, nats per token")
+    nll: float = quantity(doc="negative log-likelihood of the true tokens, nats per token", unit="nats")
     nll_ci95: tuple[float, float] = setting(doc="its interval")
     reference_nll: float = setting(doc="the same of what it is compared with, nats per token")
     reference_nll_ci95: tuple[float, float] = setting(doc="its interval")
-    nll_drift: float = setting(doc="(nll - reference_nll) / reference_nll; 0.02 is 2 %, negative is better")
+    nll_drift: float = quantity(
+        doc="(nll - reference_nll) / reference_nll; 0.02 is 2 %, negative is better",
+        unit="percent",
+        gate=Limit("nll_drift", "most NLL drift, as a share of the reference's NLL", high=1, evidence=True),
+    )
     nll_drift_ci95: tuple[float, float] = setting(doc="its interval")
-    nll_drift_nats: float = setting(doc="nll - reference_nll, nats per token")
+    nll_drift_nats: float = quantity(doc="nll - reference_nll, nats per token", unit="nats")
     nll_drift_nats_ci95: tuple[float, float] = setting(doc="its interval")
-    nll_drift_bits: float | None = setting(
-        doc="nll_drift_nats in bits for each colour value of a picture (bits/dim); null of masked models"
+    nll_drift_bits: float | None = quantity(
+        doc="nll_drift_nats in bits for each colour value of a picture (bits/dim); null of masked models", unit="bits"
     )
     nll_drift_bits_ci95: tuple[float, float] | None = setting(doc="its interval")
-    kl: float = setting(doc="mean KL(reference || candidate) of the next-token distributions, nats per token")
+    kl: float = quantity(
+        doc="mean KL(reference || candidate) of the next-token distributions, nats per token",
+        unit="nats",
+        gate=Limit("kl", "most mean KL(reference || candidate), nats per token", evidence=True),
+    )
     kl_ci95: tuple[float, float] = setting(doc="its interval")
-    kl_p99: float = setting(doc="99th percentile of the token KL, nats: what the mean hides")
-    kl_reverse: float = setting(doc="mean KL(candidate || reference), nats per token")
+    kl_p99: float = quantity(doc="99th percentile of the token KL, nats: what the mean hides", unit="nats")
+    kl_reverse: float = quantity(doc="mean KL(candidate || reference), nats per token", unit="nats")
     kl_reverse_ci95: tuple[float, float] = setting(doc="its interval")
-    total_variation: float = setting(doc="mean total variation of the two next-token distributions, 0 to 1")
+    total_variation: float = quantity(doc="mean total variation of the two next-token distributions, 0 to 1")
     total_variation_ci95: tuple[float, float] = setting(doc="its interval")
-    agreement: float = setting(doc="share of tokens whose most likely token is the reference's (top-1)")
+    agreement: float = quantity(
+        doc="share of tokens whose most likely token is the reference's (top-1)",
+        unit="percent",
+        better="higher",
+        gate=Limit("agreement", "least top-1 agreement with the reference, a share", high=1, evidence=True),
+    )
     agreement_ci95: tuple[float, float] = setting(doc="its interval")
-    agreement_top5: float = setting(doc="share of tokens whose reference's likeliest is among the candidate's five")
+    agreement_top5: float = quantity(
+        doc="share of tokens whose reference's likeliest is among the candidate's five", unit="percent", better="higher"
+    )
     agreement_top5_ci95: tuple[float, float] = setting(doc="its interval")
-    agreement_weighted: float = setting(
-        doc="top-1 agreement weighted by the reference's margin, its likeliest token's probability less the second's"
+    agreement_weighted: float = quantity(
+        doc="top-1 agreement weighted by the reference's margin, its likeliest token's probability less the second's",
+        unit="percent",
+        better="higher",
     )
     agreement_weighted_ci95: tuple[float, float] = setting(doc="its interval")
     curve: Curve = setting(doc="KL along the positions, the scales or the shares of masked positions")
-    max_abs_difference: float = setting(doc="largest absolute difference of a logit; for exact passes", low=0)
+    max_abs_difference: float = quantity(
+        doc="largest absolute difference of a logit; for exact passes",
+        gate=Limit(
+            "max_abs_difference", "most absolute difference of a logit from the previous step's; for exact passes"
+        ),
+        low=0,
+    )
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """Both models and the pictures."""
+        return *subject.keys, *subject.given.scored
+
+    @classmethod
+    def run(cls, subject: Subject) -> Fidelity:
+        """Compare the scores of the two."""
+        given, asked = subject.given, subject.given.asked
+        theirs, own, values = subject.reference.scores, subject.candidate.scores, math.prod(given.picture)
+        return fidelity(theirs, own, asked.targets, given.seed, asked.scored, given.shape, values)
+
+    @classmethod
+    def findings(cls, row: Measurement, field: str) -> Iterator[Finding]:
+        """As of every measure, but the largest difference of a logit is from the step before, where there is one."""
+        if field == "max_abs_difference" and row.fidelity_vs_previous is not None:
+            yield Finding(row.fidelity_vs_previous.max_abs_difference)
+        else:
+            yield from super().findings(row, field)
 
 
 def fidelity(

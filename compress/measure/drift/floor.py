@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from compress.core.settings import setting
 from compress.measure.drift.coupled import Coupled
 from compress.measure.drift.fidelity import Fidelity
-from compress.measure.drift.layers import Layer
+from compress.measure.drift.layers import Layer, Layers
 from compress.measure.drift.sampled import Sampled
+from compress.measure.subject import Side, Subject
 from compress.models.image_model import ImageModel
-from compress.models.transformer.examples import Examples
 
+VERSIONS = (5, Fidelity.version, Sampled.version, Coupled.version, Layers.version)
 ROWS = 16  # pictures scored at once
 
 
@@ -34,17 +35,37 @@ class Floor:
     layers: tuple[Layer, ...] = setting((), doc="the stream behind every layer in bf16 against that in fp32")
 
 
-def in_bf16(model: ImageModel) -> ImageModel:
-    """A copy whose weights and activations are all bf16."""
-    return model.with_transformer(copy.deepcopy(model.transformer).to(torch.bfloat16))
+class RoughModel(ImageModel):
+    """A model whose weights and activations are all bf16."""
+
+    @classmethod
+    def of(cls, model: ImageModel) -> RoughModel:
+        """A copy of a model in bf16."""
+        return cls(**{**vars(model), "transformer": copy.deepcopy(model.transformer).to(torch.bfloat16)})
+
+    def score(
+        self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None, batch: int = ROWS
+    ) -> NDArray[np.float32]:
+        """Teacher-forced logits (N, T, V)."""
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(inputs), batch):
+                rows = slice(start, start + batch)
+                text = None if features is None else torch.from_numpy(features[rows]).to(torch.bfloat16)
+                parts.append(self.transformer(torch.from_numpy(inputs[rows]), text).float())
+        return torch.cat(parts).numpy()
 
 
-def bf16_logits(model: ImageModel, asked: Examples) -> NDArray[np.float32]:
-    """Teacher-forced logits (N, T, V) of a model in bf16."""
-    parts = []
-    with torch.no_grad():
-        for chunk in asked.chunks(ROWS):
-            inputs, features = chunk.tensors()
-            made = model.transformer(inputs, None if features is None else features.to(torch.bfloat16))
-            parts.append(made.float())
-    return torch.cat(parts).numpy()
+def floor(reference: Side) -> Floor:
+    """Drift of a model in PyTorch from itself: of its plain export, and of itself in bf16."""
+    model = reference.model
+    assert isinstance(model, ImageModel)
+    exported = Subject(reference.exported, reference)
+    rough = Subject(Side("the reference in bf16", reference.given, RoughModel.of(model)), reference)
+    return Floor(
+        runtime=Fidelity.run(exported),
+        bf16=Fidelity.run(rough),
+        sampled=Sampled.run(rough),
+        coupled=Coupled.run(exported),
+        layers=Layers.run(rough).layers,
+    )

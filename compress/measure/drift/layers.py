@@ -9,20 +9,24 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
+from compress.measure.measure import Measure
 from compress.models.transformer.examples import Examples
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from compress.measure.subject import Side, Subject
     from compress.models.candidate import Candidate
     from export.runtime.engine import Engine
 
+PICTURES = 8
+MOST_NUMBERS = 2**26  # of all streams of a model, 256 MB
 HIGHEST_SQNR = 200.0  # dB; of equal states there is no finite value
 States = list[NDArray[np.float32]]
 
@@ -35,6 +39,50 @@ class Layer:
     cosine: float = setting(doc="mean cosine between the candidate's and the reference's stream over positions")
     sqnr_db: float = setting(doc=f"signal to noise of the whole stream, dB, at most {HIGHEST_SQNR:g}")
     relative_error: float = setting(doc="root of the summed squared difference over that of the summed square", low=0)
+
+
+@dataclass(frozen=True)
+class Layers(Measure):
+    """The stream behind every layer against the reference's; none where one of the two does not show its streams."""
+
+    name = "layers"
+    version = 5
+    verified = False
+
+    layers: tuple[Layer, ...] = setting(doc="from the embedding on; layers that were pruned have none")
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """Both models and the pictures."""
+        return *subject.keys, *subject.given.scored
+
+    @classmethod
+    def run(cls, subject: Subject) -> Layers:
+        """Compare the streams of a few pictures."""
+        candidate, reference = subject.candidate, subject.reference
+        asked, theirs = subject.given.once(f"streams of {reference.name}", lambda: streams(reference))
+        try:
+            return cls(layers(theirs, states_of(candidate.model, asked), candidate.kept_layers) if theirs else ())
+        except ValueError:
+            return cls(())
+
+    def in_row(self) -> tuple[Layer, ...]:
+        """The layers alone."""
+        return self.layers
+
+
+def streams(side: Side) -> tuple[Examples, States]:
+    """A few of the pictures, and a model's streams of them; none where it does not show them."""
+    pictures, model, asked = PICTURES, side.model, side.given.asked
+    if hasattr(model, "transformer"):
+        config = model.transformer.config
+        one = asked.inputs.shape[1] * config.width * (len(config.layers) + 1)
+        pictures = max(1, min(pictures, MOST_NUMBERS // one))
+    few = asked.take(slice(pictures))
+    try:
+        return few, states_of(model, few)
+    except ValueError:
+        return few, []
 
 
 def layers(

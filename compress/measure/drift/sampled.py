@@ -11,43 +11,107 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
 from compress.measure.drift.fidelity import log_softmax
+from compress.measure.measure import Measure
+from compress.measure.quantity import Limit, quantity
 from compress.measure.statistics import bootstrap_mean
 from export.runtime.choosing import keep_likeliest, keep_nucleus
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 
+if TYPE_CHECKING:
+    from compress.measure.subject import Subject
+
+AT_ONCE = 16
+MOST_LOGITS = 2**27  # of the class and unconditional each, 512 MB: more pictures are not looked at after guidance
 Logits = NDArray[np.float32]
 Pair = tuple[Logits, Logits | None]  # of the class, and of no class
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Measure):
     """Teacher-forced drift of what is drawn from, on held-out pictures; intervals are a bootstrap over pictures."""
+
+    name = "sampled"
+    version = 5
+    title = "What is drawn from"
+    caption = "After guidance, temperature and cuts; 95 % intervals over pictures"
 
     pictures: int = setting(doc="pictures that were scored", low=2)
     guidance: float = setting(doc="the reference's guidance scale; 1 is none")
     temperature: float = setting(doc="its temperature")
     top_k: int = setting(doc="its top-k; 0 keeps all")
     top_p: float = setting(doc="its top-p; 1 keeps all")
-    kl: float = setting(
+    kl: float = quantity(
         doc="mean KL(reference || candidate) after guidance and temperature, nats per token; before top-k and top-p, "
-        "behind which one may allow what the other forbids"
+        "behind which one may allow what the other forbids",
+        unit="nats",
+        column="KL, nats",
     )
     kl_ci95: tuple[float, float] = setting(doc="its interval")
-    total_variation: float = setting(doc="mean total variation after all of it, 0 to 1")
+    total_variation: float = quantity(
+        doc="mean total variation after all of it, 0 to 1",
+        column="total variation",
+        gate=Limit(
+            "total_variation",
+            "most total variation of what is drawn from, after guidance, temperature and cuts",
+            high=1,
+            evidence=True,
+        ),
+    )
     total_variation_ci95: tuple[float, float] = setting(doc="its interval")
-    agreement: float = setting(doc="share of tokens with the same likeliest token after guidance")
+    agreement: float = quantity(
+        doc="share of tokens with the same likeliest token after guidance",
+        unit="percent",
+        better="higher",
+        column="agree %",
+    )
     agreement_ci95: tuple[float, float] = setting(doc="its interval")
-    flip_rate: float = setting(doc="share of tokens that fall differently with the same noise, each after a true past")
+    flip_rate: float = quantity(
+        doc="share of tokens that fall differently with the same noise, each after a true past",
+        unit="percent",
+        column="flips %",
+        gate=Limit(
+            "flip_rate", "most tokens that fall differently with the same noise, a share", high=1, evidence=True
+        ),
+    )
     flip_rate_ci95: tuple[float, float] = setting(doc="its interval")
-    flip_bound: float = setting(doc="mean of 2 TV / (1 + TV), which the flip rate cannot pass but by chance")
+    flip_bound: float = quantity(
+        doc="mean of 2 TV / (1 + TV), which the flip rate cannot pass but by chance",
+        unit="percent",
+        column="their bound %",
+    )
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """Both models and the pictures."""
+        return *subject.keys, *subject.given.scored
+
+    @classmethod
+    def run(cls, subject: Subject) -> Sampled:
+        """Compare the scores of the two after the reference's own sampler, of as many pictures as memory is set for."""
+        given, asked, shape = subject.given, subject.given.asked, subject.given.shape
+        reference, candidate = subject.reference, subject.candidate
+        sampler, model = reference.model.sampler, candidate.model
+        count = max(2, min(len(asked), MOST_LOGITS // (shape.length * shape.predicted)))
+
+        def chunks() -> Iterator[tuple[Pair, Pair, NDArray[np.bool_]]]:
+            for start in range(0, count, AT_ONCE):
+                rows = slice(start, min(start + AT_ONCE, count))
+                theirs = own = None
+                if sampler.guided:
+                    few = asked.take(rows).of_no_class(shape)
+                    theirs, own = reference.unconditional(rows), model.score(few.inputs, few.features)
+                yield (reference.scores[rows], theirs), (candidate.scores[rows], own), asked.scored[rows]
+
+        return sampled(chunks(), shape, sampler, given.seed)
 
 
 def sampled(

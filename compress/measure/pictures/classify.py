@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
 from compress.core.settings import setting
+from compress.measure.measure import Measure
+from compress.measure.quantity import Limit, quantity
 from compress.measure.statistics import Estimate, share, share_difference
 
 if TYPE_CHECKING:
     from sklearn.svm import SVC
+
+    from compress.measure.subject import Given, Subject
+
+DIGITS = "digits"  # the source of tokens that there is a classifier for
 
 # Best of five-fold cross-validation on the train part alone, among copies moved by 0, 0.25 .. 1 pixels and gamma in
 # 0.0005 .. 0.002 (grey levels 0 to 16): 99.4 %; without moved copies 99.1 %. C changes nothing from 1 to 100. The
@@ -27,18 +33,46 @@ SVC_GAMMA = 0.001
 
 
 @dataclass(frozen=True)
-class ClassAccuracy:
+class ClassAccuracy(Measure):
     """Share of drawn pictures recognised as the class asked for: candidate's and reference's, of the same seeds."""
+
+    name = "class_accuracy"
+    version = 5
+    stage = "engines"
+    verified = False
 
     pictures: int = setting(doc="pictures drawn by each", low=1)
     accuracy: float = setting(doc="share of the candidate's pictures recognised as the class asked for")
     accuracy_ci95: tuple[float, float] = setting(doc="its Wilson interval")
     reference_accuracy: float = setting(doc="the same of the reference's pictures")
     reference_accuracy_ci95: tuple[float, float] = setting(doc="its Wilson interval")
-    drop: float = setting(doc="reference_accuracy - accuracy; 0.02 is 2 points, negative is better")
+    drop: float = quantity(
+        doc="reference_accuracy - accuracy; 0.02 is 2 points, negative is better",
+        unit="points",
+        gate=Limit(
+            "class_accuracy_drop", "most class accuracy lost, a share of the pictures: 2% is two points", high=1
+        ),
+    )
     drop_ci95: tuple[float, float] = setting(doc="its interval for paired pictures (Newcombe)")
     classifier_accuracy: float = setting(doc="the classifier's own accuracy on held-out pictures")
     classifier_accuracy_ci95: tuple[float, float] = setting(doc="its Wilson interval")
+
+    @classmethod
+    def applies(cls, subject: Subject) -> bool:
+        """Digits alone: there is a classifier of them."""
+        return subject.given.source == DIGITS
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """What both draw."""
+        return *subject.keys, *subject.given.drawn
+
+    @classmethod
+    def run(cls, subject: Subject) -> ClassAccuracy:
+        """Classify what both draw."""
+        given = subject.given
+        labels, _ = given.conditions(given.samples)
+        return classifier(given).compare(subject.reference.drawn(), subject.candidate.drawn(), labels)
 
 
 @dataclass(frozen=True)
@@ -91,6 +125,13 @@ class DigitClassifier:
             classifier_accuracy=self.held_out.value,
             classifier_accuracy_ci95=self.held_out.ci95,
         )
+
+
+def classifier(given: Given) -> DigitClassifier:
+    """That of a comparison, trained once."""
+    assert given.tokens is not None
+    tokens = given.tokens
+    return given.once("digit classifier", lambda: DigitClassifier.train(tokens))
 
 
 def moved(tokens: NDArray[np.int64]) -> NDArray[np.int64]:

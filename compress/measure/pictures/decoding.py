@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from compress.core.settings import setting
-from compress.measure.speed.timing import Timings
+from compress.core.store import file_hash
+from compress.measure.measure import Measure
+from compress.measure.quantity import Limit, quantity
+from compress.measure.speed.pinning import pinned
+from compress.measure.speed.timing import Timings, paired
 from compress.measure.statistics import bootstrap_mean
+from compress.models.candidate import decoder_bytes, pixels_of
+from export.runtime.manifest import IMAGE_DECODER
+
+if TYPE_CHECKING:
+    from compress.measure.subject import Side, Subject
 
 MOST_PICTURES = 256
 HIGHEST_PSNR = 140.0  # dB; a float32 resolves no more, and of equal pictures there is no finite value
@@ -25,15 +36,29 @@ Decode = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Decoding(Measure):
     """An image decoder against the reference's on held-out tokens; intervals are a 95 % bootstrap over pictures."""
+
+    name = "decoding"
+    version = 5
+    stage = "graphs"
+    label = "image decoder"
 
     pictures: int = setting(doc="held-out pictures that were decoded", low=2)
     equal: bool = setting(doc="it is the reference's own graph, so nothing was to be measured")
-    psnr: float = setting(doc=f"mean over pictures of the peak signal to noise ratio, dB, at most {HIGHEST_PSNR:g}")
+    psnr: float = quantity(
+        doc=f"mean over pictures of the peak signal to noise ratio, dB, at most {HIGHEST_PSNR:g}",
+        unit="dB",
+        better="higher",
+        gate=Limit("decoder_psnr", "least PSNR of the image decoder against the reference's, dB"),
+    )
     psnr_ci95: tuple[float, float] = setting(doc="its interval")
     psnr_worst: float = setting(doc="that of the worst picture, dB")
-    ssim: float = setting(doc="mean over pictures of the structural similarity, at most 1")
+    ssim: float = quantity(
+        doc="mean over pictures of the structural similarity, at most 1",
+        better="higher",
+        gate=Limit("decoder_ssim", "least SSIM of the image decoder against the reference's", high=1),
+    )
     ssim_ci95: tuple[float, float] = setting(doc="its interval")
     size_bytes: int = setting(doc="bytes of the decoder's file", low=0)
     reference_size_bytes: int = setting(doc="bytes of the reference's", low=0)
@@ -42,6 +67,44 @@ class Decoding:
     reference_ms_per_picture: float | None = setting(None, doc="the same of the reference's, in the same rounds")
     speedup: float | None = setting(None, doc="median over rounds of the reference's time / own time")
     speedup_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
+
+    @classmethod
+    def applies(cls, subject: Subject) -> bool:
+        """Where both have a decoder."""
+        return all(side.folder or pixels_of(side.model) for side in (subject.candidate, subject.reference.exported))
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """The two files, the pictures, and how decoders are timed."""
+        given = subject.given
+        hashes = (file_hash(decoder_file(side)) for side in (subject.candidate, subject.reference.exported))
+        return *hashes, given.scored, *given.timed
+
+    @classmethod
+    def run(cls, subject: Subject) -> Decoding:
+        """Decode with both, unless they are the same file."""
+        given, sides = subject.given, (subject.candidate, subject.reference.exported)
+        tokens = given.asked.targets[:MOST_PICTURES]
+        if all(side.folder for side in sides):
+            own_file, reference_file = (decoder_file(side) for side in sides)
+            if file_hash(own_file) == file_hash(reference_file):
+                return same(len(tokens), own_file.stat().st_size)
+        models = [side.engine or side.model for side in sides]
+        own, reference = (pixels_of(model) for model in models)
+        assert own is not None
+        assert reference is not None
+        sizes, one = tuple(decoder_bytes(model) for model in models), tokens[:1]
+        with pinned(given.threads), given.listener.work(f"decode with {subject.candidate.name}") as progress:
+            runners = {"own": lambda: own(one), "reference": lambda: reference(one)}
+            timings = paired(runners, given.repeats, seed=given.seed)
+            report = lambda done, count: progress(done, count, {})  # noqa: E731
+            return compared(own, reference, tokens, sizes, timings, given.seed, report)  # type: ignore[arg-type]
+
+
+def decoder_file(side: Side) -> Path:
+    """The image decoder of an engine."""
+    assert side.folder is not None
+    return side.folder / IMAGE_DECODER
 
 
 def same(pictures: int, size_bytes: int) -> Decoding:

@@ -10,16 +10,23 @@ of pictures; the Frechet distance is biased by that number (Chong and Forsyth, a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
+from compress.core.store import file_hash
+from compress.core.user_files import user_path
+from compress.measure.measure import Measure
+from compress.measure.pictures.features import INCEPTION, extractor
 from compress.measure.statistics import Estimate, percentile_interval
+
+if TYPE_CHECKING:
+    from compress.measure.subject import Subject
 
 NEIGHBOURS = 5  # of precision, recall, density and coverage; Naeem et al. take 5
 RESAMPLES = 100  # of the intervals: each needs distances of whole sets
-INCEPTION = "Inception"  # InceptionV3 with the weights of the original FID, given by path
 Features = NDArray[np.float64]
 
 
@@ -40,14 +47,43 @@ class Distances:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class Distribution(Measure):
     """An engine's pictures as a set against the reference's, and the reference's against its own of another seed."""
+
+    name = "distribution"
+    version = 5
+    stage = "engines"
+    verified = False
 
     features: str = setting(doc="what the features are: SVC (decision values), VQ (of the image encoder), Inception")
     dimensions: int = setting(doc="features of a picture", low=1)
     pictures: int = setting(doc="pictures of each set", low=2)
     own: Distances = setting(doc="the engine's pictures, drawn with another seed than the reference's")
     floor: Distances = setting(doc="the reference's own pictures of that other seed")
+
+    @classmethod
+    def applies(cls, subject: Subject) -> bool:
+        """Where features are on hand."""
+        return extractor(subject.reference) is not None
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """The features, and what both draw."""
+        found, weights = extractor(subject.reference), subject.given.inception
+        assert found is not None
+        return (found.name, weights and file_hash(user_path(weights))), *subject.keys, *subject.given.drawn
+
+    @classmethod
+    def run(cls, subject: Subject) -> Distribution:
+        """Draw with both, and with the reference once more."""
+        given, reference = subject.given, subject.reference
+        found = extractor(reference)
+        assert found is not None
+        theirs, own, again = reference.drawn(), subject.candidate.drawn(1), reference.drawn(1)
+        held = found.features(theirs)
+        grid = None if given.shape.scales else given.shape.grid
+        sets = [distances(held, found.features(tokens), theirs, tokens, grid, given.seed) for tokens in (own, again)]
+        return cls(found.name, held.shape[1], len(theirs), *sets)
 
     @property
     def distance(self) -> str:

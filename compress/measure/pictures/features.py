@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import InputError, one_line
-from compress.measure.pictures.distribution import INCEPTION
+from compress.core.user_files import user_path
+from compress.measure.pictures.classify import DIGITS, DigitClassifier, classifier
 
 if TYPE_CHECKING:
-    from compress.measure.pictures.classify import DigitClassifier
+    from compress.measure.subject import Side
     from compress.models.candidate import Candidate
-    from compress.models.image_model import ImageModel
 
+INCEPTION = "Inception"  # InceptionV3 with the weights of the original FID, given by path
 AT_ONCE = 32
 POOLED = "2048"  # what torch-fidelity calls the layer that FID is taken on
 
@@ -33,20 +34,37 @@ class Extractor(NamedTuple):
     features: Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
+def extractor(reference: Side) -> Extractor | None:
+    """InceptionV3's features where its weights are given; else those on hand: the digit classifier's, or the
+    tokenizer's image encoder's.
+    """
+    given = reference.given
+
+    def found() -> Extractor | None:
+        if given.inception:
+            return of_inception(user_path(given.inception), reference.model)
+        if given.source == DIGITS:
+            return of_classifier(classifier(given))
+        return of_tokenizer(reference.model)
+
+    return given.once("extractor of features", found)
+
+
 def of_classifier(classifier: DigitClassifier) -> Extractor:
     """Decision values of the digit classifier, one for each class."""
     return Extractor("SVC", lambda tokens: np.asarray(classifier.machine.decision_function(tokens), dtype=np.float64))
 
 
-def of_tokenizer(model: ImageModel) -> Extractor | None:
+def of_tokenizer(model: Candidate) -> Extractor | None:
     """What the image encoder makes of a picture before codes are looked up, averaged over places.
 
     None where the tokenizer has no such encoder.
     """
     import torch
 
-    autoencoder = getattr(model.tokenizer, "autoencoder", None)
-    if autoencoder is None or model.tokenizer.encoder() is None or not hasattr(autoencoder, "latents"):
+    tokenizer = getattr(model, "tokenizer", None)  # an engine has none
+    autoencoder = getattr(tokenizer, "autoencoder", None)
+    if tokenizer is None or autoencoder is None or tokenizer.encoder() is None or not hasattr(autoencoder, "latents"):
         return None
     signed = getattr(autoencoder.config, "pixel_range", "unit") == "signed"
 

@@ -6,23 +6,54 @@ Letters: N pictures, P x C features of a text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
+from compress.measure.measure import Measure
 from compress.measure.speed.timing import paired
 from export.runtime.engine import Engine
 
+if TYPE_CHECKING:
+    from compress.measure.subject import Subject
+
 
 @dataclass(frozen=True)
-class SingleFile:
+class SingleFile(Measure):
     """What the one file costs."""
+
+    name = "single_file"
+    version = 5
+    stage = "engines"
+    verified = False
 
     same_tokens: bool = setting(doc="whether it draws the tokens that the engine draws step by step")
     median_ms: float = setting(doc="median time to draw and decode a picture, milliseconds")
     ratio: float = setting(doc="its time over that of the engine step by step: above 1 it is slower")
     ratio_ci95: tuple[float, float] = setting(doc="its exact interval")
+
+    @classmethod
+    def applies(cls, subject: Subject) -> bool:
+        """Engines that hold such a file."""
+        engine = subject.candidate.engine
+        return engine is not None and "generate" in engine.manifest.files
+
+    @classmethod
+    def depends(cls, subject: Subject) -> tuple[Any, ...]:
+        """The candidate and how it is timed."""
+        given = subject.given
+        return subject.candidate.key, given.batch, *given.timed
+
+    @classmethod
+    def run(cls, subject: Subject) -> SingleFile:
+        """Draw one batch both ways."""
+        given, candidate = subject.given, subject.candidate
+        assert candidate.engine is not None
+        with given.listener.work(f"draw with {candidate.name} in one file") as progress:
+            progress(0, 1, {})
+            return single_file(candidate.engine, *given.conditions(given.batch), given.repeats, given.seed)
 
 
 def single_file(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
+from compress.measure.quantity import Limit, quantity
 from compress.measure.speed.drawing import Rounds
 from compress.measure.statistics import FEWEST_VALUES, Estimate, median
 
@@ -26,6 +27,7 @@ FAR = 3.0
 REST_S = 0.05  # OpenMP's threads go on spinning for about 20 ms after PyTorch has drawn, on cores that others need
 NOISY = 0.1  # above this a row's own times say little, and only paired ratios do
 NO_CHANGE = "no measurable change"
+SPEED_VERSION = 5  # goes up when rows of speed change their meaning
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,30 @@ class SpeedRow:
     batch: int = setting(doc="pictures drawn at once", low=1)
     median_ms: float = setting(doc="median time to draw the batch, milliseconds")
     ci95: tuple[float, float] = setting(doc="exact interval of that median, milliseconds")
-    ms_per_token: float = setting(doc="median_ms divided by the tokens of a picture: one step for the whole batch")
+    ms_per_token: float = quantity(
+        doc="median_ms divided by the tokens of a picture: one step for the whole batch",
+        unit="ms",
+        gate=Limit("latency_ms", "most time per token step, milliseconds, at the smallest batch"),
+    )
     images_per_second: float = setting(doc="batch divided by the median time")
-    speedup_vs_reference: float | None = setting(None, doc="median of reference time / own time; null for itself")
+    speedup_vs_reference: float | None = quantity(
+        None,
+        doc="median of reference time / own time; null for itself",
+        unit="times",
+        better="higher",
+        gate=Limit("speedup", "least speedup over the reference on the same runtime"),
+    )
     speedup_vs_reference_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
     speedup_vs_previous: float | None = setting(None, doc="the same against the previous step; null for the first")
     speedup_vs_previous_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
     speedup_vs_baseline: float | None = setting(None, doc="the same against eager PyTorch; null where not timed")
     speedup_vs_baseline_ci95: tuple[float, float] | None = setting(None, doc="its exact interval")
-    peak_mib: float | None = setting(None, doc="peak resident memory of a fresh process that draws one such batch, MiB")
+    peak_mib: float | None = quantity(
+        None,
+        doc="peak resident memory of a fresh process that draws one such batch, MiB",
+        unit="MiB",
+        gate=Limit("peak_mib", "most peak memory of the engine's process, MiB"),
+    )
     p95_ms: float | None = setting(None, doc="95th percentile of the rounds, milliseconds")
     noise: float | None = setting(None, doc="scaled median absolute deviation of the rounds divided by their median")
     first_tokens_ms: float | None = setting(None, doc="median time until the first step's tokens are there")

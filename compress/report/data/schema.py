@@ -11,6 +11,8 @@ import json
 import types
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from compress.measure import EngineMeasurement, measures
+from compress.measure.measurement import own_names
 from compress.report import Report
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -21,6 +23,10 @@ def schema() -> dict[str, Any]:
     """The schema (JSON Schema 2020-12); every key carries its documentation."""
     definitions: dict[str, Any] = {}
     describe(Report, definitions)
+    further = {each.name: each for each in measures() if each.name not in own_names(EngineMeasurement)}
+    found = {name: kind(each, definitions) for name, each in further.items()}
+    for row in ("Measurement", "EngineMeasurement"):
+        definitions[row]["properties"]["measures"]["properties"] = found
     top = definitions.pop("Report")
     return {"$schema": DIALECT, "title": "report.json", **top, "$defs": definitions}
 

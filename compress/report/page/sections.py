@@ -31,7 +31,7 @@ from compress.report.text.cells import HEADERS, flagged, overview, size, smalles
 from compress.report.text.cells import trust as lines_of_trust
 from compress.report.text.markdown import DECODER_HEADERS, decoder_rows, speed_table
 from compress.report.text.numbers import blocks, numbers
-from compress.report.text.seen import TABLES
+from compress.report.text.seen import tables
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,12 @@ def quality(shown: Shown) -> Markup | None:
 
 def seen(shown: Shown) -> Markup | None:
     """What a user of the engines gets: what is drawn from, pairs of pictures, sets of pictures."""
-    tables = [
+    made = [
         table(each.headers, rows, caption=f"{each.title}. {each.caption}", words=("model",))
-        for each in TABLES
+        for each in tables()
         if (rows := each.rows(shown.report))
     ]
-    return element("div", *tables) if tables else None
+    return element("div", *made) if made else None
 
 
 def decoders(shown: Shown) -> Markup | None:

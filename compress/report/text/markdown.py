@@ -9,7 +9,7 @@ import yaml
 from compress.measure.speed.timing import changed
 from compress.report import Report
 from compress.report.text.cells import ABSENT, HEADERS, flagged, overview, signed_percent, size, trust
-from compress.report.text.seen import TABLES, Table
+from compress.report.text.seen import Table, tables
 from compress.report.text.table import headline
 
 TIMES = ("ms", "95 %", "p95", "first tokens", "all tokens", "ms/token", "images/s", "J/picture")
@@ -31,7 +31,7 @@ def markdown(report: Report) -> str:
         titled("## How far it can be trusted", [f"- {line}" for line in trust(report)]),
         titled("## Flags", [f"- {line}" for line in flagged(report)]),
         titled("## Speed", speed(report)),
-        *(titled(f"## {each.title}", seen(each, report)) for each in TABLES),
+        *(titled(f"## {each.title}", seen(each, report)) for each in tables()),
         titled("## Image decoder", decoders(report)),
         titled("## Class accuracy", accuracy(report)),
         titled("## Engines", engines(report)),

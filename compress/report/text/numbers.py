@@ -9,9 +9,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from compress.measure.quantity import INTERVAL, interval_of, quantities
 from compress.report.text.cells import ABSENT
-
-INTERVAL = "_ci95"
 
 
 class Number(NamedTuple):
@@ -36,11 +35,18 @@ def numbers(measured: Any) -> list[Number]:
 
 
 def blocks(measurement: Any) -> Iterator[tuple[str, Any]]:
-    """What was measured of a model: each field that is a dataclass of its own, with its name."""
-    for field in dataclasses.fields(measurement):
-        value = getattr(measurement, field.name)
+    """What was measured of a model: each field that is a dataclass of its own, and each further measure."""
+    own = {field.name: getattr(measurement, field.name) for field in dataclasses.fields(measurement)}
+    for name, value in (own | own["measures"]).items():
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield field.name, value
+            yield name, value
+
+
+def numbers_of(result: Any) -> Iterator[tuple[str, float, tuple[float, float] | None]]:
+    """The quantities of a result that were measured: name, value, and interval if there is one."""
+    for name, _ in quantities(result):
+        if (value := getattr(result, name)) is not None:
+            yield name, value, interval_of(result, name)
 
 
 def said(value: bool | int | float | str) -> str:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from compress.measure import Measure, measures
+from compress.measure.drift.sampled import Sampled
 from compress.measure.pictures.distribution import Distances, Distribution
+from compress.measure.quantity import Quantity, interval_of, quantities
 from compress.report import Report
+from compress.report.text.cells import ABSENT
 
+FLOOR = "the reference in bf16"  # whose drift the noise floor holds
 Rows = list[tuple[str, ...]]
 
 
@@ -20,24 +25,35 @@ class Table(NamedTuple):
     rows: Callable[[Report], Rows]
 
 
-def drawn_from(report: Report) -> Rows:
-    """After guidance, temperature and cuts; the noise floor stands last."""
-    measured = [(model.name, model.sampled) for model in (*report.steps, *report.engines)]
-    floor = (
-        [("the reference in bf16", report.floor.sampled)] if report.floor and any(each for _, each in measured) else []
-    )
-    return [
-        (
-            name,
-            interval(found.kl, found.kl_ci95),
-            interval(found.total_variation, found.total_variation_ci95),
-            share(found.agreement, found.agreement_ci95),
-            share(found.flip_rate, found.flip_rate_ci95),
-            f"{100 * found.flip_bound:.2f}",
-        )
-        for name, found in (*measured, *floor)
-        if found is not None
-    ]
+def table_of(measure: type[Measure]) -> Table:
+    """The table of a measure: a column for each quantity that has a heading; the noise floor stands last."""
+    columns = [(name, found) for name, found in quantities(measure) if found.column]
+
+    def rows(report: Report) -> Rows:
+        measured = [(model.name, model.result(measure.name)) for model in (*report.steps, *report.engines)]
+        if any(found is not None for _, found in measured):
+            measured.append((FLOOR, getattr(report.floor, measure.name, None)))
+        return [
+            (name, *(cell(found, field, each) for field, each in columns))
+            for name, found in measured
+            if isinstance(found, measure)
+        ]
+
+    title = measure.title or measure.words().capitalize()
+    said = measure.caption or str(measure.__doc__).splitlines()[0].rstrip(".")
+    return Table(title, said, ("model", *(each.column for _, each in columns)), rows)
+
+
+def cell(found: Measure, field: str, each: Quantity) -> str:
+    """One quantity of a result."""
+    value = getattr(found, field)
+    return ABSENT if value is None else each.cell(value, interval_of(found, field))
+
+
+def tables() -> tuple[Table, ...]:
+    """Every table: those here, then that of every other measure whose quantities have headings."""
+    others = [each for each in measures() if each is not Sampled and any(found.column for _, found in quantities(each))]
+    return (*TABLES, *map(table_of, others))
 
 
 def of_same_noise(report: Report) -> Rows:
@@ -92,12 +108,7 @@ def share(value: float, ci95: tuple[float, float]) -> str:
 
 
 TABLES = (
-    Table(
-        "What is drawn from",
-        "After guidance, temperature and cuts; 95 % intervals over pictures",
-        ("model", "KL, nats", "total variation", "agree %", "flips %", "their bound %"),
-        drawn_from,
-    ),
+    table_of(Sampled),
     Table(
         "The same noise",
         "Pictures of the same classes and the same noise by the reference and by an engine",

@@ -17,20 +17,21 @@ import numpy as np
 
 from compress.core.settings import parse, setting
 from compress.data.tokens import open_source
-from compress.measure.drift.coupled import coupled
+from compress.measure.drift.cached_loop import CachedLoop
+from compress.measure.drift.coupled import Coupled
 from compress.measure.drift.evidence import evidence
-from compress.measure.drift.fidelity import columns_of, fidelity
+from compress.measure.drift.fidelity import Fidelity, columns_of
 from compress.measure.drift.layers import relative_error
-from compress.measure.drift.sampled import sampled
+from compress.measure.drift.sampled import Sampled
 from compress.measure.statistics import percentile_interval, resampled_means
+from compress.measure.subject import Given, Side, Subject
 from compress.models.candidate import open_model
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, asked, examples
 from compress.passes import Context, find
 from compress.verifying.bisect import NOISE, bisect
-from compress.verifying.comparison import pairs
 from compress.verifying.selftest.faults import FAULTS, Base, Fault, built
-from export.runtime.drawing import conditions, score_stepwise
+from export.runtime.drawing import score_stepwise
 from export.runtime.engine import Engine
 
 if TYPE_CHECKING:
@@ -87,21 +88,18 @@ class SelfTest:
 
 def alarms(reference: Candidate, candidate: Candidate, given: Examples, seed: int = 0) -> list[str]:
     """The checks that say that a candidate is not the reference up to rounding, by what `verify` measures."""
-    shape, found = reference.shape, []
-    theirs, own = (each.score(given.inputs, given.features) for each in (reference, candidate))
-    if not evidence(theirs, given.scored).sound:
+    shared = Given(reference.shape, reference.picture, given, seed, samples=2 * DRAWN)
+    subject = Subject(Side("candidate", shared, candidate), Side("reference", shared, reference))
+    if not evidence(subject.reference.scores, given.scored).sound:
         return ["no evidence"]
-    if fidelity(theirs, own, given.targets, seed, given.scored, shape).kl > EXACT_KL:
+    found = []
+    if Fidelity.run(subject).kl > EXACT_KL:
         found.append("one pass")
-    stepwise = candidate.score_stepwise(given.inputs, given.features)
-    if fidelity(own, stepwise, given.targets, seed, given.scored, shape).kl > EXACT_KL:
+    if CachedLoop.run(subject).kl > EXACT_KL:
         found.append("cached loop")
-    after = sampled(pairs(reference, candidate, theirs, own, given), shape, reference.sampler, seed)
-    if after.total_variation > EXACT_VARIATION:
+    if Sampled.run(subject).total_variation > EXACT_VARIATION:
         found.append("what is drawn from")
-    labels, features = conditions(shape, 2 * DRAWN)
-    drawn = [each.draw_tokens(labels, seed, features=features) for each in (reference, candidate)]
-    if coupled(drawn[0], drawn[1], seed).edit_rate > 0:
+    if Coupled.run(subject).edit_rate > 0:
         found.append("free running")
     return found
 

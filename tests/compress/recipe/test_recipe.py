@@ -9,7 +9,7 @@ import pytest
 from compress.core.settings import InputError
 from compress.passes.distill import Distill
 from compress.recipe import recipe
-from compress.recipe.verdict import Gate
+from compress.recipe.gates import gate
 
 HEAD = "model: {checkpoint: .}\n"
 ENGINE = "engines: {cpu: [export: {target: onnxruntime}]}\n"
@@ -28,9 +28,9 @@ def test_a_recipe_becomes_steps_engines_and_gates(tmp_path: Path) -> None:
     made = recipe.load(written(tmp_path, text))
     assert made.name == "r"
     assert made.seed == 3
-    assert made.steps == (recipe.Step("distill", Distill(steps=5), Gate(nll_drift=0.02)),)
+    assert made.steps == (recipe.Step("distill", Distill(steps=5), gate(nll_drift=0.02)),)
     assert [(engine.name, [step.name for step in engine.steps]) for engine in made.engines] == [("cpu", ["export"])]
-    assert made.gate == Gate(speedup=1.5)
+    assert made.gate == gate(speedup=1.5)
     described = made.described()
     assert described["passes"][0]["distill"]["temperature"] == 2.0, "defaults are filled in"
     assert described["passes"][0]["gate"]["nll_drift"] == 0.02

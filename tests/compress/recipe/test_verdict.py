@@ -11,7 +11,8 @@ from compress.measure.drift.sampled import Sampled
 from compress.measure.pictures.classify import ClassAccuracy
 from compress.measure.pictures.decoding import Decoding, same
 from compress.measure.speed.timing import SpeedRow
-from compress.recipe.verdict import UNITS, Gate, Verdict, judge
+from compress.recipe.gates import gate, gate_class, keys
+from compress.recipe.verdict import Verdict, judge
 
 FIDELITY = Fidelity(
     pictures=10,
@@ -73,7 +74,7 @@ MEASURED = Measurement(
 
 
 @pytest.mark.parametrize(
-    ("gate", "text"),
+    ("limits", "text"),
     [
         ({"nll_drift": "2%"}, "nll_drift 3.1 % (95 % interval up to 3.8 %) is above the gate's 2 %"),
         ({"nll_drift": "3.5%"}, "nll_drift 3.1 % (95 % interval up to 3.8 %) is above the gate's 3.5 %"),
@@ -101,79 +102,80 @@ MEASURED = Measurement(
         ({"low_precision_share": "90%"}, "low_precision_share 80 % is below the gate's 90 %"),
     ],
 )
-def test_a_breach_names_step_measurement_value_and_gate(gate, text):
-    (breach,) = judge(parse(Gate, gate, "gate"), MEASURED, "distill")
+def test_a_breach_names_step_measurement_value_and_gate(limits, text):
+    (breach,) = judge(parse(gate_class(), limits, "gate"), MEASURED, "distill")
     assert breach.text.split("; the estimate")[0] == f"distill: {text}"
-    assert (breach.step, breach.measurement) == ("distill", next(iter(gate)))
+    assert (breach.step, breach.measurement) == ("distill", next(iter(limits)))
 
 
 def test_every_limit_is_kept_at_its_very_value():
-    gate = Gate(
+    kept = gate(
         nll_drift=0.038, kl=0.026, agreement=0.94, max_abs_difference=0.5, class_accuracy_drop=0.045, speedup=1.5 * 0.9,
         latency_ms=1.1000001, size=0.5, peak_mib=108, low_precision_share=0.8,
         decoder_psnr=39.0, decoder_ssim=0.97,
     )  # fmt: skip
-    assert judge(gate, MEASURED, "distill") == []
-    assert {field.name for field in fields(Gate)} == {*UNITS, "speedup_batch", "decide"}
+    assert judge(kept, MEASURED, "distill") == []
+    known = {key.limit.key for key in keys()}
+    assert {field.name for field in fields(gate_class())} == {*known, "speedup_batch", "decide"}
 
 
 def test_the_value_of_a_breach_is_what_was_judged():
-    assert judge(Gate(nll_drift=0.02), MEASURED, "distill")[0].value == 0.038
-    assert judge(Gate(nll_drift=0.02, decide="estimate"), MEASURED, "distill")[0].value == 0.031
+    assert judge(gate(nll_drift=0.02), MEASURED, "distill")[0].value == 0.038
+    assert judge(gate(nll_drift=0.02, decide="estimate"), MEASURED, "distill")[0].value == 0.031
 
 
 def test_speedup_is_judged_at_every_batch_unless_one_is_named():
-    assert [breach.text[:30] for breach in judge(Gate(speedup=3), MEASURED, "x")] == [
+    assert [breach.text[:30] for breach in judge(gate(speedup=3), MEASURED, "x")] == [
         "x: speedup 1.5x at batch 8 (95",
         "x: speedup 2x at batch 1 (95 %",
     ]
-    assert len(judge(Gate(speedup=3, speedup_batch=8), MEASURED, "x")) == 1
+    assert len(judge(gate(speedup=3, speedup_batch=8), MEASURED, "x")) == 1
 
 
 def test_an_exact_pass_is_judged_against_the_step_before_it():
     nearer = replace(FIDELITY, max_abs_difference=1e-5)
-    assert judge(Gate(max_abs_difference=1e-4), replace(MEASURED, fidelity_vs_previous=nearer), "fuse") == []
+    assert judge(gate(max_abs_difference=1e-4), replace(MEASURED, fidelity_vs_previous=nearer), "fuse") == []
 
 
-@pytest.mark.parametrize("key", list(UNITS))
+@pytest.mark.parametrize("key", [key.limit.key for key in keys()])
 def test_what_is_gated_but_not_measured_is_a_breach(key):
     bare = Measurement("export", "onnx", 100, 50)
-    (breach,) = judge(Gate(**{key: 0.5}), bare, "export")
+    (breach,) = judge(gate(**{key: 0.5}), bare, "export")
     assert breach.value is None
     assert breach.text.startswith(f"export: {key} was not measured, so the gate's ")
 
 
 def test_the_references_own_decoder_keeps_every_gate():
-    assert judge(Gate(decoder_psnr=100, decoder_ssim=1), replace(MEASURED, decoding=same(10, 5)), "cpu") == []
+    assert judge(gate(decoder_psnr=100, decoder_ssim=1), replace(MEASURED, decoding=same(10, 5)), "cpu") == []
 
 
 def test_a_batch_that_was_not_timed_is_a_breach():
-    (breach,) = judge(Gate(speedup=1, speedup_batch=4), MEASURED, "distill")
+    (breach,) = judge(gate(speedup=1, speedup_batch=4), MEASURED, "distill")
     assert breach.text == "distill: speedup was not measured, so the gate's 1x cannot be shown to hold"
 
 
 def test_a_value_that_is_not_a_number_never_passes():
     broken = replace(MEASURED, fidelity=replace(FIDELITY, nll_drift=math.nan, nll_drift_ci95=(math.nan, math.nan)))
-    assert len(judge(Gate(nll_drift=1), broken, "distill")) == 1
+    assert len(judge(gate(nll_drift=1), broken, "distill")) == 1
 
 
 def test_digits_are_added_until_value_and_gate_read_differently():
     close = replace(MEASURED, size_share=0.50001)
-    assert judge(Gate(size=0.5), close, "x")[0].text == "x: size 50.001 % is above the gate's 50 %"
+    assert judge(gate(size=0.5), close, "x")[0].text == "x: size 50.001 % is above the gate's 50 %"
 
 
 def test_an_empty_gate_lets_everything_through():
-    assert judge(Gate(), MEASURED, "distill") == []
+    assert judge(gate(), MEASURED, "distill") == []
 
 
 def test_a_verdict_passes_without_breaches_only():
-    breaches = judge(Gate(kl=0), MEASURED, "distill")
+    breaches = judge(gate(kl=0), MEASURED, "distill")
     assert Verdict.of([]) == Verdict(True, ())
     assert Verdict.of(breaches) == Verdict(False, tuple(breaches))
 
 
 @pytest.mark.parametrize(
-    ("gate", "text"),
+    ("limits", "text"),
     [
         ({"nll": "2%"}, "gate: unknown key 'nll'; did you mean 'nll_drift'?"),
         ({"nll_drift": 2}, "gate.nll_drift: 2.0 is out of range; it must be between 0 and 1"),
@@ -181,16 +183,16 @@ def test_a_verdict_passes_without_breaches_only():
         ({"speedup": "fast"}, "gate.speedup: 'fast' is not a number"),
     ],
 )
-def test_a_bad_gate_is_refused(gate, text):
+def test_a_bad_gate_is_refused(limits, text):
     with pytest.raises(InputError) as error:
-        parse(Gate, gate, "gate")
+        parse(gate_class(), limits, "gate")
     assert str(error.value) == text
 
 
 def test_a_gate_that_only_the_interval_breaks_says_how_many_pictures_would_tell():
     (breach,) = judge(
-        Gate(kl=0.025), MEASURED, "distill"
+        gate(kl=0.025), MEASURED, "distill"
     )  # 0.02 (0.015 to 0.026): half a width of 0.0055, room of 0.005
     assert breach.text.endswith("; the estimate keeps it, and about 13 pictures instead of 10 would show that")
-    (breach,) = judge(Gate(flip_rate=0.01), MEASURED, "distill")
+    (breach,) = judge(gate(flip_rate=0.01), MEASURED, "distill")
     assert "pictures" not in breach.text, "the estimate itself is above"

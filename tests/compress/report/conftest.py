@@ -8,7 +8,8 @@ from compress.measure.drift.fidelity import fidelity
 from compress.measure.pictures.classify import ClassAccuracy
 from compress.measure.speed.environment import Environment
 from compress.measure.speed.timing import SpeedRow
-from compress.recipe.verdict import Gate, Verdict, judge
+from compress.recipe.gates import gate
+from compress.recipe.verdict import Verdict, judge
 from compress.report import Report
 
 
@@ -46,7 +47,7 @@ def report():
         folder="engines/tensorrt", target="tensorrt", not_built="TensorRT is not installed",
     )  # fmt: skip
     return Report(
-        verdict=Verdict.of(judge(Gate(agreement=0.99), cpu, "cpu")),
+        verdict=Verdict.of(judge(gate(agreement=0.99), cpu, "cpu")),
         environment=Environment("Fast CPU", ("avx2",), 2, 4096, "Linux", "3.12.1", {"torch": "2.13.0"}),
         recipe={"model": {"family": "reference"}, "passes": ["distill"]},
         reference=reference,

@@ -20,7 +20,7 @@ from compress.core.listener import Silent
 from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.measure import Measurement
-from compress.measure.drift.fidelity import fidelity
+from compress.measure.drift.fidelity import Fidelity, fidelity
 from compress.models.artifact import Form
 from compress.models.families import reference
 from compress.models.tokenizer.model import VqTokenizer
@@ -30,7 +30,6 @@ from compress.recipe import plan as plans
 from compress.recipe import recipe
 from compress.recipe.verdict import Breach
 from compress.report.data import schema
-from compress.running import drift as drifting
 from compress.running import measurements as measuring
 from compress.running import pipeline
 from export.runtime.engine import Engine
@@ -112,7 +111,7 @@ def test_a_second_run_makes_and_measures_nothing(
     finished, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "paired", lambda *args, **kwargs: pytest.fail("timed again"))
-    monkeypatch.setattr(drifting, "fidelity", lambda *args, **kwargs: pytest.fail("compared again"))
+    monkeypatch.setattr(Fidelity, "run", lambda *args: pytest.fail("compared again"))
     monkeypatch.setattr(measuring, "peak_mib", lambda *args, **kwargs: pytest.fail("weighed again"))
     monkeypatch.setattr(pipeline, "rehearse", lambda *args, **kwargs: pytest.fail("rehearsed for nothing"))
     before = (finished.output / "report.json").read_text()

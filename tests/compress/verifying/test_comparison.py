@@ -10,12 +10,12 @@ import pytest
 from calibration.tokens import TokenSet
 from compress.core.settings import InputError
 from compress.models.families import reference
-from compress.recipe.verdict import Gate
+from compress.recipe.gates import gate
 from compress.verifying.comparison import bench, compare
 
 
 def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
-    result = compare(str(checkpoint), str(checkpoint), Gate(kl=0, agreement=1), "digits", 4, threads=1)
+    result = compare(str(checkpoint), str(checkpoint), gate(kl=0, agreement=1), "digits", 4, threads=1)
     assert result.verdict.passed
     assert result.fidelity.kl == 0
     assert result.fidelity.agreement == 1
@@ -26,7 +26,7 @@ def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
 
 def test_an_engine_that_drifts_breaks_its_gate_by_name(shared_run, checkpoint: Path) -> None:
     engine = str(shared_run.output / "engines" / "cpu")
-    result = compare(str(checkpoint), engine, Gate(kl=0), "digits", None, threads=1)
+    result = compare(str(checkpoint), engine, gate(kl=0), "digits", None, threads=1)
     assert result.fidelity.pictures == 297
     (breach,) = result.verdict.breaches
     assert (breach.step, breach.measurement) == (engine, "kl")
@@ -74,7 +74,7 @@ def test_pictures_that_the_reference_drew_need_no_tokens(shared_run, checkpoint:
 
 def test_gates_on_what_is_not_measured_are_refused_before_the_work(checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"^--gates: speedup is not measured by verify, which judges nll_drift, kl,"):
-        compare(str(checkpoint), str(checkpoint), Gate(speedup=1.5), "digits", 4, 1)
+        compare(str(checkpoint), str(checkpoint), gate(speedup=1.5), "digits", 4, 1)
 
 
 def test_a_reference_with_an_untrained_head_is_no_evidence(tiny_model, tmp_path: Path) -> None:

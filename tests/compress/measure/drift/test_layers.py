@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.core.settings import parse
-from compress.measure.drift.floor import in_bf16
+from compress.measure.drift.floor import RoughModel
 from compress.measure.drift.layers import HIGHEST_SQNR, layers, relative_error, states_of
 from compress.models.transformer.examples import examples
 from compress.passes import Context, find
@@ -63,7 +63,7 @@ def test_pruned_layers_are_left_out_and_the_others_keep_their_names() -> None:
 def test_a_model_in_bf16_departs_by_its_rounding(tiny_model, tiny_tokens) -> None:
     model = tiny_model()
     asked = examples(model.shape, tiny_tokens.part("held_out", 3))
-    rough = states_of(in_bf16(model), asked)
+    rough = states_of(RoughModel.of(model), asked)
     found = layers(states_of(model, asked), rough)
     assert all(2**-13 < each.relative_error < 2**-5 for each in found)
     assert rough[0].dtype == np.float32

@@ -8,7 +8,7 @@ from compress.measure.drift.coupled import Coupled
 from compress.measure.drift.sampled import Sampled
 from compress.measure.pictures.distribution import Distances, Distribution
 from compress.report.text.markdown import markdown
-from compress.report.text.seen import TABLES
+from compress.report.text.seen import tables
 
 SAMPLED = Sampled(
     40, 1.5, 1.0, 0, 1.0, 0.02, (0.01, 0.03), 0.05, (0.04, 0.06), 0.9, (0.88, 0.92), 0.07, (0.06, 0.08), 0.1
@@ -21,14 +21,14 @@ def apart(frechet: float) -> Distances:
 
 
 def test_what_was_not_measured_has_no_table(report) -> None:
-    assert [each.rows(report) for each in TABLES] == [[], [], []]
+    assert [each.rows(report) for each in tables()] == [[], [], []]
 
 
 def test_tables_hold_what_was_measured_with_intervals_and_the_floor(report) -> None:
     sets = Distribution("SVC", 10, 100, apart(0.5), apart(0.25))
     engine = replace(report.engines[0], sampled=SAMPLED, coupled=COUPLED, distribution=sets)
     shown = replace(report, engines=(engine,))
-    drawn, paired, as_sets = (each.rows(shown) for each in TABLES)
+    drawn, paired, as_sets = (each.rows(shown) for each in tables())
     assert drawn == [
         ("cpu", "0.02 (0.01 to 0.03)", "0.05 (0.04 to 0.06)", "90.0 (88.0 to 92.0)", "7.0 (6.0 to 8.0)", "10.00")
     ]
@@ -38,7 +38,7 @@ def test_tables_hold_what_was_measured_with_intervals_and_the_floor(report) -> N
         ("the reference against itself", "FD-SVC", "0.25 (0 to 0.5)"),
     ]
     page = markdown(shown)
-    assert all(f"## {each.title}" in page for each in TABLES)
+    assert all(f"## {each.title}" in page for each in tables())
 
 
 def test_only_features_of_inception_make_it_a_fid(report) -> None:

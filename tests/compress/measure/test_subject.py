@@ -1,0 +1,46 @@
+"""What measures are given: scores and pictures are made once, and logits must be numbers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from compress.core.settings import InputError
+from compress.measure.subject import Given, Side, Subject
+from compress.models.transformer.examples import examples
+
+
+@pytest.fixture
+def given(tiny_model, tiny_tokens) -> Given:
+    model = tiny_model()
+    asked = examples(model.shape, tiny_tokens.part("held_out", 4))
+    return Given(model.shape, model.picture, asked, seed=3, samples=12)
+
+
+def test_pictures_are_those_of_the_seed_and_are_drawn_once(given, tiny_model, monkeypatch) -> None:
+    side = Side("tiny", given, tiny_model())
+    labels, _ = given.conditions(12)
+    drawn = side.drawn()
+    assert np.array_equal(drawn, tiny_model().draw_tokens(labels, 3))
+    assert not np.array_equal(drawn, side.drawn(1))
+    monkeypatch.setattr(type(side.model), "draw_tokens", lambda *args, **kwargs: pytest.fail("drawn again"))
+    assert np.array_equal(side.drawn(), drawn)
+
+
+def test_a_model_in_pytorch_is_no_engine(given, tiny_model) -> None:
+    side = Side("tiny", given, tiny_model())
+    assert (side.engine, side.folder, side.kept_layers) == (None, None, None)
+    assert Subject(side, side).keys == ("", "")
+
+
+def test_logits_that_are_no_numbers_are_refused(given) -> None:
+    broken = SimpleNamespace(score=lambda inputs, features: np.full((4, 64, 17), np.nan, dtype=np.float32))
+    with pytest.raises(InputError) as caught:
+        _ = Side("runs/engines/cpu", given, broken).scores
+    assert str(caught.value) == "runs/engines/cpu: its logits hold NaN or Inf, so it cannot be judged"
+
+
+def test_what_measures_share_is_made_once(given) -> None:
+    assert given.once("classifier", lambda: [1]) is given.once("classifier", lambda: pytest.fail("made again"))
