@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup quickstart test fuzz crash-test clean
+.PHONY: setup quickstart test fuzz crash-test index-test clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ fuzz: $(STAMP)
 # An hour or two on 2 cores: `compress run` and `compress train` are killed 200 times, resumed and compared.
 crash-test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash.py --points 200
+
+# Minutes, and a package index: every line of the documentation that installs something is resolved, without installing it.
+index-test: $(STAMP)
+	$(BIN)/pytest -m index tests/test_packages.py
 
 clean:
 	rm -rf .venv .compress runs build *.egg-info
