@@ -23,7 +23,7 @@ from export.runtime.sampling import Sampler
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *ROOT.glob("README.md")])
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 OWN_PASSES = sorted(
     path.stem.replace("_", "-") for path in (ROOT / "compress/passes").glob("*.py") if path.stem != "__init__"
 )
