@@ -6,6 +6,7 @@ import copy
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -18,17 +19,16 @@ from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import (
-    LARGEST,
     LinearQuantization,
     QuantizedLinear,
     parameter_count,
     quantizations,
     replace_module,
-    to_codes,
-    to_fp8,
+    rounded_input,
 )
 from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
 from compress.passes.shared.importance import chunks
+from export.graph.number_formats import FORMATS
 from export.graph.saturation import ReduceRange
 
 
@@ -95,7 +95,7 @@ class Quantize(Pass):
         for index, (name, linear) in enumerate(linears.items()):
             weight = linear.weight.detach()
             scales = weight_scales(
-                *(weight, self.group, spec.largest, self.rounded_weight, self.ranges, self.percentile, spec.pair_limit)
+                *(weight, self.group, spec.largest, spec.rounded, self.ranges, self.percentile, spec.pair_limit)
             )
             input_scale = self.input_scale(seen[name]) if spec.static else None
             with one_thread():
@@ -130,15 +130,8 @@ class Quantize(Pass):
 
     def input_scale(self, seen: Magnitudes) -> float:
         """The static scale of a layer's input."""
-        return activation_scale(seen, LARGEST[self.activations], self.rounded_input, self.ranges, self.percentile)
-
-    def rounded_weight(self, scaled: Tensor) -> Tensor:
-        """Scaled weights as the format holds them."""
-        return to_fp8(scaled).float() if self.weights == "fp8" else to_codes(scaled, self.spec())
-
-    def rounded_input(self, scaled: Tensor) -> Tensor:
-        """Scaled activations as the format holds them."""
-        return to_fp8(scaled).to(scaled.dtype) if self.activations == "fp8" else scaled.round().clamp(-128, 127)
+        rounded = partial(rounded_input, activations=self.activations)
+        return activation_scale(seen, FORMATS[self.activations].largest, rounded, self.ranges, self.percentile)
 
 
 def sharing_copy(transformer: TokenTransformer) -> TokenTransformer:

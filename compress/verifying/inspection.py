@@ -21,6 +21,7 @@ from compress.models.tokenizer import formats
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import parameter_count
 from compress.passes.shared.pruning import HEADS, UNITS
+from export.graph.number_formats import FORMATS
 
 # What a parameter is for, by words of its name; the first that fits counts.
 PARTS = {
@@ -162,11 +163,11 @@ def engine_bytes(transformer: TokenTransformer) -> dict[str, int]:
     int8 = int4 = rest
     for _, linear in transformer.linears():
         weights = linear.weight.numel()
-        int8 += stored(linear, 1.0, linear.out_features) - 4 * weights
-        int4 += stored(linear, 0.5, linear.out_features * -(-linear.in_features // GROUP)) - 4 * weights
+        int8 += stored(linear, "int8", linear.out_features) - 4 * weights
+        int4 += stored(linear, "int4", linear.out_features * -(-linear.in_features // GROUP)) - 4 * weights
     return {"fp32": rest, "int8": int8, f"int4, groups of {GROUP}": int4}
 
 
-def stored(linear: nn.Linear, bytes_per_weight: float, scales: int) -> int:
+def stored(linear: nn.Linear, form: str, scales: int) -> int:
     """Bytes of a quantized layer's weights and scales."""
-    return int(linear.weight.numel() * bytes_per_weight) + scales * SCALE_BYTES
+    return linear.weight.numel() * FORMATS[form].bits // 8 + scales * SCALE_BYTES

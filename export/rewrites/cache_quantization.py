@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from export.graph.builder import Builder
 from export.graph.match import scope
+from export.graph.number_formats import FORMATS
 from export.graph.onnx_model import OnnxModel
 
-LARGEST = 127.0
 SMALLEST_SCALE = 1e-8  # of a channel that was always 0
 PARTS = {"key": (3, 12), "value": (4, 13)}  # inputs of GroupQueryAttention: the past, and its scale
 INPUTS = 14
@@ -29,7 +29,7 @@ INT8 = ir.TensorType(ir.DataType.INT8)
 def cache_scales(seen: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales (K * d,) of keys or values that were seen (N, K, L, d): what the largest code stands for."""
     largest = np.abs(seen).max(axis=(0, 2))
-    return np.maximum(largest / LARGEST, SMALLEST_SCALE).astype(np.float32).reshape(-1)
+    return np.maximum(largest / FORMATS["int8"].largest, SMALLEST_SCALE).astype(np.float32).reshape(-1)
 
 
 def with_int8_cache(model: OnnxModel, scales: Mapping[str, NDArray[np.float32]]) -> OnnxModel:

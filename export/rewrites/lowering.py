@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.graph.builder import MICROSOFT, Builder, constant, drop_unused_initializers
+from export.graph.number_formats import FORMATS
 
 DOMAIN, OP = "compress", "QuantizedLinear"
 DEFAULT_BLOCK = 128  # inputs that share a dynamic scale where the weights have no groups
@@ -103,7 +103,7 @@ def quantized_input(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
         return x
     if layer.dynamic:
         return blockwise(builder, layer.block, layer.weight.shape[1], x)
-    kind = ml_dtypes.float8_e4m3fn if layer.activations == "fp8" else np.int8
+    kind = FORMATS[layer.activations].kind
     scale = builder.initializer("activation_scale", constant(layer.activation_scale).astype(np.float32).reshape(()))
     zero = builder.initializer("activation_zero_point", np.zeros((), dtype=kind))
     rounded = builder.add("QuantizeLinear", [x, scale, zero])
@@ -138,7 +138,7 @@ def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Valu
 
 def dequantized_product(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """MatMul with DequantizeLinear of the weights (K, N), as every target reads it."""
-    kind = ml_dtypes.int4 if layer.weights == "int4" else layer.weight.dtype
+    kind = FORMATS[layer.weights].kind
     scale = layer.scale.T if layer.group else layer.scale[:, 0]  # (G, N) or (N,)
     restored, *_ = builder.node(
         "DequantizeLinear",
@@ -156,7 +156,7 @@ def dequantized_product(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value
 def n_bits(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
     """com.microsoft MatMulNBits: weights packed by blocks of inputs, with a scale each and the middle as zero point."""
     outputs, inputs = layer.weight.shape
-    bits, block = (4 if layer.weights == "int4" else 8), layer.block
+    bits, block = FORMATS[layer.weights].bits, layer.block
     blocks = -(-inputs // block)
     middle = np.uint8(2 ** (bits - 1))  # the default zero point
     padded = np.full((outputs, blocks * block), middle)

@@ -2,8 +2,8 @@
 
 Letters: B batch, T tokens, K inputs, N outputs, G groups of inputs that share a weight scale.
 
-Everything is symmetric: zero points are 0, int8 weights lie in -127..127, int4 in -7..7, and FP8 is E4M3 (largest value
-448). Sums are in float32; an engine's integer sums differ from them by rounding only.
+The formats are those of `export.graph.number_formats`: symmetric, int8 weights in -127..127, int4 in -7..7, FP8 E4M3.
+Sums are in float32; an engine's integer sums differ from them by rounding only.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from calibration.ranges import rows_together
 from compress.core.settings import InputError
+from export.graph.number_formats import FORMATS
 from export.graph.saturation import PAIR_LIMIT, ReduceRange, limited
 
 Weights = Literal["int8", "int4", "fp8"]
 Activations = Literal["none", "int8", "fp8"]
 
-LARGEST: dict[str, float] = {"int8": 127.0, "int4": 7.0, "fp8": 448.0}
 # Of any two weights the sum stays within what `export.graph.saturation` allows of neighbours.
 LARGEST_REDUCED = PAIR_LIMIT / 2
 # ONNX Runtime's dynamic kernels cut the inputs into blocks of a power of two; 128 where the weights have no groups.
@@ -85,7 +85,7 @@ class LinearQuantization:
     @property
     def largest(self) -> float:
         """The largest weight before scaling; the smallest is its negative."""
-        return LARGEST_REDUCED if self.reduce_range is True else LARGEST[self.weights]
+        return LARGEST_REDUCED if self.reduce_range is True else FORMATS[self.weights].largest
 
     @property
     def pair_limit(self) -> float | None:
@@ -95,7 +95,12 @@ class LinearQuantization:
     @property
     def storage(self) -> torch.dtype:
         """What weights are kept as; int4 values lie in int8."""
-        return torch.float8_e4m3fn if self.weights == "fp8" else torch.int8
+        return getattr(torch, FORMATS[self.weights].storage)
+
+    def rounded(self, scaled: Tensor) -> Tensor:
+        """Scaled weights (..., K) as the format holds them, in the type they came in."""
+        codes = FORMATS[self.weights].rounded(scaled, -self.largest, self.largest)
+        return torch.from_numpy(limited(codes.numpy())) if self.pair_limit is not None else codes
 
     def groups(self, inputs: int) -> int:
         """Weight scales of one output channel."""
@@ -107,21 +112,9 @@ def spread(scale: Tensor, group: int, inputs: int) -> Tensor:
     return scale[..., None].expand(*scale.shape, group).flatten(-2)[..., :inputs] if group else scale
 
 
-def to_fp8(x: Tensor) -> Tensor:
-    """The nearest E4M3 value, ties to even; beyond 448 saturates as QuantizeLinear does, whatever the cast does."""
-    return x.clamp(-LARGEST["fp8"], LARGEST["fp8"]).to(torch.float8_e4m3fn)
-
-
 def quantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:
     """Weights (N, K) divided by their scales (N, G), rounded half to even, in storage form."""
-    scaled = weight / spread(scale, spec.group, weight.shape[1])
-    return to_fp8(scaled) if spec.weights == "fp8" else to_codes(scaled, spec).to(torch.int8)
-
-
-def to_codes(scaled: Tensor, spec: LinearQuantization) -> Tensor:
-    """Scaled weights (..., K) as the nearest integers that the format holds, in the type they came in."""
-    codes = scaled.round().clamp_(-spec.largest, spec.largest)
-    return torch.from_numpy(limited(codes.numpy())) if spec.pair_limit is not None else codes
+    return spec.rounded(weight / spread(scale, spec.group, weight.shape[1])).to(spec.storage)
 
 
 def dequantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:
@@ -129,11 +122,15 @@ def dequantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -
     return weight.float() * spread(scale, spec.group, weight.shape[1])
 
 
+def rounded_input(scaled: Tensor, activations: Activations) -> Tensor:
+    """Scaled activations as the format holds them, in the type they came in."""
+    form = FORMATS[activations]
+    return form.rounded(scaled, form.smallest, form.largest)
+
+
 def quantize_static(x: Tensor, scale: Tensor, activations: Activations) -> Tensor:
     """Activations as QuantizeLinear and DequantizeLinear leave them, with one scale for all."""
-    if activations == "fp8":
-        return to_fp8(x / scale).float() * scale
-    return (x / scale).round().clamp(-128, 127) * scale
+    return rounded_input(x / scale, activations) * scale
 
 
 def quantize_dynamic(x: Tensor, block: int) -> Tensor:

@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import (
-    LARGEST,
     QuantizedLinear,
     dequantize_weight,
     quantize_weight,
     replace_module,
     spread,
 )
+from export.graph.number_formats import FORMATS
 
 
 class StraightThroughLinear(nn.Module):
@@ -38,7 +38,7 @@ class StraightThroughLinear(nn.Module):
         rounded = dequantize_weight(quantize_weight(self.weight.detach(), scale, spec), scale, spec)
         weight = straight_through(rounded, self.weight.clamp(-reach, reach))
         if quantized.activation_scale is not None:
-            top = float(quantized.activation_scale) * LARGEST[spec.activations]
+            top = float(quantized.activation_scale) * FORMATS[spec.activations].largest
             x = straight_through(quantized.quantized_input(x), x.clamp(-top, top))
         elif spec.dynamic:
             x = straight_through(quantized.quantized_input(x), x)

@@ -21,7 +21,7 @@ from compress.models.transformer.quantized import (
     quantize_dynamic,
     quantize_static,
     quantize_weight,
-    to_fp8,
+    rounded_input,
 )
 
 SPECS = [
@@ -113,7 +113,7 @@ def test_fp8_rounds_half_to_even_and_saturates_at_448() -> None:
     # E4M3 has 3 bits of fraction: between 16 and 32 values are 2 apart, and the smallest is 2^-9
     values = [17.0, 19.0, 21.0, 448.0, 463.0, 464.0, 1e6, -1e6, 2.0**-9, 2.0**-10, 1.5 * 2.0**-9]
     wanted = [16.0, 20.0, 20.0, 448.0, 448.0, 448.0, 448.0, -448.0, 2.0**-9, 0.0, 2.0**-8]
-    assert to_fp8(torch.tensor(values)).float().tolist() == wanted
+    assert rounded_input(torch.tensor(values), "fp8").tolist() == wanted
 
 
 def test_fp8_agrees_with_ml_dtypes_on_every_value_and_every_midpoint() -> None:
@@ -122,7 +122,7 @@ def test_fp8_agrees_with_ml_dtypes_on_every_value_and_every_midpoint() -> None:
     middles = (values[1:] + values[:-1]) / 2
     tested = np.concatenate([values, middles, np.nextafter(middles, np.inf), np.nextafter(middles, -np.inf)])
     tested = tested.astype(np.float32)
-    np.testing.assert_array_equal(to_fp8(torch.from_numpy(tested)).float().numpy(), fp8(tested))
+    np.testing.assert_array_equal(rounded_input(torch.from_numpy(tested), "fp8").numpy(), fp8(tested))
 
 
 def test_groups_that_do_not_divide_the_inputs_leave_a_short_last_one() -> None:
