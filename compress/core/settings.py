@@ -36,6 +36,14 @@ class InputError(Exception):
         super().__init__(one_line(message))
 
 
+class ContradictionError(InputError):
+    """Settings that contradict each other; `text` says how, without the place."""
+
+    def __init__(self, place: str, text: str) -> None:
+        super().__init__(f"{place}: {text}")
+        self.text = text
+
+
 def one_line(text: str) -> str:
     """A message with its control characters escaped, and whatever is far too long cut in the middle."""
     whole = "".join(
@@ -163,8 +171,25 @@ def parse(cls: type[T], value: object, where: str) -> T:
             raise InputError(f"{place}: '{name}' is missing; it is needed ({field.metadata.get('doc', name)})")
     try:
         return cls(**arguments)
+    except ContradictionError as error:
+        raise InputError(f"{place}: {error.text}") from error
     except ValueError as error:
         raise InputError(f"{place}: {error}") from error
+
+
+def check_fields(settings: Any, where: str) -> None:
+    """Hold the fields of a settings dataclass to their types and ranges, as `parse` does; lists become tuples.
+
+    A class calls it in its `__post_init__`, so that it refuses in Python what it refuses in a recipe.
+
+    Raises:
+        InputError: the first that is of another type, or out of range.
+    """
+    hints = type_hints(typing.cast("Any", type(settings)))
+    for field in dataclasses.fields(settings):
+        value = convert(hints[field.name], getattr(settings, field.name), inside(where, field.name))
+        check_range(field, value, inside(where, field.name))
+        object.__setattr__(settings, field.name, value)
 
 
 @functools.cache

@@ -1,28 +1,33 @@
 """A pass turns one model into another; each file here is one, and the file's name is its name in recipes.
 
-`prune_heads.py` defines exactly one subclass of `Pass` and is called `prune-heads`. Third parties add theirs through
-the entry-point group `compress.passes`, whose entries name a subclass of `Pass`.
+`prune_heads.py` defines exactly one subclass of `Pass`, `PruneHeads`, and is called `prune-heads`. Third parties add
+theirs through the entry-point group `compress.passes`, whose entries are called like the class that they name.
 """
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import importlib.metadata
-import inspect
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from calibration.tokens import TokenSet
-from compress.core.settings import InputError, nearest, shown
-from compress.models.artifact import Form, Model
+from compress.core import registry
+from compress.core.settings import ContradictionError, InputError, check_fields, nearest, shown
+from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
+from compress.passes.shared.notes import Notes
 from export.graph.saturation import ReduceRange
 from export.runtime.manifest import Cpu
 
+if TYPE_CHECKING:
+    from export.graph.onnx_model import OnnxModel
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 ENTRY_POINTS = "compress.passes"
 ReduceRangeSetting = Literal["auto", ReduceRange]
 REDUCE_RANGE = (
@@ -31,7 +36,7 @@ REDUCE_RANGE = (
 
 
 class PassError(InputError):
-    """A pass cannot do what its settings ask of this model; the message begins with the pass's name."""
+    """A pass cannot do what its settings ask of this model; `Pass.run` puts the pass's name in front."""
 
 
 @dataclass(frozen=True)
@@ -51,56 +56,141 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a pass made, and what it has to say of it (numbers and short texts for the report)."""
+class Outcome(Generic[Made]):
+    """What a pass made, and what it has to say of it."""
 
-    model: Model
-    notes: dict[str, Any] = field(default_factory=dict)
+    model: Made
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass(frozen=True)
-class Pass(ABC):
-    """Settings are the fields; `run` does the work. It reads no paths, prints nothing and times nothing.
+class Pass(ABC, Generic[Given, Made]):
+    """Settings are the fields; `apply` does the work. It reads no paths, prints nothing and times nothing.
 
+    A pass that exists has valid settings: types, choices and ranges are checked when it is made, then `validate`.
     `version` goes up whenever the same settings give another result, so the store does not serve the old one. A pass
     that reads neither tokens nor seed says so with `uses_tokens = False`, and is then reused across both.
     """
 
+    name: ClassVar[str]  # in recipes and messages, from the class's: `PruneHeads` is `prune-heads`
     accepts: ClassVar[Form]
     returns: ClassVar[Form]
     exact: ClassVar[bool] = False
     uses_tokens: ClassVar[bool] = True
     version: ClassVar[int] = 1
+    refusals: ClassVar[tuple[type[Exception], ...]] = ()  # of libraries below, which are a PassError here
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = registry.dashed(cls.__name__)
+
+    def __post_init__(self) -> None:
+        """Hold the settings to their types and ranges, and to each other.
+
+        Raises:
+            InputError: the first that is wrong, in the words that a recipe is refused with.
+        """
+        check_fields(self, self.name)
+        try:
+            self.validate()
+        except ValueError as error:
+            raise ContradictionError(self.name, str(error)) from error
+
+    def validate(self) -> None:
+        """Refuse settings that contradict each other, by a ValueError."""
 
     @classmethod
     def surroundings(cls) -> dict[str, str]:
         """What of this machine decides the result besides libraries every pass shares; part of the artifact's key."""
         return {}
 
-    @abstractmethod
-    def run(self, model: Any, context: Context) -> Outcome:
-        """The model of form `returns` made from one of form `accepts`, which is left as it was."""
+    def run(self, model: Given, context: Context) -> Outcome[Made]:
+        """The model of form `returns` made from one of form `accepts`, which is left as it was.
 
-    def for_cpu(self, cpu: Cpu) -> Pass:
+        Raises:
+            PassError: the model is not what the pass requires, or cannot be made; the message begins with its name.
+        """
+        with self.named():
+            self.requires(model)
+            outcome = self.apply(model, context)
+            self.ensures(outcome.model)
+        return outcome
+
+    def requires(self, model: Given) -> None:
+        """Refuse a model that the pass cannot work on, by a PassError.
+
+        It takes no time, so a run asks it of its reference before anything long begins.
+        """
+
+    @abstractmethod
+    def apply(self, model: Given, context: Context) -> Outcome[Made]:
+        """The work: the model that `run` gives, and the notes."""
+
+    def ensures(self, made: Made) -> None:
+        """Refuse what was made, if it is not what the pass promises, by a PassError."""
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the pass's name in front of its errors."""
+        try:
+            yield
+        except (PassError, *self.refusals) as error:  # type: ignore[misc]  # mypy does not unpack here
+            raise PassError(f"{self.name}: {error}") from error
+
+    def for_cpu(self, cpu: Cpu) -> Self:
         """The pass for engines of these processors: for VNNI alone, ``reduce_range: auto`` is false."""
         if cpu == "vnni" and getattr(self, "reduce_range", None) == "auto":
             return replace(self, reduce_range=False)  # type: ignore[call-arg]
         return self
+
+    def int8_range(self) -> ReduceRange:
+        """What `reduce_range` says, where a pass has it; ``auto`` is pairs."""
+        said: ReduceRangeSetting = getattr(self, "reduce_range", "auto")
+        return "pairs" if said == "auto" else said
 
     @property
     def may_saturate(self) -> bool:
         """Whether the int8 products that it makes saturate on x86 processors without VNNI, by their usual kernels."""
         return False
 
-    def rehearsal(self) -> tuple[Pass, float]:
+    def rehearsal(self) -> tuple[Self, float]:
         """A pass that does a little of the same work, for the preflight, and how many times that the real work is."""
         return self, 1.0
 
 
+class TorchPass(Pass[ImageModel, ImageModel]):
+    """A pass from PyTorch to PyTorch."""
+
+    accepts: ClassVar[Form] = Form.TORCH
+    returns: ClassVar[Form] = Form.TORCH
+
+
+class GraphPass(Pass["OnnxModel", "OnnxModel"]):
+    """A pass from graph to graph; what it makes keeps every rule of its target."""
+
+    accepts: ClassVar[Form] = Form.ONNX
+    returns: ClassVar[Form] = Form.ONNX
+
+    def ensures(self, made: OnnxModel) -> None:
+        """Refuse a graph that breaks a rule of its target."""
+        conforms(made)
+
+
+def conforms(model: OnnxModel) -> None:
+    """Refuse a graph that breaks a rule of its target.
+
+    Raises:
+        PassError: the first rule.
+    """
+    from export.targets.conformance import check
+
+    if findings := check(model):
+        raise PassError(f"the graph breaks a rule of {model.manifest.target}: {findings[0]}")
+
+
 def names() -> list[str]:
     """Every pass that can be named in a recipe."""
-    own = [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__) if not module.ispkg]
-    return sorted({*own, *(entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS))})
+    return registry.names(__path__, ENTRY_POINTS)
 
 
 def distribution(name: str) -> dict[str, str]:
@@ -109,20 +199,12 @@ def distribution(name: str) -> dict[str, str]:
     return {entry.dist.name: entry.dist.version for entry in entries if entry.dist is not None}
 
 
-def find(name: str, where: str) -> type[Pass]:
+def find(name: str, where: str) -> type[Pass[Any, Any]]:
     """The class of the pass of this name.
 
     Raises:
-        InputError: there is none; the nearest name is suggested.
+        InputError: there is none (the nearest name is suggested), or an entry point names something else.
     """
     if name not in names():
         raise InputError(f"{where}: no pass is called {shown(name)}; {nearest(name, names())}")
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
-        return entry.load()
-    module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    (found,) = (
-        value
-        for _, value in inspect.getmembers(module, inspect.isclass)
-        if issubclass(value, Pass) and value.__module__ == module.__name__
-    )
-    return found
+    return registry.find(name, __name__, ENTRY_POINTS, Pass)  # type: ignore[type-abstract]

@@ -7,20 +7,27 @@ from typing import ClassVar
 
 from compress.core.settings import MOST_BATCH, MOST_MIB, setting
 from compress.models.artifact import Form
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import Context, Notes, Outcome, Pass, PassError, conforms
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import save_graph
 from export.runtime.errors import RunnerMissingError
 from export.runtime.manifest import DECODE
 from export.runtime.tensorrt import Rows, machine
 from export.targets import BuildError, find
-from export.targets.conformance import check
 
 TIMING_CACHE = "timing.cache"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildNotes(Notes):
+    """What was built, where anything was."""
+
+    rows: tuple[int, ...] | None = setting(None, doc="smallest, best and largest rows of a step")
+    plan_mib: float | None = setting(None, doc="size of the plan, MiB")
+
+
 @dataclass(frozen=True)
-class BuildEngine(Pass):
+class BuildEngine(Pass[OnnxModel, OnnxModel]):
     """Build a TensorRT plan of the decode graph; without TensorRT the ONNX is checked, and the report says so.
 
     Rows are the pictures drawn at once, twice as many under guidance. The plan draws more rows than `max_rows` in
@@ -39,8 +46,9 @@ class BuildEngine(Pass):
     returns: ClassVar[Form] = Form.ENGINE
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
+    refusals: ClassVar = (BuildError,)
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         """Refuse rows that contradict each other.
 
         Raises:
@@ -54,24 +62,25 @@ class BuildEngine(Pass):
         """A plan is for one TensorRT and one device; where there is none, it is to be built once there is."""
         return machine()
 
-    def run(self, model: OnnxModel, context: Context) -> Outcome:
+    def requires(self, model: OnnxModel) -> None:
+        """Refuse a model for another runtime, and one that breaks a rule of TensorRT."""
+        target = model.manifest.target
+        if find(target).builder is None:
+            raise PassError(
+                f"the model was exported for {target}, which runs the ONNX as it is: there is nothing to build; "
+                f"leave build-engine out, or export with target: tensorrt"
+            )
+        conforms(model)
+
+    def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
         """The model with its plan, or without one and the note `not_built`.
 
         Raises:
-            PassError: the model is for another runtime, breaks a rule of TensorRT, is refused by TensorRT, or cannot be
-                built here though it is `required`.
+            BuildError: TensorRT refuses the model.
+            PassError: it cannot be built here though it is `required`.
         """
-        target = model.manifest.target
-        build = find(target).builder
-        if build is None:
-            raise PassError(
-                f"build-engine: the model was exported for {target}, which runs the ONNX as it is: there is nothing to "
-                f"build; leave build-engine out, or export with target: tensorrt"
-            )
-        findings = check(model)
-        if findings:
-            raise PassError(f"build-engine: the graph breaks a rule of {target}: {findings[0]}")
-        rows = self.rows(model)
+        build, rows = find(model.manifest.target).builder, self.rows(model)
+        assert build is not None  # as `requires` says
         path = context.workspace / DECODE
         save_graph(model.decode, path)
         try:
@@ -85,11 +94,10 @@ class BuildEngine(Pass):
             )
         except RunnerMissingError as error:
             if self.required:
-                raise PassError(f"build-engine: required: true, but {error}") from error
-            return Outcome(model, {"not_built": f"{error}; the ONNX is written and checked: static-legal, not built"})
-        except BuildError as error:
-            raise PassError(f"build-engine: {error}") from error
-        notes = {"rows": [rows.smallest, rows.best, rows.largest], "plan_mib": round(len(plan) / 2**20, 2)}
+                raise PassError(f"required: true, but {error}") from error
+            reason = f"{error}; the ONNX is written and checked: static-legal, not built"
+            return Outcome(model, BuildNotes(not_built=reason))
+        notes = BuildNotes(rows=(rows.smallest, rows.best, rows.largest), plan_mib=round(len(plan) / 2**20, 2))
         return Outcome(model.with_plan(plan), notes)
 
     def rows(self, model: OnnxModel) -> Rows:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Literal, Self
 
 import numpy as np
+import onnx_ir as ir
 
 from compress.core.settings import MOST_PICTURES, setting
-from compress.models.artifact import Form
-from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
+from compress.passes import REDUCE_RANGE, Context, GraphPass, Notes, Outcome, PassError, ReduceRangeSetting
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.decoder_fusion import CONVOLUTION, fuse_decoder, parts
 from export.rewrites.ort_quantization import PRODUCTS, RangeMethod, quantize_decoder
-from export.targets.conformance import check
 
 Kept = Literal["first", "last", "products"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecoderNotes(Notes):
+    """What was quantized, where anything was."""
+
+    convolutions: int | None = setting(None, doc="convolutions that are quantized")
+    left_in_float: int | None = setting(None, doc="convolutions that are not")
+    pictures: int | None = setting(None, doc="calibration pictures that were decoded for the ranges")
+
+
 @dataclass(frozen=True)
-class Decoder(Pass):
+class Decoder(GraphPass):
     """Fuse the image decoder exactly and quantize its convolutions: int8 weights, uint8 activations of fixed ranges.
 
     Ranges come from decoding calibration pictures, one at a time. Only the image decoder changes, so tokens stay the
@@ -36,41 +44,33 @@ class Decoder(Pass):
     pictures: int = setting(16, doc="calibration pictures that are decoded for the ranges", low=1, high=MOST_PICTURES)
     reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
 
-    accepts: ClassVar[Form] = Form.ONNX
-    returns: ClassVar[Form] = Form.ONNX
-
     @property
     def may_saturate(self) -> bool:
         """Of full-range weights."""
         return self.quantize == "int8" and self.reduce_range is False
 
-    def run(self, model: OnnxModel, context: Context) -> Outcome:
-        """The model with the new image decoder; its notes count rewrites, and convolutions quantized and left.
-
-        Raises:
-            PassError: the image decoder has no convolution, is quantized already, or was copied into a single file.
-        """
+    def requires(self, model: OnnxModel) -> None:
+        """Refuse an image decoder without convolutions, one that is quantized, and one that a single file holds."""
         nodes = list(model.image_decoder.graph)
         if not any(node.op_type == CONVOLUTION for node in nodes):
             raise PassError(
-                "decoder: this image decoder is a palette without convolutions, so there is nothing to quantize; "
+                "this image decoder is a palette without convolutions, so there is nothing to quantize; "
                 "leave the step out"
             )
         if any(node.op_type == "QuantizeLinear" for node in nodes):
-            raise PassError("decoder: the image decoder is quantized already; one step does all")
+            raise PassError("the image decoder is quantized already; one step does all")
         if model.generate is not None:
-            raise PassError("decoder: the single file holds the image decoder already; put decoder before engine")
-        fused = fuse_decoder(model.image_decoder)
-        made, notes = fused.graph, {"fused": fused.counts}
-        if self.quantize == "int8":
-            made, counted = self.quantized(made, context)
-            notes |= counted
-        outcome = replace(model, image_decoder=made)
-        if findings := check(outcome):
-            raise PassError(f"decoder: the graph breaks a rule of {model.manifest.target}: {findings[0]}")
-        return Outcome(outcome, notes)
+            raise PassError("the single file holds the image decoder already; put decoder before engine")
 
-    def quantized(self, decoder: Any, context: Context) -> tuple[Any, dict[str, Any]]:
+    def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
+        """The model with the new image decoder; its notes count rewrites, and convolutions quantized and left."""
+        fused = fuse_decoder(model.image_decoder)
+        made, notes = fused.graph, DecoderNotes()
+        if self.quantize == "int8":
+            made, notes = self.quantized(made, context)
+        return Outcome(replace(model, image_decoder=made), replace(notes, fused=fused.counts))
+
+    def quantized(self, decoder: ir.Model, context: Context) -> tuple[ir.Model, DecoderNotes]:
         """The decoder in int8, and what was quantized."""
         first, middle, last = parts(decoder)
         left = [*(first if "first" in self.keep else []), *(last if "last" in self.keep else [])]
@@ -85,11 +85,12 @@ class Decoder(Pass):
             left=left,
             ranges=self.ranges,
             percentile=self.percentile,
-            reduce_range="pairs" if self.reduce_range == "auto" else self.reduce_range,
+            reduce_range=self.int8_range(),
         )
         total = len({*first, *middle, *last})
-        return made, {"convolutions": total - len(set(left)), "left_in_float": len(set(left)), "pictures": len(chosen)}
+        kept = len(set(left))
+        return made, DecoderNotes(convolutions=total - kept, left_in_float=kept, pictures=len(chosen))
 
-    def rehearsal(self) -> tuple[Pass, float]:
+    def rehearsal(self) -> tuple[Self, float]:
         """With one picture."""
         return replace(self, pictures=1), float(self.pictures if self.quantize == "int8" else 1)

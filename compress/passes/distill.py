@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from calibration.tokens import TokenSet
 from compress.core.settings import MOST_BATCH, MOST_LEARNING_RATE, MOST_STEPS, MOST_WEIGHT, setting
-from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import examples
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.straight_through import settled, trainable
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.training.loop import Schedule, fit
 from compress.training.teaching import BATCH, Draws, Teacher, answer, hidden_loss, kl, matched_layers
 
@@ -23,8 +22,19 @@ REHEARSED_STEPS = 2
 CHECKPOINT = "distill.pt"
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistillNotes(Notes):
+    """How far teaching came."""
+
+    steps: int = setting(doc="optimizer steps that were taken")
+    validation_kl_before: float = setting(doc="KL from the reference on the validation pictures, nats per token")
+    validation_kl_after: float = setting(doc="and after teaching")
+    compared_layers: tuple[tuple[int, int], ...] = setting(doc="layers whose hidden states were compared: ours, theirs")
+    kept: str | None = setting(None, doc="why the input was kept, where it was")
+
+
 @dataclass(frozen=True)
-class Distill(Pass):
+class Distill(TorchPass):
     """The reference teaches the model its predictions and hidden states.
 
     Loss: temperature^2 KL(reference || model) of the softened logits, plus `hidden` times the squared error of hidden
@@ -43,10 +53,7 @@ class Distill(Pass):
     validate_every: int = setting(25, doc="steps between validations", low=1, high=MOST_STEPS)
     patience: int = setting(4, doc="validations without a better one before it stops; 0: never", low=0, high=MOST_STEPS)
 
-    accepts: ClassVar[Form] = Form.TORCH
-    returns: ClassVar[Form] = Form.TORCH
-
-    def run(self, model: ImageModel, context: Context) -> Outcome:
+    def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The taught model; the input itself where teaching did not bring it nearer to the reference.
 
         Raises:
@@ -57,7 +64,7 @@ class Distill(Pass):
         training, validation = context.tokens.part("train"), context.tokens.part("validation")
         for part, name in ((training, "train"), (validation, "validation")):
             if not len(part):
-                raise PassError(f"distill: the tokens have no {name} pictures; split them with a share for {name}")
+                raise PassError(f"the tokens have no {name} pictures; split them with a share for {name}")
         config = student.config
         pairs = matched_layers(len(config.layers), len(reference.config.layers)) if self.hidden else []
         draws = Draws(training, config, self.batch, self.null_share, context.seed)
@@ -90,20 +97,18 @@ class Distill(Pass):
         )
         after = distance(student)
         if not after < float("inf"):
-            raise PassError(
-                f"distill: training diverged (KL {after}); use a learning_rate below {self.learning_rate:g}"
-            )
-        notes = {
-            "steps": int(log[-1]["step"]),
-            "validation_kl_before": round(before, 5),
-            "validation_kl_after": round(after, 5),
-            "compared_layers": [list(pair) for pair in pairs],
-        }
+            raise PassError(f"training diverged (KL {after}); use a learning_rate below {self.learning_rate:g}")
+        notes = DistillNotes(
+            steps=int(log[-1]["step"]),
+            validation_kl_before=round(before, 5),
+            validation_kl_after=round(after, 5),
+            compared_layers=tuple(pairs),
+        )
         if after >= before:
-            return Outcome(model, {**notes, "kept": "the input; teaching did not bring it nearer"})
+            return Outcome(model, replace(notes, kept="the input; teaching did not bring it nearer"))
         return Outcome(model.with_transformer(settled(student)), notes)
 
-    def rehearsal(self) -> tuple[Pass, float]:
+    def rehearsal(self) -> tuple[Self, float]:
         """Two steps."""
         steps = min(self.steps, REHEARSED_STEPS)
         return replace(self, steps=steps), self.steps / steps
@@ -136,4 +141,4 @@ def check_same_task(reference: TokenTransformer, student: TokenTransformer) -> N
     for name in ("order", "vocabulary", "classes", "grid", "scales", "text", "width"):
         theirs, own = getattr(reference.config, name), getattr(student.config, name)
         if theirs != own:
-            raise PassError(f"distill: the reference has {name} {theirs}, the model {own}; they must be equal")
+            raise PassError(f"the reference has {name} {theirs}, the model {own}; they must be equal")

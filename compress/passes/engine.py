@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from compress.core.settings import setting
 from compress.measure.speed.timing import paired
 from compress.measure.statistics import FEWEST_VALUES
-from compress.models.artifact import Form
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import Context, GraphPass, Notes, Outcome, PassError
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.alternatives import ALTERNATIVES, rewritten
 from export.rewrites.sampling_graph import with_sampling
@@ -20,11 +19,19 @@ from export.runtime.drawing import conditions
 from export.runtime.engine import Engine as Loaded
 from export.runtime.manifest import GENERATE
 from export.targets import find
-from export.targets.conformance import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineNotes(Notes):
+    """What was done, and what was left out and why."""
+
+    sampling: str | None = setting(None, doc="where tokens are chosen, or why not in the graph")
+    tuned: dict[str, str] | None = setting(None, doc="the speed of each alternative against what was kept so far")
+    single_file: str | None = setting(None, doc="the file of the whole generation, and its nodes")
 
 
 @dataclass(frozen=True)
-class Engine(Pass):
+class Engine(GraphPass):
     """Let the decode graph choose tokens itself, so that only these leave the runtime; on wish, all in one file."""
 
     sampling: bool = setting(True, doc="guidance, temperature, top-k, top-p and noise inside the graph")
@@ -33,34 +40,30 @@ class Engine(Pass):
     tune: bool = setting(False, doc="time other ways to compute the same on this machine, and keep what is faster")
 
     version: ClassVar[int] = 3
-    accepts: ClassVar[Form] = Form.ONNX
-    returns: ClassVar[Form] = Form.ONNX
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
 
-    def run(self, model: OnnxModel, context: Context) -> Outcome:
+    def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
         """The engine; its notes say what was left out, and why.
 
         Raises:
-            PassError: the graph breaks a rule of its target, or the model cannot be one file.
+            PassError: the model cannot be one file.
         """
-        notes: dict[str, Any] = {}
+        notes = EngineNotes()
         if self.sampling:
             reason = unable(model)
             model = model if reason else with_sampling(model)
-            notes["sampling"] = reason or "in the graph"
+            notes = replace(notes, sampling=reason or "in the graph")
         if self.tune:
-            model, notes["tuned"] = tuned(model, context.workspace)
+            model, found = tuned(model, context.workspace)
+            notes = replace(notes, tuned=found)
         if self.single_file:
             if unable(replace(model, manifest=replace(model.manifest, sampling=False))):
-                raise PassError("engine: single_file: true needs sampling inside the graph; " + unable(model))
+                raise PassError("single_file: true needs sampling inside the graph; " + unable(model))
             generate = single_file(model)
             files = {**model.manifest.files, "generate": GENERATE}
             model = replace(model, generate=generate, manifest=replace(model.manifest, files=files))
-            notes["single_file"] = f"{GENERATE}, {len(list(generate.graph.all_nodes()))} nodes"
-        findings = check(model)
-        if findings:
-            raise PassError(f"engine: the graph breaks a rule of {model.manifest.target}: {findings[0]}")
+            notes = replace(notes, single_file=f"{GENERATE}, {len(list(generate.graph.all_nodes()))} nodes")
         return Outcome(model, notes)
 
 

@@ -10,17 +10,23 @@ from compress.core.settings import MOST_BATCH, digest, setting
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import Tokenizer
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import Context, Notes, Outcome, Pass, conforms
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.lowering import LoweringError
 from export.runtime import deployment
 from export.targets import find
-from export.targets.conformance import check
 from export.tracing.export import Pictures, export_model
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportNotes(Notes):
+    """How large the graph is."""
+
+    nodes: int = setting(doc="nodes of the decode graph")
+
+
 @dataclass(frozen=True)
-class Export(Pass):
+class Export(Pass[ImageModel, OnnxModel]):
     """Export the decode step with its KV cache, and the image decoder, to ONNX for one target."""
 
     accepts: ClassVar[Form] = Form.TORCH
@@ -28,6 +34,7 @@ class Export(Pass):
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
     version: ClassVar[int] = 2
+    refusals: ClassVar = (LoweringError,)
 
     target: str = setting(
         doc="what will run it: onnxruntime (fastest here), standard (ai.onnx only), tensorrt", known=deployment.names
@@ -36,34 +43,35 @@ class Export(Pass):
         0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0, high=MOST_BATCH
     )
 
-    def run(self, model: ImageModel, context: Context) -> Outcome:
-        """The ONNX model, checked for its target's rules."""
-        made = self.exported(model)
-        return Outcome(made, {"nodes": len(list(made.decode.graph))})
-
-    def exported(self, model: ImageModel) -> OnnxModel:
+    def apply(self, model: ImageModel, context: Context) -> Outcome[OnnxModel]:
         """The ONNX model.
 
         Raises:
-            PassError: a layer has no form on the target, or the graph breaks one of its rules.
+            LoweringError: a layer has no form on the target.
         """
-        try:
-            made = export_model(
-                model.transformer,
-                pictures_of(model.tokenizer),
-                find(self.target),
-                name=model.name,
-                family=model.family,
-                sampler=model.sampler,
-                parameters=model.parameters(),
-                fixed_batch=self.fixed_batch,
-            )
-        except LoweringError as error:
-            raise PassError(f"export: {error}") from error
-        findings = check(made)
-        if findings:
-            raise PassError(f"export: the graph breaks a rule of {self.target}: {findings[0]}")
-        return made
+        made = self.exported(model)
+        return Outcome(made, ExportNotes(nodes=len(made.decode.graph)))
+
+    def ensures(self, made: OnnxModel) -> None:
+        """Refuse a graph that breaks a rule of its target."""
+        conforms(made)
+
+    def exported(self, model: ImageModel) -> OnnxModel:
+        """The ONNX model; `run` checks it too.
+
+        Raises:
+            LoweringError: a layer has no form on the target.
+        """
+        return export_model(
+            model.transformer,
+            pictures_of(model.tokenizer),
+            find(self.target),
+            name=model.name,
+            family=model.family,
+            sampler=model.sampler,
+            parameters=model.parameters(),
+            fixed_batch=self.fixed_batch,
+        )
 
 
 LATEST: dict[str, Pictures] = {}  # a run exports one tokenizer beside many transformers

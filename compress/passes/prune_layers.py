@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from torch import Tensor
 
 from compress.core.settings import MOST_LAYERS, setting
-from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.transformer.model import TokenTransformer
-from compress.passes import Context, Outcome, Pass, PassError
+from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.passes.shared.importance import layer_gates, removal_losses, residual_updates, taylor
 from compress.passes.shared.pruning import at_most, check_float, keep_layers
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerNotes(Notes):
+    """How many layers there were; `removed_layers` are those that went."""
+
+    of: int = setting(doc="layers that there were")
+
+
 @dataclass(frozen=True)
-class PruneLayers(Pass):
+class PruneLayers(TorchPass):
     """Remove the least important layers.
 
     Norms of weights do not compare across layers, so `magnitude` is the size of what a layer adds to the residual
@@ -32,33 +38,35 @@ class PruneLayers(Pass):
         "taylor", doc="importance: size of the residual update, expected rise of NLL, or measured rise of NLL"
     )
 
-    accepts: ClassVar[Form] = Form.TORCH
-    returns: ClassVar[Form] = Form.TORCH
-
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Refuse both ways to say how many, and neither."""
         if bool(self.count) == bool(self.ratio):
             raise ValueError(f"count {self.count} and ratio {self.ratio:g}: give exactly one of them, above 0")
 
-    def run(self, model: ImageModel, context: Context) -> Outcome:
-        """The model without those layers.
-
-        Raises:
-            PassError: no layer would be left, or the model is quantized.
-        """
-        check_float(model, "prune-layers")
+    def requires(self, model: ImageModel) -> None:
+        """Refuse a quantized model, and to leave no layer."""
+        check_float(model, self.name)
         layers = len(model.transformer.config.layers)
-        removed = self.count or round(self.ratio * layers)
-        if removed >= layers:
+        if self.removed(layers) >= layers:
             asked, advice = f"count {self.count}", f"use at most {layers - 1}"
             if not self.count:
                 asked, advice = f"ratio {self.ratio:g}", at_most((layers - 1) / layers)
-            raise PassError(f"prune-layers: the model has {layers} layers; {asked} would leave none; {advice}")
+            raise PassError(f"the model has {layers} layers; {asked} would leave none; {advice}")
+
+    def removed(self, layers: int) -> int:
+        """How many of so many layers go."""
+        return self.count or round(self.ratio * layers)
+
+    def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
+        """The model without those layers."""
+        layers = len(model.transformer.config.layers)
+        removed = self.removed(layers)
         if self.score == "removal":
             kept = self.without_cheapest(model.transformer, removed, context)
         else:
             order = self.scores(model.transformer, context).argsort(stable=True)
             kept = sorted(order[removed:].tolist())
-        notes = {"removed_layers": [index for index in range(layers) if index not in kept], "of": layers}
+        notes = LayerNotes(removed_layers=tuple(index for index in range(layers) if index not in kept), of=layers)
         return Outcome(model.with_transformer(keep_layers(model.transformer, kept)), notes)
 
     def scores(self, transformer: TokenTransformer, context: Context) -> Tensor:
@@ -83,6 +91,6 @@ class PruneLayers(Pass):
             del kept[int(removal_losses(transformer, kept, tokens, report).argmin())]
         return kept
 
-    def rehearsal(self) -> tuple[Pass, float]:
+    def rehearsal(self) -> tuple[Self, float]:
         """Half the layers: one of two, and none of one."""
-        return PruneLayers(ratio=0.5, score=self.score), float(max(1, self.count))
+        return replace(self, count=0, ratio=0.5), float(max(1, self.count))

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from calibration.observe import Magnitudes, observe_inputs
 from calibration.ranges import activation_scale, one_thread, weight_scales
 from compress.core.settings import MOST_WIDTH, setting
-from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import (
@@ -26,14 +25,24 @@ from compress.models.transformer.quantized import (
     replace_module,
     rounded_input,
 )
-from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
+from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting, TorchPass
 from compress.passes.shared.importance import chunks
 from export.graph.number_formats import FORMATS
-from export.graph.saturation import ReduceRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeNotes(Notes):
+    """What was quantized, and how far the weights are from what they were."""
+
+    layers: int = setting(doc="layers that are quantized")
+    share_of_weights: float = setting(doc="their share of all weights")
+    sqnr_db_median: float = setting(doc="signal to quantization noise of a layer's weights, decibels; the median")
+    sqnr_db_worst: float = setting(doc="and of the worst layer")
+    worst_layer: str = setting(doc="the worst layer")
 
 
 @dataclass(frozen=True)
-class Quantize(Pass):
+class Quantize(TorchPass):
     """Keep the weights of the linear layers in int8, int4 or FP8, and round their inputs where asked.
 
     Weights have a scale for each output channel, or for each `group` inputs of it. Static activations have one scale
@@ -52,10 +61,7 @@ class Quantize(Pass):
     reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
     head: bool = setting(False, doc="quantize the head that makes the logits too")
 
-    accepts: ClassVar[Form] = Form.TORCH
-    returns: ClassVar[Form] = Form.TORCH
-
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         """Refuse formats that do not go together.
 
         Raises:
@@ -66,7 +72,7 @@ class Quantize(Pass):
     def spec(self) -> LinearQuantization:
         """The formats of every layer."""
         static = self.weights == "int8" and self.activations == "int8" and not self.dynamic
-        reduce_range: ReduceRange = ("pairs" if static else False) if self.reduce_range == "auto" else self.reduce_range
+        reduce_range = self.int8_range() if static or self.reduce_range != "auto" else False
         return LinearQuantization(self.weights, self.activations, self.dynamic, self.group, reduce_range)
 
     @property
@@ -74,21 +80,22 @@ class Quantize(Pass):
         """Of full-range weights with static activations."""
         return self.weights == "int8" and self.spec().static and self.reduce_range is False
 
-    def run(self, model: ImageModel, context: Context) -> Outcome:
+    def requires(self, model: ImageModel) -> None:
+        """Refuse a model that is quantized already, or has no head to quantize."""
+        if already := quantizations(model.transformer):
+            raise PassError(f"the model has {len(already)} quantized layers already; quantize once")
+        if self.head and model.transformer.config.tied_head:
+            raise PassError("head: true, but the head is tied to the embedding; use head: false")
+
+    def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The model with quantized layers.
 
         Raises:
-            PassError: it is quantized already, has no head to quantize, or its activations hold NaN or Inf.
+            PassError: its activations hold NaN or Inf.
         """
         transformer, spec = sharing_copy(model.transformer), self.spec()
-        if quantizations(transformer):
-            raise PassError(
-                f"quantize: the model has {len(quantizations(transformer))} quantized layers already; quantize once"
-            )
         linears = dict(transformer.linears())
         if self.head:
-            if transformer.config.tied_head:
-                raise PassError("quantize: head: true, but the head is tied to the embedding; use head: false")
             linears["head"] = transformer.head
         seen = self.observe(transformer, linears, context) if spec.static else {}
         ratios = {}
@@ -105,13 +112,13 @@ class Quantize(Pass):
             context.report(index + 1, len(linears), {})
         worst = min(ratios, key=lambda name: ratios[name])
         quantized_weights = sum(linear.weight.numel() for linear in linears.values())
-        notes = {
-            "layers": len(linears),
-            "share_of_weights": round(quantized_weights / parameter_count(transformer), 4),
-            "sqnr_db_median": round(statistics.median(ratios.values()), 2),
-            "sqnr_db_worst": round(ratios[worst], 2),
-            "worst_layer": worst,
-        }
+        notes = QuantizeNotes(
+            layers=len(linears),
+            share_of_weights=round(quantized_weights / parameter_count(transformer), 4),
+            sqnr_db_median=round(statistics.median(ratios.values()), 2),
+            sqnr_db_worst=round(ratios[worst], 2),
+            worst_layer=worst,
+        )
         return Outcome(model.with_transformer(transformer), notes)
 
     def observe(
@@ -126,7 +133,7 @@ class Quantize(Pass):
         try:
             return observe_inputs(transformer, linears, drive)
         except ValueError as error:
-            raise PassError(f"quantize: {error}") from error
+            raise PassError(str(error)) from error
 
     def input_scale(self, seen: Magnitudes) -> float:
         """The static scale of a layer's input."""

@@ -10,21 +10,27 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from compress.core.settings import setting
-from compress.models.artifact import Form
 from compress.models.transformer.examples import asked
-from compress.passes import REDUCE_RANGE, Context, Outcome, Pass, PassError, ReduceRangeSetting
+from compress.passes import REDUCE_RANGE, Context, GraphPass, Notes, Outcome, PassError, ReduceRangeSetting
 from export.graph.graph_file import first_line
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
 from export.runtime.drawing import conditions
 from export.targets import find
-from export.targets.conformance import check
 
 TRIED = 3  # tokens of a picture
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnnxNotes(Notes):
+    """What was quantized."""
+
+    products: int = setting(doc="products that are quantized")
+    left_in_float: int = setting(doc="products that are not")
+
+
 @dataclass(frozen=True)
-class QuantizeOnnx(Pass):
+class QuantizeOnnx(GraphPass):
     """Quantize the products of the decode graph with ONNX Runtime's tools, whatever the graph came from.
 
     Weights alone are kept in int8 or int4 with a scale for each `group` of inputs, and MatMulNBits computes with them.
@@ -41,11 +47,9 @@ class QuantizeOnnx(Pass):
     reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
     head: bool = setting(False, doc="quantize the head that makes the logits too")
 
-    accepts: ClassVar[Form] = Form.ONNX
-    returns: ClassVar[Form] = Form.ONNX
     uses_tokens: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         """Refuse settings that do not go together.
 
         Raises:
@@ -63,36 +67,37 @@ class QuantizeOnnx(Pass):
         """Of full-range weights with int8 activations."""
         return self.activations == "int8" and self.reduce_range is False
 
-    def run(self, model: OnnxModel, context: Context) -> Outcome:
+    def requires(self, model: OnnxModel) -> None:
+        """Refuse a target that does not run such products, and a graph that is quantized."""
+        if reason := find(model.manifest.target).refusals.get("quantize-onnx"):
+            raise PassError(reason)
+        if already := quantized_products(model.decode):
+            raise PassError(f"{already} are quantized already; begin with the graph in float")
+
+    def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
         """The quantized model; its notes count what was quantized and what is left.
 
         Raises:
-            PassError: the target does not run such products, the graph has none to quantize or is quantized already, or
-                ONNX Runtime does not run what its tools made.
+            PassError: the graph has no product to quantize.
         """
-        target = model.manifest.target
-        if reason := find(target).refusals.get("quantize-onnx"):
-            raise PassError(f"quantize-onnx: {reason}")
-        if already := quantized_products(model.decode):
-            raise PassError(f"quantize-onnx: {already} are quantized already; begin with the graph in float")
         if self.activations == "int8":
-            reduce_range = "pairs" if self.reduce_range == "auto" else self.reduce_range
-            made = quantize_dynamic(model.decode, reduce_range=reduce_range, head=self.head)
+            made = quantize_dynamic(model.decode, reduce_range=self.int8_range(), head=self.head)
         else:
             bits: Literal[4, 8] = 4 if self.weights == "int4" else 8
             made = quantize_weights(model.decode, bits=bits, group=self.group, symmetric=self.symmetric, head=self.head)
         if not made.quantized:
-            raise PassError("quantize-onnx: found no product with constant float weights to quantize")
+            raise PassError("found no product with constant float weights to quantize")
         # MatMulNBits rounds inputs too, and its kernels for one row and for several round differently (KL 1.4e-4
         # measured on six layers), so both kinds are scored in the calls of drawing.
         manifest = replace(model.manifest, call_scaled=True)
-        quantized = replace(model, decode=made.decode, manifest=manifest)
-        findings = check(quantized)
-        if findings:
-            raise PassError(f"quantize-onnx: the graph breaks a rule of {target}: {findings[0]}")
-        if reason := failure(quantized):
-            raise PassError(f"quantize-onnx: ONNX Runtime does not run what its own tools made ({reason})")
-        return Outcome(quantized, {"products": made.quantized, "left_in_float": made.left})
+        notes = OnnxNotes(products=made.quantized, left_in_float=made.left)
+        return Outcome(replace(model, decode=made.decode, manifest=manifest), notes)
+
+    def ensures(self, made: OnnxModel) -> None:
+        """Refuse a graph that breaks a rule of its target, and one that ONNX Runtime does not run."""
+        super().ensures(made)
+        if reason := failure(made):
+            raise PassError(f"ONNX Runtime does not run what its own tools made ({reason})")
 
 
 def failure(model: OnnxModel) -> str:

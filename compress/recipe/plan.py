@@ -42,7 +42,7 @@ class Node:
     key: str
     form: Form
     made_by: dict[str, Any]
-    setting: Pass | None = None
+    setting: Pass[Any, Any] | None = None
     source: Node | None = None
     gate: Gate | None = None
 

@@ -54,6 +54,23 @@ class Estimate:
         )
 
 
+def check_requirements(recipe: Recipe, plan: Plan, model: artifact.Model) -> None:
+    """Ask the passes that begin with the untouched model whether they can work on it; it takes no time.
+
+    What reaches the passes behind them is not known yet; the rehearsal asks those, on what its copy became.
+
+    Raises:
+        InputError: a pass cannot; the message is that of the pass.
+    """
+    for node in plan.nodes:
+        if node.setting is not None and node.source is plan.reference:
+            try:
+                with node.setting.named():
+                    node.setting.requires(model)
+            except InputError as error:
+                raise InputError(f"{recipe.path}: {node.name}: {error}") from error
+
+
 def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, listener: Listener) -> Estimate:
     """Run every pass of the plan on a two-layer copy, through artifacts on disk, and score each engine.
 

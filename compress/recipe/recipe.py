@@ -63,7 +63,7 @@ class Step:
     """One pass of a chain, with the gate that judges what it made."""
 
     name: str
-    setting: Pass
+    setting: Pass[Any, Any]
     gate: Gate | None
 
 

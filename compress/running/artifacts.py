@@ -65,7 +65,7 @@ class Making:
                 except InputError as error:
                     raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
             artifact.save(outcome.model, folder)
-            return outcome.notes
+            return outcome.notes.written()
 
         with step(node.name):
             entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)

@@ -25,6 +25,7 @@ from compress.models.artifact import Form
 from compress.models.candidate import Candidate
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import examples
+from compress.passes import Notes
 from compress.recipe.plan import Node
 from compress.report.data.pays import pays
 from compress.running.artifacts import Making
@@ -99,11 +100,11 @@ def kept_layers(making: Making, node: Node) -> list[int] | None:
     """The reference's layers that are left behind the passes up to a node; None if all are."""
     if node.source is None:
         return None
-    left, notes = kept_layers(making, node.source), making.make(node).notes
-    if "removed_layers" not in notes:
+    left, removed = kept_layers(making, node.source), Notes.read(making.make(node).notes).removed_layers
+    if removed is None or not isinstance(making.reference, ImageModel):
         return left
-    before = list(range(notes["of"])) if left is None else left
-    return [layer for place, layer in enumerate(before) if place not in notes["removed_layers"]]
+    before = range(len(making.reference.transformer.config.layers)) if left is None else left
+    return [layer for place, layer in enumerate(before) if place not in removed]
 
 
 class Measuring:

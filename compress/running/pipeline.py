@@ -26,9 +26,10 @@ from compress.models import families
 from compress.models.adopted import AdoptedModel, opened
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
+from compress.passes import Notes
 from compress.recipe import plan as plans
 from compress.recipe.plan import Node, Plan
-from compress.recipe.preflight import rehearse
+from compress.recipe.preflight import check_requirements, rehearse
 from compress.recipe.recipe import Recipe
 from compress.recipe.verdict import Breach, Verdict, judge, no_evidence
 from compress.report import Report
@@ -97,6 +98,7 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
     if recipe.form is Form.TORCH:
         reference = load_reference(recipe, tokens)
         plan = plans.make_plan(recipe, tokens)
+        check_requirements(recipe, plan, reference)
         store.prepare(node.key for node in plan.nodes if node.source)
         prepare_output(output)
         if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
@@ -106,6 +108,7 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         store.prepare(node.key for node in plan.nodes)
         prepare_output(output)
         reference = adopt_reference(recipe, tokens, plan, store, listener)
+        check_requirements(recipe, plan, reference.model)
     return Run(recipe, store, output, listener, tokens, reference, plan).report()
 
 
@@ -188,7 +191,7 @@ class Run:
         last = chain[-1]
         measurement = self.measuring.measure(last)
         folder = self.output / "engines" / name
-        not_built = str(measurement.notes.get("not_built", ""))
+        not_built = Notes.read(measurement.notes).not_built or ""
         manifest = self.making.engine(last).manifest
         engine = EngineMeasurement(
             **{**vars(measurement), "name": name},

@@ -287,7 +287,10 @@ def compare_model(model: ImageModel, arrays: Arrays) -> list[Compared]:
 
 def exported(model: ImageModel, room: Path) -> Engine:
     """The model as an engine that computes exactly what it does."""
-    made = Export(target="onnxruntime").exported(model)
+    export = Export(target="onnxruntime")
+    with export.named():
+        made = export.exported(model)
+        export.ensures(made)
     made.save(room)
     return Engine.load(room)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +80,26 @@ def finished(shared_run: Finished, tmp_path: Path) -> Finished:
         shutil.copytree(shared_run.recipe.parent / part, tmp_path / part)
     shutil.copy(shared_run.recipe, tmp_path)
     return replace(shared_run, recipe=tmp_path / "tiny.yaml", store=tmp_path / "store", output=tmp_path / "run")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Install a package of one file: `installed(source, "compress.passes", "round-weights = my_passes:RoundWeights")`.
+
+    Its module is called as the entry point says; the next test does not have it.
+    """
+
+    def install(source: str, group: str, entry: str) -> None:
+        site, module = tmp_path / "site", re.search(r"= ([\w]+)", entry)[1]
+        metadata = site / f"{module}-0.1.dist-info"
+        metadata.mkdir(parents=True)
+        (site / f"{module}.py").write_text(source)
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 0.1\n")
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry}\n")
+        monkeypatch.syspath_prepend(site)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return install
 
 
 @pytest.fixture

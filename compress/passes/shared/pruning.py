@@ -86,38 +86,44 @@ def check_float(model: ImageModel, name: str) -> None:
     """
     quantized = quantizations(model.transformer)
     if quantized:
-        raise PassError(f"{name}: the model has {len(quantized)} quantized layers; put {name} before quantize")
+        raise PassError(f"the model has {len(quantized)} quantized layers; put {name} before quantize")
 
 
-def kept_per_layer(name: str, noun: str, counts: Sequence[int], ratio: float, multiple: int = 1) -> list[int]:
-    """Groups that each layer keeps when every layer loses the same share.
+def check_per_layer(noun: str, counts: Sequence[int], ratio: float) -> None:
+    """Refuse a share that leaves a layer no group, where every layer loses it.
 
     Raises:
-        PassError: a layer would keep none.
+        PassError: names the layer, and a ratio that works.
     """
     for index, count in enumerate(counts):
         if round(ratio * count) >= count:
             most = (count - 1) / count
-            raise PassError(
-                f"{name}: layer {index} has {count} {noun}; ratio {ratio:g} would leave none; {at_most(most)}"
-            )
+            raise PassError(f"layer {index} has {count} {noun}; ratio {ratio:g} would leave none; {at_most(most)}")
+
+
+def check_globally(noun: str, counts: Sequence[int], ratio: float) -> None:
+    """Refuse a share of all layers' groups together that leaves a layer none; every layer keeps its best.
+
+    Raises:
+        PassError: says a ratio that works.
+    """
+    total, spare = sum(counts), sum(counts) - len(counts)
+    if round(ratio * total) > spare:
+        raise PassError(
+            f"{len(counts)} layers have {total} {noun} in all; ratio {ratio:g} would leave a layer none; "
+            f"{at_most(spare / total)}"
+        )
+
+
+def kept_per_layer(counts: Sequence[int], ratio: float, multiple: int = 1) -> list[int]:
+    """Groups that each layer keeps when every layer loses the same share."""
     return [to_multiple(count - round(ratio * count), multiple, count) for count in counts]
 
 
-def kept_globally(name: str, noun: str, scores: Sequence[Tensor], ratio: float, multiple: int = 1) -> list[int]:
-    """Groups that each layer keeps when the least important of the whole model go; every layer keeps its best.
-
-    Raises:
-        PassError: more would go than all but one of every layer.
-    """
+def kept_globally(scores: Sequence[Tensor], ratio: float, multiple: int = 1) -> list[int]:
+    """Groups that each layer keeps when the least important of the whole model go; every layer keeps its best."""
     counts = [len(layer) for layer in scores]
-    total, spare = sum(counts), sum(counts) - len(counts)
-    removed = round(ratio * total)
-    if removed > spare:
-        raise PassError(
-            f"{name}: {len(counts)} layers have {total} {noun} in all; ratio {ratio:g} would leave a layer none; "
-            f"{at_most(spare / total)}"
-        )
+    removed = round(ratio * sum(counts))
     rest = torch.cat([layer.sort().values[:-1] for layer in scores])
     of_layer = torch.cat([torch.full((count - 1,), index) for index, count in enumerate(counts)])
     gone = of_layer[rest.argsort(stable=True)[:removed]].bincount(minlength=len(counts)).tolist()

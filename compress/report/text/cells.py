@@ -9,6 +9,7 @@ from compress.measure.pictures.distribution import Distribution
 from compress.measure.speed.single_file import SingleFile
 from compress.measure.speed.timing import NOISY, SpeedRow, words
 from compress.measure.statistics import Estimate, pictures_needed
+from compress.passes.shared.notes import Notes
 from compress.report import Report
 from compress.report.data.pays import DOES_NOT_PAY
 
@@ -70,15 +71,16 @@ def flags(model: Measurement) -> list[str]:
         said.append(decoder(decoding))
     if isinstance(model, EngineMeasurement) and model.distribution is not None:
         said.append(as_sets(model.distribution))
-    if fused := model.notes.get("fused"):
-        said.append("fused " + ", ".join(f"{name} {count}" for name, count in fused.items()))
+    notes = Notes.read(model.notes)
+    if notes.fused:
+        said.append("fused " + ", ".join(f"{name} {count}" for name, count in notes.fused.items()))
     if isinstance(model, EngineMeasurement) and model.single_file is not None:
         said.append(in_one_file(model.single_file))
-    if hoisted := model.notes.get("hoisted"):
-        less, more = size(hoisted["weight_bytes"]), size(hoisted["row_bytes"])
+    if (hoisted := notes.hoisted) is not None:
+        less, more = size(hoisted.weight_bytes), size(hoisted.row_bytes)
         said.append(
-            f"hoisted {hoisted['nodes']} nodes: a step reads {less} of weights less, and {more} more for each row"
-            if hoisted["nodes"]
+            f"hoisted {hoisted.nodes} nodes: a step reads {less} of weights less, and {more} more for each row"
+            if hoisted.nodes
             else "hoisted nothing: no weights are read for the class or the text alone"
         )
     if noisy := [row.batch for row in model.speed if row.noise is not None and row.noise > NOISY]:

@@ -69,7 +69,7 @@ def test_the_pass_is_found_by_its_name_and_is_exact():
 def test_without_tensorrt_the_checked_onnx_is_handed_on_and_said_to_be_not_built(model, context, nothing_installed):
     outcome = BuildEngine().run(model, context())
     assert outcome.model is model
-    assert outcome.notes == {
+    assert outcome.notes.written() == {
         "not_built": "TensorRT is not installed; install it; the ONNX is written and checked: static-legal, not built"
     }
 
@@ -83,7 +83,7 @@ def test_a_built_plan_rests_in_the_store_and_comes_back(model, context, asked, t
     outcome = BuildEngine(max_rows=8, best_rows=4, optimization_level=5, workspace_mib=64).run(model, context())
     settings = {"optimization_level": 5, "workspace_mib": 64}
     assert asked == [("decode.onnx", Rows(1, 4, 8), "timing.cache", settings)]
-    assert outcome.notes == {"rows": [1, 4, 8], "plan_mib": 0.0}
+    assert outcome.notes.written() == {"rows": [1, 4, 8], "plan_mib": 0.0}
     folder = tmp_path / "artifact"
     folder.mkdir()
     artifact.save(outcome.model, folder)

@@ -66,7 +66,7 @@ def test_without_quantization_pixels_stay(model, context, tiny_tokens) -> None:
     np.testing.assert_allclose(
         decoded(outcome.model.image_decoder, tokens), decoded(model.image_decoder, tokens), atol=1e-5
     )
-    assert outcome.notes == {"fused": {"group-norm": 10}}
+    assert outcome.notes.written() == {"fused": {"group-norm": 10}}
     assert outcome.model.decode is model.decode
 
 
@@ -86,8 +86,8 @@ def test_pixels_move_little_and_convolutions_are_counted(model, context, tiny_to
     tokens = tiny_tokens.part("held_out").tokens
     exact, moved = decoded(model.image_decoder, tokens), decoded(outcome.model.image_decoder, tokens)
     assert 0 < (moved - exact).std() < near * exact.std()
-    assert (outcome.notes["convolutions"], outcome.notes["left_in_float"]) == (CONVOLUTIONS - left, left)
-    assert outcome.notes["pictures"] == settings.get("pictures", 8), "no more than the recipe calibrates on"
+    assert (outcome.notes.convolutions, outcome.notes.left_in_float) == (CONVOLUTIONS - left, left)
+    assert outcome.notes.pictures == settings.get("pictures", 8), "no more than the recipe calibrates on"
 
 
 @pytest.mark.parametrize(("reduce_range", "cpu"), [("auto", "any"), (True, "any"), (False, "vnni")])

@@ -43,31 +43,33 @@ def test_engine_takes_and_gives_onnx_exactly_and_without_tokens() -> None:
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 def test_sampling_is_put_into_the_graph_once(target, exported, context) -> None:
     outcome = Engine().run(exported(target), context())
-    assert outcome.notes == {"sampling": "in the graph"}
+    assert outcome.notes.written() == {"sampling": "in the graph"}
     assert outcome.model.manifest.sampling
     assert [each.name for each in outcome.model.decode.graph.outputs][-1] == "drawn"
     assert not exported(target).manifest.sampling
     again = Engine().run(outcome.model, context())
-    assert again.notes == {"sampling": "was in the graph already"}
+    assert again.notes.written() == {"sampling": "was in the graph already"}
     assert again.model is outcome.model
 
 
 def test_sampling_may_be_left_outside(exported, context) -> None:
     outcome = Engine(sampling=False).run(exported("standard"), context())
-    assert outcome.notes == {}
+    assert outcome.notes.written() == {}
     assert outcome.model is exported("standard")
 
 
 def test_where_the_graph_cannot_sample_the_notes_say_why(exported, context) -> None:
     notes = Engine().run(exported("tensorrt"), context()).notes
-    assert notes == {"sampling": "outside: TensorRT sorts too few logits"}
+    assert notes.written() == {"sampling": "outside: TensorRT sorts too few logits"}
     notes = Engine().run(exported("standard", 2), context()).notes
-    assert notes == {"sampling": "outside: with a fixed batch, the rows of a picture may be drawn in two calls"}
+    assert notes.written() == {
+        "sampling": "outside: with a fixed batch, the rows of a picture may be drawn in two calls"
+    }
 
 
 def test_one_file_is_written_beside_the_others(exported, context, tmp_path) -> None:
     outcome = Engine(single_file=True).run(exported("onnxruntime"), context())
-    assert outcome.notes["single_file"].startswith("generate.onnx, ")
+    assert outcome.notes.single_file.startswith("generate.onnx, ")
     outcome.model.save(tmp_path)
     loaded = Loaded.load(tmp_path, threads=1)
     tokens, _ = loaded.draw_in_one(np.arange(2), 3)
@@ -96,7 +98,7 @@ def test_only_an_alternative_that_is_measurably_faster_is_kept(seconds, kept, ex
     speedup = seconds[0] / seconds[1]
     text = f"{speedup:.3f}x ({speedup:.3f} to {speedup:.3f})" + (", kept" if kept else "")
     # heads of 8 are not fused into GroupQueryAttention, so query, key and value have no alternative
-    assert outcome.notes["tuned"] == {"gate-up apart": text, "norms apart": text}
+    assert outcome.notes.tuned == {"gate-up apart": text, "norms apart": text}
     assert all((tokens == drawn[0]).all() for tokens in drawn)
     splits = sum(node.op_type == "SkipSimplifiedLayerNormalization" for node in outcome.model.decode.graph)
     assert (splits == 0) is kept

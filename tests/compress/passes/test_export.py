@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from compress.core.settings import InputError, parse
@@ -21,7 +23,7 @@ def test_an_export_counts_its_nodes_and_says_what_the_model_is(tiny_model, conte
     model = tiny_model(layers=1)
     outcome = Export("onnxruntime", fixed_batch=4).run(model, context())
     made = outcome.model
-    assert outcome.notes == {"nodes": len(list(made.decode.graph))}
+    assert outcome.notes.written() == {"nodes": len(list(made.decode.graph))}
     assert (made.manifest.target, made.manifest.cache) == ("onnxruntime", "growing")
     assert (made.manifest.name, made.manifest.parameters) == (model.name, model.parameters())
     assert made.decode.graph.inputs[0].shape[0] == 4
@@ -39,8 +41,9 @@ def test_dynamic_activations_are_refused_for_tensorrt_with_the_layer(tiny_model,
 
 
 def test_a_graph_that_breaks_a_rule_is_refused_with_the_first(tiny_model, context, monkeypatch) -> None:
-    monkeypatch.setattr("compress.passes.export.export_model", lambda *arguments, **settings: None)
-    monkeypatch.setattr("compress.passes.export.check", lambda model: ["decode: /MatMul: first", "second"])
+    made = SimpleNamespace(decode=SimpleNamespace(graph=[]), manifest=SimpleNamespace(target="standard"))
+    monkeypatch.setattr("compress.passes.export.export_model", lambda *arguments, **settings: made)
+    monkeypatch.setattr("export.targets.conformance.check", lambda model: ["decode: /MatMul: first", "second"])
     with pytest.raises(PassError) as error:
         Export("standard").run(tiny_model(layers=1), context())
     assert str(error.value) == "export: the graph breaks a rule of standard: decode: /MatMul: first"

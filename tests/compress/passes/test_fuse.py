@@ -34,7 +34,7 @@ def test_fuse_takes_and_gives_onnx_exactly_and_without_tokens() -> None:
 
 def test_the_notes_count_each_fusion_and_say_why_one_matched_nothing(model, context) -> None:
     outcome = Fuse().run(model, context())
-    assert outcome.notes == {
+    assert outcome.notes.written() == {
         "fused": {"attention": 0, "qkv": 1, "gate-up": 1, "norm": 2, "activation": 1},
         "nodes_before": len(list(model.decode.graph)),
         "nodes": len(list(outcome.model.decode.graph)),
@@ -43,15 +43,15 @@ def test_the_notes_count_each_fusion_and_say_why_one_matched_nothing(model, cont
             "heads are 8 wide; GroupQueryAttention wants a multiple of 16"
         },
     }
-    assert outcome.notes["nodes"] < outcome.notes["nodes_before"]
+    assert outcome.notes.nodes < outcome.notes.nodes_before
 
 
 def test_nothing_missed_is_not_mentioned(model, context) -> None:
     notes = Fuse(only=("qkv",)).run(model, context()).notes
-    assert notes["fused"] == {"qkv": 1}
+    assert notes.fused == {"qkv": 1}
     # Three products become one and a Split.
-    assert notes["nodes"] == notes["nodes_before"] - 1
-    assert "missed" not in notes
+    assert notes.nodes == notes.nodes_before - 1
+    assert "missed" not in notes.written()
 
 
 def test_a_fusion_that_was_asked_for_and_matches_nothing_is_an_error(model, context) -> None:
@@ -64,7 +64,7 @@ def test_a_fusion_that_was_asked_for_and_matches_nothing_is_an_error(model, cont
 
 
 def test_a_graph_that_breaks_a_rule_is_refused_with_the_first(model, context, monkeypatch) -> None:
-    monkeypatch.setattr("compress.passes.fuse.check", lambda made: ["decode: /MatMul: first", "second"])
+    monkeypatch.setattr("export.targets.conformance.check", lambda made: ["decode: /MatMul: first", "second"])
     with pytest.raises(PassError) as error:
         Fuse().run(model, context())
     assert str(error.value) == "fuse: the graph breaks a rule of onnxruntime: decode: /MatMul: first"

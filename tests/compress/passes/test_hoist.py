@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compress.measure import Measurement
-from compress.passes import PassError
+from compress.passes import Notes, PassError
 from compress.passes.export import Export
 from compress.passes.hoist import Hoist
 from compress.report.text.cells import flags
@@ -13,9 +13,9 @@ from compress.report.text.cells import flags
 MASKED = {"order": "masked", "positions": "learned", "modulation": "class", "layers": 1}
 
 
-def said(notes: dict) -> list[str]:
+def said(notes: Notes) -> list[str]:
     """The flags of a step with these notes."""
-    return flags(Measurement("cpu.hoist", "onnx", 1, 1, notes=notes))
+    return flags(Measurement("cpu.hoist", "onnx", 1, 1, notes=notes.written()))
 
 
 def test_the_notes_and_the_report_say_what_a_step_no_longer_reads(tiny_model, context) -> None:
@@ -23,12 +23,12 @@ def test_the_notes_and_the_report_say_what_a_step_no_longer_reads(tiny_model, co
     outcome = Hoist().run(model, context())
     assert outcome.model.begin is not None
     assert model.begin is None
-    numbers = outcome.notes["hoisted"]
+    numbers = outcome.notes.hoisted
     # Six vectors of 32 for the layer and two for the end, each from a matrix; there are no biases but modulation's.
-    assert (numbers["values"], numbers["row_bytes"]) == (8, 4 * 8 * 32)
-    assert 0 <= numbers["weight_bytes"] - 4 * 8 * 32 * 33 < 256  # sizes and single numbers beside them
+    assert (numbers.values, numbers.row_bytes) == (8, 4 * 8 * 32)
+    assert 0 <= numbers.weight_bytes - 4 * 8 * 32 * 33 < 256  # sizes and single numbers beside them
     assert said(outcome.notes) == [
-        f"hoisted {numbers['nodes']} nodes: a step reads 33.9 kB of weights less, and 1.02 kB more for each row"
+        f"hoisted {numbers.nodes} nodes: a step reads 33.9 kB of weights less, and 1.02 kB more for each row"
     ]
 
 

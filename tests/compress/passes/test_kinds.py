@@ -69,8 +69,8 @@ def test_a_pruned_model_is_taught(passed, any_model, any_tokens, context) -> Non
     ours = context(any_model, tokens=any_tokens, calibration=4)
     smaller = PruneFfn(ratio=0.5, multiple=1, score="magnitude").run(any_model, ours).model
     outcome = Distill(steps=2, batch=8, learning_rate=1e-4, warmup=0, validate_every=1).run(smaller, ours)
-    assert outcome.notes["steps"] == 2
-    assert np.isfinite(outcome.notes["validation_kl_after"])
+    assert outcome.notes.steps == 2
+    assert np.isfinite(outcome.notes.validation_kl_after)
     assert outcome.model.transformer.config == smaller.transformer.config
 
 

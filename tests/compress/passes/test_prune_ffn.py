@@ -16,7 +16,7 @@ def test_a_unit_takes_its_gate_up_and_down_weights_with_it(tiny_model, context, 
     model = tiny_model()
     outcome = PruneFfn(ratio=0.3, score=score, multiple=8).run(model, context())  # 28 of 40 would stay; 32 do
     assert model.parameters() - outcome.model.parameters() == 2 * 8 * 3 * 32
-    assert outcome.notes == {"removed": 16, "of": 80, "kept_per_layer": [32, 32]}
+    assert outcome.notes.written() == {"removed": 16, "of": 80, "kept_per_layer": [32, 32]}
     assert outcome.model.transformer.blocks[1].ffn.down.weight.shape == (32, 32)
 
 
@@ -31,7 +31,7 @@ def test_taylor_removes_dead_units_first_and_the_logits_stay(any_model, any_toke
         for index in range(2):
             any_model.transformer.blocks[index].ffn.down.weight[:, index::4] = 0
     outcome = PruneFfn(ratio=0.25, multiple=1).run(any_model, context(tokens=any_tokens))
-    assert outcome.notes["kept_per_layer"] == [30, 30]
+    assert outcome.notes.kept_per_layer == (30, 30)
     asked = examples(any_model.shape, any_tokens.part("held_out", 4))
     given = (asked.inputs, asked.features)
     torch.testing.assert_close(
@@ -45,11 +45,11 @@ def test_global_scope_takes_units_where_they_matter_least(tiny_model, context):
         for name in ("gate", "up", "down"):
             getattr(model.transformer.blocks[0].ffn, name).weight *= 0.01
     outcome = PruneFfn(ratio=0.2, score="magnitude", scope="global", multiple=8).run(model, context())
-    assert outcome.notes["kept_per_layer"] == [24, 40]  # 16 of 80 go, all of the first
+    assert outcome.notes.kept_per_layer == (24, 40)  # 16 of 80 go, all of the first
 
 
 def test_fewer_units_than_one_multiple_stay(tiny_model, context):
-    assert PruneFfn(ratio=0.5).run(tiny_model(ffn=24), context()).notes["kept_per_layer"] == [24, 24]
+    assert PruneFfn(ratio=0.5).run(tiny_model(ffn=24), context()).notes.kept_per_layer == (24, 24)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_half_the_heads_take_half_of_attention_with_them(tiny_model, context, sc
     assert model.parameters() == PARAMETERS
     outcome = PruneHeads(ratio=0.5, score=score).run(model, context())
     assert outcome.model.parameters() == PARAMETERS - 2 * 2 * (4 * 8 * 32)  # layers, heads, their four 8 x 32 slices
-    assert outcome.notes == {"removed": 4, "of": 8, "kept_per_layer": [2, 2]}
+    assert outcome.notes.written() == {"removed": 4, "of": 8, "kept_per_layer": [2, 2]}
     assert outcome.model.transformer.blocks[0].attention.query.weight.shape == (16, 32)
     assert model.parameters() == PARAMETERS, "the input is left as it was"
     assert outcome.model.score(examples(model.shape, context().calibration_tokens()).inputs).shape == (
@@ -64,7 +64,7 @@ def test_global_scope_takes_heads_where_they_matter_least(tiny_model, context):
         for name in ("query", "key", "value", "output"):
             getattr(model.transformer.blocks[1].attention, name).weight *= 0.01
     outcome = PruneHeads(ratio=0.375, score="magnitude", scope="global").run(model, context())
-    assert outcome.notes["kept_per_layer"] == [4, 1]
+    assert outcome.notes.kept_per_layer == (4, 1)
 
 
 def test_no_ratio_changes_nothing(tiny_model, context):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from compress.core.settings import InputError
 from compress.models.transformer.examples import examples, nll
 from compress.passes import PassError
 from compress.passes.prune_layers import PruneLayers
@@ -24,7 +25,7 @@ def weakened(model, index, factor):
 def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_tokens, context, score):
     model = weakened(tiny_model(layers=4), 2, 0.0)
     outcome = PruneLayers(count=1, score=score).run(model, context())
-    assert outcome.notes == {"removed_layers": [2], "of": 4}
+    assert outcome.notes.written() == {"removed_layers": [2], "of": 4}
     assert model.parameters() - outcome.model.parameters() == 4 * 32 * 32 + 3 * 32 * 40 + 2 * 32
     inputs = examples(model.shape, tiny_tokens.part("held_out", 4)).inputs
     torch.testing.assert_close(
@@ -34,7 +35,7 @@ def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_
 
 def test_magnitude_removes_the_smallest_updates(tiny_model, context):
     model = weakened(weakened(tiny_model(layers=4), 1, 0.05), 3, 0.02)
-    assert PruneLayers(ratio=0.5, score="magnitude").run(model, context()).notes["removed_layers"] == [1, 3]
+    assert PruneLayers(ratio=0.5, score="magnitude").run(model, context()).notes.removed_layers == (1, 3)
 
 
 def test_removal_looks_again_after_each_removal(tiny_model, context):
@@ -52,13 +53,13 @@ def test_removal_looks_again_after_each_removal(tiny_model, context):
             kept.remove(min(losses, key=losses.get))
     wanted = [index for index in range(4) if index not in kept]
     run = context(report=lambda step, count, values: steps.append((step, count)))
-    assert PruneLayers(count=2, score="removal").run(model, run).notes["removed_layers"] == wanted
+    assert PruneLayers(count=2, score="removal").run(model, run).notes.removed_layers == tuple(wanted)
     assert steps[-1] == (7, 7), "four scorings, then three"
 
 
 @pytest.mark.parametrize("settings", [{}, {"count": 1, "ratio": 0.5}])
 def test_exactly_one_of_count_and_ratio_is_given(settings):
-    with pytest.raises(ValueError, match="give exactly one of them, above 0"):
+    with pytest.raises(InputError, match=r"^prune-layers: count .*: give exactly one of them, above 0$"):
         PruneLayers(**settings)
 
 
@@ -84,5 +85,5 @@ def test_a_quantized_model_is_refused(tiny_model, context):
 def test_the_rehearsal_fits_a_two_layer_copy(tiny_model, context):
     lighter, ratio = PruneLayers(count=6, score="removal").rehearsal()
     assert ratio == 6
-    assert lighter.run(tiny_model(layers=2), context()).notes["of"] == 2
-    assert lighter.run(tiny_model(layers=1), context()).notes["removed_layers"] == []
+    assert lighter.run(tiny_model(layers=2), context()).notes.of == 2
+    assert lighter.run(tiny_model(layers=1), context()).notes.removed_layers == ()

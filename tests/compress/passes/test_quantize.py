@@ -52,12 +52,12 @@ def test_every_layer_is_quantized_and_the_model_keeps_its_opinions(
     layers = quantizations(outcome.model.transformer)
     assert sorted(layers) == sorted(name for name, _ in model.transformer.linears())
     notes = outcome.notes
-    assert notes["layers"] == len(layers) == 14
+    assert notes.layers == len(layers) == 14
     # 2 x (4 x 32 x 32 + 3 x 32 x 40) of 17472 weights
-    assert notes["share_of_weights"] == round(15_872 / 17_472, 4)
-    assert notes["sqnr_db_median"] >= notes["sqnr_db_worst"] > least_db - 3
-    assert notes["sqnr_db_median"] > least_db
-    assert notes["worst_layer"] in layers
+    assert notes.share_of_weights == round(15_872 / 17_472, 4)
+    assert notes.sqnr_db_median >= notes.sqnr_db_worst > least_db - 3
+    assert notes.sqnr_db_median > least_db
+    assert notes.worst_layer in layers
     exact, rounded = model.score(inputs), outcome.model.score(inputs)
     drift = np.sqrt(((exact - rounded) ** 2).mean() / (exact**2).mean())
     assert 0 < drift < {"int8": 0.06, "fp8": 0.16, "int4": 0.4}[settings["weights"]]
@@ -103,9 +103,7 @@ def test_a_percentile_clips_more_than_the_absmax(tiny_model, context):
 
 def test_mse_ranges_have_the_least_error(tiny_model, context):
     def noise(ranges):
-        return (
-            Quantize(weights="int4", ranges=ranges, percentile=97.0).run(tiny_model(), context()).notes["sqnr_db_worst"]
-        )
+        return Quantize(weights="int4", ranges=ranges, percentile=97.0).run(tiny_model(), context()).notes.sqnr_db_worst
 
     assert noise("mse") > max(noise("absmax"), noise("percentile"))
 
@@ -119,7 +117,7 @@ def test_static_int8_products_cannot_saturate_unless_the_recipe_names_a_processo
         assert all(is_limited(layer.weight.numpy()) for layer in layers) == safe
         assert max(int(layer.weight.abs().max()) for layer in layers) > LARGEST_REDUCED
         if ranges == "mse":
-            assert outcome.notes["sqnr_db_worst"] > 36  # 34 within -64..64, 40 in full range
+            assert outcome.notes.sqnr_db_worst > 36  # 34 within -64..64, 40 in full range
 
 
 def test_absmax_leaves_room_for_the_largest_sum_of_a_pair(tiny_model, context):
@@ -156,8 +154,8 @@ def test_a_processor_changes_what_auto_is_and_nothing_else():
 def test_the_head_is_quantized_on_request(tiny_model, context):
     outcome = Quantize(head=True, activations="int8").run(tiny_model(), context())
     assert "head" in quantizations(outcome.model.transformer)
-    assert outcome.notes["layers"] == 15
-    assert outcome.notes["share_of_weights"] == round((15_872 + 544) / 17_472, 4)
+    assert outcome.notes.layers == 15
+    assert outcome.notes.share_of_weights == round((15_872 + 544) / 17_472, 4)
 
 
 def test_biases_are_kept_as_they_are(tiny_model, context):

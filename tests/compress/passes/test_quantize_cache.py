@@ -39,7 +39,7 @@ def test_the_notes_say_that_a_cache_takes_a_quarter(model, context) -> None:
     assert fused.manifest.cache_format == "float32"
     shape, heads = fused.manifest.shape, fused.manifest.kv_heads[0]
     numbers = 2 * heads * 16 * shape.reach
-    assert outcome.notes == {"pictures": 3, "cache_bytes_before": 4 * numbers, "cache_bytes": numbers}
+    assert outcome.notes.written() == {"pictures": 3, "cache_bytes_before": 4 * numbers, "cache_bytes": numbers}
     with pytest.raises(PassError) as error:
         QuantizeCache().run(outcome.model, context())
     assert str(error.value) == "quantize-cache: the cache is int8 already; quantize it once"

@@ -8,10 +8,12 @@ import pytest
 from calibration.tokens import digits
 from compress.core.listener import Silent
 from compress.core.settings import InputError
+from compress.core.store import Store
 from compress.models.image_model import ImageModel
 from compress.passes.export import Export
 from compress.passes.prune_heads import PruneHeads
 from compress.recipe import plan, preflight, recipe
+from compress.running import pipeline
 
 
 def rehearse(path, model: ImageModel) -> preflight.Estimate:
@@ -37,6 +39,17 @@ def test_a_pass_that_fails_is_named(finished, tiny_model) -> None:
     path = finished.changed(("ratio: 0.25", "ratio: 0.9"))
     with pytest.raises(InputError, match=r"^preflight: prune-heads: prune-heads: layer 0 has 4 heads; ratio 0.9"):
         rehearse(path, tiny_model())
+
+
+def test_a_pass_that_cannot_begin_is_refused_before_anything_is_rehearsed_or_made(finished, monkeypatch) -> None:
+    # Two layers are all that the model has, and all that the rehearsal has: that would remove one of them.
+    path = finished.changed(("prune-heads: {ratio: 0.25, score: magnitude}", "prune-layers: {count: 2}"))
+    monkeypatch.setattr(pipeline, "rehearse", lambda *arguments: pytest.fail("rehearsed"))
+    with pytest.raises(InputError) as caught:
+        pipeline.run(recipe.load(path), Store(finished.store), finished.output, Silent())
+    assert str(caught.value) == (
+        f"{path}: prune-layers: prune-layers: the model has 2 layers; count 2 would leave none; use at most 1"
+    )
 
 
 def test_an_engine_that_draws_nonsense_is_named(finished, tiny_model, monkeypatch) -> None:

@@ -15,6 +15,8 @@ from compress.passes.shared.pruning import (
     UNITS,
     best,
     check_float,
+    check_globally,
+    check_per_layer,
     keep_groups,
     keep_layers,
     kept_globally,
@@ -116,9 +118,9 @@ def test_the_smaller_model_shares_no_memory_with_the_larger(tiny_model):
 
 
 def test_every_layer_loses_the_same_share() -> None:
-    assert kept_per_layer("p", "heads", [4, 8], 0.25) == [3, 6]
-    assert kept_per_layer("p", "units", [100, 50], 0.3, multiple=16) == [64, 32]  # 70 -> 64, 35 -> 32
-    assert kept_per_layer("p", "units", [40, 20], 0.0, multiple=16) == [40, 20], "nothing asked, nothing removed"
+    assert kept_per_layer([4, 8], 0.25) == [3, 6]
+    assert kept_per_layer([100, 50], 0.3, multiple=16) == [64, 32]  # 70 -> 64, 35 -> 32
+    assert kept_per_layer([40, 20], 0.0, multiple=16) == [40, 20], "nothing asked, nothing removed"
 
 
 def test_the_nearest_multiple_is_kept_but_at_least_one_and_at_most_all() -> None:
@@ -128,27 +130,26 @@ def test_the_nearest_multiple_is_kept_but_at_least_one_and_at_most_all() -> None
 
 def test_a_ratio_that_leaves_a_layer_no_head_is_refused_with_one_that_works() -> None:
     with pytest.raises(PassError) as caught:
-        kept_per_layer("prune-heads", "heads", [8, 4], 0.9)
-    assert str(caught.value) == "prune-heads: layer 1 has 4 heads; ratio 0.9 would leave none; use at most 0.75"
-    assert kept_per_layer("prune-heads", "heads", [8, 4], 0.75) == [2, 1]
+        check_per_layer("heads", [8, 4], 0.9)
+    assert str(caught.value) == "layer 1 has 4 heads; ratio 0.9 would leave none; use at most 0.75"
+    check_per_layer("heads", [8, 4], 0.75)
+    assert kept_per_layer([8, 4], 0.75) == [2, 1]
     with pytest.raises(PassError, match=r"layer 0 has 3 heads; ratio 1 would leave none; use at most 0\.66"):
-        kept_per_layer("prune-heads", "heads", [3], 1.0)
+        check_per_layer("heads", [3], 1.0)
 
 
 def test_globally_the_least_important_go_and_every_layer_keeps_its_best() -> None:
     scores = [torch.tensor([0.1, 0.3, 0.2, 0.05]), torch.tensor([9.0, 0.15, 7.0, 8.0])]
-    assert kept_globally("p", "heads", scores, 0.5) == [1, 3]  # 0.05, 0.1, 0.15, 0.2 go
-    assert kept_globally("p", "heads", scores, 0.75) == [1, 1], "0.3 is its layer's best and stays"
+    assert kept_globally(scores, 0.5) == [1, 3]  # 0.05, 0.1, 0.15, 0.2 go
+    assert kept_globally(scores, 0.75) == [1, 1], "0.3 is its layer's best and stays"
 
 
 def test_a_global_ratio_that_leaves_a_layer_none_is_refused_with_one_that_works() -> None:
-    scores = [torch.rand(4), torch.rand(2)]
     with pytest.raises(PassError) as caught:
-        kept_globally("prune-heads", "heads", scores, 0.9)
-    assert str(caught.value) == (
-        "prune-heads: 2 layers have 6 heads in all; ratio 0.9 would leave a layer none; use at most 0.66"
-    )
-    assert kept_globally("prune-heads", "heads", scores, 0.66) == [1, 1]
+        check_globally("heads", [4, 2], 0.9)
+    assert str(caught.value) == "2 layers have 6 heads in all; ratio 0.9 would leave a layer none; use at most 0.66"
+    check_globally("heads", [4, 2], 0.66)
+    assert kept_globally([torch.rand(4), torch.rand(2)], 0.66) == [1, 1]
 
 
 def test_the_best_keep_their_order_in_the_layer() -> None:
@@ -161,4 +162,4 @@ def test_pruning_a_quantized_model_is_refused(tiny_model, context):
     quantized = Quantize().run(tiny_model(), context()).model
     with pytest.raises(PassError) as caught:
         check_float(quantized, "prune-ffn")
-    assert str(caught.value) == "prune-ffn: the model has 14 quantized layers; put prune-ffn before quantize"
+    assert str(caught.value) == "the model has 14 quantized layers; put prune-ffn before quantize"
