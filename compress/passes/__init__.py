@@ -99,8 +99,7 @@ class Pass(ABC, Generic[Given, Made]):
     def validate(self) -> None:
         """Refuse settings that contradict each other, by a ValueError."""
 
-    @classmethod
-    def surroundings(cls) -> dict[str, str]:
+    def surroundings(self) -> dict[str, str]:
         """What of this machine decides the result besides libraries every pass shares; part of the artifact's key."""
         return {}
 
@@ -193,9 +192,12 @@ def names() -> list[str]:
     return registry.names(__path__, ENTRY_POINTS)
 
 
-def distribution(name: str) -> dict[str, str]:
-    """Name and version of the distribution that brings a third party's pass; empty for a pass of this project."""
-    entries = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
+def distribution(name: str, group: str = ENTRY_POINTS) -> dict[str, str]:
+    """Name and version of the distribution that brings a third party's pass; empty for a pass of this project.
+
+    With another `group` of entry points the same of a target.
+    """
+    entries = importlib.metadata.entry_points(group=group, name=name)
     return {entry.dist.name: entry.dist.version for entry in entries if entry.dist is not None}
 
 

@@ -57,8 +57,7 @@ class BuildEngine(Pass[OnnxModel, OnnxModel]):
         if self.best_rows > self.max_rows:
             raise ValueError(f"best_rows {self.best_rows} is more than max_rows {self.max_rows}; use at most max_rows")
 
-    @classmethod
-    def surroundings(cls) -> dict[str, str]:
+    def surroundings(self) -> dict[str, str]:
         """A plan is for one TensorRT and one device; where there is none, it is to be built once there is."""
         return machine()
 

@@ -10,7 +10,7 @@ from compress.core.settings import MOST_BATCH, digest, setting
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import Tokenizer
-from compress.passes import Context, Notes, Outcome, Pass, conforms
+from compress.passes import Context, Notes, Outcome, Pass, conforms, distribution
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.lowering import LoweringError
 from export.runtime import deployment
@@ -42,6 +42,10 @@ class Export(Pass[ImageModel, OnnxModel]):
     fixed_batch: int = setting(
         0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0, high=MOST_BATCH
     )
+
+    def surroundings(self) -> dict[str, str]:
+        """The distribution that brings the target, where this project does not."""
+        return distribution(self.target, deployment.TARGETS)
 
     def apply(self, model: ImageModel, context: Context) -> Outcome[OnnxModel]:
         """The ONNX model.

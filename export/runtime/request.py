@@ -5,6 +5,7 @@ Letters: N pictures, P x C features of a text.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from .drawing import classes_of
 from .shape import Shape
 from .strict_json import shown
+
+NUMBER = re.compile(r"-?[0-9]{1,1000}")
 
 
 def wanted(
@@ -38,10 +41,9 @@ def wanted(
         raise ValueError("--count: this model draws classes; give a label for each picture and leave it out")
     if labels is None:
         raise ValueError(f"--labels: needed, one of 0 to {shape.classes - 1} for each picture, separated by commas")
-    try:
-        numbers = [int(part) for part in labels.split(",")]
-    except ValueError:
-        raise ValueError(f"--labels: {shown(labels)} is not a list of whole numbers like 3,1,4") from None
+    if not all(NUMBER.fullmatch(part.strip()) for part in labels.split(",")):
+        raise ValueError(f"--labels: {shown(labels)} is not a list of whole numbers like 3,1,4")
+    numbers = [int(part) for part in labels.split(",")]
     try:
         return classes_of(numbers, shape), None
     except ValueError as error:

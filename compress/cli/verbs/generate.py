@@ -13,15 +13,11 @@ from compress.cli.group import (
     UserPath,
     example,
     threads_option,
-    whole_numbers,
 )
 from compress.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from export.runtime.shape import Shape
+    pass
 
 LAST_SEED = 2**64 - 1  # of pictures
 
@@ -60,16 +56,17 @@ def generate(
     from compress.data.editing import known_tokens
     from compress.models.candidate import open_candidate
     from export.runtime.drawing import check, sampler_of
+    from export.runtime.request import wanted
     from export.runtime.sheet import save_grid
     from export.runtime.throughput import check_pictures, draw_in_batches
 
     drawer = open_candidate(str(engine), threads)
     try:
+        classes, texts = wanted(drawer.shape, labels, count, features)
         given = {"cfg_scale": cfg_scale, "temperature": temperature, "top_k": top_k, "top_p": top_p, "steps": steps}
         sampler = sampler_of(drawer.shape, drawer.sampler, **given)
     except ValueError as error:
         raise InputError(str(error)) from error
-    classes, texts = wanted(drawer.shape, labels, count, features)
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")
     known = known_tokens(drawer, image, mask, keep, len(classes)) if image else None
@@ -84,59 +81,3 @@ def generate(
         raise InputError(str(error)) from error
     save_grid(pictures, output)
     click.echo(f"{output}: {len(classes)} pictures")
-
-
-def wanted(
-    shape: Shape, labels: str | None, count: int | None, features: Path | None
-) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
-    """The classes (N,) to draw, and features of texts, as the options say.
-
-    Raises:
-        InputError: the model takes something else.
-    """
-    import numpy as np
-
-    from compress.core.settings import InputError
-    from export.runtime.drawing import classes_of
-
-    if shape.text is not None:
-        if features is None or labels is not None:
-            raise InputError("this model draws texts: give --features FILE.npy, not --labels")
-        texts = read_features(features)
-        return np.zeros(len(texts), dtype=np.int64), texts
-    if features is not None:
-        raise InputError("--features: this model draws no texts; leave it out")
-    if shape.classes == 0:
-        if labels is not None:
-            raise InputError("--labels: this model knows no classes; give --count instead")
-        return np.zeros(count or 1, dtype=np.int64), None
-    if count is not None:
-        raise InputError("--count: this model draws classes; give a label for each picture and leave it out")
-    if labels is None:
-        raise InputError(f"--labels: needed, one of 0 to {shape.classes - 1} for each picture, separated by commas")
-    try:
-        return classes_of(whole_numbers(labels, "--labels", "3,1,4"), shape), None
-    except ValueError as error:
-        raise InputError(f"--labels: {error}") from error
-
-
-def read_features(path: Path) -> NDArray[np.float32]:
-    """Features of texts (N, P, C) from a .npy file, which is mapped before it is read: its header may say any size.
-
-    Raises:
-        InputError: it is no such file.
-    """
-    import numpy as np
-
-    from compress.core.settings import InputError
-
-    if path.exists() and not path.is_file():
-        raise InputError(f"--features: {path}: is not a regular file")
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy parses the header as Python, with whatever that raises
-        raise InputError(f"--features: {path}: not a readable .npy file ({str(error)[:200]})") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 3 or found.dtype.kind != "f":
-        said = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "an archive"
-        raise InputError(f"--features: {path}: holds {said}; floats (pictures, length, width) are needed")
-    return found.astype(np.float32)

@@ -117,3 +117,10 @@ def test_its_metadata_follow_the_whole_project() -> None:
     assert set(PROJECT["dependencies"]) <= set(whole["dependencies"])
     for key in ("version", "requires-python", "license"):
         assert PROJECT[key] == whole[key]
+
+
+def test_its_project_file_names_every_folder_of_code() -> None:
+    packed = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {path.parent.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("__init__.py")}
+    assert set(packed["package-dir"].values()) == folders
+    assert set(packed["packages"]) == set(packed["package-dir"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,6 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
-
-from compress.cli.verbs.generate import read_features
-from compress.core.settings import InputError
 
 
 def test_generate_draws_the_same_pictures_for_the_same_seed(
@@ -97,56 +93,6 @@ def test_more_pictures_to_draw_or_score_than_memory_holds_are_refused(
 ) -> None:
     line = refused("verify", engine, engine, "--tokens", "drawn", "--held-out", 10**20)
     assert line.startswith(f"--held-out: the logits of {10**20} pictures take about ")
-
-
-def npy(header: str, data: bytes = b"") -> bytes:
-    """A .npy file with any header."""
-    text = header.encode() + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b"", "not a readable .npy file ("),
-        (b"not an array", "not a readable .npy file ("),
-        (
-            npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 9, 9), }"),
-            "not a readable .npy file (",
-        ),
-        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 9, 9), }"), "not a readable"),
-        (npy("((((("), "not a readable .npy file ("),
-        (npy("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1), }", b"x"), "not a readable .npy file ("),
-        (
-            npy("{'descr': '<i4', 'fortran_order': False, 'shape': (1, 1, 1), }", b"1234"),
-            "holds int32 (1, 1, 1); floats",
-        ),
-        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1), }", b"1234"), "holds float32 (1, 1); floats"),
-    ],
-    ids=range(8),
-)
-def test_features_that_are_none_are_refused(tmp_path: Path, content: bytes, text: str) -> None:
-    path = tmp_path / "features.npy"
-    path.write_bytes(content)
-    with pytest.raises(InputError) as error:
-        read_features(path)
-    assert str(error.value).startswith(f"--features: {path}: {text}")
-    assert "\n" not in str(error.value)
-
-
-def test_features_are_read_from_files_alone(tmp_path: Path) -> None:
-    path = tmp_path / "features.npy"
-    with pytest.raises(InputError, match=r"not a readable \.npy file"):
-        read_features(path)
-    os.mkfifo(path)
-    with pytest.raises(InputError, match="is not a regular file"):
-        read_features(path)
-    np.savez(tmp_path / "features.npz", a=np.zeros(3))
-    with pytest.raises(InputError, match="holds an archive; floats"):
-        read_features(tmp_path / "features.npz")
-    np.save(tmp_path / "whole.npy", np.ones((2, 3, 4), dtype=np.float16))
-    found = read_features(tmp_path / "whole.npy")
-    assert (found.shape, found.dtype, float(found.min())) == ((2, 3, 4), np.float32, 1.0)
 
 
 @pytest.mark.parametrize("saturates", [True, False])
