@@ -45,7 +45,9 @@ class Measurement:
     fidelity_drawn: FidelityDrawn | None = setting(
         None, doc="drift from the reference on pictures that the reference drew; null for the reference itself"
     )
-    sampled: Sampled | None = setting(None, doc="drift of what is drawn from, after guidance, temperature and cuts")
+    sampled: Sampled | None = setting(
+        None, doc="drift of the sampling distribution, after guidance, temperature and cuts"
+    )
     layers: tuple[Layer, ...] = setting(
         (), doc="the stream behind every layer against the reference's; empty where a graph does not show them"
     )

@@ -142,7 +142,7 @@ class Side:
     def unconditional(self, rows: slice) -> NDArray[np.float32]:
         """Unconditional logits (n, T, V) of some of these pictures; kept, as every candidate is held against them."""
         if rows.start not in self.null_scores:
-            few = self.given.asked.take(rows).of_no_class(self.given.shape)
+            few = self.given.asked.take(rows).unconditional(self.given.shape)
             self.null_scores[rows.start] = self.score(few)
         return self.null_scores[rows.start]
 

@@ -205,10 +205,10 @@ class AdoptedModel(Shaped):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
-        told: Callable[[], None] | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,), which are numbered from `first`."""
-        return self.engine.draw_tokens(labels, seed, sampler, features, known, first, told)
+        return self.engine.draw_tokens(labels, seed, sampler, features, known, first, on_step)
 
     def generate(
         self, labels: NDArray[np.int64], seed: int = 0, features: NDArray[np.float32] | None = None

@@ -75,11 +75,11 @@ class Candidate(Protocol):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
-        told: Callable[[], None] | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,); `known` ones stay where they are.
 
-        `first` is the number of the first picture among all of this seed. `told` is called after each step.
+        `first` is the number of the first picture among all of this seed. `on_step` is called after each step.
         """
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from compress.models.tokenizer.model import Tokenizer
 from compress.models.transformer.blocks import KeyValue
 from compress.models.transformer.model import TokenTransformer
-from export.runtime.drawing import Known, Outside, draw, opening, score_stepwise
+from export.runtime.drawing import Known, LogitsDrawer, draw, opening, score_stepwise
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape, Shaped
 
@@ -93,14 +93,14 @@ class ImageModel(Shaped):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
-        told: Callable[[], None] | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (B, T) of new pictures of these classes (B,), or of texts with features (B, P, C).
 
-        `first` is the number of the first picture among all of this seed. `told` is called after each step.
+        `first` is the number of the first picture among all of this seed. `on_step` is called after each step.
         """
-        drawer = Outside(self.runner(), self.shape)
-        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known, first, told)
+        drawer = LogitsDrawer(self.runner(), self.shape)
+        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known, first, on_step)
 
     def generate(
         self,

@@ -32,7 +32,7 @@ class EngineNotes(Notes):
 
 @dataclass(frozen=True)
 class Engine(GraphPass):
-    """Let the decode graph choose tokens itself, so that only these leave the runtime; on wish, all in one file."""
+    """Let the decode graph choose tokens itself, so that only these leave the runtime; optionally all in one file."""
 
     sampling: bool = setting(True, doc="guidance, temperature, top-k, top-p and noise inside the graph")
     single_file: bool = setting(False, doc="write the whole generation as one ONNX file too: labels and seed in")

@@ -54,7 +54,7 @@ class Comparison:
     candidate: str = setting(doc="what was judged")
     tokens: str = setting(doc="the pictures that were scored: a token source, or those that the reference drew")
     fidelity: Fidelity = setting(doc="the drift")
-    sampled: Sampled = setting(doc="the drift of what is drawn from, after guidance, temperature and cuts")
+    sampled: Sampled = setting(doc="the drift of the sampling distribution, after guidance, temperature and cuts")
     cached_loop: CachedLoop = setting(doc="the candidate's cached loop against its own single call, of a few pictures")
     evidence: Evidence = setting(doc="whether the reference's predictions can show drift at all")
     decoding: Decoding | None = setting(doc="the image decoders, where each has its own")

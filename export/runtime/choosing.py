@@ -65,10 +65,10 @@ class Chosen(NamedTuple):
     log_probability: Logits
 
 
-def choose(logits: Logits, choice: Choice, *, surely: bool = False) -> Chosen:
+def choose(logits: Logits, choice: Choice, *, with_sureness: bool = False) -> Chosen:
     """One token for each position of logits (R, n, V), of which the last B rows have no class under guidance.
 
-    What is known of it besides the token is only computed if `surely`.
+    What is known of it besides the token is only computed if `with_sureness`.
     """
     pictures, _, outputs = choice.noise.shape
     guided = guide(logits[..., :outputs], pictures, choice.guidance)
@@ -80,7 +80,7 @@ def choose(logits: Logits, choice: Choice, *, surely: bool = False) -> Chosen:
     disturbed = scores + choice.noise if choice.temperature else scores
     tokens = disturbed.argmax(axis=-1)
     check_sound(picked(disturbed, tokens))
-    if not surely:
+    if not with_sureness:
         nothing = np.empty((*tokens.shape[:1], 0), dtype=np.float32)
         return Chosen(tokens, nothing, nothing)
     return Chosen(tokens, picked(guided, tokens), log_probability(scores, tokens))

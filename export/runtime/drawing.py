@@ -58,11 +58,11 @@ class Drawer(Protocol):
         """What is chosen next, behind what `Runner.step` takes; of a masked model at these positions (n,)."""
 
 
-class Telling:
+class Observed:
     """A drawer that tells whenever tokens were chosen."""
 
-    def __init__(self, drawer: Drawer, told: Callable[[], None]) -> None:
-        self.drawer, self.told = drawer, told
+    def __init__(self, drawer: Drawer, on_step: Callable[[], None]) -> None:
+        self.drawer, self.on_step = drawer, on_step
 
     def begin(
         self,
@@ -73,21 +73,21 @@ class Telling:
     ) -> Chosen | None:
         """As of the drawer."""
         if (chosen := self.drawer.begin(labels, features, prompt, choice)) is not None:
-            self.told()
+            self.on_step()
         return chosen
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """As of the drawer."""
         chosen = self.drawer.step(tokens, choice, positions)
-        self.told()
+        self.on_step()
         return chosen
 
 
-class Outside:
+class LogitsDrawer:
     """A drawer that chooses from the logits that a runner gives out."""
 
     def __init__(self, runner: Runner, shape: Shape) -> None:
-        self.runner, self.surely = runner, shape.drawing.masks
+        self.runner, self.with_sureness = runner, shape.drawing.masks
 
     def begin(
         self,
@@ -102,7 +102,7 @@ class Outside:
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """What is chosen next."""
-        return choose(self.runner.step(tokens, positions), choice, surely=self.surely)
+        return choose(self.runner.step(tokens, positions), choice, with_sureness=self.with_sureness)
 
 
 @dataclass(frozen=True)
@@ -205,12 +205,12 @@ def draw(
     features: NDArray[np.float32] | None = None,
     known: Known | None = None,
     first: int = 0,
-    told: Callable[[], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> NDArray[np.int64]:
     """Tokens (B, T) of new pictures of these classes (B,), or of texts with these features (B, P, C).
 
-    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it. `told`
-    is called whenever tokens were chosen.
+    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it.
+    `on_step` is called whenever tokens were chosen.
 
     Raises:
         ValueError: a label that is no class (the null class is allowed), labels that are not (B,) with B > 0, features
@@ -219,7 +219,7 @@ def draw(
     check(labels, shape, features, known)
     features = None if features is None else features.astype(np.float32, copy=False)
     task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
-    return shape.drawing.draw(drawer if told is None else Telling(drawer, told), task)
+    return shape.drawing.draw(drawer if on_step is None else Observed(drawer, on_step), task)
 
 
 def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None, known: Known | None) -> None:

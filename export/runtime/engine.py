@@ -28,7 +28,7 @@ from .deployment import find as deployment_of
 from .drawing import (
     Drawer,
     Known,
-    Outside,
+    LogitsDrawer,
     Runner,
     check,
     classes_of,
@@ -43,7 +43,7 @@ from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
     FedLoop,
-    Inside,
+    GraphDrawer,
     Loop,
     Parts,
     Sessions,
@@ -264,16 +264,16 @@ class Engine(Shaped):
         features: NDArray[np.float32] | None = None,
         known: Known | None = None,
         first: int = 0,
-        told: Callable[[], None] | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,), all at once; `known` ones stay where they are.
 
-        `first` is the number of the first picture among all of this seed. `told` is called after each step.
+        `first` is the number of the first picture among all of this seed. `on_step` is called after each step.
         """
         sampler = sampler or self.sampler
         with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
             drawer = self._drawer(loop, sampler)
-            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, told)
+            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step)
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""
@@ -394,7 +394,7 @@ class Engine(Shaped):
     def _drawer(self, loop: Runner, sampler: Sampler) -> Drawer:
         """What draws with a loop: the graph itself where it chooses tokens as the sampler wants."""
         inside = self.manifest.sampling and self.sampler.serves(sampler)
-        return Inside(loop) if inside and isinstance(loop, (Loop, FedLoop)) else Outside(loop, self.shape)
+        return GraphDrawer(loop) if inside and isinstance(loop, (Loop, FedLoop)) else LogitsDrawer(loop, self.shape)
 
     @contextmanager
     def _running(self, file: str) -> Iterator[None]:

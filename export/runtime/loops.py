@@ -404,7 +404,7 @@ class RepeatingLoop(FedLoop):
         return self.call(self.tokens)[:, -1:]
 
 
-class Inside:
+class GraphDrawer:
     """A drawer whose graph chooses the tokens; of the logits only the largest is read, to find NaN."""
 
     def __init__(self, loop: Loop | FedLoop) -> None:

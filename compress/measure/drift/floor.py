@@ -30,7 +30,7 @@ class Floor:
 
     runtime: Fidelity = setting(doc="PyTorch fp32 against the plain fp32 export in ONNX Runtime")
     bf16: Fidelity = setting(doc="PyTorch fp32 against the same weights and activations in bf16")
-    sampled: Sampled | None = setting(None, doc="what is drawn from in bf16 against that in fp32")
+    sampled: Sampled | None = setting(None, doc="the sampling distribution in bf16 against that in fp32")
     coupled: Coupled | None = setting(None, doc="pictures of the same noise by ONNX Runtime against those of PyTorch")
     layers: tuple[Layer, ...] = setting((), doc="the stream behind every layer in bf16 against that in fp32")
 

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 AT_ONCE = 16
 MOST_LOGITS = 2**27  # of the class and unconditional each, 512 MB: more pictures are not looked at after guidance
 Logits = NDArray[np.float32]
-Pair = tuple[Logits, Logits | None]  # of the class, and of no class
+Pair = tuple[Logits, Logits | None]  # conditional, and unconditional
 
 
 @dataclass(frozen=True)
 class Sampled(Measure):
-    """Teacher-forced drift of what is drawn from, on held-out pictures; intervals are a bootstrap over pictures."""
+    """Teacher-forced drift of the sampling distribution; intervals are a bootstrap over held-out pictures."""
 
     name = "sampled"
     version = 5
-    title = "What is drawn from"
+    title = "Sampling distribution"
     caption = "After guidance, temperature and cuts; 95 % intervals over pictures"
 
     pictures: int = setting(doc="pictures that were scored", low=2)
@@ -61,7 +61,7 @@ class Sampled(Measure):
         column="total variation",
         gate=Limit(
             "total_variation",
-            "most total variation of what is drawn from, after guidance, temperature and cuts",
+            "most total variation of the sampling distribution, after guidance, temperature and cuts",
             high=1,
             evidence=True,
         ),
@@ -107,7 +107,7 @@ class Sampled(Measure):
                 rows = slice(start, min(start + AT_ONCE, count))
                 theirs = own = None
                 if sampler.guided:
-                    few = asked.take(rows).of_no_class(shape)
+                    few = asked.take(rows).unconditional(shape)
                     theirs, own = reference.unconditional(rows), model.score(few.inputs, few.features)
                 yield (reference.scores[rows], theirs), (candidate.scores[rows], own), asked.scored[rows]
 

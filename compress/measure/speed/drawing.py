@@ -36,7 +36,7 @@ class Drawing:
         moments: list[float] = []
         energy, begun = self.meter.read(), time.perf_counter()
         tokens = self.drawer.draw_tokens(
-            self.labels, features=self.features, told=lambda: moments.append(time.perf_counter())
+            self.labels, features=self.features, on_step=lambda: moments.append(time.perf_counter())
         )
         images = self.drawer.decode_images(tokens)
         self.first.append(moments[0] - begun)

@@ -29,7 +29,7 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
-class Surroundings(NamedTuple):
+class BlockContext(NamedTuple):
     """What every block reads besides the residual stream.
 
     `mask` (S, P + S) or (B, 1, S, P + S), true where a query sees a key; None with `causal` is the triangle, without it
@@ -43,7 +43,7 @@ class Surroundings(NamedTuple):
     condition: Tensor | None = None
     states: Tensor | None = None
 
-    def behind(self, start: int) -> Surroundings:
+    def behind(self, start: int) -> BlockContext:
         """The same for the positions from `start` on, as the head reads them."""
         if self.condition is None or self.condition.shape[1] == 1:
             return self
@@ -139,7 +139,7 @@ class Attention(nn.Module):
         self.dropout = 0.0
 
     def forward(
-        self, x: Tensor, around: Surroundings, past: KeyValue | None, rows: Tensor | None = None
+        self, x: Tensor, around: BlockContext, past: KeyValue | None, rows: Tensor | None = None
     ) -> tuple[Tensor, KeyValue]:
         """x (B, S, D); only the positions `rows` (n,) ask, where they are given: then what comes back is (B, n, D)."""
         asking = x if rows is None else x.index_select(1, rows)
@@ -225,7 +225,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(0.0)
 
     def forward(
-        self, x: Tensor, around: Surroundings, past: KeyValue | None, rows: Tensor | None = None
+        self, x: Tensor, around: BlockContext, past: KeyValue | None, rows: Tensor | None = None
     ) -> tuple[Tensor, KeyValue]:
         """x (B, S, D); what comes back is of the positions `rows` (n,) alone, where they are given.
 
@@ -262,7 +262,7 @@ class TextBlock(nn.Module):
         self.ffn = FeedForward(config, layer)
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, x: Tensor, around: Surroundings, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    def forward(self, x: Tensor, around: BlockContext, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
         """x (B, S, D)."""
         condition, states = around.condition, around.states
         assert condition is not None

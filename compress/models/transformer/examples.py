@@ -43,8 +43,8 @@ class Examples:
         features = None if self.features is None else self.features[rows]
         return Examples(self.inputs[rows], self.targets[rows], self.scored[rows], features)
 
-    def of_no_class(self, shape: Shape) -> Examples:
-        """The same pictures as of no class, which is what guidance leads away from."""
+    def unconditional(self, shape: Shape) -> Examples:
+        """The same pictures, unconditional: what guidance leads away from."""
         inputs = self.inputs.copy()
         inputs[:, 0] = shape.first_class + shape.null_class
         return replace(self, inputs=inputs)

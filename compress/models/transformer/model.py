@@ -28,9 +28,9 @@ from compress.models.transformer.architecture import TransformerConfig
 from compress.models.transformer.blocks import (
     CPU,
     Block,
+    BlockContext,
     KeyValue,
     Modulation,
-    Surroundings,
     TextBlock,
     TextPrefix,
     make_norm,
@@ -140,7 +140,7 @@ class TokenTransformer(nn.Module):
             return self.embedding_norm(x) if self.config.embedding_norm else x, None
         return x, (self.cosine.index_select(0, positions), self.sine.index_select(0, positions))
 
-    def prepare(self, inputs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Surroundings]:
+    def prepare(self, inputs: Tensor, features: Tensor | None = None) -> tuple[Tensor, BlockContext]:
         """The residual stream (B, S, D) that a whole picture's inputs (B, 1 + ...) begin with, and its surroundings."""
         config = self.config
         labels = inputs[:, 0] - config.first_class
@@ -157,13 +157,13 @@ class TokenTransformer(nn.Module):
 
     def prepare_masked(
         self, tokens: Tensor, labels: Tensor, features: Tensor | None = None
-    ) -> tuple[Tensor, Surroundings]:
+    ) -> tuple[Tensor, BlockContext]:
         """Of tokens (B, T), some of them mask tokens, and classes (B,); where the model has a text, its features."""
         if self.config.uvit:
             assert features is not None
             states, vector = self.text(features, labels == self.config.null_class)
             x = self.stem(self.embedding(tokens), states, vector)
-            return x, Surroundings(None, causal=False, condition=vector, states=states)
+            return x, BlockContext(None, causal=False, condition=vector, states=states)
         if self.config.class_token:
             tokens = torch.cat([labels[:, None] + self.config.first_class, tokens], dim=1)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
@@ -173,16 +173,16 @@ class TokenTransformer(nn.Module):
             x = self.merge(maps).flatten(2).transpose(1, 2)
         if self.config.registers:
             x = torch.cat([x, self.registers.expand(x.shape[0], -1, -1)], dim=1)
-        return x, Surroundings(None, causal=False, condition=self.shareable(self.conditioned(labels, positions)))
+        return x, BlockContext(None, causal=False, condition=self.shareable(self.conditioned(labels, positions)))
 
     def prepare_scales(
         self, latents: Tensor, labels: Tensor, before: int, mask: Tensor | None
-    ) -> tuple[Tensor, Surroundings]:
+    ) -> tuple[Tensor, BlockContext]:
         """Of latents (B, S, Z) at positions that begin at `before`; position 0 is the class (B,) instead."""
         positions = torch.arange(latents.shape[1], device=latents.device) + before
         first = (positions == 0)[:, None]
         x, _ = self.located(torch.where(first, self.class_vector(labels)[:, None], self.latent(latents)), positions)
-        return x, Surroundings(mask, causal=False, condition=self.shareable(self.conditioned(labels, positions)))
+        return x, BlockContext(mask, causal=False, condition=self.shareable(self.conditioned(labels, positions)))
 
     def prepare_causal(
         self,
@@ -191,7 +191,7 @@ class TokenTransformer(nn.Module):
         labels: Tensor | None,
         features: Tensor | None = None,
         valid: Tensor | None = None,
-    ) -> tuple[Tensor, Surroundings]:
+    ) -> tuple[Tensor, BlockContext]:
         """Of ids (B, S) behind `cached` positions (None: nothing is cached, and nothing is going to be).
 
         Features of a text (B, P or 0, C) stand before them; `valid` (B, P) is false where the text is padding, which no
@@ -214,7 +214,7 @@ class TokenTransformer(nn.Module):
             itself = keys.unsqueeze(0) == queries.unsqueeze(1)
             mask = ((mask & padded[:, None]) | itself).unsqueeze(1)  # (B, 1, S, P + S)
         condition = self.shareable(self.conditioned(labels, queries))
-        return x, Surroundings(mask, causal=True, rotary=rotary, condition=condition)
+        return x, BlockContext(mask, causal=True, rotary=rotary, condition=condition)
 
     def shareable(self, condition: Tensor | None) -> Tensor | None:
         """The condition, or what one layer makes of it for all blocks; the final norm goes on with the condition."""
@@ -224,7 +224,7 @@ class TokenTransformer(nn.Module):
 
     # Running
 
-    def layer_outputs(self, x: Tensor, around: Surroundings) -> Iterator[Tensor]:
+    def layer_outputs(self, x: Tensor, around: BlockContext) -> Iterator[Tensor]:
         """Residual stream (B, S, D) before the first block and after every one."""
         yield x
         inside = self.inside(around)
@@ -246,13 +246,13 @@ class TokenTransformer(nn.Module):
             x, _ = block(x, inside, None, positions + self.config.class_token if index == last else None)
         return self.logits(x, around)
 
-    def inside(self, around: Surroundings) -> Surroundings:
+    def inside(self, around: BlockContext) -> BlockContext:
         """What blocks read of the surroundings: the shared part of the condition, where it is shared."""
         if around.condition is None or not self.config.shared_modulation:
             return around
         return around._replace(condition=around.condition[..., self.config.width :])
 
-    def logits(self, x: Tensor, around: Surroundings) -> Tensor:
+    def logits(self, x: Tensor, around: BlockContext) -> Tensor:
         """Logits (B, S, O) of the last residual stream (B, S, D)."""
         x = self.norm(x)
         if self.final_modulation is not None:
@@ -264,7 +264,7 @@ class TokenTransformer(nn.Module):
             return functional.linear(x, self.embedding.weight[: self.config.predicted], bias)
         return self.head(x)
 
-    def predictions(self, x: Tensor, around: Surroundings, positions: Tensor | None = None) -> Tensor:
+    def predictions(self, x: Tensor, around: BlockContext, positions: Tensor | None = None) -> Tensor:
         """Logits (B, T, O) of the last residual stream (B, S, D): only of the positions that predict a token.
 
         A masked model's `positions` (n,) are those of which logits (B, n, O) are wanted.

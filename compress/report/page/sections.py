@@ -179,7 +179,7 @@ def quality(shown: Shown) -> Markup | None:
 
 
 def seen(shown: Shown) -> Markup | None:
-    """What a user of the engines gets: what is drawn from, pairs of pictures, sets of pictures."""
+    """What a user of the engines gets: the sampling distribution, pairs of pictures, sets of pictures."""
     made = [
         table(each.headers, rows, caption=f"{each.title}. {each.caption}", words=("model",))
         for each in tables()
@@ -275,8 +275,8 @@ def side_by_side(*parts: Markup | None) -> Markup | None:
 
 # In the order of the page: the fragment that links to it, its heading, and what it holds.
 SECTIONS: tuple[tuple[str, str, Callable[[Shown], Markup | None]], ...] = (
-    ("engines", "What came of it", summary),
-    ("trust", "How far it can be trusted", trust),
+    ("engines", "Summary", summary),
+    ("trust", "Confidence", trust),
     ("steps", "Steps", steps),
     ("passes", "What each pass won and lost", passes),
     ("trade", "Drift against latency", trade),

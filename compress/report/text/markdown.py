@@ -28,7 +28,7 @@ def markdown(report: Report) -> str:
             "whole smallest batch. Speedups are medians of paired ratios; where the 95 % interval holds 1, there was "
             "no measurable change."
         ],
-        titled("## How far it can be trusted", [f"- {line}" for line in trust(report)]),
+        titled("## Confidence", [f"- {line}" for line in trust(report)]),
         titled("## Flags", [f"- {line}" for line in flagged(report)]),
         titled("## Speed", speed(report)),
         *(titled(f"## {each.title}", seen(each, report)) for each in tables()),

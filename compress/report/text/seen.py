@@ -1,4 +1,4 @@
-"""Drift of what users see, as tables: what is drawn from, pictures of the same noise, and pictures as sets."""
+"""Drift of what users see, as tables: the sampling distribution, pictures of the same noise, and pictures as sets."""
 
 from __future__ import annotations
 

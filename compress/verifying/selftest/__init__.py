@@ -98,7 +98,7 @@ def alarms(reference: Candidate, candidate: Candidate, given: Examples, seed: in
     if CachedLoop.run(subject).kl > EXACT_KL:
         found.append("cached loop")
     if Sampled.run(subject).total_variation > EXACT_VARIATION:
-        found.append("what is drawn from")
+        found.append("the sampling distribution")
     if Coupled.run(subject).edit_rate > 0:
         found.append("free running")
     return found

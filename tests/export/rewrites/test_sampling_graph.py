@@ -13,7 +13,7 @@ import pytest
 from export.rewrites.sampling_graph import add_sampling, with_sampling, without_sampling
 from export.runtime.choosing import Choice, choose
 from export.runtime.errors import UnsoundLogitsError
-from export.runtime.loops import Inside, choice_feeds
+from export.runtime.loops import GraphDrawer, choice_feeds
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
@@ -73,7 +73,7 @@ def test_tokens_and_how_sure_they_are_equal_those_of_numpy(order, sampler) -> No
         for seed in range(20):
             drawn_from = OUTPUTS - 2 * (order == "masked")  # the surest never are the mask token
             choice = Choice.at(sampler, Noise(seed, 3), seed, 20, (used.shape[1], drawn_from))
-            wanted = choose(used, choice, surely=True)
+            wanted = choose(used, choice, with_sureness=True)
             found = dict(
                 zip(
                     [each.name for each in graph.get_outputs()],
@@ -105,7 +105,7 @@ def test_engines_draw_the_same_tokens_inside_and_outside(kind, sampler, exported
     for seed in range(3):
         wanted = outside.draw_tokens(labels, seed, features=asked.features)
         np.testing.assert_array_equal(inside.draw_tokens(labels, seed, features=asked.features), wanted)
-    assert isinstance(inside._drawer(inside._loop(3), sampler), Inside)
+    assert isinstance(inside._drawer(inside._loop(3), sampler), GraphDrawer)
     for score in ("score", "score_stepwise"):
         given, made = (getattr(each, score)(asked.inputs, asked.features) for each in (outside, inside))
         np.testing.assert_allclose(made, given, atol=1e-6)
@@ -120,7 +120,9 @@ def test_a_sampler_may_be_changed_after_it_was_put_into_the_graph(own, exported,
     for sampler in SAMPLERS:
         wanted = outside.draw_tokens(labels, 1, sampler)
         np.testing.assert_array_equal(inside.draw_tokens(labels, 1, sampler), wanted)
-    assert isinstance(inside._drawer(inside._loop(4), Sampler()), Inside), "what cuts nothing is served by every graph"
+    assert isinstance(inside._drawer(inside._loop(4), Sampler()), GraphDrawer), (
+        "what cuts nothing is served by every graph"
+    )
 
 
 @pytest.mark.parametrize("sharp", [0.0, 0.1, 30.0], ids=["none", "some", "all at once"])

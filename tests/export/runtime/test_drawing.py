@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.runtime.choosing import log_probability
-from export.runtime.drawing import Known, Outside, classes_of, draw, sampler_of, score_stepwise
+from export.runtime.drawing import Known, LogitsDrawer, classes_of, draw, sampler_of, score_stepwise
 from export.runtime.sampling import Sampler, halton_order
 from export.runtime.shape import Shape, TextShape
 
@@ -54,7 +54,7 @@ class Noted:
 
 def drawn_by(runner: Noted, labels: NDArray[np.int64], shape: Shape, *given, **more) -> NDArray[np.int64]:
     """Tokens that are chosen from a runner's logits."""
-    return draw(Outside(runner, shape), labels, shape, *given, **more)
+    return draw(LogitsDrawer(runner, shape), labels, shape, *given, **more)
 
 
 def reveals(runner: Noted, shape: Shape) -> list[int]:
@@ -290,7 +290,7 @@ def test_scoring_step_by_step_shows_the_true_tokens(shape: Shape) -> None:
 def test_whoever_asks_is_told_of_every_step(shape: Shape, times: int) -> None:
     told: list[None] = []
     sampler = Sampler(steps=5) if shape is MASKED else Sampler()
-    arguments = (Outside(Noted(shape), shape), LABELS, shape, sampler, 0)
-    drawn = draw(*arguments, told=lambda: told.append(None))
+    arguments = (LogitsDrawer(Noted(shape), shape), LABELS, shape, sampler, 0)
+    drawn = draw(*arguments, on_step=lambda: told.append(None))
     assert len(told) == times
-    np.testing.assert_array_equal(drawn, draw(Outside(Noted(shape), shape), *arguments[1:]))
+    np.testing.assert_array_equal(drawn, draw(LogitsDrawer(Noted(shape), shape), *arguments[1:]))

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from export.runtime.choosing import Choice, choose, guide, keep_likeliest, keep_nucleus
-from export.runtime.drawing import Outside, draw
+from export.runtime.drawing import LogitsDrawer, draw
 from export.runtime.errors import UnsoundLogitsError
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler, halton_order, masked_share
@@ -19,7 +19,7 @@ NOTHING = -np.inf
 def drawn(step, labels, sampler: Sampler = Sampler(), seed: int = 0, length: int = 3) -> np.ndarray:  # noqa: B008
     """Tokens of a model of 4 tokens and 2 classes."""
     shape = Shape("causal", 4, 2, (1, length))
-    return draw(Outside(Feeder(step), shape), np.array(labels), shape, sampler, seed)
+    return draw(LogitsDrawer(Feeder(step), shape), np.array(labels), shape, sampler, seed)
 
 
 class Feeder:
@@ -117,7 +117,7 @@ def test_the_lowest_temperature_that_counts_divides_large_logits_without_overflo
     logits = np.array([[1e6, -1e6, 1.5e6, 0]], dtype=np.float32)
     for sampler in (Sampler(temperature=1e-20), Sampler(temperature=1e-20, top_k=2), Sampler(temperature=1e6)):
         choice = Choice.at(sampler, Noise(0, 1), 0, 1, (1, 4))
-        found = choose(logits[:, None], choice, surely=True)
+        found = choose(logits[:, None], choice, with_sureness=True)
         assert np.isfinite(found.log_probability).all()
     assert chosen(logits, Sampler(temperature=1e-20, top_p=0.9)).tolist() == [2]
 

@@ -161,7 +161,7 @@ def test_a_drawing_may_begin_in_the_middle_of_another(exported, engine_of) -> No
     engine = engine_of(KINDS["shared"](exported))
     labels, within = np.arange(3), []
     wanted = engine.draw_tokens(labels, 1)
-    found = engine.draw_tokens(labels, 1, told=lambda: within.append(engine.draw_tokens(labels, 1)))
+    found = engine.draw_tokens(labels, 1, on_step=lambda: within.append(engine.draw_tokens(labels, 1)))
     assert all((each == wanted).all() for each in (found, *within))
     assert len(within) == 16
 
@@ -175,7 +175,7 @@ def test_a_drawing_that_was_interrupted_leaves_nothing_to_the_next_one(exported,
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.draw_tokens(labels, 2, told=interrupt)
+        engine.draw_tokens(labels, 2, on_step=interrupt)
     assert engine.lending.idle == []
     assert (engine.draw_tokens(labels, 1) == wanted).all()
 

@@ -25,7 +25,7 @@ from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
 from compress.verifying.golden import exported, stand_in
-from export.runtime.drawing import Outside, draw
+from export.runtime.drawing import LogitsDrawer, draw
 from export.runtime.engine import Engine, run_once
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
@@ -270,7 +270,7 @@ def test_positions_are_masked_as_the_original_scheduler_does_with_the_same_noise
         sample = scheduler.step(given, timestep, sample.view(1, 7, 9)).prev_sample.flatten(1)
     runner = Fixed(logits)
     shape = Shape("masked", CODES, 1, (7, 9))
-    found = draw(Outside(runner, shape), np.zeros(1, dtype=np.int64), shape, sampler, 9)
+    found = draw(LogitsDrawer(runner, shape), np.zeros(1, dtype=np.int64), shape, sampler, 9)
     assert len(runner.seen) == steps
     np.testing.assert_array_equal(np.concatenate(runner.seen), np.concatenate(states))
     np.testing.assert_array_equal(found, sample.numpy())

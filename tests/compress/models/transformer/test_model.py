@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
-from compress.models.transformer.blocks import Surroundings, rotary_table, rotate
+from compress.models.transformer.blocks import BlockContext, rotary_table, rotate
 from compress.models.transformer.model import TokenTransformer, scales_mask
 
 ROTARY = TransformerConfig(
@@ -25,7 +25,7 @@ LEARNED = TransformerConfig(
 )  # fmt: skip
 
 
-CAUSAL = Surroundings(None, causal=True)
+CAUSAL = BlockContext(None, causal=True)
 
 
 def build(config: TransformerConfig) -> TokenTransformer:
@@ -300,7 +300,7 @@ def test_l2_scores_are_cosines_times_the_heads_stretch() -> None:
         cosines = functional.cosine_similarity(query[:, :, :, None], key[:, :, None], dim=-1)  # (B, H, S, S)
         scores = cosines * torch.tensor([2.0, 5.0])[:, None, None]
         mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        everything = Surroundings(None, causal=False)
+        everything = BlockContext(None, causal=False)
         torch.testing.assert_close(attention(x, everything, None)[0], attention.output(mixed), atol=1e-5, rtol=1e-5)
 
 
