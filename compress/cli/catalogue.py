@@ -96,9 +96,6 @@ def models() -> dict[str, list[dict[str, Any]]]:
                 + f" of {config['vocabulary']}, {config['classes']} classes",
             }
         )
-    return {"models": shipped, "families": described(families), "tokenizers": described(formats)}
-
-
-def described(package: Any) -> list[dict[str, Any]]:
-    """Every module of a package of formats, by what its first line says."""
-    return [{"name": name, "doc": first_line(package.module_of(name).__doc__)} for name in package.names()]
+    read = [{"name": name, "doc": first_line(families.document(name))} for name in families.names()]
+    tokenizers = [{"name": name, "doc": first_line(formats.module_of(name).__doc__)} for name in formats.names()]
+    return {"models": shipped, "families": read, "tokenizers": tokenizers}

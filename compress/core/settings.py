@@ -189,6 +189,7 @@ def check_fields(settings: Any, where: str) -> None:
     for field in dataclasses.fields(settings):
         value = convert(hints[field.name], getattr(settings, field.name), inside(where, field.name))
         check_range(field, value, inside(where, field.name))
+        check_known(field, value, inside(where, field.name))
         object.__setattr__(settings, field.name, value)
 
 

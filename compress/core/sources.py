@@ -15,8 +15,9 @@ from pathlib import Path
 HOME = Path(__file__).parents[2]
 PACKAGES = ("compress", "export", "calibration")
 # Packages that import their modules by name: all of them count, save here, where one does nothing for another.
-APART = ("compress.passes", "compress.models.families", "compress.models.tokenizer.formats")
-BY_NAME = "import_module("
+APART = ("compress.measure", "compress.passes", "compress.models.families", "compress.models.tokenizer.formats")
+OUTER = "compress.api"  # what users import names everything, and does nothing for a pass
+BY_NAME = re.compile(r"import_module\(|\b__path__\b")
 TYPING_ONLY = re.compile(r"^if TYPE_CHECKING:\n(?:[ \t]+.*\n|\n)+", re.MULTILINE)
 IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]+)|import[ \t]+([^\n#]+))", re.MULTILINE
@@ -35,7 +36,7 @@ def source_hash(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = None if name in found else file_of(name, homes)
+        path = None if name in found or name == OUTER else file_of(name, homes)
         if path is None:
             continue
         found[name] = path
@@ -83,7 +84,7 @@ def imported(name: str, path: Path) -> Iterator[str]:
 
 def named_at_run_time(name: str, path: Path) -> list[str]:
     """The modules of a package that imports them by name."""
-    if path.name != "__init__.py" or BY_NAME not in text_of(path):
+    if path.name != "__init__.py" or not BY_NAME.search(text_of(path)):
         return []
     return [f"{name}.{each.stem}" for each in path.parent.glob("*.py") if each != path]
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from calibration.tokens import TokenSet
 from compress.core import registry
@@ -22,9 +22,6 @@ from compress.models.image_model import ImageModel
 from compress.passes.shared.notes import Notes
 from export.graph.saturation import ReduceRange
 from export.runtime.manifest import Cpu
-
-if TYPE_CHECKING:
-    from export.graph.onnx_model import OnnxModel
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -162,29 +159,6 @@ class TorchPass(Pass[ImageModel, ImageModel]):
 
     accepts: ClassVar[Form] = Form.TORCH
     returns: ClassVar[Form] = Form.TORCH
-
-
-class GraphPass(Pass["OnnxModel", "OnnxModel"]):
-    """A pass from graph to graph; what it makes keeps every rule of its target."""
-
-    accepts: ClassVar[Form] = Form.ONNX
-    returns: ClassVar[Form] = Form.ONNX
-
-    def ensures(self, made: OnnxModel) -> None:
-        """Refuse a graph that breaks a rule of its target."""
-        conforms(made)
-
-
-def conforms(model: OnnxModel) -> None:
-    """Refuse a graph that breaks a rule of its target.
-
-    Raises:
-        PassError: the first rule.
-    """
-    from export.targets.conformance import check
-
-    if findings := check(model):
-        raise PassError(f"the graph breaks a rule of {model.manifest.target}: {findings[0]}")
 
 
 def names() -> list[str]:

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from compress.core.settings import MOST_BATCH, MOST_MIB, setting
 from compress.models.artifact import Form
-from compress.passes import Context, Notes, Outcome, Pass, PassError, conforms
+from compress.passes import Context, Notes, Outcome, Pass, PassError
+from compress.passes.shared.graphs import conforms
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import save_graph
 from export.runtime.errors import RunnerMissingError

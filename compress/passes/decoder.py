@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.core.settings import MOST_PICTURES, setting
-from compress.passes import REDUCE_RANGE, Context, GraphPass, Notes, Outcome, PassError, ReduceRangeSetting
+from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting
+from compress.passes.shared.graphs import GraphPass
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.decoder_fusion import CONVOLUTION, fuse_decoder, parts
 from export.rewrites.ort_quantization import PRODUCTS, RangeMethod, quantize_decoder

@@ -10,7 +10,8 @@ from typing import ClassVar
 from compress.core.settings import setting
 from compress.measure.speed.timing import paired
 from compress.measure.statistics import FEWEST_VALUES
-from compress.passes import Context, GraphPass, Notes, Outcome, PassError
+from compress.passes import Context, Notes, Outcome, PassError
+from compress.passes.shared.graphs import GraphPass
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.alternatives import ALTERNATIVES, rewritten
 from export.rewrites.sampling_graph import with_sampling

@@ -10,7 +10,8 @@ from compress.core.settings import MOST_BATCH, digest, setting
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import Tokenizer
-from compress.passes import Context, Notes, Outcome, Pass, conforms, distribution
+from compress.passes import Context, Notes, Outcome, Pass, distribution
+from compress.passes.shared.graphs import conforms
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.lowering import LoweringError
 from export.runtime import deployment

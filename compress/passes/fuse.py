@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from compress.core.settings import setting
-from compress.passes import Context, GraphPass, Notes, Outcome
+from compress.passes import Context, Notes, Outcome
+from compress.passes.shared.graphs import GraphPass
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.fusions import FusionError
 from export.targets import fuse

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compress.passes import Context, GraphPass, Notes, Outcome, PassError
+from compress.passes import Context, Notes, Outcome
+from compress.passes.shared.graphs import GraphPass
 from compress.passes.shared.notes import Hoisted
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.hoist import HoistError, hoist
-from export.targets import find
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,6 @@ class Hoist(GraphPass):
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
     refusals: ClassVar = (HoistError,)
-
-    def requires(self, model: OnnxModel) -> None:
-        """Refuse a target that runs nothing before the steps."""
-        if reason := find(model.manifest.target).refusals.get("hoist"):
-            raise PassError(reason)
 
     def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
         """The hoisted model; its notes say what moved, and which bytes a step no longer reads.

@@ -10,7 +10,8 @@ import numpy as np
 
 from compress.core.settings import MOST_PICTURES, setting
 from compress.models.transformer.examples import examples
-from compress.passes import Context, GraphPass, Notes, Outcome, PassError
+from compress.passes import Context, Notes, Outcome, PassError
+from compress.passes.shared.graphs import GraphPass
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.cache_quantization import cache_scales, with_int8_cache
 from export.runtime.engine import Engine

@@ -11,12 +11,12 @@ import numpy as np
 
 from compress.core.settings import setting
 from compress.models.transformer.examples import asked
-from compress.passes import REDUCE_RANGE, Context, GraphPass, Notes, Outcome, PassError, ReduceRangeSetting
+from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting
+from compress.passes.shared.graphs import GraphPass
 from export.graph.graph_file import first_line
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
 from export.runtime.drawing import conditions
-from export.targets import find
 
 TRIED = 3  # tokens of a picture
 
@@ -69,8 +69,7 @@ class QuantizeOnnx(GraphPass):
 
     def requires(self, model: OnnxModel) -> None:
         """Refuse a target that does not run such products, and a graph that is quantized."""
-        if reason := find(model.manifest.target).refusals.get("quantize-onnx"):
-            raise PassError(reason)
+        super().requires(model)
         if already := quantized_products(model.decode):
             raise PassError(f"{already} are quantized already; begin with the graph in float")
 

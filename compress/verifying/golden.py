@@ -25,16 +25,17 @@ from calibration.arrays import array_names
 from compress.core.settings import InputError, setting
 from compress.models import families
 from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.family import TorchFamily
+from compress.models.checkpoints.golden import Arrays, Golden, check_rows, tokens_of_scales
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import formats
 from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.models.transformer.examples import asked
 from compress.passes.export import Export, pictures_of
 from compress.verifying import golden_arrays
-from compress.verifying.golden_arrays import Arrays, check_inputs, check_range, check_rows, tokens_of_scales
+from compress.verifying.golden_arrays import check_inputs, check_range
 from export.runtime.engine import Engine, run_once
-from export.runtime.sampling import Sampler, halton_order
-from export.runtime.shape import Shape
+from export.runtime.sampling import halton_order
 from export.tracing.trace import plain_graph
 
 TOLERANCE = 1e-4
@@ -54,113 +55,6 @@ class Compared:
     def agrees(self) -> bool:
         """Whether the difference is allowed."""
         return self.largest <= self.allowed
-
-
-@dataclass(frozen=True)
-class Golden:
-    """What a family's golden arrays ask: inputs (N, 1 + ...) with their logits, and pictures drawn without chance."""
-
-    inputs: NDArray[np.int64]
-    features: NDArray[np.float32] | None = None
-    labels: NDArray[np.int64] | None = None
-    sampler: Sampler | None = None
-
-
-def of_llamagen(arrays: Arrays, shape: Shape) -> Golden:
-    """`cond` are classes, or features of a text."""
-    cond, tokens = arrays["cond"], arrays["tokens"]
-    if cond.ndim == 1 and cond.dtype.kind == "f":
-        raise InputError(f"--golden: array 'cond' is {cond.dtype}; classes are whole numbers")
-    features = cond.astype(np.float32) if cond.ndim == 3 else None
-    labels = np.zeros(len(tokens), dtype=np.int64) if features is not None else cond
-    sampler = Sampler(cfg_scale=float(arrays["greedy_cfg_scale"]), temperature=0)
-    return Golden(with_class(labels, tokens, shape), features, labels, sampler)
-
-
-def of_halton(arrays: Arrays, shape: Shape) -> Golden:
-    """A dropped label is the null class; the guidance w is a scale of 1 + w."""
-    labels = np.where(arrays["drop_label"], shape.null_class, arrays["labels"])
-    tokens = arrays["tokens"].reshape(len(labels), -1)
-    sampler = Sampler(
-        cfg_scale=1 + float(arrays["greedy_w"]),
-        temperature=0,
-        steps=int(arrays["greedy_steps"]),
-        schedule="arccos",
-        reveal="halton",
-    )
-    return Golden(with_class(labels, tokens, shape), labels=arrays["labels"], sampler=sampler)
-
-
-def of_var(arrays: Arrays, shape: Shape) -> Golden:
-    """All scales are given; the guidance grows to 1 + cfg."""
-    tokens = tokens_of_scales(arrays)
-    sampler = Sampler(cfg_scale=1 + float(arrays["greedy_cfg"]), temperature=0, guidance="linear")
-    return Golden(with_class(arrays["labels"], tokens, shape), labels=arrays["labels"], sampler=sampler)
-
-
-def of_rar(arrays: Arrays, shape: Shape) -> Golden:
-    """Logits go on behind the last token."""
-    sampler = Sampler(
-        cfg_scale=float(arrays["greedy_guidance_scale"]),
-        temperature=0,
-        guidance="power-cosine",
-        guidance_power=float(arrays["greedy_guidance_pow"]),
-    )
-    inputs = with_class(arrays["labels"], arrays["tokens"], shape)
-    return Golden(inputs, labels=arrays["labels"], sampler=sampler)
-
-
-def of_prefixed(arrays: Arrays, shape: Shape) -> Golden:
-    """The first token is the class, or the start token of a model without classes."""
-    tokens = arrays["tokens"]
-    if not tokens.shape[1]:
-        raise InputError("--golden: array 'tokens' has no tokens; the first is the class, or the start token")
-    labels = tokens[:, 0] if shape.classes else np.zeros(len(tokens), dtype=np.int64)
-    return Golden(with_class(labels, tokens[:, 1:], shape))
-
-
-def of_amused(arrays: Arrays, shape: Shape) -> Golden:
-    """Texts are features; the likeliest tokens stay where they are surest, without noise."""
-    tokens = arrays["tokens"].reshape(len(arrays["tokens"]), -1)
-    labels = np.zeros(len(tokens), dtype=np.int64)
-    sampler = Sampler(
-        cfg_scale=float(arrays["greedy_cfg_scale"]),
-        temperature=0,
-        steps=int(arrays["greedy_steps"]),
-        choice_temperature=0,
-    )
-    inputs = with_class(labels, tokens, shape)
-    return Golden(inputs, arrays["features"].astype(np.float32), labels, sampler)
-
-
-def of_titok_bert(arrays: Arrays, shape: Shape) -> Golden:
-    """The guidance s grows over the steps; the likeliest tokens stay where their logits are highest, without noise."""
-    sampler = Sampler(
-        cfg_scale=1 + float(arrays["greedy_cfg"]),
-        guidance="ramp",
-        steps=int(arrays["greedy_steps"]),
-        schedule="arccos",
-        reveal="logit",
-        choice_temperature=0,
-    )
-    return Golden(with_class(arrays["labels"], arrays["tokens"], shape), labels=arrays["labels"], sampler=sampler)
-
-
-READ: dict[str, Callable[[Arrays, Shape], Golden]] = {
-    "amused": of_amused,
-    "halton-maskgit": of_halton,
-    "imagegpt": of_prefixed,
-    "llamagen": of_llamagen,
-    "rar": of_rar,
-    "taming": of_prefixed,
-    "titok-bert": of_titok_bert,
-    "var": of_var,
-}
-
-
-def with_class(labels: NDArray[np.int64], tokens: NDArray[np.int64], shape: Shape) -> NDArray[np.int64]:
-    """Inputs (N, 1 + ...) of classes (N,) and tokens (N, ...)."""
-    return np.concatenate([labels[:, None] + shape.first_class, tokens], axis=1).astype(np.int64)
 
 
 def check(source: families.Source, golden: Path | None) -> list[Compared]:
@@ -185,9 +79,10 @@ def check(source: families.Source, golden: Path | None) -> list[Compared]:
     model = families.load(source, source.checkpoint, stand_in)
     if golden is None:
         return compare_forms(model)
-    if model.family not in READ:
+    family = families.find(model.family) if model.family in families.names() else None
+    if not isinstance(family, TorchFamily) or not family.golden_arrays:
         raise InputError(f"--golden: the family {model.family} is compared without a golden file; leave it out")
-    return compare_model(model, golden_arrays.of_family(golden, model.family))
+    return compare_model(model, family, golden_arrays.of_family(golden, family))
 
 
 def check_readable(golden: Path) -> None:
@@ -240,7 +135,7 @@ def tokenizer_config(checkpoint: Checkpoint, arrays: Arrays) -> dict[str, Any]:
     return {**checkpoint.config, "grid": [side, side]}
 
 
-def compare_model(model: ImageModel, arrays: Arrays) -> list[Compared]:
+def compare_model(model: ImageModel, family: TorchFamily, arrays: Arrays) -> list[Compared]:
     """Every array of a transformer's golden file.
 
     Raises:
@@ -249,7 +144,7 @@ def compare_model(model: ImageModel, arrays: Arrays) -> list[Compared]:
     shape = model.shape
     check_rows(arrays)
     try:
-        golden = READ[model.family](arrays, shape)
+        golden = family.golden(arrays, shape)
     except ValueError as error:  # of a Sampler
         raise InputError(f"--golden: {error}") from error
     check_inputs(golden.inputs, golden.features, shape, model.transformer.config.reach)

@@ -15,8 +15,10 @@ from torch import nn
 
 from compress.core.settings import InputError, plain, setting
 from compress.models import families
-from compress.models.adopted import decoder_size, picture_config
-from compress.models.checkpoints.checkpoint import Checkpoint, read_config
+from compress.models.adopted import picture_config
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.family import GraphFamily
+from compress.models.families import reference
 from compress.models.tokenizer import formats
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import parameter_count
@@ -70,7 +72,7 @@ def inspect(source: families.Source) -> Inspection:
         )
     if source.family == families.OWN or (not source.family and families.is_own(path)):
         families.check_own(source, source.checkpoint)
-        transformer = families.module_of(families.OWN).planned(path)
+        transformer = reference.planned(path)
         size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
         return of_transformer(str(path), families.OWN, transformer, size)
     if graph := families.graph_family(source, path):
@@ -80,26 +82,18 @@ def inspect(source: families.Source) -> Inspection:
     name = source.family or families.recognise(checkpoint)
     if name is None:
         return of_tokenizer(source, checkpoint)
-    module = families.module_of(name)
+    family = families.torch_family(name)
     transformer = families.plan(checkpoint, name)
-    families.check_stated(source, module.KEYS, f"{source.checkpoint}: config", name)
-    said = [*checkpoint.notes, *(module.notes(checkpoint) if hasattr(module, "notes") else [])]
+    families.check_stated(source, family.keys, f"{source.checkpoint}: config", name)
+    said = [*checkpoint.notes, *family.notes(checkpoint)]
     return of_transformer(source.checkpoint, name, transformer, checkpoint.bytes, said)
 
 
-def of_graph(name: str, family: str, path: Path) -> Inspection:
+def of_graph(name: str, family: GraphFamily, path: Path) -> Inspection:
     """A decoder that is read as an ONNX graph: its size, and the config beside it."""
-    module = families.module_of(family)
-    if family == "onnx":
-        file: Path = module.graph_file(path)
-        count, size = decoder_size(file)
-        config = read_config((path if path.is_dir() else path.parent) / "config.json")
-    else:
-        checkpoint = Checkpoint.open(path)
-        count = sum(torch.Size(checkpoint.shape(each)).numel() for each in checkpoint)
-        size, config = checkpoint.bytes, checkpoint.config
+    count, size, config = family.size(path)
     plain_config = {key: value for key, value in config.items() if isinstance(value, (int, str, float))}
-    return Inspection(name, family, "decoder", size, count, config=plain_config, memory_bytes=memory(count))
+    return Inspection(name, family.name, "decoder", size, count, config=plain_config, memory_bytes=memory(count))
 
 
 def of_tokenizer(source: families.Source, checkpoint: Checkpoint) -> Inspection:

@@ -207,7 +207,7 @@ class Widths(dict):
 @pytest.mark.parametrize(("width", "temperature"), [(768, 1.0), (1024, 1.02), (1280, 1.02), (1408, 1.02)])
 def test_rar_draws_as_its_authors_do(width: int, temperature: float) -> None:
     # README_RAR.md of bytedance/1d-tokenizer: randomize_temperature=1.02 for rar_l, rar_xl and rar_xxl.
-    assert rar.sampler(Widths(pos_embed=(1, 1, width))).temperature == temperature
+    assert rar.Rar().sampler(Widths(pos_embed=(1, 1, width))).temperature == temperature
 
 
 def inner(wrapper: str) -> dict[str, torch.Tensor]:

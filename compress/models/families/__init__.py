@@ -1,27 +1,26 @@
-"""A family reads one checkpoint format into the one transformer; each file here is one.
+"""A family reads one checkpoint format; each file here is one, and the file's name is its name in recipes.
 
-A published family has `matches(checkpoint)`, which looks at names only; `architecture(checkpoint)`, the transformer's
-config from shapes and config.json; `weights(checkpoint, config)`, the tensors under our names, one at a time; and
-`sampler(checkpoint)`, how its authors draw. It may have `tokenizer(checkpoint, config)`, where the checkpoint brings
-one, and `from_tokenizer(tokenizer)`, weights of the transformer that lie in the tokenizer's file. Its first docstring
-line is what `compress models` prints. The family `reference` is the project's own format. A family in GRAPHS reads
-what has no PyTorch form here: it has `fits(path)` and `load_graph(path, source, where)`, which gives an ONNX graph.
+`llamagen.py` defines exactly one subclass of `Family`, called `Llamagen`. A `TorchFamily` reads tensors into the one
+transformer; a `GraphFamily` reads what becomes an ONNX graph; `reference` is the project's own format. The first line
+of the file is what `compress models` prints. Third parties add theirs through the entry-point group
+`compress.families`, whose entries are called like the class that they name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
-import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core import registry
 from compress.core.settings import InputError, nearest, setting, shown
 from compress.core.user_files import user_path
 from compress.models import zoo
+from compress.models.checkpoints.family import Family, GraphFamily, TorchFamily
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 StandIn = Callable[["TransformerConfig"], "Tokenizer"]
 OWN = "reference"
 CHOICES = ("weights", "prefix")  # keys of a config that say which of a file's tensors to read
-GRAPHS = ("onnx", "huggingface")  # in the order in which they are tried
+ENTRY_POINTS = "compress.families"
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,38 @@ class Source:
 
 def names() -> list[str]:
     """Every family that can be named in a recipe."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+    return registry.names(__path__, ENTRY_POINTS)
+
+
+def find(name: str) -> Family:
+    """The family of this name, which `names` has."""
+    return registry.find(name, __name__, ENTRY_POINTS, Family)()
+
+
+def torch_family(name: str) -> TorchFamily:
+    """The family of this name, which is one of `published`."""
+    found = find(name)
+    assert isinstance(found, TorchFamily)
+    return found
+
+
+def document(name: str) -> str:
+    """What the file of a family says of it."""
+    return sys.modules[type(find(name)).__module__].__doc__ or ""
 
 
 def published() -> list[str]:
     """The families that read a published checkpoint into the one transformer."""
-    return [name for name in names() if name != OWN and name not in GRAPHS]
+    return [name for name in names() if isinstance(find(name), TorchFamily)]
 
 
-def graph_family(source: Source, path: Path) -> str | None:
+def graph_family(source: Source, path: Path) -> GraphFamily | None:
     """The family that reads a checkpoint as an ONNX graph, if one does; no weight is read."""
-    if source.family:
-        return source.family if source.family in GRAPHS else None
-    return next((name for name in GRAPHS if module_of(name).fits(path)), None) if not is_own(path) else None
+    if not source.family and is_own(path):
+        return None
+    found = [find(source.family)] if source.family else map(find, names())
+    graphs = (each for each in found if isinstance(each, GraphFamily))
+    return next((each for each in graphs if source.family or each.fits(path)), None)
 
 
 def load_graph(source: Source, where: str) -> AdoptedModel:
@@ -76,25 +94,18 @@ def load_graph(source: Source, where: str) -> AdoptedModel:
         InputError: it is none, or something is missing from the recipe.
     """
     path = check(source, where)
-    name = graph_family(source, path)
-    if name is None:
+    family = graph_family(source, path)
+    if family is None:
         raise InputError(f"{where}: {path} holds no ONNX graph and no decoder of Hugging Face")
-    graph: AdoptedModel = module_of(name).load_graph(path, source, where)
-    return graph
+    return family.load_graph(path, source, where)
 
 
 def readers(source: Source, path: Path) -> list[str]:
     """The modules that read a checkpoint and its tokenizer; all families where its names decide which."""
-    family = source.family or (OWN if is_own(path) else graph_family(source, path))
-    if family == OWN:
+    if source.family == OWN or (not source.family and is_own(path)):
         return [f"{__name__}.{OWN}"]
-    reader = f"{__name__}.{family.replace('-', '_')}" if family else __name__
-    return [reader, "compress.models.tokenizer.formats"]
-
-
-def module_of(name: str) -> Any:
-    """The module of a family."""
-    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    family = graph_family(source, path) or (find(source.family) if source.family else None)
+    return [type(family).__module__ if family else __name__, "compress.models.tokenizer.formats"]
 
 
 def locate(checkpoint: str, where: str) -> Path:
@@ -148,12 +159,14 @@ def load(source: Source, where: str, stand_in: StandIn | None = None) -> ImageMo
     path = check(source, where)
     if graph := graph_family(source, path):
         raise InputError(
-            f"{where}: {path} is read as an ONNX graph (family {graph}) and has no PyTorch form here; "
+            f"{where}: {path} is read as an ONNX graph (family {graph.name}) and has no PyTorch form here; "
             "run, verify, bench, generate and tokens take it"
         )
     if source.family == OWN or (not source.family and is_own(path)):
+        from compress.models.families import reference
+
         check_own(source, where)
-        return module_of(OWN).load(path)
+        return reference.load(path)
     return read(open_checkpoint(source, path), source, where, stand_in)
 
 
@@ -226,7 +239,7 @@ def known(checkpoint: Checkpoint) -> bool:
 
 def recognise(checkpoint: Checkpoint) -> str | None:
     """The published family that these names are of, if any."""
-    return next((name for name in published() if module_of(name).matches(checkpoint)), None)
+    return next((name for name in published() if torch_family(name).matches(checkpoint)), None)
 
 
 def read(checkpoint: Checkpoint, source: Source, where: str, stand_in: StandIn | None = None) -> ImageModel:
@@ -240,28 +253,30 @@ def read(checkpoint: Checkpoint, source: Source, where: str, stand_in: StandIn |
         kind = formats.recognise(checkpoint)
         hint = f"it is an image tokenizer ({kind}); give it as tokenizer" if kind else nearest_family(checkpoint)
         raise InputError(f"{where}: {checkpoint.path} is of no known family; {hint}")
-    check_stated(source, module_of(name).KEYS, f"{where}.config", name)
-    module = module_of(name)
+    family = torch_family(name)
+    check_stated(source, family.keys, f"{where}.config", name)
     config = plan(checkpoint, name).config  # says what is missing before anything is read
-    sampler = sampler_of(checkpoint, module)
-    tokenizer = tokenizer_of(checkpoint, source, module, config, where, stand_in)
-    transformer = read_transformer(checkpoint, module, config, tokenizer)
+    sampler = sampler_of(checkpoint, family)
+    tokenizer = tokenizer_of(checkpoint, source, family, config, where, stand_in)
+    transformer = read_transformer(checkpoint, family, config, tokenizer)
     return ImageModel(checkpoint.path.stem, name, transformer, tokenizer, sampler)
 
 
-def sampler_of(checkpoint: Checkpoint, module: Any) -> Sampler:
+def sampler_of(checkpoint: Checkpoint, family: TorchFamily) -> Sampler:
     """How the checkpoint draws.
 
     Raises:
         InputError: what its config states cannot be drawn with.
     """
     try:
-        return module.sampler(checkpoint)
+        return family.sampler(checkpoint)
     except ValueError as error:
         raise InputError(f"{checkpoint.path}: config: {error}") from error
 
 
-def read_transformer(checkpoint: Checkpoint, module: Any, config: Any, tokenizer: Tokenizer | None) -> TokenTransformer:
+def read_transformer(
+    checkpoint: Checkpoint, family: TorchFamily, config: TransformerConfig, tokenizer: Tokenizer | None
+) -> TokenTransformer:
     """The transformer filled tensor by tensor, so that memory holds little more than one copy of the weights."""
     import torch
 
@@ -273,23 +288,22 @@ def read_transformer(checkpoint: Checkpoint, module: Any, config: Any, tokenizer
     weights = Weights(checkpoint)
 
     def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-        yield from converted(weights, module, config)
-        if hasattr(module, "from_tokenizer"):
-            weights.last = ""
-            yield from module.from_tokenizer(tokenizer)
+        yield from converted(weights, family, config)
+        weights.last = ""
+        yield from family.from_tokenizer(tokenizer)
 
     fill(transformer, tensors(), checkpoint.path, lambda: weights.last)
     return transformer.eval()
 
 
-def converted(weights: Weights, module: Any, config: Any) -> Iterator[tuple[str, Tensor]]:
+def converted(weights: Weights, family: TorchFamily, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
     """The tensors by our names, one at a time.
 
     Raises:
         InputError: one has a shape that cannot be cut or joined as its family's are; it is named.
     """
     try:
-        yield from module.weights(weights, config)
+        yield from family.weights(weights, config)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what PyTorch raises of shapes that do not fit
         if not weights.last:
             raise
@@ -305,7 +319,12 @@ def line_of(error: Exception) -> str:
 
 
 def tokenizer_of(
-    checkpoint: Checkpoint, source: Source, module: Any, config: Any, where: str, stand_in: StandIn | None = None
+    checkpoint: Checkpoint,
+    source: Source,
+    family: TorchFamily,
+    config: TransformerConfig,
+    where: str,
+    stand_in: StandIn | None = None,
 ) -> Tokenizer:
     """The tokenizer that the source names, or that the checkpoint brings.
 
@@ -318,19 +337,19 @@ def tokenizer_of(
     grid = {"grid": list(config.grid)}
     if source.tokenizer:
         path = locate(source.tokenizer, f"{where}.tokenizer")
-        if hasattr(module, "read_tokenizer"):
-            tokenizer = module.read_tokenizer(path, config)
+        if (own := family.read_tokenizer(path, config)) is not None:
+            tokenizer = own
         elif tokenizer_folder.is_one(path):
             tokenizer = tokenizer_folder.load(path)
         else:
             opened = without_prefix(Checkpoint.open(path, grid, weights=None))
             tokenizer = formats.read(opened, opened.config, f"{where}.tokenizer: {path}")
     else:
-        brought = module.tokenizer(checkpoint, config) if hasattr(module, "tokenizer") else None
-        if brought is None and stand_in is not None and not hasattr(module, "from_tokenizer"):
+        brought = family.tokenizer(checkpoint, config)
+        if brought is None and stand_in is not None and not family.needs_tokenizer:
             return stand_in(config)
         if brought is None:
-            raise InputError(f"{where}.tokenizer: this checkpoint brings no image tokenizer; {module.TOKENIZER}")
+            raise InputError(f"{where}.tokenizer: this checkpoint brings no image tokenizer; {family.tokenizer_advice}")
         tokenizer = brought
     for what in ("vocabulary", "length"):
         found, wanted = getattr(tokenizer, what), getattr(config, what)
@@ -350,54 +369,54 @@ def plan(checkpoint: Checkpoint, name: str) -> TokenTransformer:
     from compress.models.checkpoints.checkpoint import MissingTensorError, Weights, fill
     from compress.models.transformer.model import TokenTransformer
 
-    module = module_of(name)
-    if not any(each in checkpoint for each in module.EXPECTED):
-        raise incomplete(checkpoint, name, module.EXPECTED[0], None)
+    family = torch_family(name)
+    if not any(each in checkpoint for each in family.expected):
+        raise incomplete(checkpoint, family, family.expected[0], None)
     config = None
     try:
-        config = module.architecture(checkpoint)
+        config = family.architecture(checkpoint)
         with torch.device("meta"):
             transformer = TokenTransformer(config)
         weights = Weights(checkpoint.planned())
         # What comes from the tokenizer's file is as it should be.
         given = [pair for pair in transformer.state_dict().items() if pair[0].startswith("scales.")]
-        pairs = itertools.chain(converted(weights, module, config), given)
+        pairs = itertools.chain(converted(weights, family, config), given)
         fill(transformer, pairs, checkpoint.path, lambda: weights.last)
     except MissingTensorError as error:
-        raise incomplete(checkpoint, name, error.name, config) from error
+        raise incomplete(checkpoint, family, error.name, config) from error
     except (ValueError, ArithmeticError, RuntimeError) as error:  # numbers that no model has
         raise InputError(f"{checkpoint.path}: {line_of(error)}") from error
     return transformer
 
 
-def incomplete(checkpoint: Checkpoint, name: str, first: str, config: TransformerConfig | None) -> InputError:
+def incomplete(checkpoint: Checkpoint, family: TorchFamily, first: str, config: TransformerConfig | None) -> InputError:
     """The complaint that tensors are missing: the first, how many more where the config is known, and why it may be."""
     from compress.models.checkpoints.absent import Lenient
 
     lenient = Lenient(checkpoint.planned())
     if config is not None:
         with contextlib.suppress(Exception):  # what was found until then
-            for _ in module_of(name).weights(lenient, config):
+            for _ in family.weights(lenient, config):
                 pass
-    lenient.missing.update(each for each in module_of(name).EXPECTED if each not in checkpoint)
+    lenient.missing.update(each for each in family.expected if each not in checkpoint)
     more = len(lenient.missing - {first})
     counted = f" (and {more} more)" if more else ""
     unread = [each for each in checkpoint if each not in lenient.read] if config is not None else []
-    why = instead(checkpoint, name, first, unread)
+    why = instead(checkpoint, family, first, unread)
     return InputError(f"{checkpoint.path}: tensor '{first}' is missing{counted}; {why}")
 
 
-def instead(checkpoint: Checkpoint, name: str, first: str, unread: list[str]) -> str:
+def instead(checkpoint: Checkpoint, family: TorchFamily, first: str, unread: list[str]) -> str:
     """Why a tensor of a family may be missing; `unread` are those that the family does not need."""
     from compress.models.checkpoints.checkpoint import near
     from compress.models.tokenizer import formats
 
-    actual = recognise(checkpoint)
+    actual, name = recognise(checkpoint), family.name
     if actual not in (None, name):
         return f"the names are those of {actual}, not of {name}"
     if actual is None and (kind := formats.recognise(checkpoint)):
         return f"the names are those of an image tokenizer ({kind}), not of {name}"
-    twin = getattr(module_of(name), "TWINS", {}).get(first)
+    twin = family.twins.get(first)
     if twin in checkpoint:
         return f"it may be tied to '{twin}', which has its shape: then save that under this name too"
     return near(first, unread)
@@ -405,14 +424,14 @@ def instead(checkpoint: Checkpoint, name: str, first: str, unread: list[str]) ->
 
 def nearest_family(checkpoint: Checkpoint) -> str:
     """Which family most of a checkpoint's names fit, and the first name that is missing from it."""
-    found = [(name, module_of(name).EXPECTED) for name in published()]
-    counts = {name: sum(each in checkpoint for each in expected) for name, expected in found}
-    best, expected = max(found, key=lambda each: counts[each[0]] / len(each[1]))
-    if not counts[best]:
-        return f"none of its {len(checkpoint)} names is one that {', '.join(name for name, _ in found)} has"
-    first = next((each for each in expected if each not in checkpoint), None)
+    found = [torch_family(name) for name in published()]
+    counts = {family.name: sum(each in checkpoint for each in family.expected) for family in found}
+    best = max(found, key=lambda family: counts[family.name] / len(family.expected))
+    if not counts[best.name]:
+        return f"none of its {len(checkpoint)} names is one that {', '.join(counts)} has"
+    first = next((each for each in best.expected if each not in checkpoint), None)
     if first is None:
-        return f"the nearest is {best}: but its names are prefixed or mixed with others"
-    twin = getattr(module_of(best), "TWINS", {}).get(first)
+        return f"the nearest is {best.name}: but its names are prefixed or mixed with others"
+    twin = best.twins.get(first)
     tied = f"; it may be tied to '{twin}', which has its shape: then save that under this name too"
-    return f"the nearest is {best}: '{first}' is missing{tied if twin in checkpoint else ''}"
+    return f"the nearest is {best.name}: '{first}' is missing{tied if twin in checkpoint else ''}"

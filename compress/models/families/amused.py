@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,123 +22,151 @@ from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
 from compress.models import clip
 from compress.models.checkpoints.checkpoint import CONFIG, Checkpoint, read_config
+from compress.models.checkpoints.family import TorchFamily
+from compress.models.checkpoints.golden import COUNT, FEATURES, GRIDS, NUMBER, Arrays, Golden, with_class
 from compress.models.checkpoints.published import HUGE, grid_of, heads_of, layers_of, number, stated, truth
 from compress.models.tokenizer.model import Tokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
 from compress.models.transformer.uvit import UvitConfig
 from export.runtime.sampling import Sampler
-from export.runtime.shape import TextShape
+from export.runtime.shape import Shape, TextShape
 
-EXPECTED = (
-    "embed.embeddings.weight",
-    "cond_embed.linear_1.weight",
-    "transformer_layers.0.attn2.to_q.weight",
-    "mlm_layer.conv2.weight",
-)
-KEYS = (
-    "num_attention_heads",
-    "num_hidden_layers",
-    "micro_cond_encode_dim",
-    "block_num_heads",
-    "sample_size",
-    "image_size",
-    "grid",
-    "layer_norm_eps",
-    "use_bias",
-    "ln_elementwise_affine",
-    "micro_conds",
-    "null_features",
-)  # of config.json, that are read
-TOKENIZER = "give the pipeline's vqvae folder"
 CONDITIONS = 5  # width, height, crop from the left, crop from the top, aesthetic score
 SCORE = 6.0  # that the authors' pipeline asks for
 FACTOR = 16  # pixels along a token's side, where there is no vqvae to ask
 STEPS = 12
 
 
-def matches(checkpoint: Checkpoint) -> bool:
-    """Whether the names are this family's."""
-    return all(name in checkpoint for name in EXPECTED)
+class Amused(TorchFamily):
+    """aMUSEd."""
 
-
-def architecture(checkpoint: Checkpoint) -> TransformerConfig:
-    """From shapes, and the heads and the grid that config.json states.
-
-    Raises:
-        InputError: config.json asks for what no published model has.
-    """
-    if truth(checkpoint, "use_bias", False) or not truth(checkpoint, "ln_elementwise_affine", True):
-        raise InputError(f"{checkpoint.path}: config: biases, and norms without weights, are not supported")
-    width, text_width = checkpoint.shape("encoder_proj.weight", 2)
-    channels, embedding = checkpoint.shape("embed.conv.weight", 4)[:2]
-    heads = heads_of(checkpoint, "num_attention_heads", width, {width: 16})
-    size_width = stated(checkpoint, "micro_cond_encode_dim") or 256
-    pooled_width = checkpoint.shape("cond_embed.linear_1.weight", 2)[1] - CONDITIONS * size_width
-    ffn = checkpoint.shape("transformer_layers.0.ff.net.2.weight", 2)[1]
-    parts = pipeline_of(checkpoint.path)
-    factor = pixels_of_a_token(parts)
-    grid = grid_of(checkpoint, "", factor, stated(checkpoint, "sample_size") or 16)
-    halved = any(name.startswith(("down_block.downsample.", "up_block.upsample.")) for name in checkpoint)
-    return TransformerConfig(
-        vocabulary=checkpoint.shape("mlm_layer.conv2.weight", 4)[0],
-        classes=1,
-        grid=grid,
-        width=width,
-        head_width=width // heads,
-        layers=(LayerConfig(heads, heads, ffn),) * layers_of(checkpoint, "num_hidden_layers", "transformer_layers"),
-        norm_epsilon=number(checkpoint, "layer_norm_eps", 1e-6),
-        activation="geglu",
-        positions="none",
-        order="masked",
-        modulation="text",
-        text=TextShape(text_length(checkpoint, parts), max(text_width, pooled_width)),
-        uvit=UvitConfig(
-            embedding=embedding,
-            channels=channels,
-            depth=checkpoint.numbers("down_block.res_blocks"),
-            heads=stated(checkpoint, "block_num_heads") or 12,
-            cross_heads=heads,
-            text_width=text_width,
-            pooled_width=pooled_width,
-            size=conditions(checkpoint, (float(grid[1] * factor), float(grid[0] * factor), 0.0, 0.0, SCORE)),
-            size_width=size_width,
-            halved=halved,
-        ),
+    expected = (
+        "embed.embeddings.weight",
+        "cond_embed.linear_1.weight",
+        "transformer_layers.0.attn2.to_q.weight",
+        "mlm_layer.conv2.weight",
     )
+    keys = (
+        "num_attention_heads",
+        "num_hidden_layers",
+        "micro_cond_encode_dim",
+        "block_num_heads",
+        "sample_size",
+        "image_size",
+        "grid",
+        "layer_norm_eps",
+        "use_bias",
+        "ln_elementwise_affine",
+        "micro_conds",
+        "null_features",
+    )
+    tokenizer_advice = "give the pipeline's vqvae folder"
+    golden_arrays: ClassVar = {"tokens": GRIDS, "features": FEATURES, "greedy_cfg_scale": NUMBER, "greedy_steps": COUNT}
 
+    def architecture(self, checkpoint: Checkpoint) -> TransformerConfig:
+        """From shapes, and the heads and the grid that config.json states.
 
-def weights(checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
-    """The tensors by our names; of the embeddings the tokens' and the mask token's, which is the last of them.
+        Raises:
+            InputError: config.json asks for what no published model has.
+        """
+        if truth(checkpoint, "use_bias", False) or not truth(checkpoint, "ln_elementwise_affine", True):
+            raise InputError(f"{checkpoint.path}: config: biases, and norms without weights, are not supported")
+        width, text_width = checkpoint.shape("encoder_proj.weight", 2)
+        channels, embedding = checkpoint.shape("embed.conv.weight", 4)[:2]
+        heads = heads_of(checkpoint, "num_attention_heads", width, {width: 16})
+        size_width = stated(checkpoint, "micro_cond_encode_dim") or 256
+        pooled_width = checkpoint.shape("cond_embed.linear_1.weight", 2)[1] - CONDITIONS * size_width
+        ffn = checkpoint.shape("transformer_layers.0.ff.net.2.weight", 2)[1]
+        parts = pipeline_of(checkpoint.path)
+        factor = pixels_of_a_token(parts)
+        grid = grid_of(checkpoint, "", factor, stated(checkpoint, "sample_size") or 16)
+        halved = any(name.startswith(("down_block.downsample.", "up_block.upsample.")) for name in checkpoint)
+        return TransformerConfig(
+            vocabulary=checkpoint.shape("mlm_layer.conv2.weight", 4)[0],
+            classes=1,
+            grid=grid,
+            width=width,
+            head_width=width // heads,
+            layers=(LayerConfig(heads, heads, ffn),) * layers_of(checkpoint, "num_hidden_layers", "transformer_layers"),
+            norm_epsilon=number(checkpoint, "layer_norm_eps", 1e-6),
+            activation="geglu",
+            positions="none",
+            order="masked",
+            modulation="text",
+            text=TextShape(text_length(checkpoint, parts), max(text_width, pooled_width)),
+            uvit=UvitConfig(
+                embedding=embedding,
+                channels=channels,
+                depth=checkpoint.numbers("down_block.res_blocks"),
+                heads=stated(checkpoint, "block_num_heads") or 12,
+                cross_heads=heads,
+                text_width=text_width,
+                pooled_width=pooled_width,
+                size=conditions(checkpoint, (float(grid[1] * factor), float(grid[0] * factor), 0.0, 0.0, SCORE)),
+                size_width=size_width,
+                halved=halved,
+            ),
+        )
 
-    Raises:
-        InputError: the features of no text are given wrongly, or not at all.
-    """
-    table = checkpoint["embed.embeddings.weight"]
-    yield "embedding.weight", torch.cat([table[: config.vocabulary], table[-1:]])
-    yield "text.null", null_features(checkpoint, config)
-    for their, our in (
-        ("encoder_proj", "text.project"),
-        ("encoder_proj_layer_norm", "text.norm"),
-        ("cond_embed.linear_1", "text.up"),
-        ("cond_embed.linear_2", "text.down"),
-        ("embed.layer_norm", "stem.norm"),
-        ("embed.conv", "stem.enter"),
-        ("project_to_hidden_norm", "stem.leave_norm"),
-        ("project_to_hidden", "stem.leave"),
-        ("project_from_hidden_norm", "norm"),
-        ("project_from_hidden", "tail.enter"),
-        ("mlm_layer.conv1", "tail.leave"),
-        ("mlm_layer.layer_norm", "tail.norm"),
-        ("mlm_layer.conv2", "head"),
-    ):
-        yield f"{our}.weight", flat(checkpoint[f"{their}.weight"])
-    for place, their, ours in (("down", "downsample", "stem"), ("up", "upsample", "tail")):
-        yield from stage(checkpoint, config, f"{place}_block", f"{ours}.stage")
-        if config.uvit and config.uvit.halved:
-            yield f"{ours}.resample.norm.weight", checkpoint[f"{place}_block.{their}.norm.weight"]
-            yield f"{ours}.resample.convolution.weight", checkpoint[f"{place}_block.{their}.conv.weight"]
-    for index in range(len(config.layers)):
-        yield from block(checkpoint, f"transformer_layers.{index}", f"blocks.{index}")
+    def weights(self, checkpoint: Checkpoint, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
+        """The tensors by our names; of the embeddings the tokens' and the mask token's, which is the last of them.
+
+        Raises:
+            InputError: the features of no text are given wrongly, or not at all.
+        """
+        table = checkpoint["embed.embeddings.weight"]
+        yield "embedding.weight", torch.cat([table[: config.vocabulary], table[-1:]])
+        yield "text.null", null_features(checkpoint, config)
+        for their, our in (
+            ("encoder_proj", "text.project"),
+            ("encoder_proj_layer_norm", "text.norm"),
+            ("cond_embed.linear_1", "text.up"),
+            ("cond_embed.linear_2", "text.down"),
+            ("embed.layer_norm", "stem.norm"),
+            ("embed.conv", "stem.enter"),
+            ("project_to_hidden_norm", "stem.leave_norm"),
+            ("project_to_hidden", "stem.leave"),
+            ("project_from_hidden_norm", "norm"),
+            ("project_from_hidden", "tail.enter"),
+            ("mlm_layer.conv1", "tail.leave"),
+            ("mlm_layer.layer_norm", "tail.norm"),
+            ("mlm_layer.conv2", "head"),
+        ):
+            yield f"{our}.weight", flat(checkpoint[f"{their}.weight"])
+        for place, their, ours in (("down", "downsample", "stem"), ("up", "upsample", "tail")):
+            yield from stage(checkpoint, config, f"{place}_block", f"{ours}.stage")
+            if config.uvit and config.uvit.halved:
+                yield f"{ours}.resample.norm.weight", checkpoint[f"{place}_block.{their}.norm.weight"]
+                yield f"{ours}.resample.convolution.weight", checkpoint[f"{place}_block.{their}.conv.weight"]
+        for index in range(len(config.layers)):
+            yield from block(checkpoint, f"transformer_layers.{index}", f"blocks.{index}")
+
+    def sampler(self, checkpoint: Checkpoint) -> Sampler:
+        """As the authors' pipeline draws (huggingface/diffusers, pipelines/amused/pipeline_amused.py)."""
+        return Sampler(cfg_scale=10.0, steps=STEPS, reveal="confidence", choice_temperature=2.0, choice_fall="before")
+
+    def tokenizer(self, checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | None:
+        """The pipeline's VQModel, where it is there."""
+        from compress.models.tokenizer import formats
+
+        parts = pipeline_of(checkpoint.path)
+        if parts is None or not (parts / "vqvae").is_dir():
+            return None
+        opened = Checkpoint.open(parts / "vqvae", {"grid": list(config.grid)})
+        return formats.read(opened, opened.config, str(parts / "vqvae"))
+
+    def golden(self, arrays: Arrays, shape: Shape) -> Golden:
+        """Texts are features; the likeliest tokens stay where they are surest, without noise."""
+        tokens = arrays["tokens"].reshape(len(arrays["tokens"]), -1)
+        labels = np.zeros(len(tokens), dtype=np.int64)
+        sampler = Sampler(
+            cfg_scale=float(arrays["greedy_cfg_scale"]),
+            temperature=0,
+            steps=int(arrays["greedy_steps"]),
+            choice_temperature=0,
+        )
+        inputs = with_class(labels, tokens, shape)
+        return Golden(inputs, arrays["features"].astype(np.float32), labels, sampler)
 
 
 def block(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[str, Tensor]]:
@@ -185,22 +213,6 @@ def attention(checkpoint: Checkpoint, their: str, our: str) -> Iterator[tuple[st
 def flat(tensor: Tensor) -> Tensor:
     """A 1 x 1 convolution's weights as a linear layer's; others as they are."""
     return tensor.flatten(1) if tensor.dim() == 4 else tensor
-
-
-def tokenizer(checkpoint: Checkpoint, config: TransformerConfig) -> Tokenizer | None:
-    """The pipeline's VQModel, where it is there."""
-    from compress.models.tokenizer import formats
-
-    parts = pipeline_of(checkpoint.path)
-    if parts is None or not (parts / "vqvae").is_dir():
-        return None
-    opened = Checkpoint.open(parts / "vqvae", {"grid": list(config.grid)})
-    return formats.read(opened, opened.config, str(parts / "vqvae"))
-
-
-def sampler(checkpoint: Checkpoint) -> Sampler:
-    """As the authors' pipeline draws (huggingface/diffusers, pipelines/amused/pipeline_amused.py)."""
-    return Sampler(cfg_scale=10.0, steps=STEPS, reveal="confidence", choice_temperature=2.0, choice_fall="before")
 
 
 def pipeline_of(path: Path) -> Path | None:

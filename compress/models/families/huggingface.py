@@ -5,30 +5,57 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import AdoptedModel, adopted, picture_config
-from compress.models.families.onnx import graph_file, image_tokenizer
+from compress.models.checkpoints.checkpoint import Checkpoint, read_config
+from compress.models.checkpoints.family import GraphFamily
+from compress.models.families.onnx import Onnx, graph_file, image_tokenizer
 
 CONFIG = "config.json"
 CAUSAL = "ForCausalLM"
 MIXED = ("ChameleonForConditionalGeneration", "Emu3ForConditionalGeneration")  # decoders that draw what they read
 TASK = "text-generation-with-past"
-LIBRARIES = ("optimum", "optimum-onnx", "transformers")  # what decides the graph, besides the libraries of every pass
 INSTALL = (
     "in an environment of its own: pip install 'optimum==2.1.*' 'optimum-onnx==0.1.*' 'transformers==4.57.*' (or "
     "export elsewhere with `optimum-cli export onnx --task text-generation-with-past` and give that folder)"
 )
 
 
-def fits(path: Path) -> bool:
-    """Whether a folder's config.json names a decoder."""
-    from compress.models.checkpoints.checkpoint import read_config
+class Huggingface(GraphFamily):
+    """Any decoder-only folder of Hugging Face."""
 
-    return bool(architecture(read_config(path / CONFIG))) if (path / CONFIG).is_file() else False
+    def fits(self, path: Path) -> bool:
+        """Whether a folder's config.json names a decoder that is not there as ONNX already."""
+        if Onnx().fits(path) or not (path / CONFIG).is_file():
+            return False
+        return bool(architecture(read_config(path / CONFIG)))
+
+    def load_graph(self, path: Path, source: families.Source, where: str) -> AdoptedModel:
+        """The decoder in a folder, exported in fp32, its ids turned into image tokens as the recipe says.
+
+        Raises:
+            InputError: optimum is not installed, the decoder cannot be exported, or something is missing from the
+                recipe.
+        """
+        config = picture_config(source.config, f"{where}.config")
+        tokenizer = image_tokenizer(source, config.grid, where)
+        room = tempfile.TemporaryDirectory(prefix="compress-")
+        known = export(path, Path(room.name), where)
+        file = graph_file(Path(room.name))
+        model = adopted(file, path.name, self.name, tokenizer, config, f"{where}.config", known)
+        model.rooms.append(room)  # weights above 2 GB are read from there when they are needed
+        return model
+
+    def size(self, path: Path) -> tuple[int, int, dict[str, Any]]:
+        """Of the names and shapes."""
+        checkpoint = Checkpoint.open(path)
+        count = sum(prod(checkpoint.shape(each)) for each in checkpoint)
+        return count, checkpoint.bytes, dict(checkpoint.config)
 
 
 def architecture(config: dict[str, Any]) -> str:
@@ -37,22 +64,6 @@ def architecture(config: dict[str, Any]) -> str:
     if not isinstance(names, list):  # nothing that transformers wrote
         return ""
     return next((str(name) for name in names if str(name).endswith(CAUSAL) or name in MIXED), "")
-
-
-def load_graph(path: Path, source: families.Source, where: str) -> AdoptedModel:
-    """The decoder in a folder, exported in fp32, its ids turned into image tokens as the recipe says.
-
-    Raises:
-        InputError: optimum is not installed, the decoder cannot be exported, or something is missing from the recipe.
-    """
-    config = picture_config(source.config, f"{where}.config")
-    tokenizer = image_tokenizer(source, config.grid, where)
-    room = tempfile.TemporaryDirectory(prefix="compress-")
-    known = export(path, Path(room.name), where)
-    file = graph_file(Path(room.name))
-    model = adopted(file, path.name, "huggingface", tokenizer, config, f"{where}.config", known)
-    model.rooms.append(room)  # weights above 2 GB are read from there when they are needed
-    return model
 
 
 def export(path: Path, folder: Path, where: str) -> tuple[int, ...]:
@@ -68,7 +79,6 @@ def export(path: Path, folder: Path, where: str) -> tuple[int, ...]:
         from optimum.exporters.tasks import TasksManager
     except ImportError as error:
         raise InputError(f"{where}: a folder of Hugging Face is exported by optimum ({error}); {INSTALL}") from error
-    from compress.models.checkpoints.checkpoint import read_config
     from export.graph.quiet import quiet
 
     name = architecture(read_config(path / CONFIG))

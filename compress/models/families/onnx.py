@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from compress.core.settings import InputError
 from compress.models import families
-from compress.models.adopted import AdoptedModel, adopted, opened, picture_config
+from compress.models.adopted import AdoptedModel, adopted, decoder_size, opened, picture_config
+from compress.models.checkpoints.checkpoint import Checkpoint, read_config
 from compress.models.checkpoints.containers import PICKLES, SAFETENSORS
+from compress.models.checkpoints.family import GraphFamily
 from compress.models.tokenizer.model import Tokenizer
 
 SUFFIX = ".onnx"
@@ -16,36 +19,43 @@ ENGINE = "manifest.json"
 USUAL = ("model.onnx", "decoder_with_past_model.onnx", "decoder_model_merged.onnx", "decoder_model.onnx")
 
 
-def fits(path: Path) -> bool:
-    """Whether a path is an ONNX file, or a folder with one and without weights of PyTorch.
+class Onnx(GraphFamily):
+    """Any causal decoder in an ONNX file, or an engine folder."""
 
-    Raises:
-        InputError: a file of this name cannot be one: every verb asks here before it reads, hashes or waits for it.
-    """
-    if not path.is_dir():
-        if path.suffix == SUFFIX:
-            check_plain(path)
-        return path.suffix == SUFFIX
-    suffixes = {each.suffix for each in path.iterdir()}
-    return SUFFIX in suffixes and not suffixes & {SAFETENSORS, *PICKLES}
+    def fits(self, path: Path) -> bool:
+        """Whether a path is an ONNX file, or a folder with one and without weights of PyTorch.
 
+        Raises:
+            InputError: a file of this name cannot be one: every verb asks here before it reads, hashes or waits for it.
+        """
+        if not path.is_dir():
+            if path.suffix == SUFFIX:
+                check_plain(path)
+            return path.suffix == SUFFIX
+        suffixes = {each.suffix for each in path.iterdir()}
+        return SUFFIX in suffixes and not suffixes & {SAFETENSORS, *PICKLES}
 
-def load_graph(path: Path, source: families.Source, where: str) -> AdoptedModel:
-    """The graph in a file or folder, its ids turned into image tokens as the recipe says.
+    def load_graph(self, path: Path, source: families.Source, where: str) -> AdoptedModel:
+        """The graph in a file or folder, its ids turned into image tokens as the recipe says.
 
-    Raises:
-        InputError: it is no decoder of the known signature, or something is missing from the recipe.
-    """
-    if path.is_dir() and (path / ENGINE).exists():
-        for key in ("tokenizer", "config"):
-            if getattr(source, key):
-                raise InputError(f"{where}.{key}: an engine folder brings its own; leave it out")
-        return opened(path)
-    file = graph_file(path)
-    config = picture_config(source.config, f"{where}.config")
-    tokenizer = image_tokenizer(source, config.grid, where)
-    name = path.stem if path.is_file() else path.name
-    return adopted(file, name, "onnx", tokenizer, config, f"{where}.config")
+        Raises:
+            InputError: it is no decoder of the known signature, or something is missing from the recipe.
+        """
+        if path.is_dir() and (path / ENGINE).exists():
+            for key in ("tokenizer", "config"):
+                if getattr(source, key):
+                    raise InputError(f"{where}.{key}: an engine folder brings its own; leave it out")
+            return opened(path)
+        file = graph_file(path)
+        config = picture_config(source.config, f"{where}.config")
+        tokenizer = image_tokenizer(source, config.grid, where)
+        name = path.stem if path.is_file() else path.name
+        return adopted(file, name, self.name, tokenizer, config, f"{where}.config")
+
+    def size(self, path: Path) -> tuple[int, int, dict[str, Any]]:
+        """Of the decoder's file, which is read for it."""
+        count, size = decoder_size(graph_file(path))
+        return count, size, read_config((path if path.is_dir() else path.parent) / "config.json")
 
 
 def check_plain(path: Path) -> None:
@@ -84,7 +94,7 @@ def image_tokenizer(source: families.Source, grid: tuple[int, int], where: str) 
     Raises:
         InputError: none is named, or it is of no known format.
     """
-    from compress.models.checkpoints.checkpoint import Checkpoint, read_config
+    from compress.models.families import reference
     from compress.models.tokenizer import formats, tokenizer_folder
 
     if not source.tokenizer:
@@ -93,7 +103,7 @@ def image_tokenizer(source: families.Source, grid: tuple[int, int], where: str) 
         )
     path = families.locate(source.tokenizer, f"{where}.tokenizer")
     if families.is_own(path):
-        return families.module_of(families.OWN).load(path).tokenizer
+        return reference.load(path).tokenizer
     if path.is_dir() and "format" in read_config(path / tokenizer_folder.CONFIG):
         return tokenizer_folder.load(path)
     opened = Checkpoint.open(path, {"grid": list(grid)}, weights=None)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from compress.core.settings import InputError, parse, plain, shown
 from compress.models.checkpoints.checkpoint import PICKLES, fill, read_json, read_state, read_tensors
+from compress.models.checkpoints.family import Family
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import Tokenizer, build
 from compress.models.transformer.architecture import TransformerConfig
@@ -26,6 +27,10 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.safetensors"
 CONFIG = "config.json"
+
+
+class Reference(Family):
+    """The project's own format; what it does are functions, for the store uses them too."""
 
 
 def save(model: ImageModel, folder: Path, *, half: bool = False) -> None:

@@ -12,13 +12,14 @@ import pytest
 from compress.core.listener import Silent
 from compress.core.settings import InputError, setting
 from compress.core.store import Store
-from compress.passes import GraphPass, Outcome, PassError, TorchPass, conforms, find, names
+from compress.passes import Outcome, PassError, TorchPass, find, names
 from compress.passes.distill import Distill
 from compress.passes.export import Export
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
 from compress.passes.quantize_onnx import QuantizeOnnx
+from compress.passes.shared.graphs import GraphPass, conforms
 from compress.recipe import recipe
 from compress.running import pipeline
 

@@ -51,10 +51,10 @@ def test_every_array_of_a_golden_file_agrees(name: str) -> None:
 def test_a_class_token_that_is_not_rotated_away_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from compress.models.families import llamagen
+    from compress.models.families.llamagen import Llamagen
 
-    read = llamagen.architecture
-    monkeypatch.setattr(llamagen, "architecture", lambda c: replace(read(c), rotary_prefix="identity"))
+    read = Llamagen.architecture
+    monkeypatch.setattr(Llamagen, "architecture", lambda f, c: replace(read(f, c), rotary_prefix="identity"))
     rows = golden.check(source("llamagen-c2i"), GOLDEN / "llamagen-c2i" / "golden.npz")
     assert all(row.largest > 100 * row.allowed for row in rows if row.array == "logits")
 

@@ -70,7 +70,7 @@ def read(name: str, checkpoint: Checkpoint, *, planned: bool) -> None:
         return
     config = families.plan(checkpoint, family).config
     if not planned:
-        families.read_transformer(checkpoint, families.module_of(family), config, None)
+        families.read_transformer(checkpoint, families.torch_family(family), config, None)
 
 
 @pytest.mark.parametrize(("name", "tensor"), NAMES)

@@ -247,7 +247,7 @@ def test_positions_are_masked_as_the_original_scheduler_does_with_the_same_noise
     from diffusers.schedulers import scheduling_amused
 
     logits = np.random.default_rng(3).standard_normal((1, 63, CODES)).astype(np.float32)
-    sampler, steps = amused.sampler(None).changed(cfg_scale=1.0), amused.STEPS
+    sampler, steps = amused.Amused().sampler(None).changed(cfg_scale=1.0), amused.STEPS
     noise = Noise(9, 1)
     step = iter(np.repeat(np.arange(steps), 2))  # tokens and places of each
 
@@ -279,7 +279,7 @@ def test_positions_are_masked_as_the_original_scheduler_does_with_the_same_noise
 def test_the_choice_cools_as_the_original_does():
     scheduler = diffusers.AmusedScheduler(mask_token_id=MASK)
     scheduler.set_timesteps(12)
-    sampler = amused.sampler(None)
+    sampler = amused.Amused().sampler(None)
     np.testing.assert_allclose([sampler.choice_at(step, 12) for step in range(12)], scheduler.temperatures, atol=1e-6)
     assert sampler == Sampler(cfg_scale=10.0, steps=12, choice_temperature=2.0, choice_fall="before")
 
@@ -343,7 +343,7 @@ def test_without_a_text_encoder_the_features_of_no_text_are_given_or_asked_for(p
 )
 def test_what_is_stated_wrongly_is_refused(pipeline, told, message):
     with pytest.raises(InputError) as caught:
-        amused.architecture(Checkpoint.open(pipeline, told))
+        amused.Amused().architecture(Checkpoint.open(pipeline, told))
     assert str(caught.value).startswith(f"{pipeline}: {message}")
 
 

@@ -22,6 +22,7 @@ from compress.models.adopted import stated_cache
 from compress.models.artifact import Form
 from compress.models.candidate import open_candidate
 from compress.models.families import Source
+from compress.models.families.onnx import graph_file
 from compress.passes.quantize_onnx import QuantizeOnnx
 from compress.recipe import plan, recipe
 from compress.report import Report
@@ -160,13 +161,13 @@ def test_inspect_says_its_size_and_check_that_there_is_no_pytorch(foreign) -> No
 def test_the_decoder_is_found_in_a_folder(foreign, tmp_path: Path) -> None:
     for name in ("decoder_model.onnx", "decoder_with_past_model.onnx", "other.onnx"):
         shutil.copy(foreign().path, tmp_path / name)
-    assert families.module_of("onnx").graph_file(tmp_path).name == "decoder_with_past_model.onnx"
+    assert graph_file(tmp_path).name == "decoder_with_past_model.onnx"
     for name in ("decoder_model.onnx", "decoder_with_past_model.onnx"):
         (tmp_path / name).rename(tmp_path / f"my_{name}")
     with pytest.raises(
         InputError, match=r"holds the ONNX files .*, other\.onnx; name the decoder's file as checkpoint"
     ):
-        families.module_of("onnx").graph_file(tmp_path)
+        graph_file(tmp_path)
 
 
 @pytest.mark.parametrize(

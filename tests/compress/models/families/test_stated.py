@@ -40,18 +40,18 @@ def complaint(source: Source) -> str:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_values_of_wrong_types_or_sizes_are_refused_or_read_but_never_crash(name: str) -> None:
-    module = families.module_of(FAMILY[name])
+    family = families.torch_family(FAMILY[name])
     whole = Checkpoint.open(GOLDEN / name)
     said: list[str] = []
-    for key in module.KEYS:
+    for key in family.keys:
         for value in WRONG:
             told = whole.stating({**whole.config, key: value})
             try:
                 families.plan(told, FAMILY[name])
-                families.sampler_of(told, module)
+                families.sampler_of(told, family)
             except InputError as error:
                 said.append(str(error))
-    assert len(said) > 5 * len(module.KEYS)
+    assert len(said) > 5 * len(family.keys)
     assert max(map(len, said)) < 500
 
 
@@ -124,7 +124,7 @@ class Shaped:
 def sampler_of(family: str, **shapes: tuple[int, ...]) -> Sampler:
     """How a checkpoint with tensors of these shapes draws."""
     entries = {name: Shaped(shape) for name, shape in shapes.items()}
-    found: Sampler = families.module_of(family).sampler(Planned(Path("m.pt"), (), {}, entries))  # type: ignore[arg-type]
+    found: Sampler = families.torch_family(family).sampler(Planned(Path("m.pt"), (), {}, entries))  # type: ignore[arg-type]
     return found
 
 
@@ -177,10 +177,10 @@ def test_llamagen_without_a_null_class_has_all_its_classes(tmp_path: Path) -> No
     assert found.notes[-1].startswith("no null class, so guidance leads nowhere")
     checkpoint = Checkpoint.open(folder)
     config = families.plan(checkpoint, "llamagen").config
-    transformer = families.read_transformer(checkpoint, families.module_of("llamagen"), config, None)
+    transformer = families.read_transformer(checkpoint, families.torch_family("llamagen"), config, None)
     table = checkpoint["cls_embedding.embedding_table.weight"]
     torch.testing.assert_close(transformer.embedding.weight[-11:], torch.cat([table, table.mean(0, keepdim=True)]))
-    assert families.module_of("llamagen").sampler(checkpoint).cfg_scale == 1.0
+    assert families.torch_family("llamagen").sampler(checkpoint).cfg_scale == 1.0
 
 
 @pytest.mark.parametrize(
