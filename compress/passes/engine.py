@@ -19,6 +19,7 @@ from export.rewrites.single_file import single_file
 from export.runtime.drawing import conditions
 from export.runtime.engine import Engine as Loaded
 from export.runtime.manifest import GENERATE
+from export.runtime.orders import OWN
 from export.targets import find
 
 
@@ -59,6 +60,8 @@ class Engine(GraphPass):
             model, found = tuned(model, context.workspace)
             notes = replace(notes, tuned=found)
         if self.single_file:
+            if (order := model.manifest.shape.order) not in OWN:
+                raise PassError(f"single_file: true cannot write the steps of the order {order!r}; leave it out")
             if unable(replace(model, manifest=replace(model.manifest, sampling=False))):
                 raise PassError("single_file: true needs sampling inside the graph; " + unable(model))
             generate = single_file(model)
