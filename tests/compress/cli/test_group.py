@@ -209,4 +209,4 @@ def test_a_home_folder_is_written_out_where_the_shell_does_not(
     invoke: Callable[..., Result], tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert f"{tmp_path}/none: 0 artifacts" in "".join(invoke("store", "list", "--store=~/none").stdout.split("\n"))
+    assert f"{tmp_path}/none:0artifacts" in "".join(invoke("store", "list", "--store=~/none").stdout.split())

@@ -18,10 +18,12 @@ def test_the_peak_counts_what_the_program_touched_and_not_what_its_parent_holds(
 def fake_export(folder, monkeypatch, drawing):
     """A package `export` whose Engine does nothing but what `drawing` says."""
     package = folder / "export"
-    package.mkdir()
+    runtime = package / "runtime"
+    runtime.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "drawing.py").write_text("def conditions(shape, count):\n    return list(range(count)), None\n")
-    (package / "engine.py").write_text(
+    (runtime / "__init__.py").touch()
+    (runtime / "drawing.py").write_text("def conditions(shape, count):\n    return list(range(count)), None\n")
+    (runtime / "engine.py").write_text(
         f"""
 class Engine:
     @classmethod
