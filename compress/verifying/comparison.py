@@ -235,13 +235,20 @@ def bench(
 ) -> list[BenchRow]:
     """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
 
+    `threads` 0 are as many as PyTorch takes by itself. Of what is given twice one is timed.
+
     Raises:
-        InputError: one of them cannot be opened, or a batch does not fit into memory.
+        InputError: one of them cannot be opened, two have one name, or a batch does not fit into memory.
     """
     import torch
 
+    threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)
-    drawers = {name_of(each): open_candidate(each, threads) for each in engines}
+    named: dict[str, str | Path | Candidate] = {}
+    for each in engines:
+        if named.setdefault(name_of(each), each) != each:
+            raise InputError(f"two different engines are called {name_of(each)}; give their folders")
+    drawers = {name: open_candidate(each, threads) for name, each in named.items()}
     for name, drawer in drawers.items():
         try:
             check_batch(drawer.shape, drawer.sampler, drawer.cache_bytes, max(batches))

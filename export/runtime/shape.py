@@ -1,4 +1,4 @@
-"""What drawing and deploying need to know of a model's tokens; standard library only, because the runtime reads it."""
+"""What drawing and deploying need to know of a model's tokens."""
 
 from __future__ import annotations
 

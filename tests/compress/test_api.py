@@ -66,6 +66,13 @@ def test_a_recipe_runs_and_what_it_made_is_verified(finished, checkpoint, tmp_pa
     assert row.engine == str(engine.folder)
 
 
+def test_models_of_one_name_are_not_timed_as_one(tiny_model) -> None:
+    first, second = tiny_model(), tiny_model(seed=1)
+    with pytest.raises(compress.InputError, match="two different engines are called tiny; give their folders"):
+        compress.bench([first, second], batch=[1], repeats=6)
+    assert [row.engine for row in compress.bench([first, first], batch=[1], repeats=6)] == ["tiny"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [({"cfg_scale": -1.0}, "cfg_scale -1.0"), ({"heat": 1.0}, "heat"), ({"labels": [99]}, "label 99 is not a class")],
