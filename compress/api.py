@@ -141,16 +141,18 @@ def apply(
 ) -> Any:
     """The model that passes make of a model, one after the other; the model itself is left as it was.
 
-    `tokens` are the pictures that passes calibrate on (the first `calibration` of its training part) and train with.
+    `tokens` are the pictures that passes calibrate on (at most the first `calibration` of its training part) and train
+    with.
     The result is an `ImageModel` behind PyTorch passes, an `OnnxModel` behind ``export``; ``save(folder)`` writes
     either. Nothing is stored, so nothing is reused; `run` does that.
 
     Raises:
-        InputError: a pass cannot do what it is asked, or takes another form of model.
+        InputError: a pass cannot do what it is asked, or takes another form of model, or the tokens do not fit.
     """
     import tempfile
 
     from compress.core.settings import InputError
+    from compress.data.tokens import check_fits
     from compress.models.image_model import ImageModel
     from compress.passes import Context, Form, Pass
 
@@ -160,6 +162,9 @@ def apply(
         if each.accepts is not form:
             raise InputError(f"{type(each).__name__}: takes a model in {each.accepts.value} form, not in {form.value}")
         form = each.returns
+    if isinstance(model, ImageModel):
+        check_fits(tokens, model, "tokens")
+    calibration = min(calibration, len(tokens.part("train")))
     made: Any = getattr(model, "model", model)  # an adopted model stands for its graph
     with tempfile.TemporaryDirectory(prefix="compress-") as room:
         for number, each in enumerate(chain):

@@ -53,6 +53,12 @@ def test_a_pass_of_another_form_is_refused(tiny_model, tiny_tokens) -> None:
         compress.apply(tiny_model(), chain, tiny_tokens)
 
 
+def test_tokens_of_another_model_are_refused_and_few_pictures_are_enough(tiny_model, tiny_tokens) -> None:
+    with pytest.raises(compress.InputError, match=r"^tokens: "):
+        compress.apply(tiny_model(grid=(4, 4)), PruneHeads(ratio=0.5), tiny_tokens)
+    assert compress.apply(tiny_model(), PruneHeads(ratio=0.5), tiny_tokens, calibration=10**6)
+
+
 def test_a_recipe_runs_and_what_it_made_is_verified(finished, checkpoint, tmp_path) -> None:
     report = compress.run(finished.recipe, tmp_path / "run", store=finished.store, preflight=False)
     assert report.verdict.passed
