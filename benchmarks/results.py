@@ -9,6 +9,7 @@ from typing import Any
 
 from decode import table
 from export_cost import table as export_table
+from gpu import page as gpu_page
 from positions import table as places_table
 
 HEAD = """# What was measured
@@ -30,7 +31,9 @@ def main() -> None:
 
 
 def markdown(found: list[dict[str, Any]]) -> str:
-    """All files as one page; the machine is the first one's."""
+    """All files as one page; the machine is the first one's. Those of a GPU come last, each with its own machine."""
+    gpus = [each for each in found if "limits" in each["machine"]]
+    found = [each for each in found if each not in gpus]
     machine = next(each["machine"] for each in found if "roofline" in each["machine"])
     limits = machine["roofline"]
     head = HEAD.format(
@@ -43,6 +46,7 @@ def markdown(found: list[dict[str, Any]]) -> str:
     places = [row for each in found for row in each["rows"] if "ms_early" in row]
     costs = [row for each in found for row in each["rows"] if "stack" not in row and "ms_early" not in row]
     parts = [table(rows), places_table(places) if places else "", export_table(costs) if costs else ""]
+    parts += [gpu_page(each) for each in gpus]
     return head + "\n".join(part for part in parts if part) + "\n"
 
 
