@@ -74,7 +74,7 @@ def load_engine(folder: str | Path, *, threads: int = 0) -> Engine:
 
 
 def load_tokens(source: str | Path) -> TokenSet:
-    """The TokenSet in a file (.npz), or the shipped one called ``digits`` or ``photos``.
+    """The TokenSet in a file (.npz), or the shipped one called ``digits``, ``photos`` or ``emoji``.
 
     Raises:
         InputError: there is none.

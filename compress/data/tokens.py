@@ -25,21 +25,22 @@ if TYPE_CHECKING:
     from compress.models.image_model import ImageModel
     from export.runtime.shape import Shape
 
-PHOTOS = "photos-tokenizer/tokens.npz"  # crops of the photographs as tokens, beside the tokenizer that made them
+# Shipped pictures as tokens, beside the tokenizer that made them.
+SHIPPED = {"photos": "photos-tokenizer/tokens.npz", "emoji": "emoji-tokenizer/tokens.npz"}
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def open_source(source: str, where: str) -> TokenSet:
-    """The TokenSet called 'digits' or 'photos', or the one in a file.
+    """The TokenSet called 'digits', 'photos' or 'emoji', or the one in a file.
 
     Raises:
-        InputError: it is neither, or the file is not a TokenSet.
+        InputError: there is none, or the file is not a TokenSet.
     """
     if source == "digits":
         return digits()
-    path = zoo.ROOT / PHOTOS if source == "photos" else user_path(source, where)
+    path = zoo.ROOT / SHIPPED[source] if source in SHIPPED else user_path(source, where)
     if not path.exists():
-        raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits' or 'photos'")
+        raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits', 'photos' or 'emoji'")
     try:
         tokens = TokenSet.load(path)
     except FileError as error:

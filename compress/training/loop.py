@@ -18,6 +18,7 @@ from compress.core.settings import InputError, digest
 Loss = Callable[[int], Tensor]
 Validate = Callable[[nn.Module], float]
 Report = Callable[[int, int, dict[str, float]], None]
+REPORT_EVERY = 20  # steps, on a GPU, where saying the loss means waiting for it
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def fit(
         lr=schedule.learning_rate,
         betas=(0.9, 0.95),
     )
+    device = next(model.parameters()).device
     average = {name: value.detach().clone() for name, value in model.state_dict().items()} if schedule.ema else {}
     state: dict[str, Any] = {"step": 0, "log": [], "best": math.inf, "best_weights": {}, "stale": 0, "loss": math.nan}
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
@@ -83,7 +85,10 @@ def fit(
     if saved.get("identity") == identity and {"model", "optimizer", "average", "state"} <= set(saved):
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        average, state = saved["average"], saved["state"]
+        average = {name: value.to(device) for name, value in saved["average"].items()}
+        state = saved["state"]
+    # Smoothed, and left on the device: reading it at every step would make the processor wait for the GPU.
+    state["loss"] = torch.as_tensor(state["loss"], dtype=torch.float64, device=device)
 
     def save() -> None:
         if checkpoint is None:
@@ -118,7 +123,7 @@ def fit(
             model.eval()
             with torch.no_grad():
                 value = validate(model)
-            row = {"step": state["step"], "loss": state["loss"], "validation": value}
+            row = {"step": state["step"], "loss": float(state["loss"]), "validation": value}
             changes: dict[str, Any] = {"log": [*state["log"], row]}
             if schedule.patience and value < state["best"]:
                 kept = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
@@ -147,19 +152,19 @@ def fit(
             optimizer.step()
             if after is not None:
                 after(step)
-            before = value.item() if math.isnan(state["loss"]) else state["loss"]
-            state["loss"] = 0.98 * before + 0.02 * value.item()
-            for name, weight in model.state_dict().items() if average else ():
+            seen = value.detach().double()
+            state["loss"] = 0.98 * (state["loss"] if step else seen) + 0.02 * seen
+            if average:
                 # The decay grows with the step, so the average forgets the random start (as in TensorFlow's EMA).
-                average[name].lerp_(weight, 1 - min(schedule.ema, (1 + step) / (10 + step)))
+                kept, share = list(average.values()), 1 - min(schedule.ema, (1 + step) / (10 + step))
+                torch._foreach_lerp_(kept, list(model.state_dict().values()), share)
             state["step"] = step + 1
             whole = True
             if due():
                 judge()
-            if report is not None:
-                report(
-                    state["step"], schedule.steps, {**(state["log"][-1] if state["log"] else {}), "loss": state["loss"]}
-                )
+            if report is not None and (device.type == "cpu" or state["step"] % REPORT_EVERY == 0):
+                last = state["log"][-1] if state["log"] else {}
+                report(state["step"], schedule.steps, {**last, "loss": float(state["loss"])})
             if time.monotonic() - saved_at > checkpoint_seconds:
                 save()
                 saved_at = time.monotonic()
@@ -167,9 +172,8 @@ def fit(
         if whole:
             save()
         raise
-    kept = state["best_weights"] or average
-    if kept:
-        model.load_state_dict(kept)
+    if final := state["best_weights"] or average:
+        model.load_state_dict(final)
     model.eval()
     return state["log"]
 
@@ -186,7 +190,7 @@ def read_checkpoint(path: Path | None) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: is no file, but has the place of a training's checkpoint; remove it")
     try:
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location="cpu")
     except (PermissionError, MemoryError):
         raise
     except Exception:  # any, by what is damaged: PyTorch's reader has an OSError for a file that was cut

@@ -1,4 +1,4 @@
-"""Train a VQ tokenizer on crops of photographs: `compress train` of a recipe with a `tokenizer:` block.
+"""Train a VQ tokenizer on pictures: `compress train` of a recipe with a `tokenizer:` block.
 
 The codebook learns by moving averages of the latents that choose each code (VQ-VAE, arXiv 1711.00937, appendix A.1).
 It starts from clusters of the latents of an autoencoder trained without it, and codes that nobody chooses get a new
@@ -15,6 +15,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.photos import CLASSES, CROP, photo_crops, training_crops
 from compress.core import durable
 from compress.core.settings import (
     MOST_BATCH,
@@ -44,7 +44,9 @@ from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.codebook import Codebook, channels_last
 from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
+from compress.training.device import Precision, computing, find_device
 from compress.training.loop import Report, Schedule, fit
+from compress.training.pictures import AugmentSettings, PictureSource, open_pictures
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
 DEAD_SHARE = 0.1
@@ -56,6 +58,7 @@ CLUSTER_ROUNDS = 10
 # Crops that judge whether every code is used.
 USAGE_CROPS = 2000
 VALIDATION_CROPS = 60
+FEW_CLASSES = 32  # of which each one's error is said
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class TokenizerTrainSettings:
     threads: int = setting(
         2, doc="torch threads; results are reproducible for an equal number", low=1, high=MOST_THREADS
     )
+    device: Literal["cpu", "cuda"] = setting("cpu", doc="where to train; a GPU gives other roundings")
+    precision: Precision = setting("float32", doc="of products: float32, tf32 (GPUs) or bfloat16 (autocast)")
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,8 @@ class TokenizerRecipe:
     name: str = setting(doc="the tokenizer's name")
     tokenizer: VqConfig = setting(doc="the architecture")
     train: TokenizerTrainSettings = setting(doc="the schedule and the loss")
+    pictures: str = setting("photos", doc="what to train on: 'photos' or 'emoji'")
+    augment: AugmentSettings = setting(AugmentSettings(), doc="how pictures are varied; photographs are cut at random")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
@@ -111,17 +118,27 @@ class TokenizerRecipe:
         config = recipe.tokenizer
         if config.scales is not None or config.normalised_codes or not config.encoder_channels:
             raise InputError(f"{path}: tokenizer: only an encoder with one plain codebook is trained here")
-        if CROP % config.factor or recipe.train.crop % config.factor or recipe.train.crop > CROP:
-            raise InputError(
-                f"{path}: train.crop: {recipe.train.crop} must be a multiple of the {config.factor} pixels of a token, "
-                f"and at most {CROP}, of which they must be a divisor"
-            )
+        if recipe.pictures == "photos" and recipe.augment != AugmentSettings():
+            raise InputError(f"{path}: augment: photographs are varied as they are cut; leave it out")
         return recipe
 
+    def check(self, source: PictureSource) -> None:
+        """Refuse pictures that the tokenizer cannot cut into tokens.
 
-def to_pixels(images: NDArray[np.uint8], config: VqConfig) -> Tensor:
-    """Pictures (B, S, S, 3) as the autoencoder reads them (B, 3, S, S)."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        Raises:
+            InputError: says why.
+        """
+        side, crop, factor = source.side, self.train.crop, self.tokenizer.factor
+        if side % factor or crop % factor or crop > side:
+            raise InputError(
+                f"{self.name}: train.crop: {crop} must be a multiple of the {factor} pixels of a token, "
+                f"and at most {side}, of which they must be a divisor"
+            )
+
+
+def to_pixels(images: Tensor, config: VqConfig) -> Tensor:
+    """Pictures uint8 (B, S, S, 3) as the autoencoder reads them (B, 3, S, S)."""
+    pixels = images.permute(0, 3, 1, 2).float() / 255
     return pixels * 2 - 1 if config.pixel_range == "signed" else pixels
 
 
@@ -158,11 +175,11 @@ class TokenizerTraining(nn.Module):
         self.register_buffer("sums", torch.zeros(config.codes, config.code_width))  # and the sum of those latents
         self.seen = torch.zeros(0, config.code_width)  # (L, z) latents of the step under way
 
-    def loss(self, images: NDArray[np.uint8], coded: bool) -> Tensor:
-        """The loss of pictures (B, S, S, 3): through the codes, or past them while there are none yet."""
+    def loss(self, images: Tensor, coded: bool) -> Tensor:
+        """The loss of pictures uint8 (B, S, S, 3): through the codes, or past them while there are none yet."""
         pixels = to_pixels(images, self.autoencoder.config)
         latents = self.autoencoder.latents(pixels)  # (B, z, h, w)
-        self.seen = channels_last(latents.detach()).flatten(0, 2)
+        self.seen = channels_last(latents.detach()).flatten(0, 2).float()
         if not coded:
             return reconstruction_loss(self.autoencoder.decode(latents), pixels, self.settings)
         chosen = self.autoencoder.lookup(self.autoencoder.quantize(latents.detach()))
@@ -209,18 +226,21 @@ def squared_errors(tokenizer: VqTokenizer, images: NDArray[np.uint8]) -> NDArray
     return np.square(made.astype(np.float64) - images).mean(axis=(1, 2, 3))
 
 
-def measure(tokenizer: VqTokenizer, seed: int) -> dict[str, float]:
-    """PSNR of all held-out crops (dB, of the error's mean, per class too) and the share of codes that are used."""
-    images, labels = photo_crops("held_out")
+def measure(tokenizer: VqTokenizer, source: PictureSource, seed: int) -> dict[str, float]:
+    """PSNR of all held-out pictures (dB, of the error's mean) and the share of codes that are used.
+
+    Where there are few classes, the PSNR of each too.
+    """
+    images, labels = source.part("held_out")
     errors = squared_errors(tokenizer, images)
-    by_class = {f"psnr_{name}": psnr(float(errors[labels == label].mean())) for label, name in enumerate(CLASSES)}
-    tokens = tokenizer.encode(photo_crops("train", USAGE_CROPS, seed)[0])
-    return {
-        "psnr": psnr(float(errors.mean())),
-        "psnr_mean_of_classes": float(np.mean(list(by_class.values()))),
-        **by_class,
-        "used_codes_share": len(np.unique(tokens)) / tokenizer.vocabulary,
-    }
+    found = {"psnr": psnr(float(errors.mean()))}
+    if len(source.classes) <= FEW_CLASSES:
+        own = {f"psnr_{name}": psnr(float(errors[labels == label].mean())) for label, name in enumerate(source.classes)}
+        found |= {"psnr_mean_of_classes": float(np.mean(list(own.values()))), **own}
+    generator = np.random.Generator(np.random.Philox(seed))
+    pictures, _ = source.batch(USAGE_CROPS, source.side, AugmentSettings(), generator)
+    used = np.unique(tokenizer.encode(pictures.cpu().numpy()))
+    return {**found, "used_codes_share": len(used) / tokenizer.vocabulary}
 
 
 def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: Report | None = None) -> dict[str, float]:
@@ -233,28 +253,35 @@ def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: Report | None
     """
     settings, config = recipe.train, recipe.tokenizer
     torch.set_num_threads(settings.threads)
+    device = find_device(settings.device, f"{recipe.name}: train.device")
+    source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures")
+    recipe.check(source)
     prepare_output(output)
     torch.manual_seed(recipe.seed)
-    training = TokenizerTraining(config, settings)
-    tokenizer = VqTokenizer(training.autoencoder, (CROP // config.factor,) * 2)
-    validation = photo_crops("validation", VALIDATION_CROPS)[0]
-    whole_batch = max(1, settings.batch * settings.crop**2 // CROP**2)
+    training = TokenizerTraining(config, settings).to(device)
+    tokenizer = VqTokenizer(training.autoencoder, (source.side // config.factor,) * 2)
+    validation = source.part("validation", VALIDATION_CROPS)[0]
+    whole_batch = max(1, settings.batch * settings.crop**2 // source.side**2)
+
+    def pictures(count: int, side: int, step: int, generator: np.random.Generator) -> Tensor:
+        change = recipe.augment if step < recipe.augment.until * settings.steps else AugmentSettings()
+        return source.batch(count, side, change, generator)[0]
 
     def loss(step: int) -> Tensor:
         generator = np.random.Generator(np.random.Philox(key=recipe.seed, counter=[0, 0, 0, step]))
         whole = step >= (1 - settings.whole) * settings.steps
-        images, _ = training_crops(
-            whole_batch if whole else settings.batch, generator, CROP if whole else settings.crop
-        )
-        return training.loss(images, coded=step >= settings.continuous)
+        count, side = (whole_batch, source.side) if whole else (settings.batch, settings.crop)
+        images = pictures(count, side, step, generator)
+        with computing(device, settings.precision):
+            return training.loss(images, coded=step >= settings.continuous)
 
     def after(step: int) -> None:
         if step + 1 == settings.continuous:
             generator = np.random.Generator(np.random.Philox(key=recipe.seed, counter=[0, 0, 1, 0]))
-            crops, _ = training_crops(CLUSTER_CROPS, generator, settings.crop)
+            crops = pictures(CLUSTER_CROPS, settings.crop, step, generator)
             with torch.no_grad():
                 latents = torch.cat(
-                    [training.autoencoder.latents(to_pixels(part, config)) for part in np.split(crops, 16)]
+                    [training.autoencoder.latents(to_pixels(part, config)) for part in crops.tensor_split(16)]
                 )
             training.place_codes(channels_last(latents).flatten(0, 2), len(training.seen))
         elif step >= settings.continuous:
@@ -282,7 +309,8 @@ def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: Report | None
             after=after,
         )
     training.autoencoder.half().float()  # what is shipped is what is measured
-    result = measure(tokenizer, recipe.seed)
+    result = measure(tokenizer, source, recipe.seed)
+    training.autoencoder.cpu()
     if not all(map(math.isfinite, [*result.values(), log[-1]["loss"]])):
         raise InputError(f"{recipe.name}: training diverged ({result}); use a smaller train.learning_rate")
     with errors_said(output), durable.files_of(output) as draft:
@@ -290,7 +318,7 @@ def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: Report | None
         record = {
             "recipe": plain(recipe),
             "parameters": sum(parameter.numel() for parameter in training.autoencoder.parameters()),
-            "classes": list(CLASSES),
+            "classes": list(source.classes),
             "weights_sha256": hashlib.sha256((draft / tokenizer_folder.WEIGHTS).read_bytes()).hexdigest(),
             "seconds_of_last_run": round(time.monotonic() - started, 1),
             **result,

@@ -11,10 +11,11 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.augment import Augment, augmented
@@ -43,11 +44,13 @@ from compress.data.tokens import open_source
 from compress.models.families import locate
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import tokenizer_folder
-from compress.models.tokenizer.model import PixelTokenizer, Tokenizer
+from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
 from compress.models.transformer.examples import asked, examples, nll
 from compress.models.transformer.model import TokenTransformer
+from compress.training.device import Precision, computing, find_device
 from compress.training.loop import Report, Schedule, fit
+from compress.training.pictures import AugmentSettings, PictureSource, open_pictures
 from compress.training.teaching import LARGE_PRIME
 from export.runtime.orders import order_called
 from export.runtime.sampling import Sampler
@@ -131,17 +134,6 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class AugmentSettings:
-    """How pictures are varied."""
-
-    shift: float = setting(0.0, doc="largest shift, pixels", low=0, high=MOST_SIDE)
-    turn: float = setting(0.0, doc="largest turn, degrees", low=0, high=180)
-    scale: float = setting(0.0, doc="largest change of size, as a share", low=0, high=0.9)
-    untouched: float = setting(0.0, doc="share of pictures left as they are", low=0, high=1)
-    until: float = setting(1.0, doc="share of the steps that augment; the rest see real pictures only", low=0, high=1)
-
-
-@dataclass(frozen=True)
 class TrainSettings:
     """How long and how fast."""
 
@@ -157,6 +149,8 @@ class TrainSettings:
     threads: int = setting(
         2, doc="torch threads; results are reproducible for an equal number", low=1, high=MOST_THREADS
     )
+    device: Literal["cpu", "cuda"] = setting("cpu", doc="where to train; a GPU gives other roundings")
+    precision: Precision = setting("float32", doc="of products: float32, tf32 (GPUs) or bfloat16 (autocast)")
 
 
 @dataclass(frozen=True)
@@ -168,13 +162,23 @@ class TrainRecipe:
     train: TrainSettings = setting(doc="the schedule")
     augment: AugmentSettings = setting(AugmentSettings(), doc="the augmentation")
     sampler: Sampler = setting(Sampler(), doc="how the model is sampled unless told otherwise")
-    tokens: str = setting("digits", doc="'digits', 'photos', or a TokenSet (.npz) that `compress tokens` wrote")
+    tokens: str = setting("digits", doc="'digits', 'photos', 'emoji', or a TokenSet (.npz) of `compress tokens`")
+    pictures: str = setting("", doc="in place of tokens: 'photos' or 'emoji', varied anew and encoded at every step")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
     def load(cls, path: Path) -> TrainRecipe:
-        """Read and check a YAML file."""
-        return parse(cls, read_yaml(path), f"{path}:")
+        """Read and check a YAML file.
+
+        Raises:
+            InputError: also for settings that do not go together.
+        """
+        recipe = parse(cls, read_yaml(path), f"{path}:")
+        if recipe.pictures and not recipe.model.tokenizer:
+            raise InputError(f"{path}: pictures: {recipe.pictures} need model.tokenizer, which encodes them")
+        if not recipe.pictures and (recipe.augment.mirror or recipe.augment.recolour):
+            raise InputError(f"{path}: augment: mirror and recolour change pictures; give pictures in place of tokens")
+        return recipe
 
 
 def check_tokens(data: TokenSet, config: TransformerConfig, recipe: TrainRecipe) -> None:
@@ -183,19 +187,73 @@ def check_tokens(data: TokenSet, config: TransformerConfig, recipe: TrainRecipe)
     Raises:
         InputError: which, and what the model reads.
     """
-    where = f"{recipe.name}: tokens {recipe.tokens}"
+    where = f"{recipe.name}: {f'pictures {recipe.pictures}' if recipe.pictures else f'tokens {recipe.tokens}'}"
     length, token, label = data.tokens.shape[1], data.tokens.max(), data.labels.max()
     if length != config.length or token >= config.vocabulary or label > config.classes:
         raise InputError(
             f"{where}: pictures of {length} tokens up to {token}, classes up to {label}; the model reads "
             f"{config.length} tokens below {config.vocabulary}, and classes up to {config.classes}"
         )
-    needed: dict[Part, int] = {"train": recipe.train.batch, "validation": 1, "held_out": 1}
+    needed: dict[Part, int] = {"train": 0 if recipe.pictures else recipe.train.batch, "validation": 1, "held_out": 1}
     for part, count in needed.items():
         try:
             data.part(part, count)
         except ValueError as error:
             raise InputError(f"{where}: {error}") from error
+
+
+class Batches(Protocol):
+    """What a training reads: all its data, and those of a step."""
+
+    data: TokenSet
+
+    def batch(self, step: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens (B, T) and classes (B,) of a step."""
+
+
+class TokenBatches:
+    """Of a TokenSet; grey levels are varied as the recipe says."""
+
+    def __init__(self, recipe: TrainRecipe, data: TokenSet) -> None:
+        self.recipe, self.data, self.training = recipe, data, data.part("train")
+
+    def batch(self, step: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        settings, model, augment = self.recipe.train, self.recipe.model, self.recipe.augment
+        batch = self.training.take(generator.choice(len(self.training), size=settings.batch, replace=False))
+        if augment == AugmentSettings() or step >= augment.until * settings.steps:
+            return batch.tokens, batch.labels
+        change = Augment(augment.shift, augment.turn, augment.scale, augment.untouched)
+        return augmented(batch.tokens, model.grid, model.vocabulary, change, generator), batch.labels
+
+
+class EncodedPictures:
+    """Of pictures, varied anew at every step and encoded; validation and held-out pictures are as they are."""
+
+    def __init__(self, recipe: TrainRecipe, source: PictureSource, tokenizer: Tokenizer) -> None:
+        self.recipe, self.source, self.tokenizer = recipe, source, tokenizer
+        encoder, side = tokenizer.encoder(), tokenizer.picture[0]
+        if encoder is None or tokenizer.picture[:2] != (source.side,) * 2:
+            raise InputError(f"{recipe.name}: pictures: {recipe.pictures} are {source.side} pixels wide; "
+                             f"the tokenizer encodes {f'{side} pixels' if encoder else 'nothing'}")  # fmt: skip
+        self.encoder = encoder
+        parts = [source.part(name) for name in ("validation", "held_out")]
+        tokens = np.concatenate([tokenizer.encode(pictures) for pictures, _ in parts])
+        labels = np.concatenate([labels for _, labels in parts])
+        self.data = TokenSet(tokens, labels, np.repeat([1, 2], [len(labels) for _, labels in parts]))
+
+    def batch(self, step: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        settings, augment = self.recipe.train, self.recipe.augment
+        change = augment if step < augment.until * settings.steps else AugmentSettings()
+        pictures, labels = self.source.batch(settings.batch, self.source.side, change, generator)
+        with torch.no_grad():
+            return self.encoder(pictures).cpu().numpy(), labels
+
+
+def on_device(tokenizer: Tokenizer, device: torch.device) -> Tokenizer:
+    """The tokenizer, with its weights there."""
+    if isinstance(tokenizer, VqTokenizer):
+        tokenizer.autoencoder.to(device)
+    return tokenizer
 
 
 def mean_nll(model: nn.Module, tokens: TokenSet, shape: Shape, batch: int = 128) -> float:
@@ -221,23 +279,28 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     except ValueError as error:
         raise InputError(f"{recipe.name}: model: {error}") from error
     tokenizer = recipe.model.image_tokenizer(f"{recipe.name}: model.tokenizer")
-    data = open_source(recipe.tokens, f"{recipe.name}: tokens")
+    device = find_device(settings.device, f"{recipe.name}: train.device")
+    batches: Batches
+    if recipe.pictures:
+        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures")
+        batches = EncodedPictures(recipe, source, on_device(tokenizer, device))
+    else:
+        batches = TokenBatches(recipe, open_source(recipe.tokens, f"{recipe.name}: tokens"))
+    data = batches.data
     check_tokens(data, config, recipe)
     prepare_output(output)
-    training, validation, held_out = data.part("train"), data.part("validation"), data.part("held_out")
+    validation, held_out = data.part("validation"), data.part("held_out")
     model = TokenTransformer(config)
     model.initialise(torch.Generator().manual_seed(recipe.seed))
     model.set_dropout(settings.dropout)
-    change = Augment(recipe.augment.shift, recipe.augment.turn, recipe.augment.scale, recipe.augment.untouched)
+    model.to(device)
 
     def loss(step: int) -> Tensor:
         generator = np.random.Generator(np.random.Philox(key=recipe.seed, counter=[0, 0, 0, step]))
-        batch = training.take(generator.choice(len(training), size=settings.batch, replace=False))
-        if recipe.augment != AugmentSettings() and step < recipe.augment.until * settings.steps:
-            moved = augmented(batch.tokens, config.grid, config.vocabulary, change, generator)
-            batch = TokenSet(moved, batch.labels, batch.parts)
-        labels = np.where(generator.random(len(batch)) < settings.null_share, config.null_class, batch.labels)
-        return nll(model, asked(config.shape, batch.tokens, labels, recipe.seed * LARGE_PRIME + step)).mean()
+        tokens, labels = batches.batch(step, generator)
+        labels = np.where(generator.random(len(labels)) < settings.null_share, config.null_class, labels)
+        with computing(device, settings.precision):
+            return nll(model, asked(config.shape, tokens, labels, recipe.seed * LARGE_PRIME + step)).mean()
 
     started = time.monotonic()
     schedule = Schedule(
@@ -266,7 +329,8 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
     }
     if not all(map(math.isfinite, result.values())):
         raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
-    trained = ImageModel(recipe.name, "reference", model, tokenizer, recipe.sampler)
+    cpu = torch.device("cpu")
+    trained = ImageModel(recipe.name, "reference", model.to(cpu), on_device(tokenizer, cpu), recipe.sampler)
     with errors_said(output), durable.files_of(output) as draft:
         reference.save(trained, draft, half=True)
         record = {

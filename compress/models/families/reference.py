@@ -1,22 +1,27 @@
 """The project's own checkpoint format: a folder with config.json and model.safetensors (or a plain .pt state dict).
 
 It is also how a model of any family rests in the store: pruned widths are part of the config, quantized layers are
-listed by name, and the weights of a tokenizer that has some lie in tokenizer.safetensors.
+listed by name, and the weights of a tokenizer that has some lie in tokenizer.safetensors. Shipped models may share a
+shipped tokenizer instead.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from compress.core.settings import InputError, parse, plain, shown
+from compress.core.settings import InputError, nearest, parse, plain, shown
+from compress.models import zoo
 from compress.models.checkpoints.checkpoint import PICKLES, fill, read_json, read_state, read_tensors
 from compress.models.checkpoints.family import Family
 from compress.models.image_model import ImageModel
+from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.model import Tokenizer, build
 from compress.models.transformer.architecture import TransformerConfig
 from compress.models.transformer.model import TokenTransformer
@@ -112,10 +117,13 @@ def candidates(folder: Path) -> list[Path]:
 
 def read_tokenizer(value: dict[str, Any], config: TransformerConfig, folder: Path, where: str) -> Tokenizer:
     """The tokenizer of the transformer's tokens, with its weights where it has some."""
-    if value.get("kind") == "pixels":
-        value = {"grid": config.grid, **value}
-    state = read_state(folder / TOKENIZER) if (folder / TOKENIZER).exists() else {}
-    tokenizer = build(value, {name: to_compute(tensor) for name, tensor in state.items()}, where)
+    if value.get("kind") == "shipped":
+        tokenizer = shipped_tokenizer(value, where)
+    else:
+        if value.get("kind") == "pixels":
+            value = {"grid": config.grid, **value}
+        state = read_state(folder / TOKENIZER) if (folder / TOKENIZER).exists() else {}
+        tokenizer = build(value, {name: to_compute(tensor) for name, tensor in state.items()}, where)
     found, wanted = (tokenizer.vocabulary, tokenizer.length), (config.vocabulary, config.length)
     if found != wanted:
         raise InputError(
@@ -123,6 +131,29 @@ def read_tokenizer(value: dict[str, Any], config: TransformerConfig, folder: Pat
             f"the transformer has {wanted[0]} and {wanted[1]}"
         )
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A shipped tokenizer that several shipped models share, by its name and the hash of its weights."""
+
+    name: str
+    sha256: str
+
+
+def shipped_tokenizer(value: dict[str, Any], where: str) -> Tokenizer:
+    """The shipped tokenizer that a shipped model's config names.
+
+    Raises:
+        InputError: there is none of that name, or its weights are others.
+    """
+    wanted = parse(Shipped, {name: each for name, each in value.items() if name != "kind"}, where)
+    if wanted.name not in zoo.folders():
+        raise InputError(f"{where}.name: {shown(wanted.name)} is not shipped; {nearest(wanted.name, zoo.folders())}")
+    found = hashlib.sha256((zoo.ROOT / wanted.name / tokenizer_folder.WEIGHTS).read_bytes()).hexdigest()
+    if found != wanted.sha256:
+        raise InputError(f"{where}: the weights of {wanted.name} are {found[:12]}, not {shown(wanted.sha256[:12])}")
+    return tokenizer_folder.load(zoo.ROOT / wanted.name)
 
 
 def to_half(value: torch.Tensor) -> torch.Tensor:

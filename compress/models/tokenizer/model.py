@@ -258,7 +258,7 @@ def build(description: Mapping[str, Any], state: Mapping[str, Tensor], where: st
     settings = {name: value for name, value in description.items() if name != "kind"}
     if kind == "pixels":
         return parse(PixelTokenizer, settings, where)
-    if kind not in AUTOENCODERS:
+    if not isinstance(kind, str) or kind not in AUTOENCODERS:
         raise InputError(
             f"{where}.kind: {shown(kind)} is not a tokenizer; {nearest(str(kind), ['pixels', *AUTOENCODERS])}"
         )

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from compress.core.settings import shown
 from compress.models.transformer.uvit import UvitConfig
 from export.runtime.orders import DrawingOrder, order_called
 from export.runtime.shape import Shape, TextShape
 
+MOST = 2**24  # of any width or count; products of three of them fit a size that PyTorch can say
 GATED = ("swiglu", "geglu")
 
 Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias", "none"]
@@ -85,15 +87,21 @@ class TransformerConfig:
             ValueError: says which.
         """
         for name, least in {"vocabulary": 1, "classes": 0, "width": 1, "head_width": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
+            if not least <= (number := getattr(self, name)) <= MOST:
+                wanted = f"at least {least}" if number < least else f"at most {MOST}"
+                raise ValueError(f"{name} {shown(number)}: must be {wanted}")
+        counts = ("lead", "registers", "patch", "context", "outputs", "latent_width")
+        for name, number in ((name, getattr(self, name)) for name in counts):
+            if not 0 <= number <= MOST:
+                raise ValueError(f"{name} {shown(number)}: must be from 0 to {MOST}")
         if min(self.grid) < 1 or not self.layers:
             raise ValueError(f"grid {self.grid} and {len(self.layers)} layers: need at least one token and one layer")
         for index, layer in enumerate(self.layers):
-            if min(layer.heads, layer.kv_heads, layer.ffn) < 1 or layer.heads % layer.kv_heads:
+            widths = (layer.heads, layer.kv_heads, layer.ffn)
+            if min(widths) < 1 or max(widths) > MOST or layer.heads % layer.kv_heads:
                 raise ValueError(
-                    f"layers[{index}]: heads {layer.heads}, kv_heads {layer.kv_heads}, ffn {layer.ffn}: "
-                    "each must be at least 1 and kv_heads must divide heads"
+                    f"layers[{index}]: heads {shown(layer.heads)}, kv_heads {shown(layer.kv_heads)}, ffn "
+                    f"{shown(layer.ffn)}: each must be from 1 to {MOST} and kv_heads must divide heads"
                 )
         if self.patch < 1 or any(side % self.patch for side in self.grid):
             raise ValueError(f"patch {self.patch}: must divide the grid {self.grid}")

@@ -34,9 +34,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def tensors(self) -> tuple[Tensor, Tensor | None]:
-        """What a transformer takes."""
-        return torch.from_numpy(self.inputs), None if self.features is None else torch.from_numpy(self.features)
+    def tensors(self, device: torch.device | None = None) -> tuple[Tensor, Tensor | None]:
+        """What a transformer takes, on its device."""
+        features = None if self.features is None else torch.from_numpy(self.features).to(device)
+        return torch.from_numpy(self.inputs).to(device), features
 
     def take(self, rows: NDArray[np.int64] | slice) -> Examples:
         """The examples of these rows."""
@@ -75,6 +76,7 @@ def asked(
 
 def nll(transformer: nn.Module, asked: Examples) -> Tensor:
     """Teacher-forced NLL of each picture (B,), nats per token that is asked for."""
-    logits, scored = transformer(*asked.tensors()), torch.from_numpy(asked.scored)  # (B, T, O)
-    losses = functional.cross_entropy(logits.mT, torch.from_numpy(asked.targets), reduction="none")
+    device = next(transformer.parameters()).device
+    logits, scored = transformer(*asked.tensors(device)), torch.from_numpy(asked.scored).to(device)  # (B, T, O)
+    losses = functional.cross_entropy(logits.mT, torch.from_numpy(asked.targets).to(device), reduction="none")
     return (losses * scored).sum(dim=1) / scored.sum(dim=1)

@@ -76,7 +76,11 @@ def edit(path: Path, old: str, new: str) -> Path:
             "engines.cpu: ends in torch; an engine needs an export, for example  export: {target: onnxruntime}",
         ),
         ("held_out: 4", "held_out: 400", "tokens: 400 held_out pictures are asked for, but only 297 exist"),
-        ("source: digits", "source: digit", "tokens.source: 'digit' is neither a file nor 'digits' or 'photos'"),
+        (
+            "source: digits",
+            "source: digit",
+            "tokens.source: 'digit' is neither a file nor 'digits', 'photos' or",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_one_line_before_a_weight_is_read(

@@ -15,9 +15,11 @@ from click.testing import CliRunner
 from calibration.photos import photo_crops
 from compress.cli import main
 from compress.core.settings import InputError, plain
-from compress.models import zoo
+from compress.data.tokens import open_source
+from compress.models import families, zoo
 from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.vq import VqConfig
+from compress.training import pictures
 from compress.training import tokenizer as module
 from compress.training.tokenizer import (
     TokenizerRecipe,
@@ -29,6 +31,7 @@ from compress.training.tokenizer import (
     squared_errors,
     train_tokenizer,
 )
+from compress.training.transformer import TrainRecipe, mean_nll
 
 RECIPE = """\
 name: mini
@@ -45,7 +48,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module, "USAGE_CROPS", 4)
     monkeypatch.setattr(module, "VALIDATION_CROPS", 2)
     monkeypatch.setattr(module, "CLUSTER_CROPS", 16)
-    monkeypatch.setattr(module, "photo_crops", lambda part, count=None, seed=0: photo_crops(part, count or 10, seed))
+    few = lambda self, part, count=None: photo_crops(part, count or 10)  # noqa: E731
+    monkeypatch.setattr(pictures.Photos, "part", few)
     (tmp_path / "t.yaml").write_text(RECIPE)
     return tmp_path / "t.yaml"
 
@@ -91,7 +95,7 @@ def test_an_interrupted_training_ends_with_the_same_bytes(path: Path, tmp_path: 
 def test_the_loss_falls(path: Path, tmp_path: Path) -> None:
     recipe = TokenizerRecipe.load(path)
     training = TokenizerTraining(recipe.tokenizer, recipe.train)
-    images = photo_crops("train", 4, seed=1)[0][:, :32, :32]
+    images = torch.from_numpy(photo_crops("train", 4, seed=1)[0][:, :32, :32])
     optimizer = torch.optim.Adam([each for each in training.parameters() if each.requires_grad], lr=0.01)
     training.loss(images, coded=False)
     training.place_codes(training.seen, len(training.seen))
@@ -152,7 +156,7 @@ def test_the_reconstruction_loss_is_the_weighted_sum_of_its_terms() -> None:
 
 def test_straight_through_gives_the_encoder_a_gradient_and_the_codes_none() -> None:
     training = TokenizerTraining(CONFIG, TokenizerTrainSettings(steps=1, commitment=0.0))
-    training.loss(np.full((1, 4, 4, 3), 200, dtype=np.uint8), coded=True).backward()
+    training.loss(torch.full((1, 4, 4, 3), 200, dtype=torch.uint8), coded=True).backward()
     assert training.autoencoder.encoder.stem.weight.grad.abs().sum() > 0
     assert training.autoencoder.embedding.weight.grad is None
 
@@ -165,9 +169,16 @@ def test_psnr_is_that_of_its_definition() -> None:
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     plain_only = "tokenizer: only an encoder with one plain codebook is trained here"
     assert refusal(tmp_path, "norm_groups: 4", "norm_groups: 4, normalised_codes: true") == plain_only
-    assert refusal(tmp_path, "crop: 16", "crop: 17").startswith("train.crop: 17 must be a multiple of the 2 pixels")
-    assert refusal(tmp_path, "crop: 16", "crop: 256").startswith("train.crop: 256 must be a multiple")
+    varied = refusal(tmp_path, "name: mini", "name: mini\naugment: {turn: 5}")
+    assert varied == "augment: photographs are varied as they are cut; leave it out"
     assert refusal(tmp_path, "codes: 16", "codes: 0").startswith("tokenizer: codes 0: must be at least 1")
+
+
+@pytest.mark.parametrize("crop", [17, 256])
+def test_a_crop_that_is_not_cut_into_tokens_is_refused(path: Path, tmp_path: Path, crop: int) -> None:
+    path.write_text(RECIPE.replace("crop: 16", f"crop: {crop}"))
+    with pytest.raises(InputError, match=rf"^mini: train\.crop: {crop} must be a multiple of the 2 pixels of a token"):
+        train_tokenizer(TokenizerRecipe.load(path), tmp_path / "out")
 
 
 def test_an_output_that_cannot_be_written_is_said(path: Path, tmp_path: Path) -> None:
@@ -177,7 +188,7 @@ def test_an_output_that_cannot_be_written_is_said(path: Path, tmp_path: Path) ->
 
 
 def test_a_training_that_diverged_is_said(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "measure", lambda tokenizer, seed: {"psnr": float("nan")})
+    monkeypatch.setattr(module, "measure", lambda tokenizer, source, seed: {"psnr": float("nan")})
     with pytest.raises(InputError, match=r"^mini: training diverged .*; use a smaller train.learning_rate$"):
         train_tokenizer(TokenizerRecipe.load(path), tmp_path / "out")
 
@@ -226,3 +237,19 @@ def test_the_shipped_tokenizer_is_what_its_record_says() -> None:
 
 def test_a_tokenizer_alone_is_no_model_of_the_zoo() -> None:
     assert "photos-tokenizer" not in zoo.names()
+
+
+def test_the_shipped_emoji_tokenizer_and_models_are_what_their_records_say() -> None:
+    recipes = Path(__file__).parents[3] / "recipes"
+    for name, form in (("emoji-tokenizer", TokenizerRecipe), ("emoji", TrainRecipe), ("emoji-masked", TrainRecipe)):
+        record = json.loads((zoo.ROOT / name / "training.json").read_text())
+        weights = (zoo.ROOT / name / "model.safetensors").read_bytes()
+        assert record["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+        assert record["recipe"] == plain(form.load(recipes / f"train-{name}.yaml"))
+    record = json.loads((zoo.ROOT / "emoji-tokenizer" / "training.json").read_text())
+    assert record["psnr"] >= 26
+    assert record["used_codes_share"] >= 0.9
+    model = families.load(families.Source("emoji"), "here")
+    assert len(record["classes"]) == model.shape.classes
+    tokens = open_source("emoji", "here").part("held_out")
+    assert mean_nll(model.transformer, tokens.take(np.arange(2)), model.shape) < 4

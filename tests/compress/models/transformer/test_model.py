@@ -124,7 +124,7 @@ def test_a_tied_head_reads_the_embedding_of_the_image_tokens() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"layers": (LayerConfig(3, 2, 8),)}, r"layers\[0\]: heads 3, kv_heads 2, ffn 8: each must be at least 1"),
+        ({"layers": (LayerConfig(3, 2, 8),)}, r"layers\[0\]: heads 3, kv_heads 2, ffn 8: each must be from 1 to"),
         ({"head_width": 6}, "head_width 6: rotary-2d needs a multiple of 4"),
         ({"vocabulary": 0}, "vocabulary 0: must be at least 1"),
         ({"classes": -1}, "classes -1: must be at least 0"),
