@@ -112,7 +112,8 @@ def in_groups(weight: Tensor, group: int) -> Tensor:
     """Weights (N, K) as (N, G, group), the last group filled with zeros."""
     if not group:
         return weight[:, None]
-    return functional.pad(weight, (0, -weight.shape[1] % group)).unflatten(1, (-1, group))
+    groups: Tensor = functional.pad(weight, (0, -weight.shape[1] % group)).unflatten(1, (-1, group))
+    return groups
 
 
 def within_percentile(magnitudes: Tensor, percentile: float, inputs: int, group: int) -> Tensor:

@@ -111,7 +111,8 @@ def fit(
 
     def due() -> bool:
         """Whether the weights of this step are still to be validated."""
-        at, log = state["step"], state["log"]
+        at: int = state["step"]
+        log: list[dict[str, float]] = state["log"]
         return at > (log[-1]["step"] if log else 0) and (at % schedule.validate_every == 0 or at == schedule.steps)
 
     def judge() -> None:
@@ -175,7 +176,8 @@ def fit(
     if final := state["best_weights"] or average:
         model.load_state_dict(final)
     model.eval()
-    return state["log"]
+    log: list[dict[str, float]] = state["log"]
+    return log
 
 
 def read_checkpoint(path: Path | None) -> dict[str, Any]:

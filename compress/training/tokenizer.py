@@ -223,7 +223,8 @@ def psnr(squared_error: float) -> float:
 def squared_errors(tokenizer: VqTokenizer, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Mean squared error (N,) of each picture (N, H, W, 3) after tokens and back, of values from 0 to 255."""
     made = tokenizer.decode(tokenizer.encode(images))
-    return np.square(made.astype(np.float64) - images).mean(axis=(1, 2, 3))
+    errors: NDArray[np.float64] = np.square(made.astype(np.float64) - images).mean(axis=(1, 2, 3))
+    return errors
 
 
 def measure(tokenizer: VqTokenizer, source: PictureSource, seed: int) -> dict[str, float]:
