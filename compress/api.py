@@ -132,7 +132,7 @@ def run_folder(recipe: str | Path) -> Path:
 
 def apply(
     model: ImageModel | AdoptedModel | Model,
-    passes: Pass | Sequence[Pass],
+    passes: Pass[Any, Any] | Sequence[Pass[Any, Any]],
     tokens: TokenSet,
     *,
     calibration: int = 128,
@@ -153,8 +153,9 @@ def apply(
 
     from compress.core.settings import InputError
     from compress.data.tokens import check_fits
+    from compress.models.artifact import Form
     from compress.models.image_model import ImageModel
-    from compress.passes import Context, Form, Pass
+    from compress.passes import Context, Pass
 
     chain = [passes] if isinstance(passes, Pass) else list(passes)
     form = Form.TORCH if isinstance(model, ImageModel) else Form.ONNX

@@ -51,9 +51,9 @@ def cpu_int8(machine: Environment) -> Check:
 
 def onnxruntime() -> Check:
     """ONNX Runtime and its execution providers."""
-    from export.runtime.engine import onnxruntime as runtime
+    from export.runtime.processor import execution_providers, runtime_version
 
-    return Check("ONNX Runtime", True, f"{runtime.__version__}: {', '.join(runtime.get_available_providers())}")
+    return Check("ONNX Runtime", True, f"{runtime_version()}: {', '.join(execution_providers())}")
 
 
 def cuda() -> Check:

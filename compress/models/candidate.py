@@ -170,7 +170,8 @@ def pixels_of(candidate: Candidate) -> Callable[[NDArray[np.int64]], NDArray[np.
 
     def decode(tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         with torch.no_grad():
-            return decoder(torch.from_numpy(tokens))[1].numpy()
+            pixels: NDArray[np.float32] = decoder(torch.from_numpy(tokens))[1].numpy()
+        return pixels
 
     return decode
 

@@ -19,7 +19,7 @@ from compress.core import registry
 from compress.core.settings import ContradictionError, InputError, check_fields, nearest, shown
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
-from compress.passes.shared.notes import Notes
+from compress.passes.shared.notes import Notes as Notes
 from export.graph.saturation import ReduceRange
 from export.runtime.manifest import Cpu
 

@@ -125,7 +125,7 @@ class _Layout:
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
     cpu: Cpu = setting("any", doc="processors that engines are right on: any, or, on x86, only those with VNNI")
     passes: tuple[Any, ...] = setting((), doc="the trunk: passes from torch to torch")
-    engines: dict = setting(None, doc="named chains that end in an engine")
+    engines: dict[str, Any] = setting(None, doc="named chains that end in an engine")
     gate: Any = setting(None, doc="judges every engine")
 
 

@@ -205,11 +205,11 @@ def drawn(drawer: ImageModel | Engine, golden: Golden, arrays: Arrays, way: str)
 def as_pixels(drawer: ImageModel | Engine, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
     """Pictures (N, H, W, C) in 0..1 before they are rounded."""
     if isinstance(drawer, Engine):
-        pixels = drawer.image_decoder.run(["pixels"], {"tokens": tokens})[0]
+        pixels: NDArray[np.float32] = drawer.image_decoder.run(["pixels"], {"tokens": tokens})[0]
     else:
         with torch.no_grad():
             pixels = drawer.tokenizer.decoder()(torch.from_numpy(tokens))[1].numpy()
-    return np.clip(pixels, 0, 1)
+    return pixels.clip(0, 1)
 
 
 def compare_tokenizer(tokenizer: Tokenizer, arrays: Arrays, where: str) -> list[Compared]:
@@ -269,7 +269,8 @@ class FloatEncoder(nn.Module):
         self.autoencoder = autoencoder
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.autoencoder.quantize(self.autoencoder.latents(pixels)).flatten(1)
+        codes: Tensor = self.autoencoder.quantize(self.autoencoder.latents(pixels))
+        return codes.flatten(1)
 
 
 def encoded(tokenizer: Tokenizer, arrays: Arrays) -> list[Compared]:

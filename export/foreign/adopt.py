@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -504,7 +505,7 @@ def restrict_embedding(builder: Builder, spelled: ir.Value, ids: ir.Value, writi
         node.replace_input_with(1, place)
 
 
-def embedding(node: ir.Node, ids: ir.Value) -> NDArray | None:
+def embedding(node: ir.Node, ids: ir.Value) -> NDArray[Any] | None:
     """The constant table whose rows a node looks up by ids."""
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
     if node.op_type != "Gather" or axis != 0 or node.inputs[1] is not ids:

@@ -108,7 +108,8 @@ def without_annotations(path: Path) -> bytes:
     for value in (*proto.graph.input, *proto.graph.output):
         for size in value.type.tensor_type.shape.dim:
             size.ClearField("dim_param")
-    return proto.SerializeToString()
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 def of_session(session: onnxruntime.InferenceSession, asked: dict[str, Any]) -> NDArray[np.float32]:
@@ -153,8 +154,9 @@ def of_row(
         else:  # the cache
             heads = asked["kv_heads"][int(each.name.split(".")[1])]
             feeds[each.name] = np.zeros((1, heads, 0, asked["head_width"]), dtype=kind)
-    logits = session.run(["logits"], feeds)[0]
-    return logits[0, predicting][:, asked["image_ids"]].astype(np.float32)
+    logits: NDArray[Any] = session.run(["logits"], feeds)[0]
+    chosen: NDArray[np.float32] = logits[0, predicting][:, asked["image_ids"]].astype(np.float32)
+    return chosen
 
 
 def of_engine(

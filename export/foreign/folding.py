@@ -61,7 +61,8 @@ def made_by(node: ir.Node) -> int | None:
             return math.prod(np.broadcast_shapes(shapes[0], tuple(whole(inputs[1]))))
         if node.op_type == "Range":
             start, limit, delta = (each.numpy().item() for each in inputs if each is not None)
-            return max(0, math.ceil((limit - start) / delta))
+            count: int = math.ceil((limit - start) / delta)
+            return max(0, count)
         if node.op_type == "Tile":
             return math.prod(shapes[0]) * math.prod(whole(inputs[1]))
         if node.op_type == "Gather":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +19,7 @@ def tensor_type(kind: str) -> ir.TensorType:
     return ir.TensorType(ir.DataType.from_numpy(np.dtype(kind)))
 
 
-def constant(value: ir.Value | None) -> NDArray:
+def constant(value: ir.Value | None) -> NDArray[Any]:
     """The array behind an initializer."""
     assert value is not None
     assert value.const_value is not None, value.name
@@ -66,7 +67,7 @@ class Builder:
         """The one output of a new node."""
         return self.node(op, inputs, suffix, domain, attributes=attributes)[0]
 
-    def initializer(self, suffix: str, array: NDArray) -> ir.Value:
+    def initializer(self, suffix: str, array: NDArray[Any]) -> ir.Value:
         """A constant of the scope; one of the same name is replaced."""
         name = f"{self.scope}.{suffix}"
         tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray makes scalars 1-D

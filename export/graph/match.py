@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ def made_by(value: ir.Value | None, *operators: str) -> ir.Node:
     return node
 
 
-def constant(value: ir.Value | None) -> NDArray:
+def constant(value: ir.Value | None) -> NDArray[Any]:
     """The array of an initializer.
 
     Raises:
@@ -64,7 +66,7 @@ def source(node: ir.Node, index: int = 0) -> ir.Value:
     return value
 
 
-def same(first: NDArray, second: NDArray) -> bool:
+def same(first: NDArray[Any], second: NDArray[Any]) -> bool:
     """Whether two constants are equal in shape and every number."""
     return first.shape == second.shape and bool(np.array_equal(first, second))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -63,7 +64,7 @@ class Product:
         return self.node.op_type == "MatMulNBits"
 
     @property
-    def constants(self) -> list[NDArray]:
+    def constants(self) -> list[NDArray[Any]]:
         """Weights, and scales and zero points where there are any."""
         holder, first = (self.weights, 0) if self.weights is not None else (self.node, 1)
         return [constant(value) for value in holder.inputs[first:]]
@@ -123,7 +124,7 @@ def pack(values: Sequence[ir.Value], name: str, before: ir.Node, graph: ir.Graph
     outputs = [product.outputs for product in products]
     builder = Builder(graph, before, f"{scope(first.node).rpartition('.')[0]}.{name}")
 
-    def joined(suffix: str, parts: Sequence[NDArray], axis: int) -> ir.Value:
+    def joined(suffix: str, parts: Sequence[NDArray[Any]], axis: int) -> ir.Value:
         return builder.initializer(suffix, np.concatenate(parts, axis=axis))
 
     columns = list(zip(*(product.constants for product in products), strict=True))

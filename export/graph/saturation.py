@@ -12,7 +12,7 @@ kernels: its packed panels hold the inputs in order, a convolution's channels in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -32,7 +32,7 @@ INTEGER_PRODUCTS = {"MatMulInteger": 1, "DynamicQuantizeMatMul": 1, "MatMulInteg
 FLOAT_PRODUCTS = ("MatMul", "Gemm", "Conv")
 
 
-def limited(codes: NDArray) -> NDArray:
+def limited(codes: NDArray[Any]) -> NDArray[Any]:
     """Weight codes (..., K) of -127..127 with each pair of neighbours (2j, 2j + 1) within PAIR_LIMIT.
 
     Both of a pair give way alike, which is the nearest such pair in least squares.
@@ -94,7 +94,7 @@ def integer_weights(model: ir.Model) -> Iterator[tuple[ir.Node, NDArray[np.int8]
             yield node, in_rows(node, weights)
 
 
-def codes_of(node: ir.Node) -> NDArray:
+def codes_of(node: ir.Node) -> NDArray[Any]:
     """The constant integer weights of a product as they are stored.
 
     Raises:
@@ -108,7 +108,7 @@ def codes_of(node: ir.Node) -> NDArray:
     return constant(made_by(node.inputs[1], "DequantizeLinear").inputs[0])
 
 
-def in_rows(node: ir.Node, weights: NDArray) -> NDArray:
+def in_rows(node: ir.Node, weights: NDArray[Any]) -> NDArray[Any]:
     """Weights as rows (N, K): of a convolution the channels lie innermost, as ONNX Runtime sums them."""
     if "Conv" in node.op_type:
         return np.moveaxis(weights, 1, -1).reshape(len(weights), -1)
@@ -117,7 +117,7 @@ def in_rows(node: ir.Node, weights: NDArray) -> NDArray:
     return np.swapaxes(weights, -1, -2)
 
 
-def from_rows(node: ir.Node, rows: NDArray, shape: tuple[int, ...]) -> NDArray:
+def from_rows(node: ir.Node, rows: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Rows (N, K) of a product as weights of this shape: the inverse of `in_rows`."""
     if "Conv" in node.op_type:
         return np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)

@@ -67,6 +67,6 @@ def with_weights_inside(model: ir.Model) -> ir.Model:
     return copy
 
 
-def in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
+def in_memory(tensor: ir.ExternalTensor) -> ir.TensorProtocol:
     """A constant that no longer needs its file."""
     return ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)

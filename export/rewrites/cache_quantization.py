@@ -28,8 +28,8 @@ INT8 = ir.TensorType(ir.DataType.INT8)
 
 def cache_scales(seen: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales (K * d,) of keys or values that were seen (N, K, L, d): what the largest code stands for."""
-    largest = np.abs(seen).max(axis=(0, 2))
-    return np.maximum(largest / FORMATS["int8"].largest, SMALLEST_SCALE).astype(np.float32).reshape(-1)
+    largest: NDArray[np.float32] = np.abs(seen).max(axis=(0, 2)) / FORMATS["int8"].largest
+    return largest.clip(SMALLEST_SCALE).astype(np.float32).reshape(-1)
 
 
 def with_int8_cache(model: OnnxModel, scales: Mapping[str, NDArray[np.float32]]) -> OnnxModel:

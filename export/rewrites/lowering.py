@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -48,7 +49,7 @@ class Layer:
     activations: str
     dynamic: bool
     group: int
-    weight: NDArray  # (N, K)
+    weight: NDArray[Any]  # (N, K)
     scale: NDArray[np.float32]  # (N, G)
     activation_scale: ir.Value | None
 

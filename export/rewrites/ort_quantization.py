@@ -197,7 +197,7 @@ def codes_and_scale(node: ir.Node, graph: ir.Graph) -> tuple[ir.Value, ir.Value]
     return weight, graph.initializers[weight.name.removesuffix("_quantized") + "_scale"]
 
 
-def replace_constant(value: ir.Value, array: NDArray) -> None:
+def replace_constant(value: ir.Value, array: NDArray[Any]) -> None:
     """Other numbers behind an initializer, of the same shape and type."""
     value.const_value = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=value.name)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -101,7 +102,7 @@ class Writing:
         """A constant of whole numbers, made once."""
         return constant(self.outer, name, value)
 
-    def now(self, name: str, values: NDArray) -> ir.Value:
+    def now(self, name: str, values: NDArray[Any]) -> ir.Value:
         """That of the step, of one number for each step (N,)."""
         return now(self.outer, self.inner, name, values)
 
@@ -210,7 +211,7 @@ def step_writer(shape: Shape) -> Callable[[Writing, dict[str, ir.Value]], None]:
     return masked_step if shape.drawing.masks else scale_step if shape.drawing.scaled else causal_step
 
 
-def now(outer: Builder, inner: Builder, name: str, values: NDArray) -> ir.Value:
+def now(outer: Builder, inner: Builder, name: str, values: NDArray[Any]) -> ir.Value:
     """The value of the step, of one for each step (N,)."""
     return inner.add("Gather", [outer.initializer(name, values), inner.graph.inputs[0]], f"{name}_now", axis=0)
 

@@ -8,6 +8,8 @@ explicit mask and no past.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ def make_static(model: ir.Model, length: int) -> None:
     position = ir.Value(name=POSITION, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.INT64))
     builder = Builder(graph, graph[0], "cache")
 
-    def number(suffix: str, value: int | list[int] | NDArray) -> ir.Value:
+    def number(suffix: str, value: int | list[int] | NDArray[Any]) -> ir.Value:
         return builder.initializer(suffix, np.asarray(value, dtype=np.int64))
 
     # Everything that asked for the number of cached tokens now gets the position.

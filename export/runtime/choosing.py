@@ -146,5 +146,5 @@ def picked(values: Logits, tokens: NDArray[np.int64]) -> Logits:
 def log_probability(scores: Logits, tokens: NDArray[np.int64]) -> Logits:
     """Log-probabilities (B, n) of tokens (B, n) under scores (B, n, V)."""
     top = scores.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(scores - top).sum(axis=-1)) + top[..., 0]
+    total: Logits = np.log(np.exp(scores - top).sum(axis=-1)) + top[..., 0]
     return picked(scores, tokens) - total

@@ -44,7 +44,8 @@ class Deployment:
 def open_tensorrt(path: Path, manifest: Manifest) -> Plan:
     """A plan of TensorRT."""
     # By its name: that module reads manifests, and manifests are checked here.
-    return importlib.import_module(f"{__package__}.tensorrt").Plan(path, manifest)
+    plan: Plan = importlib.import_module(f"{__package__}.tensorrt").Plan(path, manifest)
+    return plan
 
 
 # The targets of this project; `export/targets/` has a file for each.
@@ -66,5 +67,6 @@ def find(target: str) -> Deployment | None:
     if target in OWN:
         return OWN[target]
     for entry in importlib.metadata.entry_points(group=DEPLOYMENTS, name=target):
-        return entry.load()
+        found: Deployment = entry.load()
+        return found
     return Deployment() if target in names() else None

@@ -312,7 +312,8 @@ class Engine(Shaped):
         """
         encoder = self._opened("image_encoder", "holds no image encoder; its checkpoint only decodes")
         with self._running("image_encoder"):
-            return encoder.run(["tokens"], {"images": images})[0]
+            tokens: NDArray[np.int64] = encoder.run(["tokens"], {"images": images})[0]
+            return tokens
 
     def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...): all tokens in one call, where the graph can.
@@ -470,7 +471,8 @@ def first_line(error: Exception) -> str:
 
 def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """One output of a graph on disk."""
-    return onnxruntime.InferenceSession(str(path), providers=CPU).run([output], feeds)[0]
+    found: NDArray[Any] = onnxruntime.InferenceSession(str(path), providers=CPU).run([output], feeds)[0]
+    return found
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,8 @@ class Loop:
         """One call with what is bound, for so many positions: logits (R, S, O)."""
         self.position += count
         self.sessions.decode.run_with_iobinding(self.binding)
-        return self.output("logits").numpy()
+        logits: NDArray[np.float32] = self.output("logits").numpy()
+        return logits
 
     def output(self, name: str) -> onnxruntime.OrtValue:
         """What the last call gave."""

@@ -38,3 +38,13 @@ def exact_products(options: onnxruntime.SessionOptions) -> None:
     of the entry: ``kOrtSessionOptionsAvx2PrecisionMode``.
     """
     options.add_session_config_entry("session.x64quantprecision", "1")
+
+
+def runtime_version() -> str:
+    """ONNX Runtime's version."""
+    return str(onnxruntime.__version__)
+
+
+def execution_providers() -> list[str]:
+    """The execution providers of the installed ONNX Runtime, in its order."""
+    return list(onnxruntime.get_available_providers())

@@ -46,7 +46,7 @@ def broken(manifest: Manifest, role: str, graph: Graph, begin: Graph | None = No
         first_fault("input", inputs, graph.get_inputs())
         or first_fault("output", outputs, graph.get_outputs())
         or unfed(inputs, graph.get_inputs())
-        or SPECIAL.get(role, lambda manifest, graph: None)(manifest, graph)
+        or (SPECIAL[role](manifest, graph) if role in SPECIAL else None)
     )
 
 

@@ -256,7 +256,8 @@ class PlanPart:
         """Logits (R, S, O) of the step that was started, as soon as it is done."""
         with self.torch.cuda.stream(self.stream):
             found = self.buffers["logits"][: self.rows.stop - self.rows.start].cpu()
-        return found.numpy()
+        logits: NDArray[np.float32] = found.numpy()
+        return logits
 
 
 def place(plan: Plan, name: str) -> str:

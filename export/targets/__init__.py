@@ -91,7 +91,8 @@ def find(name: str) -> Target:
         (found,) = (each for each in kinds if issubclass(each, Target))
         return found()
     for entry in importlib.metadata.entry_points(group=deployment.TARGETS, name=name):
-        return entry.load()()
+        added: Target = entry.load()()
+        return added
     raise ValueError(f"no target is called {name!r}; known: {', '.join(deployment.names())}")
 
 

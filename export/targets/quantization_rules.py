@@ -7,6 +7,7 @@ Types" of TensorRT 11. Each rule takes one node and yields sentences; types and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -146,7 +147,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def array(value: ir.Value | None) -> NDArray | None:
+def array(value: ir.Value | None) -> NDArray[Any] | None:
     """The numbers of a constant, None where it is none or computed; low-precision types become float32."""
     if value is None or value.const_value is None:
         return None

@@ -245,7 +245,8 @@ def tokenwise(
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-probabilities along the last axis."""
     shifted: NDArray[np.float64] = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    total: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted - total
 
 
 def finite(logits: NDArray[np.float64], name: str, start: int) -> NDArray[np.float64]:

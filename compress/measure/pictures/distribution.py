@@ -159,7 +159,8 @@ def frechet_interval(first: Features, second: Features, value: float, seed: int)
 
 def kernel(first: Features, second: Features) -> NDArray[np.float64]:
     """(x y / D + 1)^3 for every pair (N, M) (Binkowski et al., arXiv 1801.01401)."""
-    return (first @ second.T / first.shape[1] + 1) ** 3
+    cubed: NDArray[np.float64] = (first @ second.T / first.shape[1] + 1) ** 3
+    return cubed
 
 
 def kid(first: Features, second: Features) -> Estimate:
@@ -204,7 +205,8 @@ def neighbourhoods(reference: Features, other: Features, k: int = NEIGHBOURS) ->
 def apart(first: Features, second: Features) -> NDArray[np.float64]:
     """Euclidean distances of every pair (N, M)."""
     squared = np.square(first).sum(1)[:, None] + np.square(second).sum(1)[None, :] - 2 * first @ second.T
-    return np.sqrt(np.maximum(squared, 0.0))
+    distances: NDArray[np.float64] = np.sqrt(np.maximum(squared, 0.0))
+    return distances
 
 
 def bigrams(tokens: NDArray[np.int64], grid: tuple[int, int] | None) -> NDArray[np.int64]:

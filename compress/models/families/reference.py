@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 from compress.core.settings import InputError, nearest, parse, plain, shown
 from compress.models import zoo
-from compress.models.checkpoints.checkpoint import PICKLES, fill, read_json, read_state, read_tensors
+from compress.models.checkpoints.checkpoint import fill, read_json, read_state, read_tensors
+from compress.models.checkpoints.containers import PICKLES
 from compress.models.checkpoints.family import Family
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import tokenizer_folder

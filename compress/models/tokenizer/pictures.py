@@ -18,7 +18,7 @@ Autoencoder = VqAutoencoder | TitokAutoencoder
 
 def rounded(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Values as the nearest of 0 to 255."""
-    return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    return values.clip(0, 255).round().astype(np.uint8)
 
 
 class PaletteDecoder(nn.Module):

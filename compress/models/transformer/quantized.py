@@ -95,7 +95,8 @@ class LinearQuantization:
     @property
     def storage(self) -> torch.dtype:
         """What weights are kept as; int4 values lie in int8."""
-        return getattr(torch, FORMATS[self.weights].storage)
+        kept: torch.dtype = getattr(torch, FORMATS[self.weights].storage)
+        return kept
 
     def rounded(self, scaled: Tensor) -> Tensor:
         """Scaled weights (..., K) as the format holds them, in the type they came in."""
@@ -139,7 +140,7 @@ def quantize_dynamic(x: Tensor, block: int) -> Tensor:
     This is what com.microsoft MatMulNBits does with accuracy_level 4; the last block may be short.
     """
     short = -x.shape[-1] % block
-    blocks = functional.pad(x, (0, short)).unflatten(-1, (-1, block))  # (..., K / block, block)
+    blocks: Tensor = functional.pad(x, (0, short)).unflatten(-1, (-1, block))  # (..., K / block, block)
     largest = blocks.abs().amax(dim=-1, keepdim=True)
     inverse = torch.where(largest > 0, 127 / largest, 0)
     rounded = (blocks * inverse).round() * (largest / 127)

@@ -89,9 +89,11 @@ def order_called(name: str) -> DrawingOrder:
         ValueError: there is none.
     """
     if name in OWN:
-        return import_module(f".{name.replace('-', '_')}", __name__).ORDER
+        own: DrawingOrder = import_module(f".{name.replace('-', '_')}", __name__).ORDER
+        return own
     from importlib.metadata import entry_points  # takes a while to import
 
     for entry in entry_points(group=ENTRY_POINTS, name=name):
-        return entry.load()
+        added: DrawingOrder = entry.load()
+        return added
     raise ValueError(f"order {name[:100]!r} is not one of {', '.join(map(repr, OWN))}")

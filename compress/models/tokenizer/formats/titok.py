@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,7 +106,7 @@ def patch_of(tensors: Tensors) -> int:
 
 def drawn_patch(tensors: Tensors) -> int:
     """Pixels along one side of a patch that the decoder draws."""
-    return round((tensors.width("decoder.ffn.0") / 3) ** 0.5)
+    return round(math.sqrt(tensors.width("decoder.ffn.0") / 3))
 
 
 def setting_of(config: Mapping[str, Any], name: str, default: Any) -> Any:
