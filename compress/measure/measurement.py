@@ -53,7 +53,11 @@ class Measurement:
     )
     exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")
     notes: dict[str, Any] = field(default_factory=dict, metadata={"doc": "what the pass has to say of its work"})
-    pays: str = setting("", doc="in words, why the step does not pay, or what it wins instead of speed; else empty")
+    pays: str = setting(
+        "",
+        doc="why the step does not pay against the one before it, or the engine against the reference, or what it wins "
+        "instead of speed; empty if it pays",
+    )
     artifact: str = setting("", doc="the artifact's key: SHA-256 of everything that made it")
     measures: dict[str, Any] = field(
         default_factory=dict,

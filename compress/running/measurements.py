@@ -27,7 +27,7 @@ from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import examples
 from compress.passes import Notes
 from compress.recipe.plan import Node
-from compress.report.data.pays import pays
+from compress.report.data.pays import step_pays
 from compress.running.artifacts import Making
 from export.runtime.engine import Engine
 
@@ -271,5 +271,5 @@ class Measuring:
             artifact=node.key,
         ).with_results(results)
         if previous is not None:
-            measurement = replace(measurement, pays=pays(measurement, self.measure(previous)))
+            measurement = replace(measurement, pays=step_pays(measurement, self.measure(previous)))
         return measurement

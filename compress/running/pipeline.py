@@ -34,6 +34,7 @@ from compress.recipe.recipe import Recipe
 from compress.recipe.verdict import Breach, Verdict, judge, no_evidence
 from compress.report import Report
 from compress.report.data.outcomes import remember
+from compress.report.data.pays import engine_pays
 from compress.report.page import html
 from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
@@ -194,7 +195,7 @@ class Run:
         not_built = Notes.read(measurement.notes).not_built or ""
         manifest = self.making.engine(last).manifest
         engine = EngineMeasurement(
-            **{**vars(measurement), "name": name},
+            **{**vars(measurement), "name": name, "pays": engine_pays(measurement)},
             folder=f"engines/{name}",
             target=manifest.target,
             sha256={file: file_hash(self.making.make(last).folder / file) for file in manifest.files.values()},

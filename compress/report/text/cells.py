@@ -27,6 +27,7 @@ def overview(report: Report) -> list[tuple[str, ...]]:
 def row(model: Measurement, report: Report) -> tuple[str, ...]:
     """The cells of one model, as HEADERS names them."""
     fidelity, speed = model.fidelity, smallest_batch(model)
+    step = None if isinstance(model, EngineMeasurement) else speed  # an engine is held against the reference alone
     return (
         model.name,
         count(model.parameters),
@@ -35,7 +36,7 @@ def row(model: Measurement, report: Report) -> tuple[str, ...]:
         f"{fidelity.kl:.2g}" if fidelity else ABSENT,
         f"{100 * fidelity.agreement:.1f}" if fidelity else ABSENT,
         f"{speed.ms_per_token:.3f}" if speed else ABSENT,
-        words(speed.speedup_vs_previous, speed.speedup_vs_previous_ci95) if speed else ABSENT,
+        words(step.speedup_vs_previous, step.speedup_vs_previous_ci95) if step else ABSENT,
         words(speed.speedup_vs_reference, speed.speedup_vs_reference_ci95) if speed else ABSENT,
         ", ".join(marks(model, report)) or "ok",
     )

@@ -30,6 +30,7 @@ from compress.recipe import plan as plans
 from compress.recipe import recipe
 from compress.recipe.verdict import Breach
 from compress.report.data import schema
+from compress.report.data.pays import engine_pays
 from compress.running import measurements as measuring
 from compress.running import pipeline
 from export.runtime.engine import Engine
@@ -55,6 +56,11 @@ def test_only_engines_have_class_accuracy_low_precision_and_eager_pytorch_beside
     assert engine.speed[0].speedup_vs_baseline > 0
     assert [row.runtime for row in shared_run.report.reference.speed] == ["onnxruntime", "torch eager"]
     assert all(step.class_accuracy is None for step in shared_run.report.steps)
+
+
+def test_an_engine_s_verdict_is_against_the_reference(shared_run) -> None:
+    (engine,) = shared_run.report.engines
+    assert engine.pays == engine_pays(engine)
 
 
 def test_report_json_validates_against_the_schema(shared_run) -> None:
