@@ -40,7 +40,7 @@ class BoundedFile(io.FileIO):
         return super().read(count) or b""
 
 
-def short(name: object) -> str:
+def shown(name: object) -> str:
     """A name as a message shows it: on one line, and not longer than SHOWN characters."""
     text = repr(name)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
@@ -87,12 +87,12 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
             seen: set[str] = set()
             for member in archive.infolist():
                 if member.filename in seen:
-                    raise FileError(f"{path}: holds {short(member.filename)} twice")
+                    raise FileError(f"{path}: holds {shown(member.filename)} twice")
                 seen.add(member.filename)
                 if member.flag_bits & 1:
-                    raise FileError(f"{path}: {short(member.filename)} is encrypted; save it without a password")
+                    raise FileError(f"{path}: {shown(member.filename)} is encrypted; save it without a password")
                 if member.compress_type not in METHODS:
-                    raise FileError(f"{path}: {short(member.filename)} is packed in a way that is not read")
+                    raise FileError(f"{path}: {shown(member.filename)} is packed in a way that is not read")
             yield archive
     except FileError:
         raise

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.archives import DAMAGED, FileError, check_regular, opened, read_exactly, reason, short
+from calibration.archives import DAMAGED, FileError, check_regular, opened, read_exactly, reason, shown
 
 LIMIT_BYTES = 4 << 30  # of all arrays that are wanted of a file together
 MAGIC = b"\x93NUMPY"
@@ -75,12 +75,12 @@ def read_arrays(path: Path, wanted: Mapping[str, Wanted], limit_bytes: int = LIM
         members = {member.filename.removesuffix(SUFFIX): member for member in archive.infolist()}
         for name, each in wanted.items():
             if name in members:
-                where = f"{path}: array {short(name)}"
+                where = f"{path}: array {shown(name)}"
                 found[name] = read_member(archive, members[name], each, left, where)
                 left -= found[name].nbytes
             elif each.needed:
-                listed = ", ".join(short(other) for other in list(members)[:10]) or "nothing"
-                raise FileError(f"{path}: array {short(name)} is missing; it holds {listed}")
+                listed = ", ".join(shown(other) for other in list(members)[:10]) or "nothing"
+                raise FileError(f"{path}: array {shown(name)} is missing; it holds {listed}")
     return found
 
 
@@ -133,7 +133,7 @@ def read_from(file: IO[bytes], size_bytes: int, wanted: Wanted, limit_bytes: int
         raise FileError(f"{where}: takes {header.size_bytes:.3g} bytes; {limit_bytes:.3g} are allowed")
     if begin + header.size_bytes != size_bytes:
         raise FileError(
-            f"{where}: shape {short(header.shape)} of {header.dtype} takes {header.size_bytes} bytes; "
+            f"{where}: shape {shown(header.shape)} of {header.dtype} takes {header.size_bytes} bytes; "
             f"{size_bytes - begin} follow its header"
         )
     flat = np.empty(math.prod(header.shape), dtype=header.dtype)
@@ -160,9 +160,9 @@ def read_header(file: IO[bytes], where: str) -> tuple[Header, int]:
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
         raise FileError(f"{where}: its header is damaged ({reason(error)})") from error
     if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 2**63 for side in shape):
-        raise FileError(f"{where}: its header says shape {short(shape)}")
+        raise FileError(f"{where}: its header says shape {shown(shape)}")
     if not isinstance(fortran, bool):
-        raise FileError(f"{where}: its header says fortran_order {short(fortran)}; True or False is needed")
+        raise FileError(f"{where}: its header says fortran_order {shown(fortran)}; True or False is needed")
     return Header(dtype_of(dtype, where), shape, fortran), len(MAGIC) + 2 + width + length
 
 
@@ -171,7 +171,7 @@ def dtype_of(said: object, where: str) -> np.dtype[Any]:
     try:
         dtype = np.dtype(said) if isinstance(said, str) else None
     except (TypeError, ValueError, SyntaxError) as error:
-        raise FileError(f"{where}: its header says the number format {short(said)}") from error
+        raise FileError(f"{where}: its header says the number format {shown(said)}") from error
     if dtype is None:
         raise FileError(f"{where}: holds records; plain numbers are needed")
     if dtype.hasobject:
@@ -186,7 +186,7 @@ def check_header(header: Header, wanted: Wanted, where: str) -> None:
         raise FileError(f"{where}: is {header.dtype}; {needed} are needed")
     if len(header.shape) not in wanted.ranks:
         ranks = " or ".join(map(str, wanted.ranks))
-        raise FileError(f"{where}: has {len(header.shape)} axes, shape {short(header.shape)}; {ranks} are needed")
+        raise FileError(f"{where}: has {len(header.shape)} axes, shape {shown(header.shape)}; {ranks} are needed")
 
 
 def check_values(array: NDArray[Any], where: str) -> None:

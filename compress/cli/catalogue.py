@@ -13,7 +13,7 @@ from compress.models.tokenizer import formats
 from compress.passes import find, names
 
 
-def first_line(document: str | None) -> str:
+def summary(document: str | None) -> str:
     """The sentence that says what a thing is."""
     return (document or "").strip().splitlines()[0].rstrip(".") if document else ""
 
@@ -29,7 +29,7 @@ def describe_pass(name: str) -> dict[str, Any]:
     hints = typing.get_type_hints(found)
     return {
         "name": name,
-        "doc": first_line(found.__doc__),
+        "doc": summary(found.__doc__),
         "accepts": found.accepts.value,
         "returns": found.returns.value,
         "exact": found.exact,
@@ -96,6 +96,6 @@ def models() -> dict[str, list[dict[str, Any]]]:
                 + f" of {config['vocabulary']}, {config['classes']} classes",
             }
         )
-    read = [{"name": name, "doc": first_line(families.document(name))} for name in families.names()]
-    tokenizers = [{"name": name, "doc": first_line(formats.module_of(name).__doc__)} for name in formats.names()]
+    read = [{"name": name, "doc": summary(families.document(name))} for name in families.names()]
+    tokenizers = [{"name": name, "doc": summary(formats.module_of(name).__doc__)} for name in formats.names()]
     return {"models": shipped, "families": read, "tokenizers": tokenizers}

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from compress.cli import signals, streams, unexpected
-from compress.core.settings import MOST_THREADS, InputError, nearest, shown
+from compress.core.settings import MOST_THREADS, InputError, cut, nearest, shown
 from compress.core.user_files import user_path
 
 MOST_SAID = 400  # characters of what click says of a wrong option or argument
@@ -73,11 +73,11 @@ class Group(click.Group):
         with streams.tolerant() as standard, unexpected.of_threads() as lost, signals.stoppable() as stop:
             try:
                 code = self.ended(words, program, complete_var, extra, stop)
-            except KeyboardInterrupt:  # while an end was being told
+            except KeyboardInterrupt:  # while an end was being reported
                 code = stop.code
             stop.over()
             if lost and code != UNEXPECTED and not stop.number:
-                code = self.told(lost[0], words)
+                code = self.say_error(lost[0], words)
             code = standard.outcome(code)
         sys.exit(code)
 
@@ -102,9 +102,9 @@ class Group(click.Group):
             if stop.number or isinstance(error, KeyboardInterrupt):  # a library may turn an interruption into an error
                 click.echo(f"\n{stop.words()}", err=True)
                 return stop.code
-            return self.told(error, words)
+            return self.say_error(error, words)
 
-    def told(self, error: BaseException, words: Sequence[str]) -> int:
+    def say_error(self, error: BaseException, words: Sequence[str]) -> int:
         """Say what went wrong; the exit code."""
         if (text := mendable(error)) is not None:
             click.echo(f"error: {bounded(text, MOST_ERROR)}", err=True)
@@ -228,8 +228,7 @@ def in_one_line(wrong: click.ClickException) -> click.ClickException:
 
 def bounded(text: str, most: int) -> str:
     """One line of about `most` characters, cut in the middle: the end says what would be right."""
-    line = " ".join(text.splitlines())
-    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
+    return cut(" ".join(text.splitlines()), most)
 
 
 def leave(*, passed: bool) -> NoReturn:

@@ -58,22 +58,22 @@ class Terminal:
                    TimeRemainingColumn(), TextColumn("{task.fields[values]}"))  # fmt: skip
         with step(title), Bars(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task(title, total=None, values="")
-            yield lambda done, total, values: bars.update(task, completed=done, total=total, values=shown(values))
+            yield lambda done, total, values: bars.update(task, completed=done, total=total, values=numbers(values))
 
     def lines(self, title: str) -> Progress:
         """Progress as lines, at most one in `LINE_SECONDS`."""
-        told = time.monotonic()
+        said_at = time.monotonic()
 
         def progress(done: int, total: int, values: dict[str, float]) -> None:
-            nonlocal told
-            if time.monotonic() - told >= LINE_SECONDS:
-                told = time.monotonic()
-                self.say(f"  {title}: {done} of {total}  {shown(values)}".rstrip())
+            nonlocal said_at
+            if time.monotonic() - said_at >= LINE_SECONDS:
+                said_at = time.monotonic()
+                self.say(f"  {title}: {done} of {total}  {numbers(values)}".rstrip())
 
         return progress
 
 
-def shown(values: dict[str, float]) -> str:
+def numbers(values: dict[str, float]) -> str:
     """Numbers beside a progress bar."""
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compress.core.listener import step_of
+from compress.core.settings import cut
 
 MOST_SHOWN = 200  # characters of a foreign error's message
 MOST_WRITTEN = 2_000_000  # characters of a traceback: a foreign message may hold a whole graph
@@ -46,8 +47,7 @@ def line(error: BaseException, verb: str, arguments: Sequence[str]) -> str:
 def reason(error: BaseException) -> str:
     """What happened, on one line of bounded length."""
     message = " ".join(str(error).split())
-    short = message if len(message) <= MOST_SHOWN else message[: MOST_SHOWN - 3] + "..."
-    said = f"{type(error).__name__}: {short}" if short else type(error).__name__
+    said = f"{type(error).__name__}: {cut(message, MOST_SHOWN)}" if message else type(error).__name__
     if isinstance(error, MemoryError) or any(sign in message.lower() for sign in OUT_OF_MEMORY):
         return f"out of memory ({said}); use a smaller batch, or a machine with more memory."
     return f"unexpected {said}; this is a fault of compress, not a breached gate."

@@ -320,8 +320,9 @@ def one_line(path: Path) -> Iterator[None]:
     """
     from export.foreign.adopt import AdoptionError
     from export.foreign.trial import TrialError
-    from export.graph.graph_file import GraphFileError, first_line
+    from export.graph.graph_file import GraphFileError
     from export.graph.quiet import quiet
+    from export.runtime.errors import first_line
 
     try:
         with quiet():

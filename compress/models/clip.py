@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from compress.core.settings import InputError
 from compress.models.checkpoints.checkpoint import CONFIG, read_config
+from export.runtime.errors import first_line
 from export.tracing.trace import EXAMPLE_BATCH, plain_graph
 
 LENGTH = 77  # tokens of a text, of every published CLIP
@@ -127,11 +128,6 @@ def library() -> Any:
             "give features that were computed elsewhere"
         ) from None
     return transformers
-
-
-def first_line(error: Exception) -> str:
-    """An error's first line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def graph(pipeline: Path) -> ir.Model:

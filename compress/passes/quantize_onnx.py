@@ -13,10 +13,10 @@ from compress.core.settings import setting
 from compress.models.transformer.examples import asked
 from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting
 from compress.passes.shared.graphs import GraphPass
-from export.graph.graph_file import first_line
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
 from export.runtime.drawing import conditions
+from export.runtime.errors import first_line
 
 TRIED = 3  # tokens of a picture
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from export.runtime.errors import first_line
+
 MOST_BYTES = 2**31  # protobuf's own end
 MOST_NODES = 200_000  # functions expanded; a decoder of 126 layers has some 15,000
 MOST_AXES = 64  # NumPy's own end
@@ -326,9 +328,3 @@ def brief(value: object) -> str:
     """A value of a file as a message shows it: on one line, and never long."""
     text = str(value) if isinstance(value, int) or str(value).isprintable() else repr(str(value))
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, kept short: onnx_ir and ONNX Runtime print whole graphs."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return brief(lines[0])

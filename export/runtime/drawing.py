@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .choosing import Choice, Chosen, choose
+from .errors import shown
 from .noise import Noise
-from .sampling import Sampler, short
+from .sampling import Sampler
 from .shape import Shape
 
 
@@ -168,7 +169,7 @@ def sampler_of(shape: Shape, sampler: Sampler, **given: Any) -> Sampler:
         ValueError: one is out of range, or the model would not heed it.
     """
     if given.get("steps") is not None and not shape.drawing.masks:
-        raise ValueError(f"steps {short(given['steps'])}: this model draws {shape.drawing.words}; leave it out")
+        raise ValueError(f"steps {shown(given['steps'])}: this model draws {shape.drawing.words}; leave it out")
     return sampler.changed(**given)
 
 
@@ -182,10 +183,10 @@ def classes_of(labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np
     if found.dtype.kind not in "iu":  # also what no array of integers could hold
         for each in found.ravel().tolist():
             if type(each) is not int:
-                raise ValueError(f"label {short(each)} is not a class; labels are whole numbers")
+                raise ValueError(f"label {shown(each)} is not a class; labels are whole numbers")
     wrong = found[(found < 0) | (found > shape.classes)] if found.size else found
     if len(wrong):
-        raise ValueError(f"label {short(wrong.tolist()[0])} is not a class; the model draws {said_of_classes(shape)}")
+        raise ValueError(f"label {shown(wrong.tolist()[0])} is not a class; the model draws {said_of_classes(shape)}")
     return found.astype(np.int64)
 
 

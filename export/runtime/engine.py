@@ -38,7 +38,7 @@ from .drawing import (
     score_stepwise,
 )
 from .engine_files import WEIGHTS, Seal
-from .errors import EngineError, RunnerMissingError
+from .errors import EngineError, RunnerMissingError, first_line
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
@@ -74,7 +74,6 @@ FOR_VNNI = (
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 MOST_THREADS = 1024
 FATAL = 4  # what is logged: an error is raised, and one line of it is enough
-SHOWN = 200  # characters of what ONNX Runtime says
 LOW_PRECISION = {
     "DynamicQuantizeMatMul",
     "MatMulBnb4",
@@ -461,12 +460,6 @@ def from_runtime(error: Exception) -> bool:
     """Whether ONNX Runtime raised it; of a failed step with bound buffers it makes a RuntimeError."""
     bound = isinstance(error, RuntimeError) and str(error).startswith("Error in execution")
     return bound or type(error).__module__.startswith("onnxruntime.")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, shortened, or its kind where there is none."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
 def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import EngineError
+from .errors import EngineError, shown
 from .external_data import UnreadableError, files_in
-from .strict_json import open_regular, shown
+from .strict_json import open_regular
 
 GRAPHS = ("decode", "image_decoder", "image_encoder", "scales", "begin", "generate")
 NEEDED = ("decode", "image_decoder")

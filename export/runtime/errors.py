@@ -1,6 +1,8 @@
-"""What goes wrong with an engine; standard library only, so that every tool can name it at no cost."""
+"""What goes wrong with an engine, and how messages show it; standard library only, so importing it costs nothing."""
 
 from __future__ import annotations
+
+SHOWN = 200  # characters of a value, or of another library's text, in a message
 
 
 class EngineError(Exception):
@@ -13,3 +15,19 @@ class UnsoundLogitsError(EngineError, ValueError):
 
 class RunnerMissingError(Exception):
     """What runs or builds engines of a target cannot be used here, in one line: what is missing, what would help."""
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, kept short, or its kind where there is none: some libraries print graphs."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = line if line.isprintable() else repr(line)
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."

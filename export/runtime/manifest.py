@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from . import deployment
 from .engine_files import Seal, check_names, check_place, file_hash, sealed
-from .errors import EngineError
+from .errors import EngineError, shown
 from .sampling import Sampler
 from .shape import LONGEST, Shape
-from .strict_json import convert, parse, read_json, shown, whole
+from .strict_json import convert, parse, read_json, whole
 
 __all__ = [
     "BEGIN",

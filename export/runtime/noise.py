@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .sampling import short
+from .errors import shown
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: the increment of SplitMix64
 FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -79,7 +79,7 @@ def check_seed(seed: int) -> None:
         ValueError: it is not one of the 2^64.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < SEEDS:
-        raise ValueError(f"seed {short(seed)}: must be a whole number from 0 to {SEEDS - 1}")
+        raise ValueError(f"seed {shown(seed)}: must be a whole number from 0 to {SEEDS - 1}")
 
 
 def steps_of(start: int, count: int) -> NDArray[np.uint64]:

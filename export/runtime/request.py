@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .drawing import classes_of
+from .errors import shown
 from .shape import Shape
-from .strict_json import shown
 
 NUMBER = re.compile(r"-?[0-9]{1,1000}")
 

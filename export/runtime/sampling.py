@@ -13,12 +13,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import shown
+
 HALTON_POINTS = 10_000
 HIGHEST = 1e6  # of scales, temperatures and powers: beyond it float32 keeps nothing of the logits but their overflow
 COLDEST = 1e-20  # lower temperatures are 0: float32 cannot divide logits by them, and noise has long lost its say
 MOST_TOKENS = 2**31 - 1  # that top-k keeps
 MOST_STEPS = 2**16
-SHOWN = 60  # characters of a value in a message
 
 Schedule = Literal["cosine", "arccos", "linear", "square"]
 Guidance = Literal["constant", "linear", "ramp", "power-cosine"]
@@ -69,7 +70,7 @@ class Sampler:
         check_whole("steps", self.steps, 1, MOST_STEPS)
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {short(getattr(self, name))}: must be one of {', '.join(known)}")
+                raise ValueError(f"{name} {shown(getattr(self, name))}: must be one of {', '.join(known)}")
         if self.end_temperature is not None:
             check_number("end_temperature", self.end_temperature, 0, HIGHEST)
             if not (self.end_temperature >= COLDEST and self.temperature >= COLDEST):
@@ -130,12 +131,12 @@ def check_number(name: str, value: Any, low: float, high: float, *, above: bool 
         ValueError: says which value.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or value != value:
-        raise ValueError(f"{name} {short(value)}: must be a number")
+        raise ValueError(f"{name} {shown(value)}: must be a number")
     if above and not low < value <= high:
-        raise ValueError(f"{name} {short(value)}: must be above {low:g} and at most {high:g}")
+        raise ValueError(f"{name} {shown(value)}: must be above {low:g} and at most {high:g}")
     if not low <= value <= high:
         raise ValueError(
-            f"{name} {short(value)}: must be " + (f"at least {low:g}" if value < low else f"at most {high:g}")
+            f"{name} {shown(value)}: must be " + (f"at least {low:g}" if value < low else f"at most {high:g}")
         )
 
 
@@ -146,18 +147,9 @@ def check_whole(name: str, value: Any, low: int, high: int | None = None) -> Non
         ValueError: says which value.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"{name} {short(value)}: must be a whole number")
+        raise ValueError(f"{name} {shown(value)}: must be a whole number")
     if value < low or (high is not None and value > high):
-        raise ValueError(f"{name} {short(value)}: must be " + (f"at least {low}" if value < low else f"at most {high}"))
-
-
-def short(value: object) -> str:
-    """A value as Python writes it, cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        raise ValueError(f"{name} {shown(value)}: must be " + (f"at least {low}" if value < low else f"at most {high}"))
 
 
 def masked_share(schedule: Schedule, done: float) -> float:

@@ -17,12 +17,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from .errors import EngineError
+from .errors import SHOWN, EngineError, shown
 
 T = TypeVar("T")
 DEEPEST = 64  # lists and mappings inside each other
 LARGEST = 2**63 - 1  # a whole number
-SHOWN = 200  # characters of a value in a message
 # A FIFO would wait for a writer for ever; Windows has neither.
 NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -30,12 +29,6 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(o
 def whole(low: int, high: int = LARGEST) -> dict[str, int]:
     """The metadata of a field that is a whole number of a closed range, or a list of such."""
     return {"low": low, "high": high}
-
-
-def shown(value: object) -> str:
-    """A value as Python writes it, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def read_json(path: Path, limit: int) -> Any:

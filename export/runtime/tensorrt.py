@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .drawing import opening
-from .errors import EngineError, RunnerMissingError
+from .errors import EngineError, RunnerMissingError, first_line
 from .manifest import Manifest
 from .signature import POSITIONS, DecodeSignature
 
@@ -102,11 +102,6 @@ def machine() -> dict[str, str]:
     import torch
 
     return {"tensorrt": version, "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "unknown"}
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind where there is none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def profile_shapes(manifest: Manifest, rows: Rows) -> dict[str, tuple[tuple[int, ...], ...]]:

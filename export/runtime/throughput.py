@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .drawing import Known
-from .sampling import Sampler, check_whole, short
+from .errors import shown
+from .sampling import Sampler, check_whole
 from .shape import Shape
 
 MEMINFO = Path("/proc/meminfo")
@@ -75,7 +76,7 @@ def check_batch(shape: Shape, sampler: Sampler, cache_bytes: int, batch: int) ->
     one, free = drawing_bytes(shape, sampler, cache_bytes), free_bytes()
     if batch * one > free:
         raise ValueError(
-            f"batch {short(batch)}: so many pictures at once take about {gigabytes(batch * one)} of memory, and "
+            f"batch {shown(batch)}: so many pictures at once take about {gigabytes(batch * one)} of memory, and "
             f"{gigabytes(free)} are free; at most {max(1, free // one)} fit"
         )
 
@@ -89,7 +90,7 @@ def check_pictures(picture: tuple[int, int, int], count: int) -> None:
     one, free = HELD * prod(picture) + LABEL_BYTES, free_bytes()
     if count * one > free:
         raise ValueError(
-            f"{short(count)} pictures take about {gigabytes(count * one)} of memory, and {gigabytes(free)} are free; "
+            f"{shown(count)} pictures take about {gigabytes(count * one)} of memory, and {gigabytes(free)} are free; "
             f"draw at most {free // one} in one call"
         )
 

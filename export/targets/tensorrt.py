@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from export.graph.builder import Builder
 from export.rewrites.lowering import Layer, LoweringError
+from export.runtime.errors import first_line
 from export.runtime.manifest import Manifest
 from export.runtime.shape import Shape
-from export.runtime.tensorrt import Rows, first_line, profile_shapes, require
+from export.runtime.tensorrt import Rows, profile_shapes, require
 from export.targets import BuildError, Target, quantization_rules, tensorrt_rules
 
 CONSOLE_COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -149,9 +149,7 @@ def test_a_list_in_a_config_is_a_list_of_sizes(
     refused("models", "inspect", stated(copied("var"), patch_nums=value), named=("patch_nums",))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "5", "null", '"x"', "{", "[" * 100_000, '{"a": 1, "a": 2}', "\ufeff{}", "nan"]
-)
+@pytest.mark.parametrize("text", ["", "[]", "5", "null", '"x"', "{", "[" * 100_000, '{"a": 1, "a": 2}', "nan"])
 def test_a_config_that_is_no_mapping_is_refused(
     text: str, copied: Callable[..., Path], refused: Callable[..., str]
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibration.archives import FileError, check_regular, reason
 from compress.core.settings import InputError, shown
+from compress.core.strict_json import read_json
 from compress.models.checkpoints.containers import PICKLES, SAFETENSORS, Entry, entries, opened
 
 CONFIG = "config.json"
-JSON_BYTES = 64 << 20  # of a config, or of the index of a sharded checkpoint
 PIPELINE = ("model_index.json", "transformer")  # what marks a pipeline of diffusers, and the part that draws tokens
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # each can be turned into the others
 # What a folder may hold, in order of preference; a pattern with * is a sharded checkpoint's index.
@@ -304,40 +302,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {type(content).__name__}, not a mapping")
     return content
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of at most JSON_BYTES, read strictly: no key twice, no NaN or Infinity.
-
-    Raises:
-        InputError: it is none, or no regular file.
-    """
-    try:
-        check_regular(path)
-        with path.open("rb") as file:
-            text = file.read(JSON_BYTES + 1)
-        if len(text) > JSON_BYTES:
-            raise InputError(f"{path}: is larger than {JSON_BYTES >> 20} MiB; a config or an index is small")
-        return json.loads(text.decode("utf-8"), object_pairs_hook=without_doubles, parse_constant=refuse_constant)
-    except FileError as error:
-        raise InputError(str(error)) from error
-    except (OSError, ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else reason(error)
-        raise InputError(f"{path}: not readable JSON ({said})") from error
-
-
-def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of JSON, if no key is there twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {shown(next(key for key in keys if keys.count(key) > 1))} is there twice")
-    return found
-
-
-def refuse_constant(word: str) -> Any:
-    """NaN, Infinity and -Infinity are no JSON."""
-    raise ValueError(f"{word} is not a number")
 
 
 def without_wrapping(found: dict[str, Entry], path: Path) -> dict[str, Entry]:

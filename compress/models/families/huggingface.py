@@ -15,6 +15,7 @@ from compress.models.adopted import AdoptedModel, adopted, picture_config
 from compress.models.checkpoints.checkpoint import Checkpoint, read_config
 from compress.models.checkpoints.family import GraphFamily
 from compress.models.families.onnx import Onnx, graph_file, image_tokenizer
+from export.runtime.errors import first_line
 
 CONFIG = "config.json"
 CAUSAL = "ForCausalLM"
@@ -108,8 +109,3 @@ def image_ids(mapping: Any) -> tuple[int, ...]:
     """The id of each code of the image tokenizer, from the vocabulary mapping of transformers' mixed models."""
     found: dict[int, int] = getattr(mapping, "img2bpe", None) or {}
     return tuple(int(found[code]) for code in sorted(found)) if sorted(found) == list(range(len(found))) else ()
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip().splitlines() or ["no reason given"])[0]

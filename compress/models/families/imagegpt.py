@@ -11,7 +11,8 @@ from torch import Tensor
 
 from calibration.arrays import NUMBERS, Wanted, read_array
 from compress.core.settings import InputError, shown
-from compress.models.checkpoints.checkpoint import Checkpoint, read_json
+from compress.core.strict_json import read_json
+from compress.models.checkpoints.checkpoint import Checkpoint
 from compress.models.checkpoints.family import TorchFamily
 from compress.models.checkpoints.golden import FLAT, Arrays, Golden, after_first
 from compress.models.checkpoints.published import grid_of, heads_of, layers_of, number

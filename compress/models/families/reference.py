@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import save_file
 
 from compress.core.settings import InputError, nearest, parse, plain, shown
+from compress.core.strict_json import read_json
 from compress.models import zoo
-from compress.models.checkpoints.checkpoint import fill, read_json, read_state, read_tensors
+from compress.models.checkpoints.checkpoint import fill, read_state, read_tensors
 from compress.models.checkpoints.containers import PICKLES
 from compress.models.checkpoints.family import Family
 from compress.models.image_model import ImageModel

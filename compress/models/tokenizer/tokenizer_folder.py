@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress.core.settings import InputError
+from compress.core.strict_json import read_json
 from compress.models.checkpoints.checkpoint import read_config
 from compress.models.tokenizer.model import Tokenizer, build
 
@@ -39,7 +40,7 @@ def load(folder: Path) -> Tokenizer:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path)
         state = load_file(folder / WEIGHTS)
     except Exception as error:  # safetensors raises its own errors, one class per kind of damage
         raise InputError(f"{folder}: not a readable tokenizer ({error}); it holds {CONFIG} and {WEIGHTS}") from error

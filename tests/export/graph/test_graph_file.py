@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.graph.graph_file import MOST_NODES, GraphFileError, brief, first_line, load_graph
+from export.graph.graph_file import MOST_NODES, GraphFileError, brief, load_graph
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -191,5 +191,3 @@ def test_what_is_no_plain_file_or_too_large_is_not_opened(tmp_path: Path) -> Non
 def test_values_of_a_file_are_shown_short_and_on_one_line() -> None:
     assert brief("a" * 1000) == "a" * 197 + "..."
     assert brief("one\ntwo") == "'one\\ntwo'"
-    assert first_line(ValueError("\nfirst\nsecond")) == "first"
-    assert first_line(ValueError()) == "ValueError"

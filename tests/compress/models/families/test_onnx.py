@@ -260,7 +260,7 @@ def test_heads_and_widths_come_from_the_configs_beside_a_graph(tmp_path: Path) -
     assert stated_cache(tmp_path) == (1, 8)
     config.write_text("{")
     (tmp_path / "genai_config.json").unlink()
-    with pytest.raises(InputError, match="not readable JSON"):
+    with pytest.raises(InputError, match="not valid JSON"):
         stated_cache(tmp_path)
 
 
