@@ -122,6 +122,13 @@ def test_every_link_resolves(page: Path) -> None:
             assert fragment in map(anchor, headings), f"{page.name}: {link}: there is no such heading"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_prose_are_at_most_120_wide(page: Path) -> None:
+    """Tables, code and output keep their lines."""
+    prose = FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.startswith(("|", "    "))] == []
+
+
 def test_every_file_that_the_architecture_names_exists() -> None:
     for path in re.findall(r"`((?:compress|export|calibration|tests)/[\w./]+)`", text("architecture.md")):
         assert (ROOT / path).exists(), path
