@@ -33,22 +33,22 @@ KNOWN = (*stacks.EAGER, *stacks.ENGINES, *peers.NAMES)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build the stacks, time them, print the table, write the JSON."""
-    asked = checked(options(), arguments)
-    limits = roofline.measure(asked.threads)
+    args = checked(options(), arguments)
+    limits = roofline.measure(args.threads)
     rows: list[dict[str, Any]] = []
-    for name in asked.shape:
+    for name in args.shape:
         model = shapes.build(name)
         with tempfile.TemporaryDirectory() as room:
-            ready = built(model, asked, Path(room))
-            for batch in [] if asked.prepare else asked.batch:
-                rows += timed(model, ready, batch, asked, limits)
-            if asked.pictures and not asked.prepare:
-                rows += pictured(model, ready, asked)
+            ready = built(model, args, Path(room))
+            for batch in [] if args.prepare else args.batch:
+                rows += timed(model, ready, batch, args, limits)
+            if args.pictures and not args.prepare:
+                rows += pictured(model, ready, args)
     if rows:
         print(table(rows))
-    if asked.json:
+    if args.json:
         machine = {**plain(environment()), "roofline": vars(limits)}
-        asked.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 def options() -> argparse.ArgumentParser:
@@ -72,13 +72,13 @@ def options() -> argparse.ArgumentParser:
 
 def checked(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """What is asked for; a name that is not known ends the program with exit code 2 before anything is built."""
-    asked = parser.parse_args(arguments)
-    asked.stacks = asked.stack or asked.stacks
-    for option, names, known in (("--shape", asked.shape, shapes.NAMES), ("--stacks", asked.stacks, KNOWN)):
+    args = parser.parse_args(arguments)
+    args.stacks = args.stack or args.stacks
+    for option, names, known in (("--shape", args.shape, shapes.NAMES), ("--stacks", args.stacks, KNOWN)):
         for name in names:
             if name not in known:
                 parser.error(f"{option}: {name!r} is none of {'; '.join(known)}")
-    return asked
+    return args
 
 
 def listed(text: str) -> list[str]:
@@ -99,31 +99,31 @@ def numbers(text: str) -> list[int]:
     return [int(each) for each in text.split(",") if each]
 
 
-def built(model: ImageModel, asked: argparse.Namespace, room: Path) -> list[stacks.Stack]:
+def built(model: ImageModel, args: argparse.Namespace, room: Path) -> list[stacks.Stack]:
     """The stacks that were asked for; one that cannot be built is named with the reason."""
     ready = []
-    kept = (asked.peers or room) / model.name
-    for name in asked.stacks:
+    kept = (args.peers or room) / model.name
+    for name in args.stacks:
         try:
             if name in stacks.EAGER:
                 if name != BASELINE and not model.shape.drawing.sequential:
                     raise peers.Missing("only causal models are drawn with it here")
-                ready.append(stacks.eager(name, model, asked.threads))
+                ready.append(stacks.eager(name, model, args.threads))
             elif name in stacks.ENGINES:
-                ready.append(stacks.own(name, model, room, asked.threads))
+                ready.append(stacks.own(name, model, room, args.threads))
             else:
-                ready.append(peers.peer(name, model.transformer.config, kept, asked.threads))
+                ready.append(peers.peer(name, model.transformer.config, kept, args.threads))
         except (peers.Missing, PassError) as error:
             print(f"{model.name}: {name}: left out: {error}", file=sys.stderr)
     return ready
 
 
 def timed(
-    model: ImageModel, ready: list[stacks.Stack], batch: int, asked: argparse.Namespace, limits: Roofline
+    model: ImageModel, ready: list[stacks.Stack], batch: int, args: argparse.Namespace, limits: Roofline
 ) -> list[dict[str, Any]]:
     """Rows of one batch."""
     runners = {each.name: lambda each=each: each.draw(batch) for each in ready}  # type: ignore[misc]
-    times = paired(runners, asked.repeats, budget_s=asked.budget)
+    times = paired(runners, args.repeats, budget_s=args.budget)
     seconds = {each.name: times.median_ms(each.name).value / 1e3 for each in ready}
     best_peer = min((each.name for each in ready if each.peer), key=lambda name: seconds[name], default=None)
     pictures = max(1, batch // 2) if model.sampler.guided else batch
@@ -137,7 +137,7 @@ def timed(
                 "batch": batch,
                 "ms_per_token": 1e3 * seconds[each.name] / steps,
                 "s_per_image": seconds[each.name] / pictures,
-                "peak_mib": each.peak(batch) if asked.memory else None,
+                "peak_mib": each.peak(batch) if args.memory else None,
                 "file_mib": each.file_mib,
                 "ratio_eager": ratio(times, each.name, BASELINE if BASELINE in seconds else None),
                 "ratio_best_peer": ratio(times, each.name, best_peer),
@@ -163,10 +163,10 @@ def share(model: ImageModel, stack: stacks.Stack, batch: int, seconds: float, li
     return limits.share_of_products(flops, seconds, "int8" if "int" in stack.name else "fp32")
 
 
-def pictured(model: ImageModel, ready: list[stacks.Stack], asked: argparse.Namespace) -> list[dict[str, Any]]:
+def pictured(model: ImageModel, ready: list[stacks.Stack], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of label to pixels with guidance, image decoder included: one picture at a time."""
     able = {each.name: each.picture for each in ready if each.picture is not None}
-    times = paired(able, asked.repeats, budget_s=asked.budget)
+    times = paired(able, args.repeats, budget_s=args.budget)
     return [
         {
             "stack": f"{name}, label to pixels",

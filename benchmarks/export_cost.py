@@ -35,18 +35,18 @@ def main() -> None:
     parser.add_argument("--ranges", default="absmax,mse")
     parser.add_argument("--json", type=Path)
     parser.add_argument(ONE, action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(measured(asked.shape, asked.ranges)))
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measured(args.shape, args.ranges)))
         return
     rows = []
-    for shape in asked.shape.split(","):
-        for ranges in asked.ranges.split(","):
+    for shape in args.shape.split(","):
+        for ranges in args.ranges.split(","):
             command = [sys.executable, __file__, ONE, "--shape", shape, "--ranges", ranges]
             rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     print(table(rows))
-    if asked.json:
-        asked.json.write_text(
+    if args.json:
+        args.json.write_text(
             json.dumps({"machine": plain(environment()), "rows": rows}, indent=1) + "\n", encoding="utf-8"
         )
 

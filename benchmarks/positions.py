@@ -34,24 +34,24 @@ def main() -> None:
     parser.add_argument("--batch", default="1,2")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    model = shapes.build(asked.shape)
+    args = parser.parse_args()
+    model = shapes.build(args.shape)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as room:
-        for name in asked.stacks.split(";"):
+        for name in args.stacks.split(";"):
             folder = stacks.passed(model, stacks.ENGINES[name], Path(room) / name.replace(" ", "-").replace(",", ""))
-            for batch in map(int, asked.batch.split(",")):
+            for batch in map(int, args.batch.split(",")):
                 rows.append(
-                    {"engine": f"ours {name}", "shape": asked.shape, "batch": batch, **timed(folder, batch, asked)}
+                    {"engine": f"ours {name}", "shape": args.shape, "batch": batch, **timed(folder, batch, args)}
                 )
     print(table(rows))
-    if asked.json:
-        asked.json.write_text(json.dumps({"machine": plain(environment()), "rows": rows}, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps({"machine": plain(environment()), "rows": rows}, indent=1) + "\n")
 
 
-def timed(folder: Path, batch: int, asked: argparse.Namespace) -> dict[str, float]:
+def timed(folder: Path, batch: int, args: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of a step at both places, and of the first picture and the next ones."""
-    engine = Engine.load(folder, threads=asked.threads)
+    engine = Engine.load(folder, threads=args.threads)
     labels = np.zeros(batch, dtype=np.int64)
     unguided = engine.sampler.changed(cfg_scale=1.0)
     pictures = []

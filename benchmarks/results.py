@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).with_name("RESULTS.md"))
-    asked = parser.parse_args()
-    asked.output.write_text(markdown([json.loads(path.read_text(encoding="utf-8")) for path in asked.files]))
+    args = parser.parse_args()
+    args.output.write_text(markdown([json.loads(path.read_text(encoding="utf-8")) for path in args.files]))
 
 
 def markdown(found: list[dict[str, Any]]) -> str:

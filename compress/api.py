@@ -236,7 +236,7 @@ def bisect(
     theirs, own = open_candidate(reference, threads), open_candidate(candidate, threads)
     names = name_of(reference), name_of(candidate)
     check_alike(own, names[1], theirs, names[0])
-    return found(theirs, own, names, given_of(theirs, str(tokens), pictures, 0, threads).asked)
+    return found(theirs, own, names, given_of(theirs, str(tokens), pictures, 0, threads).examples)
 
 
 def generate(
@@ -288,17 +288,18 @@ def train(recipe: str | Path, output: str | Path, *, listener: Listener | None =
     from compress.core.strict_yaml import read_yaml
     from compress.recipe.shipped import located
 
-    path, folder, told = located(recipe), Path(output), listener or Silent()
+    path, folder = located(recipe), Path(output)
+    listener = listener or Silent()
     content = read_yaml(path)
     if isinstance(content, dict) and "tokenizer" in content and "model" not in content:
         from compress.training.tokenizer import TokenizerRecipe, train_tokenizer
 
         of_tokenizer = TokenizerRecipe.load(path)
-        with told.work(f"train {of_tokenizer.name}") as progress:
+        with listener.work(f"train {of_tokenizer.name}") as progress:
             return train_tokenizer(of_tokenizer, folder, progress)
     from compress.training.transformer import TrainRecipe
     from compress.training.transformer import train as train_transformer
 
     of_transformer = TrainRecipe.load(path)
-    with told.work(f"train {of_transformer.name}") as progress:
+    with listener.work(f"train {of_transformer.name}") as progress:
         return train_transformer(of_transformer, folder, progress)

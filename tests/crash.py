@@ -274,19 +274,19 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds; the kills so far are then told")
     parser.add_argument("--job", nargs="+", choices=("train", "run"), default=["train", "run"])
     parser.add_argument("--elsewhere", action="store_true", help="compare under other circumstances instead")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    warm(export="run" in asked.job)
+    warm(export="run" in args.job)
     with tempfile.TemporaryDirectory(prefix="compress-crash-") as name:
         room = Path(name)
-        made = jobs(room)[: 2 if "run" in asked.job else 1]
+        made = jobs(room)[: 2 if "run" in args.job else 1]
         prepare(made)
         print(", ".join(f"{job.name} takes {job.seconds:.1f} s" for job in made), flush=True)
-        made = [job for job in made if job.name in asked.job]
-        if asked.elsewhere:
+        made = [job for job in made if job.name in args.job]
+        if args.elsewhere:
             elsewhere(made, room)
         else:
-            crash(made, asked.points, asked.seed, asked.limit)
+            crash(made, args.points, args.seed, args.limit)
 
 
 if __name__ == "__main__":

@@ -40,27 +40,27 @@ def test_the_distribution_has_a_name_of_its_own() -> None:
 
 def test_no_text_tells_to_install_the_distribution_of_somebody_else() -> None:
     wrong = re.compile(r"(?<![\w./-])compress(\[|['\"]|\s|$)")
-    told = [
+    named = [
         f"{path.relative_to(ROOT)}: {line}"
         for path in texts()
         if path != Path(__file__)
         for line in INSTALL.findall(path.read_text(encoding="utf-8"))
         if wrong.search(line)
     ]
-    assert told == []
+    assert named == []
 
 
 def test_what_a_message_tells_to_install_is_what_an_extra_asks_for() -> None:
-    asked = {each for extra in PROJECT["optional-dependencies"].values() for each in extra}
-    told = {
+    required = {each for extra in PROJECT["optional-dependencies"].values() for each in extra}
+    named = {
         requirement
         for path in texts()
         if path.relative_to(ROOT).parts[0] in MESSAGES
         for line in INSTALL.findall(path.read_text(encoding="utf-8"))
         for requirement in REQUIREMENT.findall(line)
     }
-    assert told
-    assert told <= asked
+    assert named
+    assert named <= required
 
 
 def pins(file: str) -> dict[str, str]:

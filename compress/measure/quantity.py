@@ -75,8 +75,8 @@ def quantity(
     `column` is the heading of its column in the table of its measure; without one it has none. `low` and `high` are
     what a stored result may hold, `gate` has the range of the limit.
     """
-    told = {QUANTITY: Quantity(unit, better, gate, column)}
-    return dataclasses.field(default=default, metadata={**setting(doc=doc, low=low, high=high).metadata, **told})
+    metadata = {QUANTITY: Quantity(unit, better, gate, column)}
+    return dataclasses.field(default=default, metadata={**setting(doc=doc, low=low, high=high).metadata, **metadata})
 
 
 def quantities(result: Any) -> list[tuple[str, Quantity]]:

@@ -19,8 +19,7 @@ from compress.core.listener import Listener, Silent
 from compress.core.settings import InputError, digest, plain
 from compress.measure.speed.environment import environment
 from compress.models.candidate import Candidate
-from compress.models.transformer.examples import Examples
-from compress.models.transformer.examples import asked as asked_of
+from compress.models.transformer.examples import Examples, examples_of
 from export.runtime.drawing import conditions
 from export.runtime.shape import Shape
 
@@ -39,7 +38,7 @@ class Given:
 
     shape: Shape  # of the reference: tokens, classes and order of drawing
     picture: tuple[int, int, int]
-    asked: Examples  # the pictures that are scored
+    examples: Examples  # the pictures that are scored
     seed: int
     samples: int  # pictures that are drawn
     source: str = ""  # where the pictures come from, as in a recipe's tokens
@@ -123,13 +122,13 @@ class Side:
         """The reference's layers that it still has; None if all."""
         return None
 
-    def score(self, asked: Examples) -> NDArray[np.float32]:
+    def score(self, examples: Examples) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, V).
 
         Raises:
             InputError: they are not all numbers.
         """
-        scores = self.model.score(asked.inputs, asked.features)
+        scores = self.model.score(examples.inputs, examples.features)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.place}: its logits hold NaN or Inf, so it cannot be judged")
         return scores
@@ -137,12 +136,12 @@ class Side:
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """Those of the pictures that are scored."""
-        return self.score(self.given.asked)
+        return self.score(self.given.examples)
 
     def unconditional(self, rows: slice) -> NDArray[np.float32]:
         """Unconditional logits (n, T, V) of some of these pictures; kept, as every candidate is held against them."""
         if rows.start not in self.null_scores:
-            few = self.given.asked.take(rows).unconditional(self.given.shape)
+            few = self.given.examples.take(rows).unconditional(self.given.shape)
             self.null_scores[rows.start] = self.score(few)
         return self.null_scores[rows.start]
 
@@ -169,15 +168,15 @@ class Side:
         return np.array(tokens, dtype=np.int64)
 
     @cached_property
-    def asked_of_drawn(self) -> Examples:
+    def examples_of_drawn(self) -> Examples:
         """The pictures that it drew, as teacher-forced examples."""
         labels, features = self.given.conditions(self.given.samples)
-        return asked_of(self.given.shape, self.drawn(), labels, self.given.seed, features)
+        return examples_of(self.given.shape, self.drawn(), labels, self.given.seed, features)
 
     @cached_property
     def scores_of_drawn(self) -> NDArray[np.float32]:
         """Its own logits (N, T, V) of these."""
-        return self.score(self.asked_of_drawn)
+        return self.score(self.examples_of_drawn)
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,7 +96,7 @@ class Pass(ABC, Generic[Given, Made]):
     def validate(self) -> None:
         """Refuse settings that contradict each other, by a ValueError."""
 
-    def surroundings(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """What of this machine decides the result besides libraries every pass shares; part of the artifact's key."""
         return {}
 

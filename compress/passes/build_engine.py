@@ -58,7 +58,7 @@ class BuildEngine(Pass[OnnxModel, OnnxModel]):
         if self.best_rows > self.max_rows:
             raise ValueError(f"best_rows {self.best_rows} is more than max_rows {self.max_rows}; use at most max_rows")
 
-    def surroundings(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """A plan is for one TensorRT and one device; where there is none, it is to be built once there is."""
         return machine()
 

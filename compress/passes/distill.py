@@ -74,9 +74,9 @@ class Distill(TorchPass):
 
         def loss(step: int) -> Tensor:
             chosen = draws.step(step)
-            asked = draws.asked(chosen, step)
-            wanted, own = teacher(chosen, asked), answer(student, asked, [layer for layer, _ in pairs])
-            total = kl(wanted.logits, own.logits, asked.scored, self.temperature)
+            batch = draws.asked(chosen, step)
+            wanted, own = teacher(chosen, batch), answer(student, batch, [layer for layer, _ in pairs])
+            total = kl(wanted.logits, own.logits, batch.scored, self.temperature)
             return total + self.hidden * hidden_loss(wanted, own) if pairs else total
 
         before = distance(student)
@@ -118,18 +118,18 @@ class Distance:
     """KL(reference || model) on pictures, nats per token; the reference is asked once."""
 
     def __init__(self, reference: TokenTransformer, pictures: TokenSet) -> None:
-        self.asked = list(examples(reference.config.shape, pictures).chunks(BATCH))
+        self.examples = list(examples(reference.config.shape, pictures).chunks(BATCH))
         with torch.no_grad():
-            self.wanted = [reference(*asked.tensors()) for asked in self.asked]
+            self.wanted = [reference(*batch.tensors()) for batch in self.examples]
 
     def __call__(self, model: nn.Module) -> float:
         """The distance of a model."""
         with torch.no_grad():
             parts = [
-                kl(wanted, model(*asked.tensors()), asked.scored).item() * len(asked)
-                for wanted, asked in zip(self.wanted, self.asked, strict=True)
+                kl(wanted, model(*batch.tensors()), batch.scored).item() * len(batch)
+                for wanted, batch in zip(self.wanted, self.examples, strict=True)
             ]
-        return sum(parts) / sum(map(len, self.asked))
+        return sum(parts) / sum(map(len, self.examples))
 
 
 def check_same_task(reference: TokenTransformer, student: TokenTransformer) -> None:

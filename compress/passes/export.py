@@ -44,7 +44,7 @@ class Export(Pass[ImageModel, OnnxModel]):
         0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0, high=MOST_BATCH
     )
 
-    def surroundings(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """The distribution that brings the target, where this project does not."""
         return distribution(self.target, deployment.TARGETS)
 

@@ -48,10 +48,10 @@ class PruneLayers(TorchPass):
         check_float(model, self.name)
         layers = len(model.transformer.config.layers)
         if self.removed(layers) >= layers:
-            asked, advice = f"count {self.count}", f"use at most {layers - 1}"
+            chosen, advice = f"count {self.count}", f"use at most {layers - 1}"
             if not self.count:
-                asked, advice = f"ratio {self.ratio:g}", at_most((layers - 1) / layers)
-            raise PassError(f"the model has {layers} layers; {asked} would leave none; {advice}")
+                chosen, advice = f"ratio {self.ratio:g}", at_most((layers - 1) / layers)
+            raise PassError(f"the model has {layers} layers; {chosen} would leave none; {advice}")
 
     def removed(self, layers: int) -> int:
         """How many of so many layers go."""

@@ -52,12 +52,12 @@ class QuantizeCache(GraphPass):
             PassError: the cache holds NaN or Inf.
         """
         tokens = context.calibration_tokens()
-        asked = examples(model.manifest.shape, tokens, context.seed).take(slice(self.pictures))
+        batch = examples(model.manifest.shape, tokens, context.seed).take(slice(self.pictures))
         with tempfile.TemporaryDirectory() as room:
             model.save(Path(room))
-            seen = Engine.load(room).caches(asked.inputs, asked.features)
+            seen = Engine.load(room).caches(batch.inputs, batch.features)
         if not all(np.isfinite(value).all() for value in seen.values()):
             raise PassError("keys or values hold NaN or Inf on the calibration tokens")
         made = with_int8_cache(model, {name: cache_scales(value) for name, value in seen.items()})
         numbers = sum(value[0].size for value in seen.values())
-        return Outcome(made, CacheNotes(pictures=len(asked), cache_bytes_before=4 * numbers, cache_bytes=numbers))
+        return Outcome(made, CacheNotes(pictures=len(batch), cache_bytes_before=4 * numbers, cache_bytes=numbers))

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from compress.core.settings import setting
-from compress.models.transformer.examples import asked
+from compress.models.transformer.examples import examples_of
 from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting
 from compress.passes.shared.graphs import GraphPass
 from export.graph.onnx_model import OnnxModel
@@ -105,7 +105,7 @@ def failure(model: OnnxModel) -> str:
 
     shape = model.manifest.shape
     labels, features = conditions(shape, 1)
-    inputs = asked(shape, np.zeros((1, shape.length), dtype=np.int64), labels, seed=0).inputs
+    inputs = examples_of(shape, np.zeros((1, shape.length), dtype=np.int64), labels, seed=0).inputs
     if shape.drawing.sequential:
         inputs = inputs[:, :TRIED]
     with tempfile.TemporaryDirectory(prefix="compress-") as name:

@@ -138,7 +138,7 @@ def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> No
         "settings": plain(step.setting),
         "input": source.key,
         "code": source_hash(type(step.setting).__module__),
-        "libraries": versions() | distribution(step.name) | step.setting.surroundings(),
+        "libraries": versions() | distribution(step.name) | step.setting.environment(),
     }
     if step.setting.uses_tokens:
         made_by |= {"seed": seed, "tokens": tokens}

@@ -132,9 +132,9 @@ def rehearse_step(
 
 def try_engine(node: Node, folder: Path, few: TokenSet, copy: ImageModel) -> None:
     """Load what an engine's step wrote and score two pictures with it."""
-    asked = examples(copy.shape, few).take(slice(2))
+    batch = examples(copy.shape, few).take(slice(2))
     try:
-        logits = open_engine(folder, threads=1).score(asked.inputs, asked.features)
+        logits = open_engine(folder, threads=1).score(batch.inputs, batch.features)
     except InputError as error:
         raise InputError(f"preflight: {node.name}: {error}") from error
     if not np.isfinite(logits).all():

@@ -44,7 +44,7 @@ def given_of(making: Making) -> Given:
     return Given(
         shape=reference.shape,
         picture=reference.picture,
-        asked=examples(reference.shape, held_out, recipe.seed),
+        examples=examples(reference.shape, held_out, recipe.seed),
         seed=recipe.seed,
         samples=samples,
         source=recipe.tokens.source,
@@ -148,7 +148,7 @@ class Measuring:
 
     def evidence(self) -> Evidence:
         """Whether the reference's predictions of the held-out pictures can show drift at all."""
-        reference, scored = self.side(self.plan.reference), self.given.asked.scored
+        reference, scored = self.side(self.plan.reference), self.given.examples.scored
         key = ("evidence", evidence.VERSION, reference.key, *self.given.scored)
         found = self.remembered(*key, measure=lambda: evidence.evidence(reference.scores, scored))
         return parse(Evidence, found, "stored evidence")

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from calibration.tokens import TokenSet
 from compress.models.transformer.architecture import TransformerConfig
-from compress.models.transformer.examples import Examples, asked
+from compress.models.transformer.examples import Examples, examples_of
 from compress.models.transformer.model import TokenTransformer
 from compress.training.loop import Report
 
@@ -94,7 +94,7 @@ class Draws:
         pictures = self.pictures.take(chosen % len(self.pictures))
         labels = np.where(chosen >= len(self.pictures), self.config.null_class, pictures.labels)
         seed = self.seed if self.recurring else self.seed * LARGE_PRIME + step
-        return asked(self.config.shape, pictures.tokens, labels, seed, pictures.features)
+        return examples_of(self.config.shape, pictures.tokens, labels, seed, pictures.features)
 
 
 class Teacher:

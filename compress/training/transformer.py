@@ -46,7 +46,7 @@ from compress.models.image_model import ImageModel
 from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
-from compress.models.transformer.examples import asked, examples, nll
+from compress.models.transformer.examples import examples, examples_of, nll
 from compress.models.transformer.model import TokenTransformer
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import Report, Schedule, fit
@@ -300,7 +300,7 @@ def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> di
         tokens, labels = batches.batch(step, generator)
         labels = np.where(generator.random(len(labels)) < settings.null_share, config.null_class, labels)
         with computing(device, settings.precision):
-            return nll(model, asked(config.shape, tokens, labels, recipe.seed * LARGE_PRIME + step)).mean()
+            return nll(model, examples_of(config.shape, tokens, labels, recipe.seed * LARGE_PRIME + step)).mean()
 
     started = time.monotonic()
     schedule = Schedule(

@@ -52,7 +52,7 @@ class Bisection:
     operator: str = setting(doc="the first operator that departs; empty if none was found")
 
 
-def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], asked: Examples) -> Bisection:
+def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], examples: Examples) -> Bisection:
     """Compare a candidate with a reference on teacher-forced examples.
 
     Raises:
@@ -61,7 +61,7 @@ def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], a
     states = []
     for name, each in zip(names, (reference, candidate), strict=True):
         try:
-            states.append(states_of(each, asked))
+            states.append(states_of(each, examples))
         except ValueError as error:
             raise InputError(f"{name}: {error}") from error
     try:
@@ -74,12 +74,12 @@ def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], a
     place = first_departure([row.relative_error for row in rows])
     operators: tuple[Operator, ...] = ()
     if place and not pruned:  # place 0 is the embedding
-        operators = tuple(inside(reference, candidate, place - 1, states[0][place - 1], asked))
+        operators = tuple(inside(reference, candidate, place - 1, states[0][place - 1], examples))
     guilty = first_departure([each.relative_error for each in operators], growth=1.0)
     return Bisection(
         reference=names[0],
         candidate=names[1],
-        pictures=len(asked),
+        pictures=len(examples),
         layers=rows,
         departs="" if place is None else rows[place].name,
         operators=operators,
@@ -108,13 +108,13 @@ def first_departure(errors: list[float], growth: float = GROWTH) -> int | None:
 
 
 def inside(
-    reference: Candidate, candidate: Candidate, block: int, stream: NDArray[np.float32], asked: Examples
+    reference: Candidate, candidate: Candidate, block: int, stream: NDArray[np.float32], examples: Examples
 ) -> Iterator[Operator]:
     """Operators of a block in order; nothing where one side is in PyTorch and the other a graph."""
     if hasattr(reference, "transformer") and hasattr(candidate, "transformer"):
-        theirs, own = (modules(each, block, stream, asked) for each in (reference, candidate))  # type: ignore[arg-type]
+        theirs, own = (modules(each, block, stream, examples) for each in (reference, candidate))  # type: ignore[arg-type]
     elif hasattr(reference, "manifest") and hasattr(candidate, "manifest"):
-        theirs, own = (nodes(each, block, asked) for each in (reference, candidate))  # type: ignore[arg-type]
+        theirs, own = (nodes(each, block, examples) for each in (reference, candidate))  # type: ignore[arg-type]
     else:
         return
     for name in theirs:
@@ -122,12 +122,12 @@ def inside(
             yield Operator(name, relative_error(theirs[name], own[name]))
 
 
-def modules(model: ImageModel, block: int, stream: NDArray[np.float32], asked: Examples) -> dict[str, NDArray[Any]]:
+def modules(model: ImageModel, block: int, stream: NDArray[np.float32], examples: Examples) -> dict[str, NDArray[Any]]:
     """Outputs of the modules of a block that have none inside, in order of running, behind a given stream."""
     import torch
 
     found: dict[str, NDArray[Any]] = {}
-    inputs, features = asked.tensors()
+    inputs, features = examples.tensors()
     transformer = model.transformer
     with torch.no_grad():
         _, around = transformer.prepare(inputs, features)
@@ -161,12 +161,12 @@ def first_tensor(value: Any) -> NDArray[Any]:
     return np.concatenate([each.numpy().ravel() for each in value])
 
 
-def nodes(engine: Engine, block: int, asked: Examples) -> dict[str, NDArray[Any]]:
+def nodes(engine: Engine, block: int, examples: Examples) -> dict[str, NDArray[Any]]:
     """Outputs of the nodes of a block, in order; the block reads the engine's own stream."""
     from export.graph.graph_file import load_graph
     from export.graph.states import with_nodes
 
     model, names = with_nodes(load_graph(engine.folder / engine.manifest.files["decode"]), block)
     values = {node.name or "": node.outputs[0].name or "" for node in model.graph}
-    made = run_with(engine, model, [values[name] for name in names], asked)
+    made = run_with(engine, model, [values[name] for name in names], examples)
     return {name: value for name, value in zip(names, made, strict=True) if value.dtype.kind == "f"}

@@ -24,8 +24,7 @@ from compress.measure.speed.pinning import pinned
 from compress.measure.speed.timing import REST_S, SpeedRow, paired
 from compress.measure.subject import AT_ONCE, Given, Side, Subject
 from compress.models.candidate import Candidate, name_of, open_candidate
-from compress.models.transformer.examples import Examples, examples
-from compress.models.transformer.examples import asked as asked_of
+from compress.models.transformer.examples import Examples, examples, examples_of
 from compress.recipe.gates import Gate, keys
 from compress.recipe.verdict import Verdict, judge, no_evidence
 from export.runtime.drawing import conditions
@@ -106,10 +105,10 @@ def compare(
     if than is not None:
         third, than = open_candidate(than, threads), name_of(than)
         check_alike(third, than, other, reference)
-        scores, asked = Side(than, given, third).scores, given.asked
-        apart = difference(theirs.scores, subject.candidate.scores, scores, asked.targets, seed, asked.scored)
+        scores, batch = Side(than, given, third).scores, given.examples
+        apart = difference(theirs.scores, subject.candidate.scores, scores, batch.targets, seed, batch.scored)
         nearer = Difference(than, apart["kl"].value, apart["kl"].ci95, apart["nll"].value, apart["nll"].ci95)
-    sound = evidence(theirs.scores, given.asked.scored)
+    sound = evidence(theirs.scores, given.examples.scored)
     row = Measurement(candidate, "engine", parameters=0, size_bytes=0)
     row = row.with_results({name: result.in_row() for name, result in results.items()})
     breaches = judge(gate, row, candidate) if gate else []
@@ -156,7 +155,7 @@ def given_of(reference: Candidate, source: str, held_out: int | None, seed: int,
     return Given(
         shape=reference.shape,
         picture=reference.picture,
-        asked=of_drawn(reference, held_out, seed) if pictures is None else examples(reference.shape, pictures, seed),
+        examples=of_drawn(reference, held_out, seed) if pictures is None else examples(reference.shape, pictures, seed),
         seed=seed,
         samples=held_out or DRAWN_PICTURES,
         source=source,
@@ -182,7 +181,7 @@ def of_drawn(reference: Candidate, held_out: int | None, seed: int) -> Examples:
         )
         for rows in (slice(start, start + AT_ONCE) for start in range(0, len(labels), AT_ONCE))
     ]
-    return asked_of(shape, np.concatenate(parts), labels, seed, features)
+    return examples_of(shape, np.concatenate(parts), labels, seed, features)
 
 
 def held_out_part(reference: Candidate, tokens: TokenSet, source: str, held_out: int | None) -> TokenSet:

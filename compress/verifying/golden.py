@@ -30,7 +30,7 @@ from compress.models.checkpoints.golden import Arrays, Golden, check_rows, token
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import formats
 from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
-from compress.models.transformer.examples import asked
+from compress.models.transformer.examples import examples_of
 from compress.passes.export import Export, pictures_of
 from compress.verifying import golden_arrays
 from compress.verifying.golden_arrays import check_inputs, check_range
@@ -104,7 +104,7 @@ def compare_forms(model: ImageModel) -> list[Compared]:
     labels = generator.integers(0, shape.classes + 1, RANDOM_PICTURES)
     text = shape.text
     features = None if text is None else generator.standard_normal((RANDOM_PICTURES, text.length, text.width))
-    given = asked(shape, tokens, labels, 0, None if features is None else features.astype(np.float32))
+    given = examples_of(shape, tokens, labels, 0, None if features is None else features.astype(np.float32))
     with tempfile.TemporaryDirectory() as room:
         engine = exported(model, Path(room))
         whole = model.score(given.inputs, given.features)

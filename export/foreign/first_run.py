@@ -25,7 +25,7 @@ from export.runtime.engine import CPU, Engine
 from export.runtime.processor import exact_products
 from export.runtime.throughput import free_bytes
 
-ASKED, ANSWER = "asked.json", "answer.json"
+REQUEST, ANSWER = "request.json", "answer.json"
 DATA_PAGES = 5  # the field of /proc/self/statm
 MOST_LOGITS = 2**26  # of the file's whole vocabulary, 256 MB
 UNKNOWN_VOCABULARY = 2**18  # assumed where the file does not say it
@@ -38,13 +38,15 @@ NUMPY_TYPES = {
 def main() -> None:
     """Answer the question in the folder that is named by the first argument."""
     room = Path(sys.argv[1])
-    asked = json.loads((room / ASKED).read_text(encoding="utf-8"))
-    bound(asked["bytes_mapped"], asked["seconds"])
+    request = json.loads((room / REQUEST).read_text(encoding="utf-8"))
+    bound(request["bytes_mapped"], request["seconds"])
     phase, answer = "run it", dict[str, Any]()
     try:
-        theirs = of_file(asked)
+        theirs = of_file(request)
         phase = "run it as it is driven here"
-        own, steps = of_engine(Engine.load(room, asked["threads"]), asked["rows"], theirs.shape[1], asked["steps"])
+        own, steps = of_engine(
+            Engine.load(room, request["threads"]), request["rows"], theirs.shape[1], request["steps"]
+        )
         answer = {"rows": [compared(*each) for each in zip(theirs, own, steps, strict=True)]}
     except Exception as error:
         answer = {"phase": phase, "reason": reason(error)}
@@ -80,20 +82,20 @@ def bound(mapped: int, seconds: float) -> None:
         return
 
 
-def of_file(asked: dict[str, Any]) -> NDArray[np.float32]:
+def of_file(request: dict[str, Any]) -> NDArray[np.float32]:
     """Logits (N, n, V) of image tokens by the file itself, if need be without what it says of its inner values.
 
     Converters leave types of before, and names of lengths that are not equal; ONNX Runtime believes both.
     """
-    path = Path(asked["source"])
+    path = Path(request["source"])
     try:
-        return of_session(onnxruntime.InferenceSession(str(path), options_of(asked), providers=CPU), asked)
+        return of_session(onnxruntime.InferenceSession(str(path), options_of(request), providers=CPU), request)
     except Exception as error:
-        options = options_of(asked)
+        options = options_of(request)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         try:
             light = without_annotations(path)
-            return of_session(onnxruntime.InferenceSession(light, options, providers=CPU), asked)
+            return of_session(onnxruntime.InferenceSession(light, options, providers=CPU), request)
         except Exception:
             raise error from None
 
@@ -112,16 +114,16 @@ def without_annotations(path: Path) -> bytes:
     return content
 
 
-def of_session(session: onnxruntime.InferenceSession, asked: dict[str, Any]) -> NDArray[np.float32]:
+def of_session(session: onnxruntime.InferenceSession, request: dict[str, Any]) -> NDArray[np.float32]:
     """Logits (N, n, V) of all pictures."""
-    count = min(len(asked["rows"][0]["tokens"]), most_tokens(session))
-    return np.stack([of_row(session, row, count, asked) for row in asked["rows"]])
+    count = min(len(request["rows"][0]["tokens"]), most_tokens(session))
+    return np.stack([of_row(session, row, count, request) for row in request["rows"]])
 
 
-def options_of(asked: dict[str, Any]) -> onnxruntime.SessionOptions:
+def options_of(request: dict[str, Any]) -> onnxruntime.SessionOptions:
     """Options of a session that writes no log and multiplies as the engine does."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = asked["threads"]
+    options.intra_op_num_threads = request["threads"]
     options.log_severity_level = 4
     exact_products(options)  # as the engine's: what is compared is what the graph says, not what a processor saturates
     return options
@@ -135,7 +137,7 @@ def most_tokens(session: onnxruntime.InferenceSession) -> int:
 
 
 def of_row(
-    session: onnxruntime.InferenceSession, row: dict[str, Any], count: int, asked: dict[str, Any]
+    session: onnxruntime.InferenceSession, row: dict[str, Any], count: int, request: dict[str, Any]
 ) -> NDArray[np.float32]:
     """Logits (n, V) of image tokens: one picture, written out in its ids, behind an empty cache."""
     predicting = row["predicting"][:count]
@@ -152,10 +154,10 @@ def of_row(
         if each.name in given:
             feeds[each.name] = given[each.name].astype(kind).reshape(given[each.name].shape if each.shape else ())
         else:  # the cache
-            heads = asked["kv_heads"][int(each.name.split(".")[1])]
-            feeds[each.name] = np.zeros((1, heads, 0, asked["head_width"]), dtype=kind)
+            heads = request["kv_heads"][int(each.name.split(".")[1])]
+            feeds[each.name] = np.zeros((1, heads, 0, request["head_width"]), dtype=kind)
     logits: NDArray[Any] = session.run(["logits"], feeds)[0]
-    chosen: NDArray[np.float32] = logits[0, predicting][:, asked["image_ids"]].astype(np.float32)
+    chosen: NDArray[np.float32] = logits[0, predicting][:, request["image_ids"]].astype(np.float32)
     return chosen
 
 

@@ -26,7 +26,7 @@ from export.graph.graph_file import brief
 from export.runtime.manifest import Manifest
 
 PROGRAM = "from export.foreign.first_run import main; main()"
-ASKED, ANSWER = "asked.json", "answer.json"
+REQUEST, ANSWER = "request.json", "answer.json"
 SEED = 0
 MOST_ROWS = 4  # pictures, of prompts of different lengths where there are such
 STEPS = 8  # tokens that are read one by one, or a row of the picture and two more where a row has an end
@@ -82,7 +82,7 @@ def try_out(trial: Trial, *, seconds: float, threads: int) -> None:
         TrialError: one of them does not run within `seconds` or the free memory, or their logits differ.
     """
     manifest, writing = trial.manifest, trial.writing
-    asked = {
+    request = {
         "source": str(trial.source),
         "threads": threads,
         "seconds": seconds,
@@ -93,7 +93,7 @@ def try_out(trial: Trial, *, seconds: float, threads: int) -> None:
         "rows": [question(writing, label, number) for number, label in enumerate(chosen(writing))],
         "bytes_mapped": trial.source_bytes + sum(each.stat().st_size for each in trial.folder.iterdir()),
     }
-    judge([Row(**row) for row in answered(asked, trial.folder, seconds)], trial)
+    judge([Row(**row) for row in answered(request, trial.folder, seconds)], trial)
 
 
 def chosen(writing: Writing) -> list[int]:
@@ -118,14 +118,14 @@ def question(writing: Writing, label: int, number: int) -> dict[str, Any]:
     return {"label": label, "tokens": tokens, "ids": ids, "predicting": predicting}
 
 
-def answered(asked: dict[str, Any], folder: Path, seconds: float) -> list[dict[str, Any]]:
+def answered(request: dict[str, Any], folder: Path, seconds: float) -> list[dict[str, Any]]:
     """What the process found of each row.
 
     Raises:
         TrialError: it did not end in time, ended early, or says why it could not go on.
     """
-    question, answer = folder / ASKED, folder / ANSWER
-    question.write_text(json.dumps(asked), encoding="utf-8")
+    question, answer = folder / REQUEST, folder / ANSWER
+    question.write_text(json.dumps(request), encoding="utf-8")
     spec = importlib.util.find_spec("export")
     assert spec is not None
     assert spec.origin is not None

@@ -153,7 +153,7 @@ def drawn_among_likeliest(builder: Builder, scores: ir.Value, noise: ir.Value, t
     limit = builder.add("Cast", [top_k], "limit", to=int(FLOAT.dtype))
     kept = builder.add("Cast", [builder.add("Less", [rank, limit], "kept")], "kept_number", to=int(FLOAT.dtype))
     found = builder.add("ReduceMin", [builder.add("ReduceMax", [kept, last], "any", keepdims=0)], "all", keepdims=0)
-    asked = builder.add("Cast", [found], "found", to=int(ir.DataType.BOOL))
+    condition = builder.add("Cast", [found], "found", to=int(ir.DataType.BOOL))
 
     def among_tried(inner: Builder) -> ir.Value:
         place = inner.add("ArgMax", [kept], "place", axis=-1, keepdims=1)
@@ -164,7 +164,7 @@ def drawn_among_likeliest(builder: Builder, scores: ir.Value, noise: ir.Value, t
         cut = keep_likeliest(inner, scores, top_k)
         return inner.add("ArgMax", [inner.add("Add", [cut, noise], "disturbed")], "drawn", axis=-1, keepdims=0)
 
-    return choice(builder, "among", asked, among_tried, among_all)
+    return choice(builder, "among", condition, among_tried, among_all)
 
 
 def keep_likeliest(builder: Builder, scores: ir.Value, top_k: ir.Value) -> ir.Value:
@@ -199,7 +199,7 @@ def lowest(builder: Builder) -> ir.Value:
 def choice(
     builder: Builder,
     name: str,
-    asked: ir.Value,
+    condition: ir.Value,
     then: Callable[[Builder], ir.Value],
     otherwise: Callable[[Builder], ir.Value],
 ) -> ir.Value:
@@ -211,6 +211,6 @@ def choice(
         made.type = INT64
         graph.outputs.append(made)
         branches[branch] = graph
-    result, *_ = builder.node("If", [asked], f"{name}_if", attributes=branches)
+    result, *_ = builder.node("If", [condition], f"{name}_if", attributes=branches)
     result.type = INT64
     return result

@@ -35,9 +35,9 @@ def make_static(model: ir.Model, length: int) -> None:
     def number(suffix: str, value: int | list[int] | NDArray[Any]) -> ir.Value:
         return builder.initializer(suffix, np.asarray(value, dtype=np.int64))
 
-    # Everything that asked for the number of cached tokens now gets the position.
-    asked = past_length(graph)
-    ir.convenience.replace_all_uses_with(asked, position)
+    # Everything that reads the number of cached tokens now gets the position.
+    past = past_length(graph)
+    ir.convenience.replace_all_uses_with(past, position)
 
     tokens = graph.inputs[0]
     count = builder.add("Squeeze", [builder.add("Shape", [tokens], "tokens", start=1, end=2)], "count")
@@ -99,8 +99,8 @@ def scatter(graph: ir.Graph, joined: ir.Value, writes: ir.Value, length: int) ->
 
 def ask_for_all(graph: ir.Graph, length: int) -> None:
     """Logits of all positions at every step, for runtimes that want static shapes."""
-    asked = next(value for value in graph.inputs if value.name == POSITIONS)
+    positions = next(value for value in graph.inputs if value.name == POSITIONS)
     every = Builder(graph, graph[0], "logits").initializer(POSITIONS, np.arange(length))
-    ir.convenience.replace_all_uses_with(asked, every)
-    graph.inputs.remove(asked)
+    ir.convenience.replace_all_uses_with(positions, every)
+    graph.inputs.remove(positions)
     graph.outputs[0].shape = ir.Shape([graph.outputs[0].shape[0], length, graph.outputs[0].shape[2]])  # type: ignore[index]

@@ -193,7 +193,7 @@ def inputs() -> NDArray[np.int64]:
 
 
 @pytest.fixture(scope="session")
-def asked_of(model_of: Callable[..., ImageModel], pictures_of_kind: Callable) -> Callable[[str], Examples]:
+def examples_of(model_of: Callable[..., ImageModel], pictures_of_kind: Callable) -> Callable[[str], Examples]:
     """Teacher-forced examples of three pictures, as the model of a kind reads them."""
 
     def make(kind: str) -> Examples:

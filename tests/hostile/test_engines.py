@@ -237,16 +237,16 @@ def test_the_runtime_raises_its_own_error_and_no_other(engine: Path) -> None:
 
 def test_threads_that_share_an_engine_draw_what_each_draws_alone(corpus: Path) -> None:
     engine = Engine.load(corpus / "engine", threads=1)
-    asked = [([seed % 10] * (1 + seed % 3), seed, 1.0 if seed % 2 else 1.5) for seed in range(60)]
-    alone = [engine.generate(labels, seed, cfg_scale=scale) for labels, seed, scale in asked]
+    requests = [([seed % 10] * (1 + seed % 3), seed, 1.0 if seed % 2 else 1.5) for seed in range(60)]
+    alone = [engine.generate(labels, seed, cfg_scale=scale) for labels, seed, scale in requests]
     wrong: list[object] = []
 
     def draw(start: int) -> None:
-        for number in range(start, len(asked) + start):
-            labels, seed, scale = asked[number % len(asked)]
+        for number in range(start, len(requests) + start):
+            labels, seed, scale = requests[number % len(requests)]
             try:
                 made = engine.generate(labels, seed, cfg_scale=scale)
-                if not np.array_equal(made, alone[number % len(asked)]):
+                if not np.array_equal(made, alone[number % len(requests)]):
                     wrong.append(seed)
             except Exception as error:
                 wrong.append(error)

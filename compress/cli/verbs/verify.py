@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from compress.verifying.comparison import Comparison
 
 
-def self_test(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+def self_test(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     """Try the verifier on planted faults and on an equal model, and leave with the result."""
-    if not asked or context.resilient_parsing:
+    if not value or context.resilient_parsing:
         return
     from compress.verifying import selftest
 

@@ -38,7 +38,7 @@ class CachedLoop(Measure):
     def run(cls, subject: Subject) -> CachedLoop:
         """Score a few of the pictures step by step."""
         given, candidate = subject.given, subject.candidate
-        few = given.asked.take(slice(PICTURES))
+        few = given.examples.take(slice(PICTURES))
         stepwise = candidate.model.score_stepwise(few.inputs, few.features)
         found = fidelity(candidate.scores[: len(few)], stepwise, few.targets, given.seed, few.scored, given.shape)
         return cls(found.pictures, found.kl, found.kl_ci95, found.max_abs_difference)

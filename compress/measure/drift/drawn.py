@@ -30,6 +30,6 @@ class FidelityDrawn(Fidelity):
     def run(cls, subject: Subject) -> FidelityDrawn:
         """Score what the reference drew."""
         given, reference = subject.given, subject.reference
-        asked = reference.asked_of_drawn
-        theirs, own, values = reference.scores_of_drawn, subject.candidate.score(asked), math.prod(given.picture)
-        return cls(**vars(fidelity(theirs, own, asked.targets, given.seed, asked.scored, given.shape, values)))
+        examples = reference.examples_of_drawn
+        theirs, own, values = reference.scores_of_drawn, subject.candidate.score(examples), math.prod(given.picture)
+        return cls(**vars(fidelity(theirs, own, examples.targets, given.seed, examples.scored, given.shape, values)))

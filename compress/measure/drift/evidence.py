@@ -38,7 +38,7 @@ class Evidence:
 def evidence(logits: NDArray[np.floating], scored: NDArray[np.bool_] | None = None) -> Evidence:
     """Judge the reference's teacher-forced logits (N, T, V) of held-out pictures."""
     count, length, vocabulary = logits.shape
-    asked = np.ones((count, length), dtype=bool) if scored is None else scored
+    mask = np.ones((count, length), dtype=bool) if scored is None else scored
     other = np.roll(np.arange(count), 1)
     entropy, contrast = np.empty((count, length)), np.empty((count, length))
     chunk = max(1, CHUNK_LOGITS // (length * vocabulary))
@@ -48,8 +48,8 @@ def evidence(logits: NDArray[np.floating], scored: NDArray[np.bool_] | None = No
         weight = np.exp(own)
         entropy[rows] = -(weight * own).sum(axis=-1)
         contrast[rows] = (weight * (own - theirs)).sum(axis=-1)
-    share = max(float(entropy[asked].mean() / np.log(vocabulary)), 0.0)
-    apart = max(float(contrast[asked].mean()), 0.0)
+    share = max(float(entropy[mask].mean() / np.log(vocabulary)), 0.0)
+    apart = max(float(contrast[mask].mean()), 0.0)
     return Evidence(share <= FLATTEST and apart >= LEAST_CONTRAST, reason(share, apart), share, apart)
 
 

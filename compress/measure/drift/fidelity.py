@@ -101,9 +101,9 @@ class Fidelity(Measure):
     @classmethod
     def run(cls, subject: Subject) -> Fidelity:
         """Compare the scores of the two."""
-        given, asked = subject.given, subject.given.asked
+        given, examples = subject.given, subject.given.examples
         theirs, own, values = subject.reference.scores, subject.candidate.scores, math.prod(given.picture)
-        return fidelity(theirs, own, asked.targets, given.seed, asked.scored, given.shape, values)
+        return fidelity(theirs, own, examples.targets, given.seed, examples.scored, given.shape, values)
 
     @classmethod
     def findings(cls, row: Measurement, field: str) -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def fidelity(
     Raises:
         ValueError: shapes that do not belong together, fewer than 2 pictures, or logits that are not finite.
     """
-    per_picture, kl, asked, largest = columns_of(reference_logits, candidate_logits, targets, scored)
+    per_picture, kl, mask, largest = columns_of(reference_logits, candidate_logits, targets, scored)
     means, draws = per_picture.mean(axis=0), resampled_means(per_picture, seed)  # (C,), (R, C)
     found = {name: percentile_interval(means[i], draws[:, i]) for i, name in enumerate(COLUMNS)}
     own, theirs = COLUMNS.index("nll"), COLUMNS.index("reference_nll")
@@ -147,10 +147,10 @@ def fidelity(
         nll_drift_bits=bits.value if bits else None,
         nll_drift_bits_ci95=bits.ci95 if bits else None,
         pictures=len(targets),
-        tokens=int(asked.sum()),
-        kl_p99=float(np.quantile(kl[asked], RARE_SHARE)),
+        tokens=int(mask.sum()),
+        kl_p99=float(np.quantile(kl[mask], RARE_SHARE)),
         max_abs_difference=largest,
-        curve=curve(kl, asked, shape, seed),
+        curve=curve(kl, mask, shape, seed),
         **{name: each.value for name, each in found.items()},  # type: ignore[arg-type]
         **{f"{name}_ci95": each.ci95 for name, each in found.items()},  # type: ignore[arg-type]
     )
@@ -198,8 +198,8 @@ def columns_of(
             f"targets {targets.shape}: need (N, T, V), (N, T, V) and (N, T)"
         )
     count, length, vocabulary = reference_logits.shape
-    asked = np.ones(targets.shape, dtype=bool) if scored is None else scored
-    if not asked.any(axis=1).all():
+    mask = np.ones(targets.shape, dtype=bool) if scored is None else scored
+    if not mask.any(axis=1).all():
         raise ValueError("a picture has no token that is scored")
     values = np.empty((count, length, len(COLUMNS) + 2))  # (N, T, C)
     largest = 0.0
@@ -212,8 +212,8 @@ def columns_of(
         )
         largest = max(largest, float(np.abs(reference - candidate).max()))
         values[rows] = tokenwise(reference, candidate, targets[rows])
-    per_picture = (values * asked[..., None]).sum(axis=1) / asked.sum(axis=1, keepdims=True)
-    return per_picture, values[..., COLUMNS.index("kl")], asked, largest
+    per_picture = (values * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+    return per_picture, values[..., COLUMNS.index("kl")], mask, largest
 
 
 def tokenwise(

@@ -60,9 +60,9 @@ class Layers(Measure):
     def run(cls, subject: Subject) -> Layers:
         """Compare the streams of a few pictures."""
         candidate, reference = subject.candidate, subject.reference
-        asked, theirs = subject.given.once(f"streams of {reference.name}", lambda: streams(reference))
+        examples, theirs = subject.given.once(f"streams of {reference.name}", lambda: streams(reference))
         try:
-            return cls(layers(theirs, states_of(candidate.model, asked), candidate.kept_layers) if theirs else ())
+            return cls(layers(theirs, states_of(candidate.model, examples), candidate.kept_layers) if theirs else ())
         except ValueError:
             return cls(())
 
@@ -73,12 +73,12 @@ class Layers(Measure):
 
 def streams(side: Side) -> tuple[Examples, States]:
     """A few of the pictures, and a model's streams of them; none where it does not show them."""
-    pictures, model, asked = PICTURES, side.model, side.given.asked
+    pictures, model, examples = PICTURES, side.model, side.given.examples
     if hasattr(model, "transformer"):
         config = model.transformer.config
-        one = asked.inputs.shape[1] * config.width * (len(config.layers) + 1)
+        one = examples.inputs.shape[1] * config.width * (len(config.layers) + 1)
         pictures = max(1, min(pictures, MOST_NUMBERS // one))
-    few = asked.take(slice(pictures))
+    few = examples.take(slice(pictures))
     try:
         return few, states_of(model, few)
     except ValueError:
@@ -126,24 +126,24 @@ def relative_error(reference: NDArray[np.floating], candidate: NDArray[np.floati
     return float(np.sqrt(noise / signal)) if signal else float(noise > 0)
 
 
-def states_of(candidate: Candidate, asked: Examples) -> States:
+def states_of(candidate: Candidate, examples: Examples) -> States:
     """Streams (N, S, D) of a model in PyTorch, or of an engine, before the first block and behind every one.
 
     Raises:
         ValueError: its graph does not show them.
     """
     if hasattr(candidate, "manifest"):
-        return engine_states(candidate, asked)  # type: ignore[arg-type]
+        return engine_states(candidate, examples)  # type: ignore[arg-type]
     if not hasattr(candidate, "transformer"):
         raise ValueError("a model that was an ONNX graph from the beginning does not show its layers")
-    return torch_states(candidate, asked)
+    return torch_states(candidate, examples)
 
 
-def torch_states(candidate: Candidate, asked: Examples) -> States:
+def torch_states(candidate: Candidate, examples: Examples) -> States:
     """Of an ImageModel; a masked one's last stream is of the picture's positions alone, as its engines compute it."""
     import torch
 
-    inputs, features = asked.tensors()
+    inputs, features = examples.tensors()
     transformer = candidate.transformer  # type: ignore[attr-defined]
     if features is not None:
         features = features.to(next(transformer.parameters()).dtype)
@@ -155,20 +155,20 @@ def torch_states(candidate: Candidate, asked: Examples) -> States:
     return states
 
 
-def engine_states(engine: Engine, asked: Examples) -> States:
+def engine_states(engine: Engine, examples: Examples) -> States:
     """Of an engine: its decode graph with more outputs."""
     from export.graph.graph_file import load_graph
     from export.graph.states import with_states
 
     model, names = with_states(load_graph(engine.folder / engine.manifest.files["decode"]))
-    return run_with(engine, model, names, asked)
+    return run_with(engine, model, names, examples)
 
 
-def run_with(engine: Engine, model: ir.Model, names: list[str], asked: Examples) -> States:
+def run_with(engine: Engine, model: ir.Model, names: list[str], examples: Examples) -> States:
     """Outputs of another version of an engine's decode graph, in one call for all tokens."""
     from export.graph.weights import save_graph
 
     with tempfile.TemporaryDirectory() as room:
         path = Path(room) / "decode.onnx"
         save_graph(model, path)
-        return engine.run_variant(path, names, asked.inputs, asked.features)
+        return engine.run_variant(path, names, examples.inputs, examples.features)

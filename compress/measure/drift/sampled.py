@@ -97,19 +97,19 @@ class Sampled(Measure):
     @classmethod
     def run(cls, subject: Subject) -> Sampled:
         """Compare the scores of the two after the reference's own sampler, of as many pictures as memory is set for."""
-        given, asked, shape = subject.given, subject.given.asked, subject.given.shape
+        given, examples, shape = subject.given, subject.given.examples, subject.given.shape
         reference, candidate = subject.reference, subject.candidate
         sampler, model = reference.model.sampler, candidate.model
-        count = max(2, min(len(asked), MOST_LOGITS // (shape.length * shape.predicted)))
+        count = max(2, min(len(examples), MOST_LOGITS // (shape.length * shape.predicted)))
 
         def chunks() -> Iterator[tuple[Pair, Pair, NDArray[np.bool_]]]:
             for start in range(0, count, AT_ONCE):
                 rows = slice(start, min(start + AT_ONCE, count))
                 theirs = own = None
                 if sampler.guided:
-                    few = asked.take(rows).unconditional(shape)
+                    few = examples.take(rows).unconditional(shape)
                     theirs, own = reference.unconditional(rows), model.score(few.inputs, few.features)
-                yield (reference.scores[rows], theirs), (candidate.scores[rows], own), asked.scored[rows]
+                yield (reference.scores[rows], theirs), (candidate.scores[rows], own), examples.scored[rows]
 
         return sampled(chunks(), shape, sampler, given.seed)
 

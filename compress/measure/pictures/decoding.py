@@ -84,7 +84,7 @@ class Decoding(Measure):
     def run(cls, subject: Subject) -> Decoding:
         """Decode with both, unless they are the same file."""
         given, sides = subject.given, (subject.candidate, subject.reference.exported)
-        tokens = given.asked.targets[:MOST_PICTURES]
+        tokens = given.examples.targets[:MOST_PICTURES]
         if all(side.folder for side in sides):
             own_file, reference_file = (decoder_file(side) for side in sides)
             if file_hash(own_file) == file_hash(reference_file):

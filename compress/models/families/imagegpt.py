@@ -59,13 +59,13 @@ class Imagegpt(TorchFamily):
         Raises:
             InputError: the config asks for what ImageGPT does not do.
         """
-        asked, where = checkpoint.config, f"{checkpoint.path}: config"
+        config, where = checkpoint.config, f"{checkpoint.path}: config"
         for key, usual in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False)):
-            if asked.get(key, usual) is not usual:
+            if config.get(key, usual) is not usual:
                 raise InputError(
-                    f"{where}.{key}: {shown(asked[key])} is not supported; the published models have {usual}"
+                    f"{where}.{key}: {shown(config[key])} is not supported; the published models have {usual}"
                 )
-        activation = asked.get("activation_function", "quick_gelu")
+        activation = config.get("activation_function", "quick_gelu")
         if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise InputError(f"{where}.activation_function: {shown(activation)} is not one of {', '.join(ACTIVATIONS)}")
         positions, width = checkpoint.shape("transformer.wpe.weight", 2)

@@ -55,18 +55,18 @@ class TitokBert(TorchFamily):
         """From shapes, and the heads that config.json or the user states."""
         rows, width = checkpoint.shape("model.embeddings.word_embeddings.weight", 2)
         vocabulary = checkpoint.shape("model.lm_head.weight", 2)[0]
-        told = generator_of(checkpoint)
-        heads = heads_of(told, "num_attention_heads", width, HEADS)
+        generator = generator_of(checkpoint)
+        heads = heads_of(generator, "num_attention_heads", width, HEADS)
         ffn = checkpoint.shape("model.encoder.layer.0.intermediate.dense.weight", 2)[0]
         return TransformerConfig(
             vocabulary=vocabulary,
             classes=classes_of(
-                told, "condition_num_classes", rows - vocabulary - 2
+                generator, "condition_num_classes", rows - vocabulary - 2
             ),  # the mask token and no class have rows too
             grid=(1, checkpoint.shape("model.embeddings.position_embeddings.weight", 2)[0] - 1),
             width=width,
             head_width=width // heads,
-            layers=(LayerConfig(heads, heads, ffn),) * layers_of(told, "num_hidden_layers", "model.encoder.layer"),
+            layers=(LayerConfig(heads, heads, ffn),) * layers_of(generator, "num_hidden_layers", "model.encoder.layer"),
             norm="layernorm",
             norm_epsilon=EPSILON,
             activation="gelu",
@@ -114,8 +114,8 @@ class TitokBert(TorchFamily):
         Raises:
             InputError: config.json asks for a guidance or an annealing that is not known.
         """
-        told = generator_of(checkpoint)
-        decay = told.config.get("guidance_decay", "linear")
+        generator = generator_of(checkpoint)
+        decay = generator.config.get("guidance_decay", "linear")
         kinds = {
             "linear": "ramp",
             True: "ramp",
@@ -123,7 +123,7 @@ class TitokBert(TorchFamily):
             False: "constant",
             "power-cosine": "power-cosine",
         }
-        annealed = truth(told, "softmax_temperature_annealing", False)
+        annealed = truth(generator, "softmax_temperature_annealing", False)
         if not isinstance(decay, (str, bool)) or decay not in kinds or annealed:
             raise InputError(
                 f"{checkpoint.path}: config: guidance_decay {shown(decay)} with softmax_temperature_annealing "
@@ -131,14 +131,14 @@ class TitokBert(TorchFamily):
             )
         tokens = checkpoint.shape("model.embeddings.position_embeddings.weight")[0] - 1
         usual_scale, usual_temperature = PUBLISHED.get(tokens, PUBLISHED[32])
-        scale = number(told, "guidance_scale", usual_scale)
+        scale = number(generator, "guidance_scale", usual_scale)
         return Sampler(
             cfg_scale=scale if decay == "power-cosine" else 1 + scale,
-            steps=stated(told, "num_steps") or STEPS,
+            steps=stated(generator, "num_steps") or STEPS,
             schedule="arccos",
             reveal="logit",
-            choice_temperature=number(told, "randomize_temperature", usual_temperature),
-        ).changed(guidance=kinds[decay], guidance_power=number(told, "guidance_scale_pow", POWER))
+            choice_temperature=number(generator, "randomize_temperature", usual_temperature),
+        ).changed(guidance=kinds[decay], guidance_power=number(generator, "guidance_scale_pow", POWER))
 
     def golden(self, arrays: Arrays, shape: Shape) -> Golden:
         """The guidance s grows over the steps; the likeliest tokens stay where their logits are highest."""

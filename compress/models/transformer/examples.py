@@ -58,10 +58,10 @@ class Examples:
 
 def examples(shape: Shape, tokens: TokenSet, seed: int = 0) -> Examples:
     """Teacher-forced examples of these pictures."""
-    return asked(shape, tokens.tokens, tokens.labels, seed, tokens.features)
+    return examples_of(shape, tokens.tokens, tokens.labels, seed, tokens.features)
 
 
-def asked(
+def examples_of(
     shape: Shape,
     tokens: NDArray[np.int64],
     labels: NDArray[np.int64],
@@ -74,9 +74,9 @@ def asked(
     return Examples(np.concatenate([classes, shown], axis=1), tokens, scored, features)
 
 
-def nll(transformer: nn.Module, asked: Examples) -> Tensor:
-    """Teacher-forced NLL of each picture (B,), nats per token that is asked for."""
+def nll(transformer: nn.Module, batch: Examples) -> Tensor:
+    """Teacher-forced NLL of each picture (B,), nats per token that is scored."""
     device = next(transformer.parameters()).device
-    logits, scored = transformer(*asked.tensors(device)), torch.from_numpy(asked.scored).to(device)  # (B, T, O)
-    losses = functional.cross_entropy(logits.mT, torch.from_numpy(asked.targets).to(device), reduction="none")
+    logits, scored = transformer(*batch.tensors(device)), torch.from_numpy(batch.scored).to(device)  # (B, T, O)
+    losses = functional.cross_entropy(logits.mT, torch.from_numpy(batch.targets).to(device), reduction="none")
     return (losses * scored).sum(dim=1) / scored.sum(dim=1)

@@ -79,8 +79,8 @@ class TextCondition(nn.Module):
         """States (B, P, D) and vectors (B, 1, D) of features (B, P + 1, ...); where `null` (B,) those of no text."""
         given = torch.where(null[:, None, None], self.null, features)
         states, pooled = given[:, :-1, : self.text_width], given[:, -1:, : self.pooled_width]
-        told = self.size.expand(given.shape[0], 1, -1)  # `len` would fix the batch of an exported graph
-        vector = self.down(functional.silu(self.up(torch.cat([pooled, told], dim=-1))))
+        size = self.size.expand(given.shape[0], 1, -1)  # `len` would fix the batch of an exported graph
+        vector = self.down(functional.silu(self.up(torch.cat([pooled, size], dim=-1))))
         return self.norm(self.project(states)), vector
 
 

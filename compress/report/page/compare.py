@@ -90,13 +90,13 @@ def html(runs: Runs) -> str:
 def trade(runs: Runs) -> Markup | None:
     """Drift against latency of the engines of every run, a colour for each run."""
     points: list[Bubble] = []
-    told: list[tuple[str, ...]] = []
+    items: list[tuple[str, ...]] = []
     for series, (name, found) in enumerate(outcomes(runs).items()):
         for each in found:
             if each.ms_per_token is None or each.kl is None:
                 continue
             mark = str(len(points) + 1)
-            told.append((mark, name, each.engine, f"{each.ms_per_token:.3f}", f"{each.kl:.3g}", size(each.size_bytes)))
+            items.append((mark, name, each.engine, f"{each.ms_per_token:.3f}", f"{each.kl:.3g}", size(each.size_bytes)))
             title = f"{each.engine} of {name}: KL {each.kl:.3g} nats, {each.ms_per_token:.3f} ms per token"
             points.append(
                 Bubble(
@@ -107,14 +107,14 @@ def trade(runs: Runs) -> Markup | None:
         return None
     title = "Drift against latency of the engines"
     key = element(
-        "ul", *(element("li", element("b", mark), f" {engine} of {run}") for mark, run, engine, *_ in told),
+        "ul", *(element("li", element("b", mark), f" {engine} of {run}") for mark, run, engine, *_ in items),
         class_="legend",
     )  # fmt: skip
     return figure(
         bubbles(points, title, "milliseconds per token", "KL from the run's reference, nats per token"),
         "Lower left is better; the area of a bubble is its size on disk, its colour tells the run. The broken line "
         "joins what nothing else beats in both.",
-        table(("", "run", "engine", "ms per token", "KL, nats", "size"), told, caption=title, words=("run", "engine")),
+        table(("", "run", "engine", "ms per token", "KL, nats", "size"), items, caption=title, words=("run", "engine")),
         None,
         key=key,
         alone=True,

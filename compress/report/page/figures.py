@@ -129,15 +129,15 @@ def pareto(report: Report, before: Sequence[Outcome], command: str | None) -> Ma
             continue
         kind = "reference" if model is report.reference else "engine" if model.artifact in ends else "step"
         kl, interval = (model.fidelity.kl, model.fidelity.kl_ci95) if model.fidelity else (0.0, None)
-        told = f"{model.name}: KL {kl:.3g} nats, {row.ms_per_token:.3f} ms per token, {size(model.size_bytes)}"
-        points.append(Bubble(row.ms_per_token, kl, model.size_bytes, str(number), told, interval, kind))
+        hint = f"{model.name}: KL {kl:.3g} nats, {row.ms_per_token:.3f} ms per token, {size(model.size_bytes)}"
+        points.append(Bubble(row.ms_per_token, kl, model.size_bytes, str(number), hint, interval, kind))
         cells.append((str(number), model.name, f"{row.ms_per_token:.3f}", f"{kl:.3g}", size(model.size_bytes)))
     for number, old in enumerate(before, start=1):
         if old.ms_per_token is None or old.kl is None:
             continue
         mark, name = f"r{number}", f"{old.engine}, run {old.run} of {old.finished}"
-        told = f"{name}: KL {old.kl:.3g} nats, {old.ms_per_token:.3f} ms per token, {size(old.size_bytes)}"
-        points.append(Bubble(old.ms_per_token, old.kl, old.size_bytes, mark, told, old.kl_ci95, "earlier", 1))
+        hint = f"{name}: KL {old.kl:.3g} nats, {old.ms_per_token:.3f} ms per token, {size(old.size_bytes)}"
+        points.append(Bubble(old.ms_per_token, old.kl, old.size_bytes, mark, hint, old.kl_ci95, "earlier", 1))
         cells.append((mark, name, f"{old.ms_per_token:.3f}", f"{old.kl:.3g}", size(old.size_bytes)))
     if len(points) < 2:
         return None

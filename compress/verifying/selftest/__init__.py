@@ -27,7 +27,7 @@ from compress.measure.statistics import percentile_interval, resampled_means
 from compress.measure.subject import Given, Side, Subject
 from compress.models.candidate import open_model
 from compress.models.image_model import ImageModel
-from compress.models.transformer.examples import Examples, asked, examples
+from compress.models.transformer.examples import Examples, examples, examples_of
 from compress.passes import Context, find
 from compress.verifying.bisect import NOISE, bisect
 from compress.verifying.selftest.faults import FAULTS, Base, Fault, built
@@ -161,7 +161,7 @@ def questions_of(model: ImageModel) -> Examples:
     generator = np.random.Generator(np.random.Philox(0))
     shape = model.shape
     tokens = generator.integers(0, shape.vocabulary, (PICTURES, shape.length))
-    return asked(shape, tokens, np.arange(PICTURES) % shape.classes, 0)
+    return examples_of(shape, tokens, np.arange(PICTURES) % shape.classes, 0)
 
 
 def equal_engine(model: ImageModel, room: Path) -> Engine:

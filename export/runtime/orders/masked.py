@@ -97,14 +97,14 @@ def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positio
         # A position that drew the mask token would count as open again.
         drawn_from = (count, task.shape.vocabulary)
         choice = Choice.at(sampler, task.noise, step, steps, drawn_from, disturbance if by_logit else None)
-        asked = unknown.any(axis=0)  # open in some picture
-        choice = replace(choice, noise=choice.noise[:, asked])
-        chosen = drawer.step(task.rows(tokens), choice, positions[asked])
+        wanted = unknown.any(axis=0)  # open in some picture
+        choice = replace(choice, noise=choice.noise[:, wanted])
+        chosen = drawer.step(task.rows(tokens), choice, positions[wanted])
         drawn = tokens[:, positions]
-        drawn[:, asked] = np.where(unknown[:, asked], chosen.tokens, drawn[:, asked])
+        drawn[:, wanted] = np.where(unknown[:, wanted], chosen.tokens, drawn[:, wanted])
         if masked:
             sureness = np.full(unknown.shape, np.inf, dtype=np.float32)
-            sureness[:, asked] = chosen.logit if by_logit else chosen.log_probability
+            sureness[:, wanted] = chosen.logit if by_logit else chosen.log_probability
             if disturbance:
                 sureness = sureness + np.float32(disturbance) * task.noise.gumbel(step, (count,), "place")
             sureness = np.where(unknown, sureness, np.inf)

@@ -15,8 +15,8 @@ from compress.models.transformer.examples import examples
 @pytest.fixture
 def given(tiny_model, tiny_tokens) -> Given:
     model = tiny_model()
-    asked = examples(model.shape, tiny_tokens.part("held_out", 4))
-    return Given(model.shape, model.picture, asked, seed=3, samples=12)
+    batch = examples(model.shape, tiny_tokens.part("held_out", 4))
+    return Given(model.shape, model.picture, batch, seed=3, samples=12)
 
 
 def test_pictures_are_those_of_the_seed_and_are_drawn_once(given, tiny_model, monkeypatch) -> None:

@@ -12,18 +12,18 @@ from export.runtime.sampling import Sampler
 
 
 def test_scores_are_the_transformers_whatever_the_batch(any_model, any_tokens):
-    asked = examples(any_model.shape, any_tokens.part("held_out", 5))
-    scores = any_model.score(asked.inputs, asked.features, batch=2)
+    batch = examples(any_model.shape, any_tokens.part("held_out", 5))
+    scores = any_model.score(batch.inputs, batch.features, batch=2)
     assert scores.shape == (5, 64, any_model.shape.predicted)
     assert scores.dtype == np.float32
     with torch.no_grad():
-        wanted = any_model.transformer(*asked.tensors()).numpy()
+        wanted = any_model.transformer(*batch.tensors()).numpy()
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
 
 
 def test_scoring_step_by_step_gives_the_same(any_model, any_tokens):
-    asked = examples(any_model.shape, any_tokens.part("held_out", 3))
-    given = (asked.inputs, asked.features)
+    batch = examples(any_model.shape, any_tokens.part("held_out", 3))
+    given = (batch.inputs, batch.features)
     np.testing.assert_allclose(any_model.score_stepwise(*given), any_model.score(*given), atol=2e-5)
 
 

@@ -46,7 +46,7 @@ def nothing_installed(monkeypatch):
 
 
 @pytest.fixture
-def asked(monkeypatch) -> list[Any]:
+def builds(monkeypatch) -> list[Any]:
     """What TensorRT was asked to build, on a machine that can."""
     calls: list[Any] = []
 
@@ -79,10 +79,10 @@ def test_without_tensorrt_a_required_build_fails(model, context, nothing_install
         BuildEngine(required=True).run(model, context())
 
 
-def test_a_built_plan_rests_in_the_store_and_comes_back(model, context, asked, tmp_path):
+def test_a_built_plan_rests_in_the_store_and_comes_back(model, context, builds, tmp_path):
     outcome = BuildEngine(max_rows=8, best_rows=4, optimization_level=5, workspace_mib=64).run(model, context())
     settings = {"optimization_level": 5, "workspace_mib": 64}
-    assert asked == [("decode.onnx", Rows(1, 4, 8), "timing.cache", settings)]
+    assert builds == [("decode.onnx", Rows(1, 4, 8), "timing.cache", settings)]
     assert outcome.notes.written() == {"rows": [1, 4, 8], "plan_mib": 0.0}
     folder = tmp_path / "artifact"
     folder.mkdir()
@@ -93,11 +93,11 @@ def test_a_built_plan_rests_in_the_store_and_comes_back(model, context, asked, t
     assert model.plan is None  # the input is left as it was
 
 
-def test_a_fixed_batch_is_the_only_one_the_plan_takes(model, context, asked):
+def test_a_fixed_batch_is_the_only_one_the_plan_takes(model, context, builds):
     decode = model.decode.clone()
     fix_batch(decode, 6)
     BuildEngine().run(replace(model, decode=decode), context())
-    assert asked[0][1] == Rows(6, 6, 6)
+    assert builds[0][1] == Rows(6, 6, 6)
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
@@ -111,12 +111,12 @@ def test_for_other_targets_there_is_nothing_to_build(model, context, target):
         BuildEngine().run(other, context())
 
 
-def test_a_graph_that_breaks_a_rule_is_not_handed_to_tensorrt(model, context, asked):
+def test_a_graph_that_breaks_a_rule_is_not_handed_to_tensorrt(model, context, builds):
     decode = model.decode.clone()
     decode.opset_imports[""] = 25
     with pytest.raises(PassError, match=r"^build-engine: the graph breaks a rule of tensorrt: decode: opset 25"):
         BuildEngine().run(replace(model, decode=decode), context())
-    assert asked == []
+    assert builds == []
 
 
 def test_a_refusal_of_tensorrt_is_quoted(model, context, monkeypatch):

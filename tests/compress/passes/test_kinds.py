@@ -23,9 +23,9 @@ def passed(any_model, any_tokens, context):
     def run(applied):
         ours = context(any_model, tokens=any_tokens, calibration=4)
         outcome = applied.run(any_model, ours)
-        asked = examples(any_model.shape, any_tokens.part("held_out", 2))
+        batch = examples(any_model.shape, any_tokens.part("held_out", 2))
         for model in (any_model, outcome.model):
-            logits = model.score(asked.inputs, asked.features)
+            logits = model.score(batch.inputs, batch.features)
             assert logits.shape == (2, 64, any_model.shape.predicted)
             assert np.isfinite(logits).all()
         assert outcome.model.shape == any_model.shape
@@ -60,8 +60,8 @@ def test_every_linear_layer_of_the_blocks_is_quantized(passed, any_model, any_to
     outcome = passed(Quantize(activations="int8", dynamic=dynamic))
     quantized = outcome.model.transformer
     assert sorted(quantizations(quantized)) == sorted(name for name, _ in any_model.transformer.linears())
-    asked = examples(any_model.shape, any_tokens.part("held_out", 2))
-    exact, rounded = (model.score(asked.inputs, asked.features) for model in (any_model, outcome.model))
+    batch = examples(any_model.shape, any_tokens.part("held_out", 2))
+    exact, rounded = (model.score(batch.inputs, batch.features) for model in (any_model, outcome.model))
     assert np.abs(rounded - exact).mean() < 0.2 * exact.std()
 
 

@@ -32,8 +32,8 @@ def test_taylor_removes_dead_units_first_and_the_logits_stay(any_model, any_toke
             any_model.transformer.blocks[index].ffn.down.weight[:, index::4] = 0
     outcome = PruneFfn(ratio=0.25, multiple=1).run(any_model, context(tokens=any_tokens))
     assert outcome.notes.kept_per_layer == (30, 30)
-    asked = examples(any_model.shape, any_tokens.part("held_out", 4))
-    given = (asked.inputs, asked.features)
+    batch = examples(any_model.shape, any_tokens.part("held_out", 4))
+    given = (batch.inputs, batch.features)
     torch.testing.assert_close(
         torch.from_numpy(outcome.model.score(*given)), torch.from_numpy(any_model.score(*given)), atol=1e-5, rtol=1e-5
     )

@@ -40,13 +40,13 @@ def test_magnitude_removes_the_smallest_updates(tiny_model, context):
 
 def test_removal_looks_again_after_each_removal(tiny_model, context):
     model, steps = tiny_model(layers=4, seed=5), []
-    asked = examples(model.shape, context().calibration_tokens())
+    batch = examples(model.shape, context().calibration_tokens())
     kept = [0, 1, 2, 3]
     with torch.no_grad():
         for _ in range(2):
             losses = {
                 index: float(
-                    nll(keep_layers(model.transformer, [other for other in kept if other != index]), asked).mean()
+                    nll(keep_layers(model.transformer, [other for other in kept if other != index]), batch).mean()
                 )
                 for index in kept
             }

@@ -85,8 +85,8 @@ def test_static_scales_come_from_the_calibration_tokens_alone(tiny_model, tiny_t
     model, ours = tiny_model(), context(calibration=8)
     layer = Quantize(**settings, ranges="absmax").run(model, ours).model.transformer.blocks[0].attention.query
     transformer = model.transformer
-    asked = examples(model.shape, tiny_tokens.part("train", 8))
-    x = transformer.blocks[0].attention_norm(transformer.embedding(torch.from_numpy(asked.inputs)))
+    batch = examples(model.shape, tiny_tokens.part("train", 8))
+    x = transformer.blocks[0].attention_norm(transformer.embedding(torch.from_numpy(batch.inputs)))
     assert float(layer.activation_scale) == pytest.approx(float(x.detach().abs().max()) / top)
 
 

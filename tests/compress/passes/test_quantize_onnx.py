@@ -47,15 +47,15 @@ def test_logits_move_little_in_one_call_and_step_by_step(
     model, context, tiny_tokens, tmp_path, settings, near: float
 ) -> None:
     outcome = QuantizeOnnx(**settings).run(model, context())
-    asked = examples(model.manifest.shape, tiny_tokens.part("held_out"))
+    batch = examples(model.manifest.shape, tiny_tokens.part("held_out"))
     scores = []
     for name, made in (("exact", model), ("quantized", outcome.model)):
         (tmp_path / name).mkdir()
         made.save(tmp_path / name)
         scores.append(Engine.load(tmp_path / name, threads=1))
-    exact, moved = (engine.score(asked.inputs) for engine in scores)
+    exact, moved = (engine.score(batch.inputs) for engine in scores)
     assert 0 < (exact - moved).std() < near * exact.std()
-    np.testing.assert_allclose(scores[1].score_stepwise(asked.inputs[:8]), moved[:8], atol=1e-4)
+    np.testing.assert_allclose(scores[1].score_stepwise(batch.inputs[:8]), moved[:8], atol=1e-4)
 
 
 def test_the_notes_count_products(model, context) -> None:

@@ -246,8 +246,8 @@ def test_an_image_decoder_is_measured_beside_the_reference_s_and_judged(tmp_path
     reference.save(replace(model, tokenizer=VqTokenizer(autoencoder, model.shape.grid)), tmp_path / "checkpoint")
     path = tmp_path / "vq.yaml"
     path.write_text(DECODER.format(checkpoint=tmp_path / "checkpoint"))
-    store, asked = Store(tmp_path / "store"), recipe.load(path)
-    report = pipeline.run(asked, store, tmp_path / "run", Silent(), preflight=True)
+    store, loaded = Store(tmp_path / "store"), recipe.load(path)
+    report = pipeline.run(loaded, store, tmp_path / "run", Silent(), preflight=True)
     exported, decoder = report.steps
     assert report.reference.decoding is None
     assert (exported.decoding.equal, decoder.decoding.equal) == (True, False)
@@ -259,7 +259,7 @@ def test_an_image_decoder_is_measured_beside_the_reference_s_and_judged(tmp_path
     (breach,) = report.verdict.breaches
     assert breach.text.startswith(f"cpu.decoder: decoder_psnr {found.psnr:.3g} dB (95 % interval down to ")
     assert decoder.fidelity_vs_previous.max_abs_difference == 0, "tokens are drawn as before"
-    again = pipeline.run(asked, store, tmp_path / "run", Silent())
+    again = pipeline.run(loaded, store, tmp_path / "run", Silent())
     assert again.steps[1].decoding == found, "measured once"
     engine = Engine.load(tmp_path / "run" / "engines" / "cpu", threads=1)
     tokens = np.random.default_rng(0).integers(0, 17, (2, 64))

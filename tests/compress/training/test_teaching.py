@@ -71,10 +71,10 @@ def test_layers_are_compared_at_equal_depth_and_the_last_always(student, teacher
 
 def test_an_answer_holds_the_streams_after_the_layers_asked_for(any_model, any_tokens):
     model = any_model.transformer
-    asked = examples(model.config.shape, any_tokens.part("train", 2))
-    said = answer(model, asked, [0, 2])
-    x, around = model.prepare(*asked.tensors())
-    assert torch.equal(said.logits, model(*asked.tensors()))
+    batch = examples(model.config.shape, any_tokens.part("train", 2))
+    said = answer(model, batch, [0, 2])
+    x, around = model.prepare(*batch.tensors())
+    assert torch.equal(said.logits, model(*batch.tensors()))
     assert torch.equal(said.hidden[0], x)
     assert torch.equal(model.predictions(said.hidden[1], around), said.logits)
 
@@ -119,9 +119,9 @@ def test_what_is_remembered_is_what_the_reference_says(tiny_model, draws):
     teacher = Teacher(model, draws, [1, 2])
     teacher.prepare(6, lambda step, steps, values: reported.append((step, steps)))
     for step in range(6):
-        remembered, asked = ask(teacher, draws, step), teacher.ask(draws.asked(draws.step(step), step))
-        torch.testing.assert_close(remembered.logits, asked.logits, atol=1e-5, rtol=1e-5)
-        for one, other in zip(remembered.hidden, asked.hidden, strict=True):
+        remembered, batch = ask(teacher, draws, step), teacher.ask(draws.asked(draws.step(step), step))
+        torch.testing.assert_close(remembered.logits, batch.logits, atol=1e-5, rtol=1e-5)
+        for one, other in zip(remembered.hidden, batch.hidden, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=2**-8)  # kept as bfloat16
     count = len({int(example) for step in range(6) for example in draws.step(step)})
     assert reported[-1] == (count, count), "each example is scored once"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compress.core.settings import InputError, parse
-from compress.models.transformer.examples import asked, examples
+from compress.models.transformer.examples import examples, examples_of
 from compress.passes import Context, find
 from compress.passes.shared.pruning import keep_layers
 from compress.verifying.bisect import bisect, first_departure
@@ -33,7 +33,7 @@ def damaged(model, layer: int, name: str):
 def questions(model):
     generator = np.random.default_rng(0)
     tokens = generator.integers(0, model.shape.vocabulary, (3, model.shape.length))
-    return asked(model.shape, tokens, np.arange(3), 0)
+    return examples_of(model.shape, tokens, np.arange(3), 0)
 
 
 @pytest.mark.parametrize("name", ["attention.key", "attention.output", "ffn.up"])

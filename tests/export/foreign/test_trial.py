@@ -124,7 +124,7 @@ def huge() -> list[onnx.NodeProto]:
 def test_a_graph_that_does_not_end_or_fit_is_one_line(
     foreign: Callable, tmp_path: Path, nodes: Callable, seconds: float, words: str
 ) -> None:
-    asked = {
+    request = {
         "source": str(spoiled(foreign().path, tmp_path, nodes())),
         "threads": 1,
         "kv_heads": (2, 2),
@@ -136,7 +136,7 @@ def test_a_graph_that_does_not_end_or_fit_is_one_line(
         "seconds": seconds,
     }
     with pytest.raises(TrialError, match=words) as error:
-        answered(asked, tmp_path, seconds)
+        answered(request, tmp_path, seconds)
     assert "\n" not in str(error.value)
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
 

@@ -63,9 +63,9 @@ def engines(exported: Fixture, engine_of: Fixture) -> Callable[..., Engine]:
     return get
 
 
-def agree(engine: Engine, model: ImageModel, asked: Examples) -> None:
+def agree(engine: Engine, model: ImageModel, batch: Examples) -> None:
     """The engine's logits are the model's, at once and step by step."""
-    given = (asked.inputs, asked.features)
+    given = (batch.inputs, batch.features)
     expected = model.score(*given)
     assert expected.shape == (3, 16, model.shape.predicted)
     for logits in (engine.score(*given), engine.score_stepwise(*given)):
@@ -73,25 +73,25 @@ def agree(engine: Engine, model: ImageModel, asked: Examples) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_full_pass_is_what_the_steps_give(model_of, asked_of, kind) -> None:
-    model, asked = model_of(kind), asked_of(kind)
-    given = (asked.inputs, asked.features)
+def test_the_full_pass_is_what_the_steps_give(model_of, examples_of, kind) -> None:
+    model, batch = model_of(kind), examples_of(kind)
+    given = (batch.inputs, batch.features)
     np.testing.assert_allclose(model.score_stepwise(*given), model.score(*given), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_exported_has_no_findings_and_computes_what_torch_does(
-    exported, engines, model_of, asked_of, kind, target
+    exported, engines, model_of, examples_of, kind, target
 ) -> None:
     assert check(exported(kind, target)) == []
-    agree(engines(kind, target), model_of(kind), asked_of(kind))
+    agree(engines(kind, target), model_of(kind), examples_of(kind))
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_engine_draws_what_torch_draws(engines, model_of, asked_of, kind, fused) -> None:
-    model, engine, features = model_of(kind), engines(kind, "onnxruntime", fused), asked_of(kind).features
+def test_an_engine_draws_what_torch_draws(engines, model_of, examples_of, kind, fused) -> None:
+    model, engine, features = model_of(kind), engines(kind, "onnxruntime", fused), examples_of(kind).features
     labels = np.arange(3) % max(model.classes, 1)
     for sampler in (
         Sampler(cfg_scale=2.5, guidance="linear", temperature=0.9, top_k=9, steps=5),
@@ -109,15 +109,17 @@ def test_an_engine_draws_what_torch_draws(engines, model_of, asked_of, kind, fus
 
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
 @pytest.mark.parametrize("kind", ["masked", "u-vit", "class token"])
-def test_a_step_gives_logits_of_the_positions_asked_for(exported, engine_of, model_of, asked_of, kind, target) -> None:
-    model, asked = model_of(kind), asked_of(kind)
+def test_a_step_gives_logits_of_the_positions_asked_for(
+    exported, engine_of, model_of, examples_of, kind, target
+) -> None:
+    model, batch = model_of(kind), examples_of(kind)
     if target == "tensorrt" and model.shape.text:
         return
     engine, positions = engine_of(exported(kind, target)), np.array([9, 0, 15])
-    expected = model.score(asked.inputs, asked.features)[:, positions]
+    expected = model.score(batch.inputs, batch.features)[:, positions]
     for runner in (make_loop(engine.sessions, engine.manifest, 3), TorchRunner(model.transformer)):
-        runner.begin(asked.inputs[:, 0] - model.shape.first_class, asked.features)
-        found = runner.step(asked.inputs[:, 1:], positions)
+        runner.begin(batch.inputs[:, 0] - model.shape.first_class, batch.features)
+        found = runner.step(batch.inputs[:, 1:], positions)
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
@@ -133,7 +135,7 @@ def test_an_engine_encodes_what_torch_encodes(engines, model_of, kind) -> None:
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_fused_computes_the_same_and_what_is_not_has_a_reason(
-    exported, engines, model_of, asked_of, kind, target
+    exported, engines, model_of, examples_of, kind, target
 ) -> None:
     fused = fuse(exported(kind, target))
     assert check(fused.model) == []
@@ -144,16 +146,16 @@ def test_what_is_fused_computes_the_same_and_what_is_not_has_a_reason(
             assert wanted in fused.missed[name]
         else:
             assert fused.counts[name] == wanted
-    agree(engines(kind, target, fused=True), model_of(kind), asked_of(kind))
+    agree(engines(kind, target, fused=True), model_of(kind), examples_of(kind))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WITHOUT_STATIC_CACHE])
-def test_tensorrts_graph_keeps_its_rules_and_computes_the_same(exported, engines, model_of, asked_of, kind) -> None:
+def test_tensorrts_graph_keeps_its_rules_and_computes_the_same(exported, engines, model_of, examples_of, kind) -> None:
     plain = exported(kind, "tensorrt")
     assert check(plain) == []
     assert check(fuse(plain).model) == []
     assert plain.manifest.cache == ("none" if model_of(kind).shape.order == "masked" else "static")
-    agree(engines(kind, "tensorrt"), model_of(kind), asked_of(kind))
+    agree(engines(kind, "tensorrt"), model_of(kind), examples_of(kind))
 
 
 @pytest.mark.parametrize("kind", WITHOUT_STATIC_CACHE)
@@ -163,9 +165,9 @@ def test_what_tensorrt_has_no_cache_for_is_refused(exported, kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lead", "text", "masked", "next-scale"])
-def test_a_fixed_batch_draws_and_scores_any_number(exported, engine_of, model_of, asked_of, kind) -> None:
-    engine, model, asked = engine_of(exported(kind, fixed_batch=2)), model_of(kind), asked_of(kind)
-    agree(engine, model, asked)
+def test_a_fixed_batch_draws_and_scores_any_number(exported, engine_of, model_of, examples_of, kind) -> None:
+    engine, model, batch = engine_of(exported(kind, fixed_batch=2)), model_of(kind), examples_of(kind)
+    agree(engine, model, batch)
     labels, sampler = np.zeros(3, dtype=np.int64), Sampler(cfg_scale=2.0, steps=3)
-    expected = model.draw_tokens(labels, 1, sampler, asked.features)
-    assert (engine.draw_tokens(labels, 1, sampler, asked.features) == expected).all()
+    expected = model.draw_tokens(labels, 1, sampler, batch.features)
+    assert (engine.draw_tokens(labels, 1, sampler, batch.features) == expected).all()

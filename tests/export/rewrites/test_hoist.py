@@ -33,31 +33,31 @@ def ways(model: OnnxModel, order: str) -> OnnxModel:
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hoisted_engine_computes_and_draws_what_torch_does(
-    exported, engine_of, model_of, asked_of, kind, target, order
+    exported, engine_of, model_of, examples_of, kind, target, order
 ) -> None:
     made = ways(exported(kind, target), order)
     assert check(made) == []
     assert not {"labels", "features"} & {value.name for value in made.decode.graph.inputs}
-    engine, model, asked = engine_of(made), model_of(kind), asked_of(kind)
-    expected = model.score(asked.inputs, asked.features)
-    for logits in (engine.score(asked.inputs, asked.features), engine.score_stepwise(asked.inputs, asked.features)):
+    engine, model, batch = engine_of(made), model_of(kind), examples_of(kind)
+    expected = model.score(batch.inputs, batch.features)
+    for logits in (engine.score(batch.inputs, batch.features), engine.score_stepwise(batch.inputs, batch.features)):
         np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5)
     labels, sampler = np.arange(3) % model.classes, Sampler(cfg_scale=2.0, steps=4)
-    expected = model.draw_tokens(labels, 3, sampler, asked.features)
-    assert (engine.draw_tokens(labels, 3, sampler, asked.features) == expected).all()
+    expected = model.draw_tokens(labels, 3, sampler, batch.features)
+    assert (engine.draw_tokens(labels, 3, sampler, batch.features) == expected).all()
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize("form", ["int8 dynamic", "int4 group", "int8 static"])
 @pytest.mark.parametrize("kind", ["lead", "masked", "next-scale"])
-def test_quantized_modulation_is_hoisted_too(exported, engine_of, asked_of, kind, form, target) -> None:
+def test_quantized_modulation_is_hoisted_too(exported, engine_of, examples_of, kind, form, target) -> None:
     plain = exported(f"{kind} as {form}", target)
     hoisted = hoist(plain).model
     assert check(hoisted) == []
     left = [name for name in hoisted.decode.graph.initializers if "modulation" in name]
     assert not [name for name in left if name.endswith("linear.weight")]
-    asked = asked_of(kind)
-    expected, found = (engine_of(each).score_stepwise(asked.inputs) for each in (plain, hoisted))
+    batch = examples_of(kind)
+    expected, found = (engine_of(each).score_stepwise(batch.inputs) for each in (plain, hoisted))
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
@@ -102,9 +102,9 @@ def test_a_second_time_is_refused(exported) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lead", "masked"])
-def test_a_fixed_batch_is_hoisted_too(exported, engine_of, model_of, asked_of, kind) -> None:
-    engine, model, asked = engine_of(hoist(exported(kind, fixed_batch=2)).model), model_of(kind), asked_of(kind)
-    np.testing.assert_allclose(engine.score(asked.inputs), model.score(asked.inputs), rtol=0, atol=2e-5)
+def test_a_fixed_batch_is_hoisted_too(exported, engine_of, model_of, examples_of, kind) -> None:
+    engine, model, batch = engine_of(hoist(exported(kind, fixed_batch=2)).model), model_of(kind), examples_of(kind)
+    np.testing.assert_allclose(engine.score(batch.inputs), model.score(batch.inputs), rtol=0, atol=2e-5)
     labels, sampler = np.zeros(3, dtype=np.int64), Sampler(cfg_scale=2.0, steps=3)
     assert (engine.draw_tokens(labels, 1, sampler) == model.draw_tokens(labels, 1, sampler)).all()
 

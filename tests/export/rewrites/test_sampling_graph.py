@@ -96,18 +96,18 @@ def test_tokens_and_how_sure_they_are_equal_those_of_numpy(order, sampler) -> No
     [Sampler(top_k=9, steps=4), Sampler(cfg_scale=2.0, temperature=0.8, top_p=0.9, steps=5, reveal="halton")],
     ids=["plain", "guided"],
 )
-def test_engines_draw_the_same_tokens_inside_and_outside(kind, sampler, exported, engine_of, asked_of) -> None:
+def test_engines_draw_the_same_tokens_inside_and_outside(kind, sampler, exported, engine_of, examples_of) -> None:
     model = exported(kind)
     model = replace(model, manifest=replace(model.manifest, sampler=sampler))
     outside, inside = engine_of(model), engine_of(with_sampling(model))
-    asked = asked_of(kind)
-    labels = asked.inputs[:, 0] - model.manifest.shape.first_class
+    batch = examples_of(kind)
+    labels = batch.inputs[:, 0] - model.manifest.shape.first_class
     for seed in range(3):
-        wanted = outside.draw_tokens(labels, seed, features=asked.features)
-        np.testing.assert_array_equal(inside.draw_tokens(labels, seed, features=asked.features), wanted)
+        wanted = outside.draw_tokens(labels, seed, features=batch.features)
+        np.testing.assert_array_equal(inside.draw_tokens(labels, seed, features=batch.features), wanted)
     assert isinstance(inside._drawer(inside._loop(3), sampler), GraphDrawer)
     for score in ("score", "score_stepwise"):
-        given, made = (getattr(each, score)(asked.inputs, asked.features) for each in (outside, inside))
+        given, made = (getattr(each, score)(batch.inputs, batch.features) for each in (outside, inside))
         np.testing.assert_allclose(made, given, atol=1e-6)
 
 

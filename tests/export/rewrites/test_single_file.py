@@ -40,11 +40,11 @@ SAMPLER = Sampler(top_k=9, temperature=0.9, steps=5)
         ("masked", {"temperature": 0.0, "choice_temperature": 0.0}),
     ],
 )
-def test_one_file_draws_the_tokens_and_pictures_of_the_engine(kind, changes, exported, engine_of, asked_of) -> None:
+def test_one_file_draws_the_tokens_and_pictures_of_the_engine(kind, changes, exported, engine_of, examples_of) -> None:
     model = exported(kind)
     model = replace(model, manifest=replace(model.manifest, sampler=replace(SAMPLER, **changes)))
-    asked = asked_of(kind)
-    labels = asked.inputs[:, 0] - model.manifest.shape.first_class
+    batch = examples_of(kind)
+    labels = batch.inputs[:, 0] - model.manifest.shape.first_class
     for each in (model, with_sampling(fuse(model).model)):
         generate = single_file(each)
         onnx.checker.check_model(ir.to_proto(generate), full_check=True)
@@ -52,21 +52,21 @@ def test_one_file_draws_the_tokens_and_pictures_of_the_engine(kind, changes, exp
         files = {**each.manifest.files, "generate": GENERATE}
         engine = engine_of(replace(each, generate=generate, manifest=replace(each.manifest, files=files)))
         for seed in (0, 12345678901, 2**64 - 1):
-            tokens, images = engine.draw_in_one(labels, seed, asked.features)
-            wanted = engine.draw_tokens(labels, seed, features=asked.features)
+            tokens, images = engine.draw_in_one(labels, seed, batch.features)
+            wanted = engine.draw_tokens(labels, seed, features=batch.features)
             np.testing.assert_array_equal(tokens, wanted)
             np.testing.assert_array_equal(images, engine.decode_images(wanted))
 
 
 @pytest.mark.parametrize("kind", ["lead", "modulated", "masked", "next-scale"])
-def test_one_file_holds_what_was_hoisted_too(kind, exported, engine_of, asked_of) -> None:
+def test_one_file_holds_what_was_hoisted_too(kind, exported, engine_of, examples_of) -> None:
     model = exported(kind)
     sampler = replace(SAMPLER, cfg_scale=2.0)
     model = hoist(replace(model, manifest=replace(model.manifest, sampler=sampler))).model
     assert model.begin is not None
     files = {**model.manifest.files, "generate": GENERATE}
     engine = engine_of(replace(model, generate=single_file(model), manifest=replace(model.manifest, files=files)))
-    labels = asked_of(kind).inputs[:, 0] - model.manifest.shape.first_class
+    labels = examples_of(kind).inputs[:, 0] - model.manifest.shape.first_class
     tokens, _ = engine.draw_in_one(labels, 4)
     np.testing.assert_array_equal(tokens, engine.draw_tokens(labels, 4))
 

@@ -288,9 +288,9 @@ def test_scoring_step_by_step_shows_the_true_tokens(shape: Shape) -> None:
 
 @pytest.mark.parametrize(("shape", "times"), [(CAUSAL, 8), (SCALES, 3), (MASKED, 5)])
 def test_whoever_asks_is_told_of_every_step(shape: Shape, times: int) -> None:
-    told: list[None] = []
+    calls: list[None] = []
     sampler = Sampler(steps=5) if shape is MASKED else Sampler()
     arguments = (LogitsDrawer(Noted(shape), shape), LABELS, shape, sampler, 0)
-    drawn = draw(*arguments, on_step=lambda: told.append(None))
-    assert len(told) == times
+    drawn = draw(*arguments, on_step=lambda: calls.append(None))
+    assert len(calls) == times
     np.testing.assert_array_equal(drawn, draw(LogitsDrawer(Noted(shape), shape), *arguments[1:]))

@@ -108,13 +108,13 @@ def test_an_int8_engine_computes_what_pytorch_does_on_this_processor(
 )
 def test_full_range_weights_would_be_wrong_here_by_the_usual_kernels(engines, tiny_tokens: TokenSet) -> None:
     model, folder = engines[False]
-    told = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**told, "cpu": "any"}))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "cpu": "any"}))
     try:
         inputs = examples(model.shape, tiny_tokens).take(slice(4)).inputs
         logits = Engine.load(folder, threads=1).score(inputs)
     finally:
-        (folder / "manifest.json").write_text(json.dumps(told))
+        (folder / "manifest.json").write_text(json.dumps(manifest))
     assert np.abs(logits - model.score(inputs)).max() > 0.5
 
 

@@ -157,7 +157,7 @@ def test_a_profile_holds_the_shapes_of_the_graphs_inputs(model):
     assert shapes == {}
 
 
-class Asked:
+class Recorded:
     """A stand-in for a parsed network with one attention, a builder, and the config that is asked for."""
 
     def __init__(self, fake: mock.MagicMock, refusal: str = "") -> None:
@@ -189,7 +189,7 @@ class Asked:
 def test_a_build_is_strongly_typed_without_precision_flags_and_lets_attention_be_taken_apart(
     installed, model, tmp_path, monkeypatch
 ):
-    asked = Asked(installed)
+    recorded = Recorded(installed)
     monkeypatch.setattr("polygraphy.backend.trt.util.str_from_config", lambda config, network: "")
     plan = build(
         tmp_path / "decode.onnx",
@@ -200,19 +200,19 @@ def test_a_build_is_strongly_typed_without_precision_flags_and_lets_attention_be
         workspace_mib=64,
     )
     assert plan == b"plan"
-    assert asked.builder.create_network.call_args == mock.call(flags=1 << 0)
-    assert asked.config.set_flag.call_args_list == []  # no FP16, INT8, FP8 or TF32: precision lies in the graph
-    assert asked.layer.attention.decomposable is True
-    assert asked.config.builder_optimization_level == 5
-    assert asked.config.set_memory_pool_limit.call_args == mock.call(installed.MemoryPoolType.WORKSPACE, 64 << 20)
-    profile = asked.builder.create_optimization_profile.return_value
+    assert recorded.builder.create_network.call_args == mock.call(flags=1 << 0)
+    assert recorded.config.set_flag.call_args_list == []  # no FP16, INT8, FP8 or TF32: precision lies in the graph
+    assert recorded.layer.attention.decomposable is True
+    assert recorded.config.builder_optimization_level == 5
+    assert recorded.config.set_memory_pool_limit.call_args == mock.call(installed.MemoryPoolType.WORKSPACE, 64 << 20)
+    profile = recorded.builder.create_optimization_profile.return_value
     given = {call.args[0]: call.args[1:] for call in profile.set_shape.call_args_list}
     assert [list(shape) for shape in given.pop("position")] == [[], [], []]
     assert given == profile_shapes(model.manifest, Rows(1, 2, 16))
 
 
 def test_a_parser_that_refuses_is_quoted(installed, model, tmp_path, capsys):
-    Asked(installed, refusal="In node 7 (importTopK): UNSUPPORTED_NODE: K is too large")
+    Recorded(installed, refusal="In node 7 (importTopK): UNSUPPORTED_NODE: K is too large")
     with pytest.raises(
         BuildError, match=r"^TensorRT 11\.4\.0 refuses decode\.onnx: .*In node 7 \(importTopK\).*too large"
     ):

@@ -74,21 +74,21 @@ def test_free_memory_is_what_the_system_says(monkeypatch, tmp_path) -> None:
 def test_pictures_do_not_depend_on_the_size_of_the_batches(kind, exported, engine_of, model_of) -> None:
     labels, sampler = np.arange(5), Sampler(cfg_scale=2.0, temperature=1.5, steps=4)
     for drawing in (engine_of(exported(kind)), model_of(kind)):
-        told: list[tuple[int, int]] = []
+        calls: list[tuple[int, int]] = []
         parts = list(
-            draw_in_batches(drawing, labels, 3, sampler, batch=2, report=lambda *done, told=told: told.append(done))
+            draw_in_batches(drawing, labels, 3, sampler, batch=2, report=lambda *done, calls=calls: calls.append(done))
         )
         assert [len(part) for part in parts] == [2, 2, 1]
-        assert told == [(2, 5), (4, 5), (5, 5)]
+        assert calls == [(2, 5), (4, 5), (5, 5)]
         (whole,) = draw_in_batches(drawing, labels, 3, sampler, batch=5)
         assert (np.concatenate(parts) == whole).all()
 
 
 def test_an_engine_generates_in_batches_and_says_how_far_it_is(exported, engine_of) -> None:
-    engine, told = engine_of(exported("rotary")), []
-    pictures = engine.generate(np.arange(3), seed=1, batch=1, report=lambda *done: told.append(done))
+    engine, calls = engine_of(exported("rotary")), []
+    pictures = engine.generate(np.arange(3), seed=1, batch=1, report=lambda *done: calls.append(done))
     assert (pictures == engine.generate(np.arange(3), seed=1)).all()
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
     with pytest.raises(ValueError, match="batch -1: must be at least 0"):
         engine.generate([0], batch=-1)
     with pytest.raises(ValueError, match="label 99 is not a class"):

@@ -40,12 +40,12 @@ def test_streams_that_do_not_pair_up_are_refused() -> None:
 @pytest.mark.parametrize("changes", [{}, {"positions": "learned", "modulation": "class"}, SCALES, MASKED, REGISTERS])
 def test_an_engine_shows_the_streams_of_pytorch(changes, fused, tiny_model, tiny_tokens, tmp_path) -> None:
     model = tiny_model(**changes, **({} if changes else {"width": 64, "head_width": 16}))
-    asked = examples(model.shape, tiny_tokens.part("held_out", 3))
+    batch = examples(model.shape, tiny_tokens.part("held_out", 3))
     current = model
     for name, settings in [("export", {"target": "onnxruntime"}), *([("fuse", {})] if fused else [])]:
         current = parse(find(name, "t"), settings, name).run(current, Context(model, tiny_tokens, 2, 0, tmp_path)).model
     current.save(tmp_path)
-    made = layers(states_of(model, asked), states_of(Engine.load(tmp_path, threads=1), asked))
+    made = layers(states_of(model, batch), states_of(Engine.load(tmp_path, threads=1), batch))
     assert len(made) == 3
     assert all(each.relative_error < 1e-5 for each in made)
 
@@ -62,8 +62,8 @@ def test_pruned_layers_are_left_out_and_the_others_keep_their_names() -> None:
 
 def test_a_model_in_bf16_departs_by_its_rounding(tiny_model, tiny_tokens) -> None:
     model = tiny_model()
-    asked = examples(model.shape, tiny_tokens.part("held_out", 3))
-    rough = states_of(RoughModel.of(model), asked)
-    found = layers(states_of(model, asked), rough)
+    batch = examples(model.shape, tiny_tokens.part("held_out", 3))
+    rough = states_of(RoughModel.of(model), batch)
+    found = layers(states_of(model, batch), rough)
     assert all(2**-13 < each.relative_error < 2**-5 for each in found)
     assert rough[0].dtype == np.float32

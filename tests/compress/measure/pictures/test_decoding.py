@@ -64,14 +64,14 @@ def test_pictures_smaller_than_the_window_have_a_smaller_one() -> None:
 def test_a_mean_is_over_pictures_and_its_interval_holds_it() -> None:
     true = pictures(10, 16)
     shifts = np.repeat([0.01, 0.02], 5).astype(np.float32)[:, None, None, None]
-    asked = []
+    sizes = []
 
     def own(tokens: np.ndarray) -> np.ndarray:
-        asked.append(len(tokens))
+        sizes.append(len(tokens))
         return 0.4 + 0.2 * true[tokens[:, 0]] + shifts[tokens[:, 0]]
 
     found = compared(own, lambda tokens: 0.4 + 0.2 * true[tokens[:, 0]], np.arange(10)[:, None], (10, 40), TIMINGS)
-    assert asked == [1] * 10
+    assert sizes == [1] * 10
     assert found.psnr == pytest.approx((40 - 20 * math.log10(2) / 2), abs=1e-3)
     assert found.psnr_worst == pytest.approx(40 - 20 * math.log10(2), abs=1e-3)
     assert found.psnr_worst < found.psnr_ci95[0] < found.psnr < found.psnr_ci95[1] < 40

@@ -171,18 +171,18 @@ def originals_logits(original, inputs, features):
     """Logits (N, T, V) of the original; the mask token is another number there."""
     tokens = np.where(inputs[:, 1:] == CODES, MASK, inputs[:, 1:]).reshape(-1, 4, 4)
     text = torch.from_numpy(features)
-    told = torch.tensor([[16.0, 16.0, 0.0, 0.0, 6.0]]).expand(len(tokens), -1)
+    size = torch.tensor([[16.0, 16.0, 0.0, 0.0, 6.0]]).expand(len(tokens), -1)
     with torch.no_grad():
-        logits = original.transformer(torch.from_numpy(tokens), text[:, :-1], text[:, -1, :12], told)
+        logits = original.transformer(torch.from_numpy(tokens), text[:, :-1], text[:, -1, :12], size)
     return logits.flatten(2).transpose(1, 2).numpy()
 
 
 def test_logits_are_the_originals_in_torch_and_in_an_engine(model, original, engine, pictures):
-    asked = examples(model.shape, pictures.take(slice(0, 3)))
-    wanted = originals_logits(original, asked.inputs, asked.features)
+    batch = examples(model.shape, pictures.take(slice(0, 3)))
+    wanted = originals_logits(original, batch.inputs, batch.features)
     assert wanted.std() > 0.3
     for score in (model.score, model.score_stepwise, engine.score, engine.score_stepwise):
-        np.testing.assert_allclose(score(asked.inputs, asked.features), wanted, atol=1e-4)
+        np.testing.assert_allclose(score(batch.inputs, batch.features), wanted, atol=1e-4)
 
 
 def test_features_of_a_text_are_those_that_the_original_pipeline_reads(pipeline, original):
@@ -199,12 +199,12 @@ def test_features_of_a_text_are_those_that_the_original_pipeline_reads(pipeline,
 
 def test_a_dropped_text_is_the_empty_one(pipeline, model, engine, pictures):
     empty = np.repeat(clip.features(pipeline, [""]), 2, axis=0)
-    asked = examples(model.shape, pictures.take(slice(0, 2)))
-    dropped = asked.inputs.copy()
+    batch = examples(model.shape, pictures.take(slice(0, 2)))
+    dropped = batch.inputs.copy()
     dropped[:, 0] += 1
-    wanted = model.score(asked.inputs, empty)
-    np.testing.assert_allclose(model.score(dropped, asked.features), wanted, atol=1e-6)
-    np.testing.assert_allclose(engine.score(dropped, asked.features), wanted, atol=1e-4)
+    wanted = model.score(batch.inputs, empty)
+    np.testing.assert_allclose(model.score(dropped, batch.features), wanted, atol=1e-6)
+    np.testing.assert_allclose(engine.score(dropped, batch.features), wanted, atol=1e-4)
 
 
 @pytest.fixture
@@ -326,24 +326,24 @@ def test_without_a_text_encoder_the_features_of_no_text_are_given_or_asked_for(p
         "state config.null_features, a .npy file (texts' tokens + 1, width)"
     )
     np.save(tmp_path / "null.npy", model.transformer.text.null.numpy())
-    told = {"null_features": str(tmp_path / "null.npy"), "micro_conds": [16, 16, 0, 0, 6]}
-    loaded = families.load(families.Source(str(alone), config=told), "r.yaml: model", stand_in)
+    config = {"null_features": str(tmp_path / "null.npy"), "micro_conds": [16, 16, 0, 0, 6]}
+    loaded = families.load(families.Source(str(alone), config=config), "r.yaml: model", stand_in)
     assert loaded.transformer.config == model.transformer.config
     for name, tensor in model.transformer.state_dict().items():
         torch.testing.assert_close(loaded.transformer.state_dict()[name], tensor, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("config", "message"),
     [
         ({"micro_conds": [1, 2]}, "config.micro_conds: [1, 2] are not five numbers: width, height, crop from the left"),
         ({"use_bias": True}, "config: biases, and norms without weights, are not supported"),
         ({"null_features": "nowhere.npy"}, "config.null_features: nowhere.npy: there is no such file"),
     ],
 )
-def test_what_is_stated_wrongly_is_refused(pipeline, told, message):
+def test_what_is_stated_wrongly_is_refused(pipeline, config, message):
     with pytest.raises(InputError) as caught:
-        amused.Amused().architecture(Checkpoint.open(pipeline, told))
+        amused.Amused().architecture(Checkpoint.open(pipeline, config))
     assert str(caught.value).startswith(f"{pipeline}: {message}")
 
 
@@ -367,11 +367,11 @@ def test_every_kind_of_pass_works_on_it(model, pictures, tmp_path):
     folder.mkdir()
     Export(target="onnxruntime").run(quantized, context).model.save(folder)
     engine = Engine.load(folder)
-    asked = examples(model.shape, pictures.part("held_out"))
-    wanted = quantized.score(asked.inputs, asked.features)
+    batch = examples(model.shape, pictures.part("held_out"))
+    wanted = quantized.score(batch.inputs, batch.features)
     # Sums in another order round a few activations to the next code.
-    assert np.abs(engine.score(asked.inputs, asked.features) - wanted).mean() < 0.05 * wanted.std()
-    images = engine.generate([0, 0], seed=1, features=asked.features[:2])
+    assert np.abs(engine.score(batch.inputs, batch.features) - wanted).mean() < 0.05 * wanted.std()
+    images = engine.generate([0, 0], seed=1, features=batch.features[:2])
     assert images.shape == (2, 16, 16, 3)
 
 

@@ -42,10 +42,10 @@ def rewrite(folder, change):
 
 
 def same(one, other, pictures):
-    asked = examples(other.shape, pictures)
+    batch = examples(other.shape, pictures)
     assert one.transformer.config == other.transformer.config
     assert quantizations(one.transformer) == quantizations(other.transformer)
-    np.testing.assert_array_equal(one.score(asked.inputs, asked.features), other.score(asked.inputs, asked.features))
+    np.testing.assert_array_equal(one.score(batch.inputs, batch.features), other.score(batch.inputs, batch.features))
 
 
 def test_any_model_comes_back_as_it_was(any_model, tmp_path, any_tokens):

@@ -45,10 +45,10 @@ def test_values_of_wrong_types_or_sizes_are_refused_or_read_but_never_crash(name
     said: list[str] = []
     for key in family.keys:
         for value in WRONG:
-            told = whole.stating({**whole.config, key: value})
+            changed = whole.stating({**whole.config, key: value})
             try:
-                families.plan(told, FAMILY[name])
-                families.sampler_of(told, family)
+                families.plan(changed, FAMILY[name])
+                families.sampler_of(changed, family)
             except InputError as error:
                 said.append(str(error))
     assert len(said) > 5 * len(family.keys)
@@ -165,8 +165,8 @@ def llamagen(folder: Path, rows: int, **config: Any) -> Path:
     key = "cls_embedding.embedding_table.weight"
     state[key] = state[key][:rows].clone()
     torch.save({"model": state}, folder / "checkpoint.pt")
-    told = json.loads((GOLDEN / "llamagen-c2i" / "config.json").read_text()) | config
-    (folder / "config.json").write_text(json.dumps({key: value for key, value in told.items() if value != "absent"}))
+    changed = json.loads((GOLDEN / "llamagen-c2i" / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in changed.items() if value != "absent"}))
     return folder
 
 

@@ -142,9 +142,9 @@ def test_the_sampler_is_what_the_checkpoint_states(model):
 
 
 def test_a_guidance_that_is_not_known_is_refused(folder):
-    told = {"guidance_decay": "quadratic"}
+    config = {"guidance_decay": "quadratic"}
     with pytest.raises(InputError) as caught:
-        families.load(families.Source(str(folder), config=told), "r.yaml: model", stand_in)
+        families.load(families.Source(str(folder), config=config), "r.yaml: model", stand_in)
     assert str(caught.value) == (
         f"{folder}: config: guidance_decay 'quadratic' with softmax_temperature_annealing False: known are linear, "
         "constant and power-cosine, without"

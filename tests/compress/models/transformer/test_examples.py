@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calibration.tokens import TokenSet
-from compress.models.transformer.examples import asked, examples
+from compress.models.transformer.examples import examples, examples_of
 from export.runtime.orders.masked import masks
 from export.runtime.shape import Shape, TextShape
 
@@ -72,7 +72,7 @@ def test_equal_calls_ask_equal_questions_and_other_seeds_others() -> None:
 def test_chunks_and_rows_keep_what_belongs_together() -> None:
     features = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     shape = Shape("causal", 10, 1, (2, 2), text=TextShape(2, 3))
-    found = asked(shape, TOKENS.tokens, np.zeros(2, dtype=np.int64), 0, features)
+    found = examples_of(shape, TOKENS.tokens, np.zeros(2, dtype=np.int64), 0, features)
     first, second = found.chunks(1)
     assert (len(found), len(first), len(second)) == (2, 1, 1)
     for index, part in enumerate((first, second)):

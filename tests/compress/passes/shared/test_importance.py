@@ -47,12 +47,12 @@ def given(transformer, pictures):
 
 def exact_nll(transformer, pictures):
     """NLL of each picture in nats per token that is asked for, by the definition."""
-    asked = examples(transformer.config.shape, pictures)
-    inputs, features = asked.tensors()
+    batch = examples(transformer.config.shape, pictures)
+    inputs, features = batch.tensors()
     kind = transformer.embedding.weight.dtype
     probabilities = transformer(inputs, None if features is None else features.to(kind)).softmax(-1)
     chosen = probabilities.gather(2, torch.from_numpy(pictures.tokens)[..., None])[..., 0]
-    scored = torch.from_numpy(asked.scored)
+    scored = torch.from_numpy(batch.scored)
     return -torch.stack([row[counted].log().mean() for row, counted in zip(chosen, scored, strict=True)])
 
 

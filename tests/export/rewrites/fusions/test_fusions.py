@@ -362,7 +362,9 @@ def test_gelu_without_a_bias_is_left(exported) -> None:
 
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize(("kind", "norms"), [("masked", 4), ("masked without classes", 0)])
-def test_attention_to_all_positions_cuts_into_heads_itself(kind, norms, target, exported, engine_of, asked_of) -> None:
+def test_attention_to_all_positions_cuts_into_heads_itself(
+    kind, norms, target, exported, engine_of, examples_of
+) -> None:
     model = exported(kind, target)
     fused = fuse(model)
     layers = len({node.name for node in nodes(model, "Attention")})
@@ -375,6 +377,6 @@ def test_attention_to_all_positions_cuts_into_heads_itself(kind, norms, target, 
         sum("_norm" in (node.name or "") and node.op_type == "RMSNormalization" for node in fused.model.decode.graph)
         >= norms
     )
-    asked = asked_of(kind)
+    batch = examples_of(kind)
     plain, engine = engine_of(model), engine_of(fused.model)
-    np.testing.assert_allclose(engine.score(asked.inputs), plain.score(asked.inputs), atol=2e-5)
+    np.testing.assert_allclose(engine.score(batch.inputs), plain.score(batch.inputs), atol=2e-5)
