@@ -150,11 +150,12 @@ def shipped_tokenizer(value: dict[str, Any], where: str) -> Tokenizer:
         InputError: there is none of that name, or its weights are others.
     """
     wanted = parse(Shipped, {name: each for name, each in value.items() if name != "kind"}, where)
-    if wanted.name not in zoo.folders():
-        raise InputError(f"{where}.name: {shown(wanted.name)} is not shipped; {nearest(wanted.name, zoo.folders())}")
+    known = sorted(set(zoo.folders()) - set(zoo.names()))
+    if wanted.name not in known:
+        raise InputError(f"{where}.name: {shown(wanted.name)} is not shipped; {nearest(wanted.name, known)}")
     found = hashlib.sha256((zoo.ROOT / wanted.name / tokenizer_folder.WEIGHTS).read_bytes()).hexdigest()
     if found != wanted.sha256:
-        raise InputError(f"{where}: the weights of {wanted.name} are {found[:12]}, not {shown(wanted.sha256[:12])}")
+        raise InputError(f"{where}: the weights of {wanted.name} are other than {shown(wanted.sha256[:12])}")
     return tokenizer_folder.load(zoo.ROOT / wanted.name)
 
 

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compress.core.settings import InputError
+from compress.models import zoo
 from compress.models.families import reference
+from compress.models.tokenizer import tokenizer_folder
 from compress.models.transformer.examples import examples
 from compress.models.transformer.quantized import quantizations
 from compress.passes.prune_ffn import PruneFfn
@@ -229,3 +231,23 @@ def test_nan_weights_are_refused_by_name(saved):
     assert complaint(saved) == (
         "model.safetensors: tensor 'blocks.1.ffn.down.weight' holds 1 NaN or Inf values; the checkpoint is unusable"
     )
+
+
+def test_a_shipped_tokenizer_is_shared_by_name_and_hash(saved):
+    kept = json.loads((zoo.ROOT / "emoji" / "config.json").read_text())["tokenizer"]
+    shared = reference.load(zoo.ROOT / "emoji").tokenizer
+    for name, value in tokenizer_folder.load(zoo.ROOT / kept["name"]).state().items():
+        assert torch.equal(value, shared.state()[name])
+
+    rewrite(saved, lambda config: config.update(tokenizer={**kept, "name": "emoji-tokeniser"}))
+    assert complaint(saved) == (
+        "config.json: tokenizer.name: 'emoji-tokeniser' is not shipped; did you mean 'emoji-tokenizer'?"
+    )
+    rewrite(saved, lambda config: config.update(tokenizer={**kept, "name": "photos-tokenizer"}))
+    assert f"the weights of photos-tokenizer are other than '{kept['sha256'][:12]}'" in complaint(saved)
+    rewrite(saved, lambda config: config.update(tokenizer={**kept, "name": "../digits"}))
+    assert "is not shipped" in complaint(saved)
+    rewrite(saved, lambda config: config.update(tokenizer={**kept, "name": "digits"}))
+    assert "'digits' is not shipped" in complaint(saved), "a model is not a tokenizer"
+    rewrite(saved, lambda config: config.update(tokenizer={"kind": "shipped"}))
+    assert "config.json: tokenizer" in complaint(saved)
