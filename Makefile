@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup quickstart test fuzz crash-test index-test clean
+.PHONY: setup quickstart test lint types suite fuzz crash-test index-test clean
 
 setup: $(STAMP)
 
@@ -18,10 +18,21 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)
 	$(BIN)/compress run recipes/quickstart.yaml
 
+# All three, one after another whatever -j says, and how long each took.
 test: $(STAMP)
+	@for part in lint types suite; do \
+		started=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
+		echo "$$part took $$(($$(date +%s) - started)) s"; \
+	done
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/mypy
+
+suite: $(STAMP)
 	$(BIN)/pytest -n 2
 
 # make fuzz COUNT=50000 SEED=1: mutations of everything that users hand in; the files of those that fail are in build/fuzz.
