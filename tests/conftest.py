@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from remembered_traces import Export, remembering
 
 from calibration.tokens import TokenSet
 from compress.models.image_model import ImageModel
@@ -23,6 +25,16 @@ from compress.models.transformer.uvit import UvitConfig
 from compress.passes import Context
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape, TextShape
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
+    """`torch.onnx.export` as it is; all tests share the graphs that it makes, those of other workers included."""
+    export, own = torch.onnx.export, tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    torch.onnx.export = remembering(export, shared / "traces")
+    yield export
+    torch.onnx.export = export
 
 
 def make_tiny_model(
