@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.core.settings import InputError
+from compress.core.settings import InputError, shown
 from compress.models.checkpoints.checkpoint import CONFIG, read_config
 from export.runtime.errors import first_line
+from export.runtime.shape import LONGEST
 from export.tracing.trace import EXAMPLE_BATCH, plain_graph
 
 LENGTH = 77  # tokens of a text, of every published CLIP
@@ -59,8 +60,18 @@ def write(made: NDArray[np.float32], path: Path) -> None:
 
 
 def length(pipeline: Path) -> int:
-    """Tokens of a text, by the encoder's config."""
-    return int(read_config(pipeline / "text_encoder" / CONFIG).get("max_position_embeddings", LENGTH))
+    """Tokens of a text, by the encoder's config.
+
+    Raises:
+        InputError: it states no such number.
+    """
+    path = pipeline / "text_encoder" / CONFIG
+    found = read_config(path).get("max_position_embeddings", LENGTH)
+    if type(found) is not int or not 0 < found <= LONGEST:
+        raise InputError(
+            f"{path}: max_position_embeddings: {shown(found)} is not a whole number from 1 to {LONGEST - 1}"
+        )
+    return found
 
 
 def features(pipeline: Path, texts: Sequence[str]) -> NDArray[np.float32]:

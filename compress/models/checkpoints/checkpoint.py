@@ -337,22 +337,6 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         yield name, entry.read()
 
 
-def check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a state dict whose names, shapes, number formats or values are not what the config says.
-
-    Raises:
-        InputError: a missing or surplus name, another shape or number format, NaN or Inf; the tensor is named.
-    """
-    for name, tensor in wanted.items():
-        if name not in state:
-            raise missing(name, (other for other in state if other not in wanted), path)
-        check_format(name, state[name], tensor, path)
-    for name, tensor in state.items():
-        if name not in wanted:
-            raise InputError(f"{path}: tensor '{name}' is not part of the model its config describes")
-        check_values(name, tensor, path)
-
-
 def fill(module: nn.Module, pairs: Iterable[tuple[str, Tensor]], path: Path, origin: Callable[[], str] = str) -> None:
     """Give a module on the meta device its parameters and persistent buffers, one tensor at a time.
 

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from compress.core.settings import InputError, shown
+from compress.models.bounds import HUGE, MOST_TOKENS
 from compress.models.checkpoints.checkpoint import Checkpoint
 
 LARGEST = 2**31 - 1  # of a whole number that is stated
-HUGE = 1e30  # no number that is stated reaches it, and fp32 holds it
-MOST_TOKENS = 2**20  # of a picture: 1024 x 1024
 
 
 def stated(checkpoint: Checkpoint, *keys: str, least: int = 1) -> int | None:

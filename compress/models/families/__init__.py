@@ -384,7 +384,7 @@ def plan(checkpoint: Checkpoint, name: str) -> TokenTransformer:
         fill(transformer, pairs, checkpoint.path, lambda: weights.last)
     except MissingTensorError as error:
         raise incomplete(checkpoint, family, error.name, config) from error
-    except (ValueError, ArithmeticError, RuntimeError) as error:  # numbers that no model has
+    except (ValueError, ArithmeticError, RuntimeError, TypeError) as error:  # numbers that no model has
         raise InputError(f"{checkpoint.path}: {line_of(error)}") from error
     return transformer
 

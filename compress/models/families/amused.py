@@ -21,10 +21,11 @@ from calibration.arrays import NUMBERS, Wanted, read_array
 from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
 from compress.models import clip
+from compress.models.bounds import HUGE
 from compress.models.checkpoints.checkpoint import CONFIG, Checkpoint, read_config
 from compress.models.checkpoints.family import TorchFamily
 from compress.models.checkpoints.golden import COUNT, FEATURES, GRIDS, NUMBER, Arrays, Golden, with_class
-from compress.models.checkpoints.published import HUGE, grid_of, heads_of, layers_of, number, stated, truth
+from compress.models.checkpoints.published import grid_of, heads_of, layers_of, number, stated, truth
 from compress.models.tokenizer.model import Tokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
 from compress.models.transformer.uvit import UvitConfig

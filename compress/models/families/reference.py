@@ -108,7 +108,7 @@ def on_meta(config: dict[str, Any], where: str) -> TokenTransformer:
     try:
         with torch.device("meta"):
             return TokenTransformer(parsed)
-    except (RuntimeError, ValueError, ArithmeticError) as error:  # numbers that no tensor can have
+    except (RuntimeError, ValueError, ArithmeticError, TypeError) as error:  # numbers that no tensor can have
         raise InputError(f"{where}: transformer: {' '.join(str(error).split())[:120]}") from error
 
 

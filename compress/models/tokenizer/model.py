@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.core.settings import InputError, nearest, parse, plain, shown
-from compress.models.checkpoints.checkpoint import check_state
+from compress.core.settings import MOST_WORDS, InputError, nearest, parse, plain, shown
+from compress.models.bounds import check, check_grid
+from compress.models.checkpoints.checkpoint import fill
 from compress.models.tokenizer.pictures import (
     Autoencoder,
     PaletteDecoder,
@@ -31,6 +32,8 @@ from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 
 PIXELS_AT_ONCE = 2**18  # four pictures of 256x256: their widest feature maps take about 1 GB
 DISTANCES_AT_ONCE = 2**24  # from pixels to colours, 64 MB
+LOWEST, HIGHEST = -1, 256  # of a colour's values: centres of clusters may be rounded beyond the ends
+MOST_CHANNELS = 4
 
 
 class Tokenizer(Protocol):
@@ -84,11 +87,17 @@ class PixelTokenizer:
     colours: tuple[tuple[float, ...], ...] = ()  # one for each level; without, evenly spaced greys
 
     def __post_init__(self) -> None:
-        """Refuse a palette that does not fit.
+        """Refuse numbers that no picture has, and a palette that does not fit.
 
         Raises:
             ValueError: says why.
         """
+        check(self, "levels", least=2, most=MOST_WORDS)
+        check_grid(self.grid)
+        if not all(LOWEST <= value <= HIGHEST for colour in self.colours for value in colour):
+            raise ValueError(f"colours {shown(self.colours)}: each value must be between 0 and 255")
+        if self.colours and not 1 <= len(self.colours[0]) <= MOST_CHANNELS:
+            raise ValueError(f"colours {shown(self.colours)}: must have 1 to {MOST_CHANNELS} channels")
         if self.colours and (len(self.colours) != self.levels or len({len(colour) for colour in self.colours}) != 1):
             raise ValueError(f"{len(self.colours)} colours for {self.levels} levels: need one each, of equal channels")
 
@@ -158,6 +167,7 @@ class VqTokenizer:
         Raises:
             ValueError: says which it must be.
         """
+        check_grid(self.grid)
         self.autoencoder.code_shape(self.grid)
 
     @property
@@ -264,11 +274,13 @@ def build(description: Mapping[str, Any], state: Mapping[str, Tensor], where: st
         )
     form = parse(Description, settings, where)
     config_type, autoencoder_type = AUTOENCODERS[kind]
-    autoencoder = autoencoder_type(parse(config_type, form.autoencoder, f"{where}.autoencoder"))
-    load(autoencoder, state, where)
+    config = parse(config_type, form.autoencoder, f"{where}.autoencoder")
     try:
-        return VqTokenizer(autoencoder, form.grid)
-    except ValueError as error:
+        with torch.device("meta"):
+            autoencoder = autoencoder_type(config)
+        fill(autoencoder, state.items(), Path(where))
+        return VqTokenizer(autoencoder.eval(), form.grid)
+    except (ValueError, ArithmeticError, RuntimeError, TypeError) as error:  # numbers that no tensor can have
         raise InputError(f"{where}: {error}") from error
 
 
@@ -278,14 +290,3 @@ class Description:
 
     autoencoder: dict[str, Any]
     grid: tuple[int, int]
-
-
-def load(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Fill a module with its state, as fp32, and set it to evaluate.
-
-    Raises:
-        InputError: the first tensor that is missing, surplus, or of another shape.
-    """
-    check_state(state, module.state_dict(), Path(where))
-    module.load_state_dict(dict(state))
-    module.eval()

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.core.settings import shown
+from compress.models.bounds import MOST_BLOCKS, check
 from compress.models.tokenizer.codebook import Codebook, channels_last
+
+# Two matrices between each scale and the finest one, and who sees whom of all tokens, are made with the model: 512 and
+# 256 MB at most. Published scales end at 16 or 32.
+FINEST = 64
+MOST_OF_ALL = 2**14
+MOST_RESIDUAL = 1e6
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,12 @@ class ScalesConfig:
             ValueError: says why.
         """
         if not self.sides or min(self.sides) < 1 or list(self.sides) != sorted(self.sides):
-            raise ValueError(f"sides {self.sides}: need at least one, none finer than the next")
-        if self.convs < 1:
-            raise ValueError(f"convs {self.convs}: must be at least 1")
+            raise ValueError(f"sides {shown(self.sides)}: need at least one, none finer than the next")
+        if self.sides[-1] > FINEST or self.length > MOST_OF_ALL:
+            raise ValueError(f"sides {shown(self.sides)}: at most {FINEST}, and {MOST_OF_ALL} tokens together")
+        check(self, "convs", most=MOST_BLOCKS)
+        if not abs(self.residual) < MOST_RESIDUAL:
+            raise ValueError(f"residual {self.residual}: must be a number below {MOST_RESIDUAL:g}")
 
     @property
     def length(self) -> int:

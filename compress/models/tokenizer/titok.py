@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.core.settings import MOST_SIDE
+from compress.models.bounds import MOST_BLOCKS, MOST_TOKENS, check
 from compress.models.tokenizer.codebook import Codebook, channels_first
-from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
+from compress.models.tokenizer.vq import MOST, VqAutoencoder, VqConfig
 
 HEAD_WIDTH = 64  # in every published size
 
@@ -34,8 +36,14 @@ class VitConfig:
         Raises:
             ValueError: says which.
         """
-        if min(self.width, self.layers, self.patch, self.side) < 1 or self.width % HEAD_WIDTH:
-            raise ValueError(f"{self}: each must be at least 1 and the width a multiple of {HEAD_WIDTH}")
+        check(self, "width", most=MOST)
+        check(self, "layers", most=MOST_BLOCKS)
+        check(self, "patch", "side", most=MOST_SIDE)
+        if self.width % HEAD_WIDTH or self.side * self.patch > MOST_SIDE:
+            raise ValueError(
+                f"{self}: the width must be a multiple of {HEAD_WIDTH}, and a picture have at most {MOST_SIDE} pixels "
+                "along a side"
+            )
 
 
 @dataclass(frozen=True)
@@ -61,8 +69,8 @@ class TitokConfig:
         Raises:
             ValueError: says which.
         """
-        if min(self.codes, self.code_width, self.tokens) < 1:
-            raise ValueError(f"codes {self.codes}, code_width {self.code_width}, tokens {self.tokens}: at least 1 each")
+        check(self, "codes", "code_width", most=MOST)
+        check(self, "tokens", most=MOST_TOKENS)
         drawn = self.decoder.side * (self.pixels.factor if self.pixels else self.decoder.patch)
         if drawn != self.size:
             raise ValueError(f"the encoder reads pictures of {self.size} pixels and the decoder draws {drawn}")

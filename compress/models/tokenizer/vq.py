@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.core.settings import shown
+from compress.models.bounds import check, check_epsilon
 from compress.models.tokenizer.codebook import Codebook
 from compress.models.tokenizer.scales import MultiScaleQuantizer, ScalesConfig
 
-MOST = 2**20  # codes, channels or blocks; the largest published codebook has 2^18
+MOST = 2**20  # codes or channels; the largest published codebook has 2^18
+MOST_LEVEL_BLOCKS = 64  # residual blocks of one resolution; published ones have 1 to 4
 MOST_LEVELS = 10  # resolutions: a latent stands for 512 x 512 pixels
 
 
@@ -57,12 +59,9 @@ class VqConfig:
         Raises:
             ValueError: says which.
         """
-        for name in ("codes", "code_width", "latent_width", "encoder_blocks", "decoder_blocks", "norm_groups"):
-            if not 1 <= (number := getattr(self, name)) <= MOST:
-                wanted = "at least 1" if number < 1 else f"at most {MOST}"
-                raise ValueError(f"{name} {shown(number)}: must be {wanted}")
-        if not 0 < self.norm_epsilon < 1:
-            raise ValueError(f"norm_epsilon {self.norm_epsilon}: must be between 0 and 1")
+        check(self, "codes", "code_width", "latent_width", "norm_groups", most=MOST)
+        check(self, "encoder_blocks", "decoder_blocks", most=MOST_LEVEL_BLOCKS)
+        check_epsilon(self.norm_epsilon)
         both = 0, len(self.decoder_channels)
         if not 1 <= len(self.decoder_channels) <= MOST_LEVELS or len(self.encoder_channels) not in both:
             raise ValueError(

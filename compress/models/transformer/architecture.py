@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from compress.core.settings import shown
+from compress.core.settings import MOST_LAYERS, shown
+from compress.models.bounds import HUGE, MOST, MOST_TABLE, check, check_epsilon, check_grid
+from compress.models.tokenizer.scales import ScalesConfig
 from compress.models.transformer.uvit import UvitConfig
 from export.runtime.orders import DrawingOrder, order_called
 from export.runtime.shape import Shape, TextShape
 
-MOST = 2**24  # of any width or count; products of three of them fit a size that PyTorch can say
 GATED = ("swiglu", "geglu")
 
 Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias", "none"]
@@ -86,16 +87,16 @@ class TransformerConfig:
         Raises:
             ValueError: says which.
         """
-        for name, least in {"vocabulary": 1, "classes": 0, "width": 1, "head_width": 1}.items():
-            if not least <= (number := getattr(self, name)) <= MOST:
-                wanted = f"at least {least}" if number < least else f"at most {MOST}"
-                raise ValueError(f"{name} {shown(number)}: must be {wanted}")
-        counts = ("lead", "registers", "patch", "context", "outputs", "latent_width")
-        for name, number in ((name, getattr(self, name)) for name in counts):
-            if not 0 <= number <= MOST:
-                raise ValueError(f"{name} {shown(number)}: must be from 0 to {MOST}")
-        if min(self.grid) < 1 or not self.layers:
-            raise ValueError(f"grid {self.grid} and {len(self.layers)} layers: need at least one token and one layer")
+        check(self, "vocabulary", "width", "head_width", "patch")
+        check(self, "classes", "lead", "registers", "context", "outputs", "latent_width", least=0)
+        check_grid(self.grid)
+        check_epsilon(self.norm_epsilon)
+        if not 1 <= self.rotary_base < HUGE:
+            raise ValueError(f"rotary_base {self.rotary_base}: must be from 1 to {HUGE:g}")
+        if not 1 <= len(self.layers) <= MOST_LAYERS:
+            raise ValueError(f"{len(self.layers)} layers: must be 1 to {MOST_LAYERS}")
+        if self.scales:
+            ScalesConfig(self.scales)
         for index, layer in enumerate(self.layers):
             widths = (layer.heads, layer.kv_heads, layer.ffn)
             if min(widths) < 1 or max(widths) > MOST or layer.heads % layer.kv_heads:
@@ -103,10 +104,15 @@ class TransformerConfig:
                     f"layers[{index}]: heads {shown(layer.heads)}, kv_heads {shown(layer.kv_heads)}, ffn "
                     f"{shown(layer.ffn)}: each must be from 1 to {MOST} and kv_heads must divide heads"
                 )
-        if self.patch < 1 or any(side % self.patch for side in self.grid):
+        if any(side % self.patch for side in self.grid):
             raise ValueError(f"patch {self.patch}: must divide the grid {self.grid}")
         if self.positions == "rotary-2d" and self.head_width % 4:
             raise ValueError(f"head_width {self.head_width}: rotary-2d needs a multiple of 4")
+        if self.positions == "rotary-2d" and self.reach * self.head_width > MOST_TABLE:
+            raise ValueError(
+                f"head_width {self.head_width} with {self.reach} positions: a table of rotary positions has at most "
+                f"{MOST_TABLE} numbers"
+            )
         if self.lead > 1 or (self.modulation == "class-position" and self.drawing.masks):
             raise ValueError(
                 f"lead {self.lead}, modulation {self.modulation}: at most one start token, and masked models are "
@@ -118,6 +124,11 @@ class TransformerConfig:
             raise ValueError(
                 f"modulation {self.modulation}, order {self.order}: uvit and modulation text go together, in masked "
                 "models of a text with rmsnorm and without biases"
+            )
+        if self.uvit and self.text and max(self.uvit.text_width, self.uvit.pooled_width) > self.text.width:
+            raise ValueError(
+                f"uvit: text_width {self.uvit.text_width} and pooled_width {self.uvit.pooled_width} must be at most "
+                f"the text's width {self.text.width}"
             )
         if self.uvit and (self.width % self.uvit.cross_heads or (self.uvit.halved and any(n % 2 for n in self.grid))):
             raise ValueError(

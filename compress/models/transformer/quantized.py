@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.ranges import rows_together
-from compress.core.settings import InputError
+from compress.core.settings import MOST_WIDTH, InputError, shown
 from export.graph.number_formats import FORMATS
 from export.graph.saturation import PAIR_LIMIT, ReduceRange, limited
 
@@ -65,11 +65,13 @@ class LinearQuantization:
             )
         if self.group and (self.weights == "fp8" or static):
             raise ValueError(
-                f"group {self.group} with weights {self.weights} and {'static ' if static else ''}activations "
+                f"group {shown(self.group)} with weights {self.weights} and {'static ' if static else ''}activations "
                 f"{self.activations}: groups are for int8 and int4 weights with dynamic or no activations; use group 0"
             )
-        if self.group and (self.group < SMALLEST_GROUP or self.group & (self.group - 1)):
-            raise ValueError(f"group {self.group}: must be 0 or a power of two of at least {SMALLEST_GROUP}")
+        if self.group and (not SMALLEST_GROUP <= self.group <= MOST_WIDTH or self.group & (self.group - 1)):
+            raise ValueError(
+                f"group {shown(self.group)}: must be 0 or a power of two from {SMALLEST_GROUP} to {MOST_WIDTH}"
+            )
         if self.reduce_range and self.weights != "int8":
             raise ValueError(f"reduce_range with weights {self.weights}: only int8 weights have a range to reduce")
 

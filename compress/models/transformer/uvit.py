@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.core.settings import shown
+from compress.models.bounds import HUGE, MOST_BLOCKS, check
 from compress.models.transformer.conditioned import CrossAttention, Steer, sinusoids
 from export.runtime.shape import TextShape
 
+MOST_SIZE = 64  # numbers that a model is told of the picture
 EXPANSION = 4  # hidden channels of a residual block for each of its channels
 TEXT_EPSILON = 1e-6  # of the norms before a stage's attention, whatever the model's own is
 
@@ -52,10 +55,14 @@ class UvitConfig:
         Raises:
             ValueError: says which.
         """
-        if self.heads < 1 or self.channels % self.heads:
+        check(self, "embedding", "channels", "heads", "cross_heads", "text_width", "pooled_width", "size_width")
+        check(self, "depth", most=MOST_BLOCKS)
+        if self.channels % self.heads:
             raise ValueError(f"heads {self.heads}: must divide the {self.channels} channels")
-        if self.size_width < 2 or self.size_width % 2:
+        if self.size_width % 2:
             raise ValueError(f"size_width {self.size_width}: must be even, for a cosine and a sine of each frequency")
+        if len(self.size) > MOST_SIZE or any(not abs(number) < HUGE for number in self.size):
+            raise ValueError(f"size {shown(self.size)}: must be at most {MOST_SIZE} numbers below {HUGE:g}")
 
 
 class TextCondition(nn.Module):
