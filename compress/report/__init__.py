@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from compress.measure.drift.evidence import Evidence
 from compress.measure.drift.floor import Floor
 from compress.measure.pictures.images import Sheet
 from compress.measure.speed.environment import Environment
+from compress.passes.shared.notes import Notes
 from compress.recipe.verdict import Verdict
 
 Row = TypeVar("Row", bound=Measurement)
@@ -67,18 +67,22 @@ def load(path: Path) -> Report:
     found = parse(Report, read_json(path), str(path))
     return replace(
         found,
-        reference=known(found.reference),
-        steps=tuple(map(known, found.steps)),
-        engines=tuple(map(known, found.engines)),
+        reference=known(found.reference, f"{path}.reference"),
+        steps=tuple(known(row, f"{path}.steps[{index}]") for index, row in enumerate(found.steps)),
+        engines=tuple(known(row, f"{path}.engines[{index}]") for index, row in enumerate(found.engines)),
     )
 
 
-def known(row: Row) -> Row:
-    """A row whose further measures are of their classes again; what is not installed here, or of another layout, stays
-    as it is.
+def known(row: Row, where: str) -> Row:
+    """A row whose further measures are of their classes again; what is not installed here stays as it is.
+
+    Raises:
+        InputError: a measure that is installed found something else, or a note that all passes share is of another
+            type.
     """
+    Notes.read(row.notes, f"{where}.notes")
     classes, found = {each.name: each for each in measures()}, dict(row.measures)
     for name, value in row.measures.items():
-        with suppress(InputError):
-            found[name] = parse(classes[name], value, name) if name in classes and value is not None else value
+        if name in classes and value is not None:
+            found[name] = parse(classes[name], value, f"{where}.measures.{name}")
     return replace(row, measures=found)

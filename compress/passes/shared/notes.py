@@ -33,10 +33,10 @@ class Notes:
         return {name: value for name, value in plain(self).items() if value is not None}
 
     @staticmethod
-    def read(written: Mapping[str, Any]) -> Notes:
+    def read(written: Mapping[str, Any], where: str = "notes") -> Notes:
         """The notes that every reader knows, from what `written` gave; those of one pass alone are left out.
 
         Raises:
             InputError: one is of another type.
         """
-        return parse(Notes, {each.name: written[each.name] for each in fields(Notes) if each.name in written}, "notes")
+        return parse(Notes, {each.name: written[each.name] for each in fields(Notes) if each.name in written}, where)

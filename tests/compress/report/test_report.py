@@ -64,3 +64,45 @@ def test_a_report_of_another_format_is_refused_with_the_place(report, tmp_path):
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     with pytest.raises(InputError, match=r"report.json.format: 2 is out of range; it must be between 1 and 1"):
         load(path)
+
+
+@pytest.fixture
+def written(report, tmp_path):
+    """A function that changes the first engine of a written report; the report's path."""
+
+    def change(**rows):
+        path = write(report, tmp_path)
+        value = json.loads(path.read_text())
+        value["engines"][0].update(rows)
+        path.write_text(json.dumps(value))
+        return path
+
+    return change
+
+
+CACHED = {"pictures": 8, "kl": 0.0, "kl_ci95": [0.0, 0.0], "max_abs_difference": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({**CACHED, "unknown": 0}, r"engines\[0\].measures.cached_loop: unknown key 'unknown'"),
+        ({"kl": 0.0}, r"engines\[0\].measures.cached_loop: 'pictures' is missing"),
+        ({**CACHED, "kl": "much"}, r"engines\[0\].measures.cached_loop.kl: 'much' is not a number"),
+        ([], r"engines\[0\].measures.cached_loop: \[\] is not a mapping"),
+    ],
+)
+def test_what_an_installed_measure_found_is_read_strictly(written, found, said):
+    with pytest.raises(InputError, match=rf"report.json.{said}"):
+        load(written(measures={"cached_loop": found}))
+
+
+def test_what_a_measure_found_that_is_not_installed_stays_as_it_is(written):
+    found = {"cached_loop": None, "of_another_package": {"anything": [1]}}
+    assert load(written(measures=found)).engines[0].measures == found
+
+
+def test_notes_may_be_of_any_pass_but_those_that_all_have_are_read_strictly(written):
+    assert load(written(notes={"of_a_pass": {"anything": 1}})).engines[0].notes == {"of_a_pass": {"anything": 1}}
+    with pytest.raises(InputError, match=r"report.json.engines\[0\].notes.fused: 3 is not a mapping"):
+        load(written(notes={"fused": 3}))
