@@ -216,6 +216,9 @@ def safetensors_entries(path: Path) -> Iterator[tuple[str, Entry]]:
             header = json.loads(file.read(size))
         with safe_open(path, framework="np") as checked:
             names = list(checked.keys())
+        for name in names:  # the library also takes entries in forms that are not the format's
+            if not isinstance(header[name], dict) or not isinstance(header[name]["dtype"], str):
+                raise ValueError(f"tensor {shown(name)} is said to be {shown(header[name])}")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         said = "nested too deeply" if isinstance(error, RecursionError) else reason(error)
         raise InputError(f"{path}: not a readable safetensors file, truncated or damaged ({said})") from error

@@ -676,6 +676,8 @@ def test_a_header_that_lies_about_its_size_is_refused(tmp_path, size):
         '{"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}',
         '{"dtype": "F32", "shape": [1e3], "data_offsets": [0, 8]}',
         '{"dtype": "F32", "shape": [99999999999999999999], "data_offsets": [0, 8]}',
+        '{"dtype": {"F32": null}, "shape": [2], "data_offsets": [0, 8]}',
+        '["F32", [2], [0, 8]]',
         "[]", "null", "[" * 50_000,
     ],
 )  # fmt: skip
