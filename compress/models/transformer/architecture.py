@@ -91,8 +91,8 @@ class TransformerConfig:
         check(self, "classes", "lead", "registers", "context", "outputs", "latent_width", least=0)
         check_grid(self.grid)
         check_epsilon(self.norm_epsilon)
-        if not 1 <= self.rotary_base < HUGE:
-            raise ValueError(f"rotary_base {self.rotary_base}: must be from 1 to {HUGE:g}")
+        if not 0 < self.rotary_base < HUGE:
+            raise ValueError(f"rotary_base {self.rotary_base}: must be above 0 and below {HUGE:g}")
         if not 1 <= len(self.layers) <= MOST_LAYERS:
             raise ValueError(f"{len(self.layers)} layers: must be 1 to {MOST_LAYERS}")
         if self.scales:

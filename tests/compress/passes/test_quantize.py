@@ -209,7 +209,7 @@ def test_more_calibration_pictures_than_exist_are_refused(tiny_model, context):
         ({"weights": "int4", "activations": "int8"}, "q: weights int4 with activations int8: no engine has a static"),
         ({"dynamic": True}, "q: dynamic with activations none: only int8 activations can be dynamic"),
         ({"weights": "fp8", "group": 32}, "q: group 32 with weights fp8"),
-        ({"group": 24}, "q: group 24: must be 0 or a power of two of at least 16"),
+        ({"group": 24}, "q: group 24: must be 0 or a power of two from 16 to 65536"),
         ({"weights": "fp8", "reduce_range": True}, "q: reduce_range with weights fp8"),
         ({"weights": "fp4"}, "q.weights: 'fp4' is not one of 'fp8', 'int4', 'int8'"),
         ({"percentile": 10}, "q.percentile: 10.0 is out of range; it must be between 50 and 100"),

@@ -183,7 +183,7 @@ def test_a_part_of_the_config_that_is_no_mapping_is_named(saved, key):
         ("transformer", {"width": "32"}, "config.json: transformer.width: '32' is not a whole number"),
         ("transformer", {"width": 0}, "config.json: transformer: width 0: must be at least 1"),
         ("transformer", {"norm": "batchnorm"}, "config.json: transformer.norm: 'batchnorm' is not one of "),
-        ("transformer", {"layers": []}, "config.json: transformer: grid (8, 8) and 0 layers: need at least one token"),
+        ("transformer", {"layers": []}, "config.json: transformer: 0 layers: must be 1 to 10000"),
         ("tokenizer", {"kind": "vqq"}, "config.json: tokenizer.kind: 'vqq' is not a tokenizer; did you mean 'vq'?"),
         ("tokenizer", {"kind": "vq"}, "config.json: tokenizer: unknown key 'levels'; known: autoencoder, grid"),
         (

@@ -145,7 +145,7 @@ def test_what_does_not_fit_is_refused() -> None:
         PixelTokenizer(3, (1, 1), ((0.0,), (1.0,)))
     with pytest.raises(ValueError, match=r"grid \(4, 4\): must be \(2, 2\)"):
         vq(scales=ScalesConfig((1, 2)))
-    with pytest.raises(ValueError, match=r"grid \(0, 4\): is empty"):
+    with pytest.raises(ValueError, match=r"grid \(0, 4\): needs sides of at least 1"):
         VqTokenizer(vq().autoencoder, (0, 4))
 
 

@@ -128,8 +128,8 @@ def test_a_tied_head_reads_the_embedding_of_the_image_tokens() -> None:
         ({"head_width": 6}, "head_width 6: rotary-2d needs a multiple of 4"),
         ({"vocabulary": 0}, "vocabulary 0: must be at least 1"),
         ({"classes": -1}, "classes -1: must be at least 0"),
-        ({"grid": (0, 4)}, r"grid \(0, 4\) and 1 layers: need at least one token and one layer"),
-        ({"layers": ()}, r"grid \(3, 4\) and 0 layers: need at least one token and one layer"),
+        ({"grid": (0, 4)}, r"grid \(0, 4\): needs sides of at least 1"),
+        ({"layers": ()}, r"0 layers: must be 1 to 10000"),
     ],
 )
 def test_impossible_widths_are_refused(change: dict, text: str) -> None:

@@ -183,8 +183,8 @@ def test_a_static_layer_needs_its_activation_scale() -> None:
             "group 32 with weights int8 and static activations int8: groups are for int8 and int4 weights with dynamic "
             "or no activations; use group 0",
         ),
-        ({"weights": "int4", "group": 8}, "group 8: must be 0 or a power of two of at least 16"),
-        ({"weights": "int4", "group": 48}, "group 48: must be 0 or a power of two of at least 16"),
+        ({"weights": "int4", "group": 8}, "group 8: must be 0 or a power of two from 16 to 65536"),
+        ({"weights": "int4", "group": 48}, "group 48: must be 0 or a power of two from 16 to 65536"),
         (
             {"weights": "int4", "reduce_range": True},
             "reduce_range with weights int4: only int8 weights have a range to reduce",
