@@ -13,8 +13,9 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import Any
 
 import onnx
@@ -26,6 +27,18 @@ from torch import Tensor, nn
 Export = Callable[..., Any]
 LARGEST = 2**26  # bytes of state; files of larger models would cost more than they save
 UNKEYED = (AttributeError, pickle.PicklingError, RecursionError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What tests and the product read of an exported program."""
+
+    model: ir.Model
+
+    @property
+    def model_proto(self) -> onnx.ModelProto:
+        """The graph with its weights inside."""
+        return ir.to_proto(self.model)
 
 
 class KeyWriter(pickle.Pickler):
@@ -98,7 +111,7 @@ def remembering(export: Export, folder: Path) -> Export:
                 unfinished = path.with_suffix(".new")
                 unfinished.write_bytes(ir.to_proto(program.model).SerializeToString())
                 unfinished.rename(path)
-        return SimpleNamespace(model=with_state(ir.from_proto(onnx.ModelProto.FromString(path.read_bytes())), state))
+        return Remembered(with_state(ir.from_proto(onnx.ModelProto.FromString(path.read_bytes())), state))
 
     return remembered
 
