@@ -79,7 +79,7 @@ def edit(path: Path, old: str, new: str) -> Path:
         (
             "source: digits",
             "source: digit",
-            "tokens.source: 'digit' is neither a file nor 'digits', 'photos' or",
+            "tokens.source: 'digit' is neither a file nor 'digits', 'photos' or 'emoji'",
         ),
     ],
 )
