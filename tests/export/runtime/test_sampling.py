@@ -85,7 +85,7 @@ def test_a_sampler_keeps_what_is_not_changed() -> None:
             for name in ("cfg_scale", "temperature", "guidance_power", "choice_temperature")
             for value, wanted in ((np.nan, "a number"), (np.inf, "at most 1e+06"), (-np.inf, "at least 0"))
         ),
-        ({"cfg_scale": 10**400}, f"cfg_scale {10**59}...: must be at most 1e+06"),
+        ({"cfg_scale": 10**400}, f"cfg_scale {10**199}...: must be at most 1e+06"),
         ({"temperature": "1"}, "temperature '1': must be a number"),
         ({"temperature": True}, "temperature True: must be a number"),
         ({"top_p": np.nan}, "top_p nan: must be a number"),
@@ -94,7 +94,7 @@ def test_a_sampler_keeps_what_is_not_changed() -> None:
         ({"top_k": 2**31}, "top_k 2147483648: must be at most 2147483647"),
         ({"steps": 2**16 + 1}, "steps 65537: must be at most 65536"),
         ({"steps": 10**5000}, "steps a number of thousands of digits: must be at most 65536"),
-        ({"reveal": "x" * 99}, f"reveal '{'x' * 59}...: must be one of halton, confidence, logit"),
+        ({"reveal": "x" * 300}, f"reveal '{'x' * 199}...: must be one of halton, confidence, logit"),
     ],
 )
 def test_a_sampler_out_of_range_is_refused_with_its_value(wrong, text) -> None:
