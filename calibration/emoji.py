@@ -119,9 +119,7 @@ def pictures() -> NDArray[np.uint8]:
     found = np.empty((len(glyphs()), DOUBLE, DOUBLE, 3), dtype=np.uint8)
     for number, glyph in enumerate(glyphs()):
         square = Image.new("RGB", (BITMAP[0], BITMAP[0]), "white")
-        ImageDraw.Draw(square).text(
-            (0, (BITMAP[0] - BITMAP[1]) // 2), glyph.text, font=font, embedded_color=True, anchor=None
-        )
+        ImageDraw.Draw(square).text((0, (BITMAP[0] - BITMAP[1]) // 2), glyph.text, font=font, embedded_color=True)
         found[number] = np.asarray(square.resize((DOUBLE, DOUBLE), Image.Resampling.LANCZOS))
     found.flags.writeable = False
     return found
@@ -150,8 +148,14 @@ def emoji_pictures(part: Part, count: int | None = None) -> tuple[NDArray[np.uin
             raise ValueError(f"{count} {part} emoji are asked for, but there are {len(rows)}")
         even = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
         rows, columns = rows[even], columns[even]
-    halved = pictures()[rows].reshape(len(rows), SIDE, 2, SIDE, 2, 3).mean(axis=(2, 4))
-    return np.rint(halved).astype(np.uint8), labels()[rows, columns]
+    return whole(rows), labels()[rows, columns]
+
+
+def whole(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The pictures (N, S, S, 3) of these glyphs as they are."""
+    halved = pictures()[numbers].reshape(len(numbers), SIDE, 2, SIDE, 2, 3).mean(axis=(2, 4))
+    found: NDArray[np.uint8] = np.rint(halved).astype(np.uint8)
+    return found
 
 
 def mirrorable(glyph: Glyph) -> bool:

@@ -28,7 +28,8 @@ def find_device(name: Literal["cpu", "cuda"], where: str) -> torch.device:
 def computing(device: torch.device, precision: Precision) -> Iterator[None]:
     """Compute in this precision: products of float32 as they are, rounded to TF32 (GPUs), or in bfloat16 (autocast).
 
-    Weights, averages and the optimizer's state are float32 in each of them.
+    Weights, averages and the optimizer's state are float32 in each of them. A backward pass outside of it has the types
+    that autocast chose, but TF32 only in convolutions, where cuDNN has it by default.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")

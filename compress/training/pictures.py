@@ -45,7 +45,7 @@ class PictureSource(Protocol):
         """Random training pictures uint8 (B, S, S, 3) on the source's device, and their classes (B,)."""
 
     def part(self, part: Part, count: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The pictures (N, S, S, 3) of a part as they are, and their classes (N,); random ones of the part 'train'."""
+        """The pictures (N, S, S, 3) of a part and their classes (N,); all of them where no count is given."""
 
 
 @dataclass
@@ -99,6 +99,16 @@ class Emoji:
 
 
 SOURCES: dict[str, Callable[[torch.device], PictureSource]] = {"photos": Photos, "emoji": Emoji}
+
+
+def check_augment(pictures: str, augment: AugmentSettings, where: str) -> None:
+    """Refuse settings that a source does not read.
+
+    Raises:
+        InputError: photographs are given an augmentation.
+    """
+    if pictures == "photos" and augment != AugmentSettings():
+        raise InputError(f"{where}: augment: photographs are varied as they are cut; leave it out")
 
 
 def open_pictures(name: str, device: torch.device, where: str) -> PictureSource:

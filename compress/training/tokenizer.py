@@ -46,7 +46,7 @@ from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import Report, Schedule, fit
-from compress.training.pictures import AugmentSettings, PictureSource, open_pictures
+from compress.training.pictures import AugmentSettings, PictureSource, check_augment, open_pictures
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
 DEAD_SHARE = 0.1
@@ -118,8 +118,7 @@ class TokenizerRecipe:
         config = recipe.tokenizer
         if config.scales is not None or config.normalised_codes or not config.encoder_channels:
             raise InputError(f"{path}: tokenizer: only an encoder with one plain codebook is trained here")
-        if recipe.pictures == "photos" and recipe.augment != AugmentSettings():
-            raise InputError(f"{path}: augment: photographs are varied as they are cut; leave it out")
+        check_augment(recipe.pictures, recipe.augment, str(path))
         return recipe
 
     def check(self, source: PictureSource) -> None:

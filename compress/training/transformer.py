@@ -50,7 +50,7 @@ from compress.models.transformer.examples import examples, examples_of, nll
 from compress.models.transformer.model import TokenTransformer
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import Report, Schedule, fit
-from compress.training.pictures import AugmentSettings, PictureSource, open_pictures
+from compress.training.pictures import AugmentSettings, PictureSource, check_augment, open_pictures
 from compress.training.teaching import LARGE_PRIME
 from export.runtime.orders import order_called
 from export.runtime.sampling import Sampler
@@ -176,6 +176,9 @@ class TrainRecipe:
         recipe = parse(cls, read_yaml(path), f"{path}:")
         if recipe.pictures and not recipe.model.tokenizer:
             raise InputError(f"{path}: pictures: {recipe.pictures} need model.tokenizer, which encodes them")
+        if recipe.pictures and recipe.tokens != "digits":
+            raise InputError(f"{path}: pictures {recipe.pictures} and tokens {recipe.tokens}: give one of the two")
+        check_augment(recipe.pictures, recipe.augment, str(path))
         if not recipe.pictures and (recipe.augment.mirror or recipe.augment.recolour):
             raise InputError(f"{path}: augment: mirror and recolour change pictures; give pictures in place of tokens")
         return recipe

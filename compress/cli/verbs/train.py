@@ -23,7 +23,7 @@ from compress.cli.terminal import Terminal, print_json
 def train(recipe: Path, output: Path, as_json: bool) -> None:
     """Train a reference model or a tokenizer from a recipe; an interrupted training goes on where it was.
 
-    A recipe with a `tokenizer` block trains a tokenizer of photographs, one with a `model` block a transformer.
+    A recipe with a `tokenizer` block trains an image tokenizer, one with a `model` block a transformer.
     """
     from compress import api
 
