@@ -161,7 +161,12 @@ class Engine(Shaped):
             # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=CPU)
+            # Its fallback would print on standard output, and try the same processor again.
+            session = onnxruntime.InferenceSession(str(path), options, providers=CPU, enable_fallback=0)
+            check_names(session)
+            return session
+        except UnicodeDecodeError as error:
+            raise EngineError(f"{path}: damaged: a name in it is not UTF-8 ({error})") from error
         except Exception as error:
             raise EngineError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
 
@@ -456,10 +461,23 @@ def new_loop(sessions: Sessions, manifest: Manifest, plan: Plan | None, rows: in
     return (Parts if manifest.fixed_batch else make_loop)(sessions, manifest, rows)
 
 
+def check_names(session: onnxruntime.InferenceSession) -> None:
+    """Read all that a graph says of its inputs and outputs: ONNX Runtime loads any bytes as names.
+
+    Raises:
+        UnicodeDecodeError: a name, a type or the name of a size is not UTF-8.
+    """
+    for each in (*session.get_inputs(), *session.get_outputs()):
+        str((each.name, each.type, each.shape))
+
+
 def from_runtime(error: Exception) -> bool:
-    """Whether ONNX Runtime raised it; of a failed step with bound buffers it makes a RuntimeError."""
+    """Whether ONNX Runtime raised it; of a failed step with bound buffers it makes a RuntimeError.
+
+    An error that quotes a node whose name is not UTF-8 arrives as a UnicodeDecodeError.
+    """
     bound = isinstance(error, RuntimeError) and str(error).startswith("Error in execution")
-    return bound or type(error).__module__.startswith("onnxruntime.")
+    return bound or isinstance(error, UnicodeDecodeError) or type(error).__module__.startswith("onnxruntime.")
 
 
 def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:

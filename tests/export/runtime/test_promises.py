@@ -186,6 +186,28 @@ def test_a_graph_that_onnx_runtime_refuses_is_said_in_one_line(name, exported, t
     assert capfd.readouterr() == ("", "")  # nor does ONNX Runtime write it once more
 
 
+@pytest.mark.parametrize("name", [b"tokens", b"images", b"batch"], ids=["input", "output", "size"])
+def test_a_name_that_is_not_text_is_said_in_one_line(name, exported, tmp_path) -> None:
+    model = exported("grouped")
+    model.save(tmp_path)
+    graph = tmp_path / "image_decoder.onnx"
+    assert name in graph.read_bytes()
+    graph.write_bytes(graph.read_bytes().replace(name, b"\xff\xfe" + name[2:]))
+    model.manifest.save(tmp_path)
+    with pytest.raises(EngineError, match=r"image_decoder\.onnx: damaged: a name in it is not UTF-8 \(.*0xff"):
+        Engine.load(tmp_path, threads=1)
+
+
+def test_a_fault_at_a_node_whose_name_is_not_text_is_said_in_one_line(exported, tmp_path, capfd) -> None:
+    model = exported("grouped")
+    model.save(tmp_path)
+    (tmp_path / "image_decoder.onnx").write_bytes(broken_graph("steps").replace(b"shape", b"sha\xff\xfe"))
+    model.manifest.save(tmp_path)
+    with pytest.raises(EngineError, match=r"image_decoder\.onnx: damaged: a name in it is not UTF-8 \("):
+        Engine.load(tmp_path, threads=1)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_weights_that_were_exchanged_while_the_engine_opened_them_are_noticed(exported, tmp_path, monkeypatch) -> None:
     model = exported("grouped")
     model.save(tmp_path)
