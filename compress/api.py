@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from compress.verifying.bisect import Bisection
     from compress.verifying.comparison import BenchRow, Comparison
     from export.runtime.engine import Engine
+    from export.runtime.options import Sampling
 
 STORE = ".compress"  # the store that a program uses unless it names another, as the command line does
 
@@ -247,7 +248,7 @@ def generate(
     features: NDArray[np.float32] | None = None,
     batch: int = 0,
     threads: int = 0,
-    **sampling: float | None,
+    **sampling: Unpack[Sampling],
 ) -> NDArray[np.uint8]:
     """Pictures (N, H, W, C) of these classes (N,), drawn with an engine, or a checkpoint in PyTorch.
 
@@ -258,20 +259,13 @@ def generate(
     Raises:
         InputError: the model cannot be opened, or does not draw what is asked for.
     """
-    import numpy as np
-
     from compress.core.settings import InputError
     from compress.models.candidate import open_candidate
-    from export.runtime.drawing import check, classes_of, sampler_of
-    from export.runtime.throughput import check_pictures, draw_in_batches
+    from export.runtime.throughput import draw_pictures
 
     drawer = open_candidate(model, threads)
     try:
-        sampler = sampler_of(drawer.shape, drawer.sampler, **sampling)
-        classes = classes_of(labels, drawer.shape)
-        check(classes, drawer.shape, features, None)
-        check_pictures(drawer.picture, len(classes))
-        return np.concatenate(list(draw_in_batches(drawer, classes, seed, sampler, features, batch=batch)))
+        return draw_pictures(drawer, labels, seed, features=features, batch=batch, **sampling)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from error
 

@@ -78,6 +78,11 @@ class Builder:
             ir.convenience.replace_all_uses_with(before, value)
         return value
 
+    def numbers(self, name: str, *values: int) -> ir.Value:
+        """A constant (n,) of whole numbers, made once."""
+        full = f"{self.scope}.{name}"
+        return self.graph.initializers.get(full) or self.initializer(name, np.array(values, dtype=np.int64))
+
 
 def drop_unused_initializers(graph: ir.Graph) -> None:
     """Forget constants that no node reads any more."""

@@ -4,7 +4,7 @@ Letters: R rows of a step, S positions of a call, B pictures, n positions of a c
 these that are drawn from.
 
 The graph gets the inputs `noise` (B, n, V), which also says how many pictures there are, `guidance` (), `temperature`
-(), and what its sampler cuts by: `top_k` (1,), `top_p` () or neither. It gets the output `drawn` (B, n) int64, and of a
+(), and the limits of its sampler's cuts (`export.runtime.cuts`). It gets the output `drawn` (B, n) int64, and of a
 masked model that keeps the surest `sureness` (B, n) too. Logits remain an output, for scoring.
 """
 
@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from export.graph.builder import Builder, drop_unused_initializers, tensor_type
 from export.graph.onnx_model import OnnxModel
+from export.runtime.cuts import CUTS, TopK
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 from export.runtime.signature import CHOSEN, SAMPLING, Port, Ports, choice_ports, chosen_ports
@@ -66,7 +67,7 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
     drawn_from = shape.vocabulary if surest else shape.predicted
     fed = {name: value(name, port) for name, port in choice_ports(sampler).items()}
     graph.inputs.extend(fed.values())
-    noise, by_k, by_p = fed["noise"], "top_k" in fed, "top_p" in fed
+    noise, cuts = fed["noise"], [cut for cut in CUTS if cut.name in fed]
     builder = Builder(graph, None, SCOPE)
     logits = next(each for each in graph.outputs if each.name == "logits")
     if shape.drawing.sequential:
@@ -77,23 +78,21 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
         logits = sliced(builder, logits, "tokens", 2, end=drawn_from)
     guided = add_guidance(builder, logits, noise, fed["guidance"])
     scores = builder.add("Div", [guided, fed["temperature"]], "tempered")
-    if by_k and not by_p and shape.drawing.sequential:
-        drawn = drawn_among_likeliest(builder, scores, noise, fed["top_k"])
+    if [cut.name for cut in cuts] == [TopK.name] and shape.drawing.sequential:
+        drawn = drawn_among_likeliest(builder, scores, noise, fed[TopK.name])
     else:
-        if by_k:
-            scores = keep_likeliest(builder, scores, fed["top_k"])
-        if by_p:
-            scores = keep_nucleus(builder, scores, fed["top_p"])
+        for cut in cuts:
+            scores = cut.keep_in_graph(builder, scores, fed[cut.name])
         drawn = builder.add("ArgMax", [builder.add("Add", [scores, noise], "disturbed")], "drawn", axis=-1, keepdims=0)
     named(graph, drawn, "drawn", gives)
     if surest:
-        token = builder.add("Unsqueeze", [drawn, numbers(builder, "last", -1)], "token")
+        token = builder.add("Unsqueeze", [drawn, builder.numbers("last", -1)], "token")
         by_logit = sampler.reveal == "logit"
         sureness = builder.add("GatherElements", [guided if by_logit else scores, token], "of_token", axis=-1)
         if not by_logit:
-            total = builder.add("ReduceLogSumExp", [scores, numbers(builder, "last", -1)], "total", keepdims=1)
+            total = builder.add("ReduceLogSumExp", [scores, builder.numbers("last", -1)], "total", keepdims=1)
             sureness = builder.add("Sub", [sureness, total], "log_probability")
-        sureness = builder.add("Squeeze", [sureness, numbers(builder, "last", -1)], "sureness")
+        sureness = builder.add("Squeeze", [sureness, builder.numbers("last", -1)], "sureness")
         named(graph, sureness, "sureness", gives)
 
 
@@ -109,21 +108,15 @@ def named(graph: ir.Graph, made: ir.Value, name: str, ports: Ports) -> None:
     graph.outputs.append(made)
 
 
-def numbers(builder: Builder, name: str, *values: int) -> ir.Value:
-    """A constant (n,) of whole numbers, made once."""
-    full = f"{builder.scope}.{name}"
-    return builder.graph.initializers.get(full) or builder.initializer(name, np.array(values, dtype=np.int64))
-
-
 def sliced(
     builder: Builder, given: ir.Value, name: str, axis: int, *, first: int | ir.Value = 0, end: int | ir.Value = LARGEST
 ) -> ir.Value:
     """The part of a value from one index of an axis to another."""
     bounds = [
-        each if isinstance(each, ir.Value) else numbers(builder, f"{name}_{side}", each)
+        each if isinstance(each, ir.Value) else builder.numbers(f"{name}_{side}", each)
         for side, each in (("first", first), ("end", end))
     ]
-    return builder.add("Slice", [given, *bounds, numbers(builder, f"axis_{axis}", axis)], name)
+    return builder.add("Slice", [given, *bounds, builder.numbers(f"axis_{axis}", axis)], name)
 
 
 def add_guidance(builder: Builder, logits: ir.Value, noise: ir.Value, guidance: ir.Value) -> ir.Value:
@@ -136,18 +129,18 @@ def add_guidance(builder: Builder, logits: ir.Value, noise: ir.Value, guidance: 
 
 
 def drawn_among_likeliest(builder: Builder, scores: ir.Value, noise: ir.Value, top_k: ir.Value) -> ir.Value:
-    """What `keep_likeliest` and noise would draw (B, n), mostly without looking for the k-th largest score.
+    """What `TopK` and noise would draw (B, n), mostly without looking for the k-th largest score.
 
     The first after noise is drawn if fewer than k scores are above its own, else the second, and so on: that is the
     likeliest after noise among the k. Only where all `TRIED` are out, the k-th largest is found.
     """
-    last = numbers(builder, "last", -1)
+    last = builder.numbers("last", -1)
     disturbed = builder.add("Add", [scores, noise], "disturbed")
-    tried = numbers(builder, "tried", TRIED)
+    tried = builder.numbers("tried", TRIED)
     _, first = builder.node("TopK", [disturbed, tried], "first", outputs=2, attributes={"axis": -1})
     own = builder.add("GatherElements", [scores, first], "own_score", axis=-1)  # (B, n, TRIED)
     each = builder.add("Unsqueeze", [own, last], "each")
-    others = builder.add("Unsqueeze", [scores, numbers(builder, "before_last", -2)], "others")
+    others = builder.add("Unsqueeze", [scores, builder.numbers("before_last", -2)], "others")
     above = builder.add("Cast", [builder.add("Greater", [others, each], "above")], "counted", to=int(FLOAT.dtype))
     rank = builder.add("ReduceSum", [above, last], "rank", keepdims=0)  # (B, n, TRIED)
     limit = builder.add("Cast", [top_k], "limit", to=int(FLOAT.dtype))
@@ -161,39 +154,10 @@ def drawn_among_likeliest(builder: Builder, scores: ir.Value, noise: ir.Value, t
         return inner.add("Squeeze", [token, last], "drawn")
 
     def among_all(inner: Builder) -> ir.Value:
-        cut = keep_likeliest(inner, scores, top_k)
+        cut = TopK().keep_in_graph(inner, scores, top_k)
         return inner.add("ArgMax", [inner.add("Add", [cut, noise], "disturbed")], "drawn", axis=-1, keepdims=0)
 
     return choice(builder, "among", condition, among_tried, among_all)
-
-
-def keep_likeliest(builder: Builder, scores: ir.Value, top_k: ir.Value) -> ir.Value:
-    """Scores with all below the k-th largest at minus infinity (ties with it stay)."""
-    width = builder.add("Shape", [scores], "width", start=2, end=3)
-    count = builder.add("Min", [top_k, width], "count")
-    largest, _ = builder.node("TopK", [scores, count], "largest", outputs=2, attributes={"axis": -1, "sorted": 0})
-    floor = builder.add("ReduceMin", [largest, numbers(builder, "last", -1)], "floor", keepdims=1)
-    return builder.add("Where", [builder.add("Less", [scores, floor], "below"), lowest(builder), scores], "likeliest")
-
-
-def keep_nucleus(builder: Builder, scores: ir.Value, top_p: ir.Value) -> ir.Value:
-    """Scores with all outside the smallest set of likeliest tokens that holds `top_p` at minus infinity."""
-    last = numbers(builder, "last", -1)
-    width = builder.add("Shape", [scores], "whole_width", start=2, end=3)
-    ranked, order = builder.node("TopK", [scores, width], "ranked", outputs=2, attributes={"axis": -1})
-    top = builder.add("ReduceMax", [ranked, last], "top", keepdims=1)
-    weight = builder.add("Exp", [builder.add("Sub", [ranked, top], "below_top")], "weight")
-    summed = builder.add("CumSum", [weight, numbers(builder, "along", -1)], "summed")
-    held = builder.add("Sub", [summed, weight], "held_by_likelier")
-    total = builder.add("ReduceSum", [weight, last], "total_weight", keepdims=1)
-    kept = builder.add("Less", [held, builder.add("Mul", [total, top_p], "share")], "kept")
-    cut = builder.add("Where", [kept, ranked, lowest(builder)], "cut")
-    return builder.add("ScatterElements", [scores, order, cut], "nucleus", axis=-1)
-
-
-def lowest(builder: Builder) -> ir.Value:
-    """Minus infinity."""
-    return builder.initializer("lowest", np.full((1, 1, 1), -np.inf, dtype=np.float32))
 
 
 def choice(

@@ -19,7 +19,7 @@ from export.graph.onnx_model import IR_VERSION, OnnxModel
 from export.rewrites.noise_graph import GraphNoise
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_step import FLOAT, INT64, Steps, Writing, constant, fed, inlined, now, step_writer, typed
-from export.runtime.choosing import NO_CUT, share_of
+from export.runtime.cuts import limits_of
 from export.runtime.signature import DecodeSignature, chosen_ports
 
 TITLE = "generate"
@@ -104,17 +104,17 @@ def choices(writing: Writing, pictures: ir.Value) -> dict[str, ir.Value]:
     size = inner.add("Concat", [pictures, counts, writing.constant("each", [outputs])], "noise_shape", axis=0)
     shaped = inner.add("Reshape", [made, size], "noise")
     likeliest = not sampler.temperature_at(0, 1) and sampler.reveal != "logit"  # cuts nothing
-    cuts = {}
-    if sampler.top_k:
-        cuts["top_k"] = writing.constant("top_k", [NO_CUT if likeliest else sampler.top_k])
-    if sampler.top_p < 1:
-        limit = np.array(NO_CUT if likeliest else share_of(sampler.top_p), dtype=np.float32)
-        cuts["top_p"] = writing.outer.initializer("top_p", limit)
+    cuts = sampler.cuts
+    limits = {
+        name: writing.outer.initializer(name, limit)
+        for name, limit in limits_of({} if likeliest else cuts).items()
+        if name in cuts
+    }
     return {
         "noise": inner.add("Mul", [shaped, writing.now("noisy", steps.noisy)], "noise_or_none"),
         "guidance": writing.now("guidance", steps.guidance),
         "temperature": writing.now("temperature", steps.temperature),
-        **cuts,
+        **limits,
     }
 
 

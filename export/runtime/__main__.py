@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import EngineError
+from .options import OPTIONS, Sampling
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
-SETTINGS = ("cfg_scale", "temperature", "top_k", "top_p", "steps")
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,11 +51,9 @@ def parser() -> Parser:
     made.add_argument("--features", type=Path, help="features of texts, .npy (pictures, length, width)")
     made.add_argument("-o", "--output", type=Path, required=True, help="the PNG to write")
     made.add_argument("--seed", type=int, default=0, help="seed of the pictures (default: 0)")
-    made.add_argument("--steps", type=int, help="steps of a masked model (default: the engine's)")
-    made.add_argument("--cfg-scale", type=float, help="guidance; 1 is none (default: the engine's)")
-    made.add_argument("--temperature", type=float, help="0 always takes the likeliest (default: the engine's)")
-    made.add_argument("--top-k", type=int, help="keep the k likeliest; 0 keeps all (default: the engine's)")
-    made.add_argument("--top-p", type=float, help="keep this much probability (default: the engine's)")
+    for option in OPTIONS:
+        kind = int if option.whole else float
+        made.add_argument(option.flag, type=kind, help=f"{option.help} (default: the engine's)")
     made.add_argument("--batch", type=positive, default=0, help="pictures drawn at once (default: as memory allows)")
     made.add_argument("--threads", type=positive, default=2, help="threads of ONNX Runtime (default: 2)")
     made.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
@@ -100,7 +98,7 @@ def drawn(arguments: argparse.Namespace) -> int:
 
     engine = Engine.load(arguments.engine, arguments.threads)
     labels, features = wanted(engine.shape, arguments.labels, arguments.count, arguments.features)
-    settings: dict[str, Any] = {name: getattr(arguments, name) for name in SETTINGS}
+    settings: dict[str, Any] = {name: getattr(arguments, name) for name in Sampling.__annotations__}
     images = engine.generate(labels, arguments.seed, features=features, batch=arguments.batch, **settings)
     save_grid(images, arguments.output)
     return len(images)

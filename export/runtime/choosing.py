@@ -8,20 +8,18 @@ Everything is float32, so that a graph computes the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cuts import Logits, keep
 from .errors import UnsoundLogitsError
 from .noise import Noise
 from .sampling import Sampler
 
-Logits = NDArray[np.float32]
-NO_CUT = 2**31 - 1  # as top_k and top_p of a graph: more tokens than there are, and more than all probability
 UNSOUND = -1  # what a whole generation in one graph, which cannot raise, gives instead of tokens drawn from NaN
-SMALLEST_SHARE = 2.0**-64  # a lower top_p would be 0 in float32; this one keeps the likeliest token alone, too
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,13 @@ class Choice:
     """How the tokens of one step are chosen.
 
     `temperature` 0 takes the likeliest. `noise` (B, n, V) says how many pictures, positions and logits there are; it is
-    0 where the likeliest is taken. `top_k` 0 and `top_p` 1 keep all.
+    0 where the likeliest is taken. `cuts` are those that keep less than all, by their names.
     """
 
     noise: Logits
     guidance: float = 1.0
     temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    cuts: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def at(
@@ -54,7 +51,7 @@ class Choice:
         if temperature == 0:  # cuts nothing: the likeliest always stays
             return cls(np.zeros((noise.count, *shape), dtype=np.float32), sampler.scale_at(step, steps), 0.0)
         made = noise.gumbel(step, shape)
-        return cls(made, sampler.scale_at(step, steps), temperature, sampler.top_k, sampler.top_p)
+        return cls(made, sampler.scale_at(step, steps), temperature, sampler.cuts)
 
 
 class Chosen(NamedTuple):
@@ -73,10 +70,7 @@ def choose(logits: Logits, choice: Choice, *, with_sureness: bool = False) -> Ch
     pictures, _, outputs = choice.noise.shape
     guided = guide(logits[..., :outputs], pictures, choice.guidance)
     scores = guided / np.float32(choice.temperature) if choice.temperature else guided
-    if 0 < choice.top_k < outputs:
-        scores = keep_likeliest(scores, choice.top_k)
-    if choice.top_p < 1:
-        scores = keep_nucleus(scores, choice.top_p)
+    scores = keep(scores, choice.cuts)
     disturbed = scores + choice.noise if choice.temperature else scores
     tokens = disturbed.argmax(axis=-1)
     check_sound(picked(disturbed, tokens))
@@ -104,38 +98,12 @@ def unsound(what: str) -> UnsoundLogitsError:
     )
 
 
-def share_of(top_p: float) -> np.float32:
-    """The share of probability that top-p keeps, as float32 can hold it."""
-    return np.float32(max(top_p, SMALLEST_SHARE))
-
-
 def guide(logits: Logits, pictures: int, scale: float) -> Logits:
     """Logits (B, n, V) of the pictures, from rows (2B, n, V) whose second half has no class, or as they are."""
     if len(logits) == pictures:
         return logits
     given, null = logits[:pictures], logits[-pictures:]
     return null + np.float32(scale) * (given - null)
-
-
-def keep_likeliest(logits: Logits, count: int) -> Logits:
-    """Logits (..., V) with all below the `count`-th largest of the row at minus infinity (ties with it stay)."""
-    floor = np.partition(logits, -count, axis=-1)[..., -count, None]
-    return np.where(logits < floor, np.float32(-np.inf), logits)
-
-
-def keep_nucleus(logits: Logits, share: float) -> Logits:
-    """Logits (..., V) with all outside the smallest set of likeliest tokens that holds `share` at minus infinity.
-
-    Nucleus sampling (Holtzman et al., arXiv 1904.09751); the likeliest token always stays.
-    """
-    order = np.argsort(-logits, axis=-1, kind="stable")
-    ranked = np.take_along_axis(logits, order, axis=-1)
-    weight = np.exp(ranked - ranked[..., :1])
-    held = np.cumsum(weight, axis=-1) - weight  # by likelier tokens
-    kept = np.where(held < share_of(share) * weight.sum(axis=-1, keepdims=True), ranked, np.float32(-np.inf))
-    result = np.empty_like(logits)
-    np.put_along_axis(result, order, kept, axis=-1)
-    return result
 
 
 def picked(values: Logits, tokens: NDArray[np.int64]) -> Logits:

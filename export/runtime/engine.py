@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import onnxruntime
@@ -34,7 +34,6 @@ from .drawing import (
     classes_of,
     conditions,
     draw,
-    sampler_of,
     score_stepwise,
 )
 from .engine_files import WEIGHTS, Seal
@@ -54,12 +53,13 @@ from .loops import (
 )
 from .manifest import Manifest
 from .noise import check_seed
+from .options import Sampling
 from .processor import ProcessorWarning, exact_products, products_saturate
 from .promises import broken
 from .sampling import Sampler, check_whole
 from .shape import Shape, Shaped
 from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
-from .throughput import check_pictures, draw_in_batches
+from .throughput import draw_pictures
 
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
@@ -230,16 +230,13 @@ class Engine(Shaped):
         self,
         labels: Sequence[int] | NDArray[np.int64],
         seed: int = 0,
-        cfg_scale: float | None = None,
-        top_k: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        steps: int | None = None,
+        *,
         features: NDArray[np.float32] | None = None,
         batch: int = 0,
         report: Callable[[int, int], None] = lambda done, count: None,
+        **sampling: Unpack[Sampling],
     ) -> NDArray[np.uint8]:
-        """New pictures (N, H, W, C) of these classes; what is not given is the engine's own sampler's.
+        """New pictures (N, H, W, C) of these classes; what is not given of the sampling is the engine's own.
 
         They are drawn `batch` at a time, 0 for as many as the free memory holds; `report` is told how many are done. A
         model of texts takes their features (N, P, C), and 0 for each label.
@@ -247,13 +244,7 @@ class Engine(Shaped):
         Raises:
             ValueError: a label is not a class, or a setting is out of range.
         """
-        given = {"cfg_scale": cfg_scale, "top_k": top_k, "temperature": temperature, "top_p": top_p, "steps": steps}
-        sampler = sampler_of(self.shape, self.sampler, **given)
-        classes = classes_of(labels, self.shape)
-        check(classes, self.shape, features, None)
-        check_pictures(self.picture, len(classes))
-        drawn = draw_in_batches(self, classes, seed, sampler, features, batch=batch, report=report)
-        return np.concatenate(list(drawn))
+        return draw_pictures(self, labels, seed, features=features, batch=batch, report=report, **sampling)
 
     @property
     def cache_bytes(self) -> int:

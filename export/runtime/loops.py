@@ -15,7 +15,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .choosing import NO_CUT, Choice, Chosen, check_sound, share_of
+from .choosing import Choice, Chosen, check_sound
+from .cuts import limits_of
 from .drawing import Runner, opening
 from .manifest import Manifest
 from .signature import DecodeSignature
@@ -62,8 +63,7 @@ def choice_feeds(choice: Choice) -> dict[str, NDArray[Any]]:
         "noise": choice.noise,
         "guidance": np.array(choice.guidance, dtype=np.float32),
         "temperature": np.array(choice.temperature or 1.0, dtype=np.float32),
-        "top_k": np.array([choice.top_k or NO_CUT], dtype=np.int64),
-        "top_p": np.array(share_of(choice.top_p) if choice.top_p < 1 else NO_CUT, dtype=np.float32),
+        **limits_of(choice.cuts),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .cuts import CUTS
 from .errors import shown
 
 HALTON_POINTS = 10_000
@@ -86,8 +87,13 @@ class Sampler:
 
     def serves(self, wanted: Sampler) -> bool:
         """Whether a graph that samples as this one can sample as another: it reveals alike and cuts by nothing else."""
-        alike = wanted.reveal == self.reveal
-        return alike and (self.top_k > 0 or not wanted.top_k) and (self.top_p < 1 or wanted.top_p == 1)
+        return wanted.reveal == self.reveal and wanted.cuts.keys() <= self.cuts.keys()
+
+    @property
+    def cuts(self) -> dict[str, float]:
+        """The limits on what can be drawn that keep less than all, by their names."""
+        settings = {cut.name: getattr(self, cut.name) for cut in CUTS}
+        return {cut.name: settings[cut.name] for cut in CUTS if settings[cut.name] != cut.off}
 
     @property
     def guided(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .cuts import CUTS
 from .manifest import Cache, Manifest
 from .sampling import Sampler
 from .shape import Shape
@@ -55,8 +56,7 @@ SAMPLING: Ports = {
     "noise": Port("float32", ("pictures", "chosen", "drawn_from")),  # (B, n, V)
     "guidance": Port("float32"),
     "temperature": Port("float32"),
-    "top_k": Port("int64", (1,)),
-    "top_p": Port("float32"),
+    **{cut.name: Port(cut.kind, cut.sizes) for cut in CUTS},
 }
 CHOSEN: Ports = {"drawn": Port("int64", ("pictures", "chosen")), "sureness": Port("float32", ("pictures", "chosen"))}
 
@@ -151,8 +151,8 @@ def with_caches(inputs: Ports, outputs: Ports, caches: Ports) -> DecodeSignature
 
 def choice_ports(sampler: Sampler) -> Ports:
     """What a graph reads that samples as a sampler does."""
-    cuts = {"top_k": sampler.top_k > 0, "top_p": sampler.top_p < 1}
-    return {name: port for name, port in SAMPLING.items() if cuts.get(name, True)}
+    idle = {cut.name for cut in CUTS} - sampler.cuts.keys()
+    return {name: port for name, port in SAMPLING.items() if name not in idle}
 
 
 def chosen_ports(shape: Shape, sampler: Sampler) -> Ports:

@@ -6,16 +6,17 @@ Letters: N pictures, T tokens of a picture, P x C features of a text.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import Known
+from .drawing import Known, check, classes_of, sampler_of
 from .errors import shown
+from .options import Sampling
 from .sampling import Sampler, check_whole
 from .shape import Shape
 
@@ -34,6 +35,14 @@ class Drawing(Protocol):
     @property
     def shape(self) -> Shape:
         """Its tokens, classes and order of drawing."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """How it draws unless told otherwise."""
+
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """Height, width and colour channels of a picture."""
 
     @property
     def cache_bytes(self) -> int:
@@ -112,6 +121,32 @@ def free_bytes() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return UNKNOWN_FREE
+
+
+def draw_pictures(
+    drawing: Drawing,
+    labels: Sequence[int] | NDArray[np.int64],
+    seed: int = 0,
+    *,
+    features: NDArray[np.float32] | None = None,
+    known: Known | None = None,
+    batch: int = 0,
+    report: Callable[[int, int], None] = lambda done, count: None,
+    **sampling: Unpack[Sampling],
+) -> NDArray[np.uint8]:
+    """New pictures (N, H, W, C) of these classes (N,), and features (N, P, C) of a text, as a caller gives them.
+
+    What is not given of the sampling is the model's own. They are drawn `batch` at a time, 0 for as many as the free
+    memory holds; `report` is told how many are done.
+
+    Raises:
+        ValueError: a label is not a class, a setting is out of range, or the pictures do not fit into memory.
+    """
+    sampler = sampler_of(drawing.shape, drawing.sampler, **sampling)
+    classes = classes_of(labels, drawing.shape)
+    check(classes, drawing.shape, features, known)
+    check_pictures(drawing.picture, len(classes))
+    return np.concatenate(list(draw_in_batches(drawing, classes, seed, sampler, features, known, batch, report)))
 
 
 def draw_in_batches(

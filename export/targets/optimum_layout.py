@@ -22,6 +22,7 @@ from export.graph.builder import Builder
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import save_graph
 from export.rewrites.sampling_graph import without_sampling
+from export.runtime.cuts import CUTS
 from export.runtime.manifest import Manifest
 from export.runtime.signature import SEQLENS, TOTAL
 
@@ -168,5 +169,6 @@ def generation(manifest: Manifest) -> dict[str, Any]:
     sampler, length = manifest.sampler, manifest.shape.length
     found: dict[str, Any] = {"max_new_tokens": length, "min_new_tokens": length, "do_sample": sampler.temperature > 0}
     if sampler.temperature > 0:
-        found |= {"temperature": sampler.temperature, "top_k": sampler.top_k, "top_p": sampler.top_p}
+        # Hugging Face calls the cuts by the same names.
+        found |= {"temperature": sampler.temperature, **{cut.name: getattr(sampler, cut.name) for cut in CUTS}}
     return found

@@ -21,7 +21,7 @@ from compress.measure.drift.fidelity import log_softmax
 from compress.measure.measure import Measure
 from compress.measure.quantity import Limit, quantity
 from compress.measure.statistics import bootstrap_mean
-from export.runtime.choosing import keep_likeliest, keep_nucleus
+from export.runtime.cuts import keep
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
@@ -162,7 +162,7 @@ def tokenwise(
     likeliest = [each.argmax(axis=-1) for each in tempered]
     agreement = likeliest[0] == likeliest[1]
     kl = np.maximum((np.exp(theirs) * (theirs - own)).sum(axis=-1), 0.0)
-    kept = [cut(each, sampler) for each in tempered]
+    kept = [keep(each, sampler.cuts) for each in tempered]
     with np.errstate(divide="ignore"):
         apart = np.abs(np.subtract(*(np.exp(log_softmax(each.astype(np.float64))) for each in kept))).sum(axis=-1) / 2
     drawn = [(each + noise.gumbel(0, each.shape[1:])).argmax(axis=-1) for each in kept]
@@ -176,10 +176,3 @@ def guided(pair: Pair, scales: NDArray[np.float32]) -> Logits:
     """Logits (n, T, V) of a class and of none, with a guidance for each token (n, T)."""
     given, null = pair
     return given if null is None else null + scales[..., None] * (given - null)
-
-
-def cut(logits: Logits, sampler: Sampler) -> Logits:
-    """Logits (n, T, V) with what the sampler never draws at minus infinity."""
-    if 0 < sampler.top_k < logits.shape[-1]:
-        logits = keep_likeliest(logits, sampler.top_k)
-    return keep_nucleus(logits, sampler.top_p) if sampler.top_p < 1 else logits

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from export.runtime.choosing import Choice, choose, guide, keep_likeliest, keep_nucleus
+from export.runtime.choosing import Choice, choose, guide
+from export.runtime.cuts import TopK, TopP
 from export.runtime.drawing import LogitsDrawer, draw
 from export.runtime.errors import UnsoundLogitsError
 from export.runtime.noise import Noise
@@ -125,7 +126,7 @@ def test_the_lowest_temperature_that_counts_divides_large_logits_without_overflo
 @pytest.mark.parametrize("share", [1e-46, 5e-324, 1e-30])
 def test_a_top_p_that_is_nothing_in_float32_keeps_the_likeliest_alone(share) -> None:
     logits = np.array([[0.0, 2.0, 2.0, 1.0]], dtype=np.float32)
-    assert keep_nucleus(logits, share).tolist() == [[NOTHING, 2.0, NOTHING, NOTHING]]
+    assert TopP().keep(logits, share).tolist() == [[NOTHING, 2.0, NOTHING, NOTHING]]
     assert [chosen(logits, Sampler(top_p=share), seed).item() for seed in range(5)] == [1] * 5
 
 
@@ -177,7 +178,7 @@ def test_temperature_zero_takes_the_first_of_the_likeliest_whatever_the_seed() -
 def test_top_k_keeps_ties_with_the_last_it_keeps() -> None:
     logits = np.array([[3.0, 1.0, 2.0, 2.0], [0.0, 5.0, 4.0, 3.0]])
     expected = [[3.0, NOTHING, 2.0, 2.0], [NOTHING, 5.0, 4.0, NOTHING]]
-    assert keep_likeliest(logits, 2).tolist() == expected
+    assert TopK().keep(logits, 2).tolist() == expected
 
 
 def test_top_k_of_at_least_the_vocabulary_changes_nothing() -> None:
@@ -199,13 +200,13 @@ def test_top_k_of_one_takes_the_likeliest() -> None:
 def test_top_p_keeps_the_smallest_set_that_holds_the_share(share, kept) -> None:
     # Exact binary numbers would make the edges exact; these shares lie off the edges or just inside of them.
     logits = np.log(np.array([[0.15, 0.500001, 0.05, 0.299999 + 1e-6]]))
-    result = keep_nucleus(logits, share)
+    result = TopP().keep(logits, share)
     assert np.flatnonzero(np.isfinite(result[0])).tolist() == kept
     assert (result[0, kept] == logits[0, kept]).all()
 
 
 def test_top_p_always_keeps_the_likeliest_and_treats_rows_apart() -> None:
-    result = keep_nucleus(np.array([[0.0, 9.0, 0.0], [0.0, 0.0, 0.0]]), 1e-9)
+    result = TopP().keep(np.array([[0.0, 9.0, 0.0], [0.0, 0.0, 0.0]]), 1e-9)
     assert result.tolist() == [[NOTHING, 9.0, NOTHING], [0.0, NOTHING, NOTHING]]
 
 

@@ -51,7 +51,7 @@ def test_tokens_flip_as_those_that_are_drawn_with_the_same_noise():
     reference = (logits(0), None)
     candidate = near(reference)
     found = sampled(chunked(reference, candidate), SHAPE, sampler, seed=5)
-    choice = Choice(Noise(5, 40).gumbel(0, (6, 30)), top_p=0.9)
+    choice = Choice(Noise(5, 40).gumbel(0, (6, 30)), cuts={"top_p": 0.9})
     drawn = [choose(given, choice).tokens for given, _ in (reference, candidate)]
     assert found.flip_rate == pytest.approx((drawn[0] != drawn[1]).mean())
 
