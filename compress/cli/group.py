@@ -178,10 +178,12 @@ class UserPath(click.Path):
         """The path.
 
         Raises:
-            click.BadParameter: it is empty, or no path on this system.
+            click.BadParameter: it is empty, an option whose path is missing, or no path on this system.
         """
         if not os.fspath(value):
             self.fail("it is empty; name a file or folder.", param, ctx)
+        if (text := os.fsdecode(value)).startswith("--"):
+            self.fail(f"{shown(text)} looks like an option; write ./ before the name of such a file.", param, ctx)
         try:
             return user_path(os.fsdecode(super().convert(value, param, ctx)))
         except InputError as error:

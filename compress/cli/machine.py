@@ -9,7 +9,7 @@ from compress.measure.speed.environment import Environment, environment
 
 
 @dataclass(frozen=True)
-class Check:
+class Capability:
     """One thing a user may want to run, whether it works here, and what it is or what is missing."""
 
     name: str
@@ -22,7 +22,7 @@ class Health:
     """The machine and the checks."""
 
     machine: Environment
-    checks: tuple[Check, ...]
+    checks: tuple[Capability, ...]
 
 
 def examine() -> Health:
@@ -31,55 +31,57 @@ def examine() -> Health:
     return Health(machine, (cpu_int8(machine), onnxruntime(), cuda(), tensorrt(), optimum()))
 
 
-def cpu_int8(machine: Environment) -> Check:
+def cpu_int8(machine: Environment) -> Capability:
     """Whether the CPU has instructions for 8-bit dot products, and what its products do without."""
     from export.runtime.processor import products_saturate
 
     name = "int8 dot products on the CPU"
     found = [flag for flag in machine.flags if flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")]
     if products_saturate():
-        return Check(
+        return Capability(
             name,
             False,
             "no VNNI: int8 gains less here, and products of full-range weights saturate; engines are right all the "
             "same: reduce_range: auto limits their weights, and those made with cpu: vnni run in slower exact kernels",
         )
     if found:
-        return Check(name, True, ", ".join(found))
-    return Check(name, False, "no VNNI, AMX or dot-product extension: int8 gains less here; products do not saturate")
+        return Capability(name, True, ", ".join(found))
+    return Capability(
+        name, False, "no VNNI, AMX or dot-product extension: int8 gains less here; products do not saturate"
+    )
 
 
-def onnxruntime() -> Check:
+def onnxruntime() -> Capability:
     """ONNX Runtime and its execution providers."""
     from export.runtime.processor import execution_providers, runtime_version
 
-    return Check("ONNX Runtime", True, f"{runtime_version()}: {', '.join(execution_providers())}")
+    return Capability("ONNX Runtime", True, f"{runtime_version()}: {', '.join(execution_providers())}")
 
 
-def cuda() -> Check:
+def cuda() -> Capability:
     """A CUDA device, by PyTorch's own word."""
     import torch
 
     if torch.cuda.is_available():
-        return Check("CUDA", True, torch.cuda.get_device_name())
+        return Capability("CUDA", True, torch.cuda.get_device_name())
     reason = "no device is visible" if torch.version.cuda else f"PyTorch {torch.__version__} is a CPU build"
-    return Check("CUDA", False, reason)
+    return Capability("CUDA", False, reason)
 
 
-def tensorrt() -> Check:
+def tensorrt() -> Capability:
     """TensorRT's builder."""
     from export.runtime.tensorrt import TensorRTMissingError, require
 
     try:
-        return Check("TensorRT", True, require().__version__)
+        return Capability("TensorRT", True, require().__version__)
     except TensorRTMissingError as error:
-        return Check("TensorRT", False, str(error))
+        return Capability("TensorRT", False, str(error))
 
 
-def optimum() -> Check:
+def optimum() -> Capability:
     """The exporter for Hugging Face folders."""
     if importlib.util.find_spec("optimum") is None:
         from compress.models.families.huggingface import INSTALL
 
-        return Check("optimum", False, f"not installed; {INSTALL}")
-    return Check("optimum", True, "installed")
+        return Capability("optimum", False, f"not installed; {INSTALL}")
+    return Capability("optimum", True, "installed")

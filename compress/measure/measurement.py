@@ -10,7 +10,7 @@ from compress.core.settings import setting
 from compress.measure.drift.coupled import Coupled
 from compress.measure.drift.drawn import FidelityDrawn
 from compress.measure.drift.fidelity import Fidelity
-from compress.measure.drift.layers import Layer
+from compress.measure.drift.layers import LayerDrift
 from compress.measure.drift.sampled import Sampled
 from compress.measure.pictures.classify import ClassAccuracy
 from compress.measure.pictures.decoding import Decoding
@@ -48,7 +48,7 @@ class Measurement:
     sampled: Sampled | None = setting(
         None, doc="drift of the sampling distribution, after guidance, temperature and cuts"
     )
-    layers: tuple[Layer, ...] = setting(
+    layers: tuple[LayerDrift, ...] = setting(
         (), doc="the stream behind every layer against the reference's; empty where a graph does not show them"
     )
     exact: bool = setting(False, doc="whether the step promises the same numbers as the step before it")

@@ -250,7 +250,7 @@ def adopted(
     from export.graph.onnx_model import FILES, OnnxModel
     from export.graph.weights import bytes_beside
     from export.runtime.manifest import Manifest
-    from export.targets.conformance import check
+    from export.targets.conformance import violations
     from export.tracing.export import Pictures
 
     if tokenizer.length != config.grid[0] * config.grid[1]:
@@ -279,9 +279,9 @@ def adopted(
     model = OnnxModel(made.decode, pictures.decoder_graph, manifest, image_encoder=pictures.encoder_graph)
     room = tempfile.TemporaryDirectory(prefix="compress-")
     with one_line(path):
-        if check(model):
+        if violations(model):
             forget_types(made.decode.graph)
-        if findings := check(model):
+        if findings := violations(model):
             raise AdoptionError(brief(findings[0]))
         model.save(Path(room.name))
         size = path.stat().st_size + bytes_beside(source)

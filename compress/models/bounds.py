@@ -16,7 +16,7 @@ MOST_BLOCKS = 1024  # layers that are a number of the config, and not a list in 
 HUGE = 1e30  # no number that is stated reaches it, and fp32 holds it
 
 
-def check(config: Any, *names: str, least: int = 1, most: int = MOST) -> None:
+def check_sizes(config: Any, *names: str, least: int = 1, most: int = MOST) -> None:
     """Hold fields that are whole numbers to a closed range.
 
     Raises:

@@ -140,7 +140,7 @@ def load_model(source: families.Source, name: str, threads: int = 0) -> ImageMod
     Raises:
         InputError: it cannot be read.
     """
-    if families.graph_family(source, families.check(source, name)):
+    if families.graph_family(source, families.checked_path(source, name)):
         graph = families.load_graph(source, name)
         graph.threads = threads
         return graph

@@ -11,7 +11,7 @@ from compress.core.settings import MOST_LAYERS, setting
 from compress.models.image_model import ImageModel
 from compress.models.transformer.model import TokenTransformer
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
-from compress.passes.shared.importance import layer_gates, removal_losses, residual_updates, taylor
+from compress.passes.shared.importance import layer_masks, removal_losses, residual_updates, taylor
 from compress.passes.shared.pruning import at_most, check_float, keep_layers
 
 
@@ -74,7 +74,7 @@ class PruneLayers(TorchPass):
         tokens = context.calibration_tokens()
         if self.score == "magnitude":
             return residual_updates(transformer, tokens, context.report)
-        return Tensor([score.item() for score in taylor(transformer, layer_gates(transformer), tokens, context.report)])
+        return Tensor([score.item() for score in taylor(transformer, layer_masks(transformer), tokens, context.report)])
 
     def without_cheapest(self, transformer: TokenTransformer, removed: int, context: Context) -> list[int]:
         """Layers that stay when the one that costs least is removed, again and again."""

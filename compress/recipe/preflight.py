@@ -38,7 +38,7 @@ ROUND_SHARE = 8.0
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunCost:
     """What the real run is expected to cost, from the rehearsal; within a factor of about two."""
 
     rehearsal_seconds: float
@@ -71,7 +71,7 @@ def check_requirements(recipe: Recipe, plan: Plan, model: artifact.Model) -> Non
                 raise InputError(f"{recipe.path}: {node.name}: {error}") from error
 
 
-def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, listener: Listener) -> Estimate:
+def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, listener: Listener) -> RunCost:
     """Run every pass of the plan on a two-layer copy, through artifacts on disk, and score each engine.
 
     Raises:
@@ -108,7 +108,7 @@ def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet
     real = sum(seconds * depth for seconds in times.values()) + ROUND_SHARE * recipe.bench.repeats * len(times) / 6
     weights = reference.parameters() * BYTES_PER_WEIGHT / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return Estimate(elapsed, real, peak + COPIES * weights, 2 * weights * len(plan.nodes))
+    return RunCost(elapsed, real, peak + COPIES * weights, 2 * weights * len(plan.nodes))
 
 
 def rehearse_step(

@@ -138,7 +138,7 @@ def load(path: Path) -> Recipe:
     value = read_yaml(path)
     layout = parse(_Layout, value, f"{path}:")
     gate = read_gate(value["gate"], f"{path}: gate") if "gate" in value else None
-    families.check(layout.model, f"{path}: model")
+    families.checked_path(layout.model, f"{path}: model")
     if not layout.engines:
         raise InputError(
             f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}"
@@ -186,7 +186,7 @@ def check_names(names: Iterable[str], where: str) -> None:
 
 def form_of(source: Source, where: str) -> Form:
     """What the model is made of before any pass; no weight is read."""
-    return Form.ONNX if families.graph_family(source, families.check(source, where)) else Form.TORCH
+    return Form.ONNX if families.graph_family(source, families.checked_path(source, where)) else Form.TORCH
 
 
 def read_chain(items: Any, cpu: Cpu, where: str) -> tuple[Step, ...]:

@@ -17,7 +17,7 @@ from compress.core.settings import InputError, digest
 
 Loss = Callable[[int], Tensor]
 Validate = Callable[[nn.Module], float]
-Report = Callable[[int, int, dict[str, float]], None]
+OnProgress = Callable[[int, int, dict[str, float]], None]
 REPORT_EVERY = 20  # steps, on a GPU, where saying the loss means waiting for it
 
 
@@ -57,7 +57,7 @@ def fit(
     task: str = "",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
-    report: Report | None = None,
+    report: OnProgress | None = None,
     after: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train the model in place and return the log, one row per validation.

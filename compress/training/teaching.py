@@ -22,7 +22,7 @@ from calibration.tokens import TokenSet
 from compress.models.transformer.architecture import TransformerConfig
 from compress.models.transformer.examples import Examples, examples_of
 from compress.models.transformer.model import TokenTransformer
-from compress.training.loop import Report
+from compress.training.loop import OnProgress
 
 BATCH = 32
 MOST_BYTES = 2**29  # what is remembered at most; beyond it the reference is asked again at every step
@@ -106,7 +106,7 @@ class Teacher:
         self.logits = torch.empty(0)
         self.hidden: list[Tensor] = []
 
-    def prepare(self, steps: int, report: Report) -> None:
+    def prepare(self, steps: int, report: OnProgress) -> None:
         """Score every example of the first `steps` steps, unless they do not recur or take more than MOST_BYTES."""
         if not self.draws.recurring:
             return

@@ -45,7 +45,7 @@ from compress.models.tokenizer.codebook import Codebook, channels_last
 from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training.device import Precision, computing, find_device
-from compress.training.loop import Report, Schedule, fit
+from compress.training.loop import OnProgress, Schedule, fit
 from compress.training.pictures import AugmentSettings, PictureSource, check_augment, open_pictures
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
@@ -243,7 +243,7 @@ def measure(tokenizer: VqTokenizer, source: PictureSource, seed: int) -> dict[st
     return {**found, "used_codes_share": len(used) / tokenizer.vocabulary}
 
 
-def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: Report | None = None) -> dict[str, float]:
+def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: OnProgress | None = None) -> dict[str, float]:
     """Train, resuming from `output/checkpoint.pt` if it is there, and write the tokenizer's folder.
 
     Writes model.safetensors (fp16), config.json and training.json (recipe, log, what `measure` says) into `output`.

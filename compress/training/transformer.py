@@ -49,7 +49,7 @@ from compress.models.transformer.architecture import LayerConfig, TransformerCon
 from compress.models.transformer.examples import examples, examples_of, nll
 from compress.models.transformer.model import TokenTransformer
 from compress.training.device import Precision, computing, find_device
-from compress.training.loop import Report, Schedule, fit
+from compress.training.loop import OnProgress, Schedule, fit
 from compress.training.pictures import AugmentSettings, PictureSource, check_augment, open_pictures
 from compress.training.teaching import LARGE_PRIME
 from export.runtime.orders import order_called
@@ -265,7 +265,7 @@ def mean_nll(model: nn.Module, tokens: TokenSet, shape: Shape, batch: int = 128)
         return sum(float(nll(model, chunk).sum()) for chunk in examples(shape, tokens).chunks(batch)) / len(tokens)
 
 
-def train(recipe: TrainRecipe, output: Path, report: Report | None = None) -> dict[str, float]:
+def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None) -> dict[str, float]:
     """Train, resuming from `output/checkpoint.pt` if it is there, and write a checkpoint of the family `reference`.
 
     Writes model.safetensors (fp16), config.json and training.json (recipe, log, held-out NLL) into `output`.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import InputError, setting
-from compress.measure.drift.layers import Layer, layers, relative_error, run_with, states_of
+from compress.measure.drift.layers import LayerDrift, layers, relative_error, run_with, states_of
 from compress.models.candidate import MANIFEST
 from compress.models.transformer.examples import Examples
 
@@ -46,7 +46,7 @@ class Bisection:
     reference: str = setting(doc="what was compared with")
     candidate: str = setting(doc="what was compared")
     pictures: int = setting(doc="pictures that both read", low=1)
-    layers: tuple[Layer, ...] = setting(doc="the stream behind every layer")
+    layers: tuple[LayerDrift, ...] = setting(doc="the stream behind every layer")
     departs: str = setting(doc="the first layer that departs; empty if none does")
     operators: tuple[Operator, ...] = setting(doc="operators of that layer, in order; empty if they do not pair up")
     operator: str = setting(doc="the first operator that departs; empty if none was found")

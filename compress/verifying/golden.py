@@ -57,7 +57,7 @@ class Compared:
         return self.largest <= self.allowed
 
 
-def check(source: families.Source, golden: Path | None) -> list[Compared]:
+def compare(source: families.Source, golden: Path | None) -> list[Compared]:
     """Load a checkpoint, or an image tokenizer's, and compare every array of a golden file in every form.
 
     Without a golden file the forms are compared with each other, on random tokens.
@@ -67,7 +67,7 @@ def check(source: families.Source, golden: Path | None) -> list[Compared]:
     """
     if golden:
         check_readable(golden)  # before minutes are spent on the checkpoint
-    path = families.check(source, source.checkpoint)
+    path = families.checked_path(source, source.checkpoint)
     if not source.family and not families.is_own(path) and not families.graph_family(source, path):
         checkpoint = families.open_checkpoint(source, path)
         kind = formats.recognise(checkpoint)

@@ -65,7 +65,7 @@ def inspect(source: families.Source) -> Inspection:
     Raises:
         InputError: it is of no known family; the nearest is named with the first name that does not fit.
     """
-    path = families.check(source, source.checkpoint[:SHOWN])
+    path = families.checked_path(source, source.checkpoint[:SHOWN])
     if (path / ENGINE).is_file():
         raise InputError(
             f"{path}: is an engine folder, not a checkpoint; `compress bench`, `verify` and `generate` take it"

@@ -41,7 +41,7 @@ class LoweringError(ValueError):
 
 
 @dataclass(frozen=True)
-class Layer:
+class QuantizedLayer:
     """One quantized layer as its node says it."""
 
     name: str
@@ -54,7 +54,7 @@ class Layer:
     activation_scale: ir.Value | None
 
     @classmethod
-    def of(cls, node: ir.Node) -> Layer:
+    def of(cls, node: ir.Node) -> QuantizedLayer:
         """Read a node."""
         scale_value = node.inputs[2]
         weight, scale = constant(node.inputs[1]), constant(scale_value)
@@ -76,7 +76,7 @@ class Layer:
         return self.group or DEFAULT_BLOCK
 
 
-def lower(model: ir.Model, lowered: Callable[[Builder, Layer, ir.Value], ir.Value]) -> None:
+def lower(model: ir.Model, lowered: Callable[[Builder, QuantizedLayer, ir.Value], ir.Value]) -> None:
     """Replace every quantized layer in place by what `lowered`, a target's method, computes of the layer's input.
 
     Raises:
@@ -86,7 +86,7 @@ def lower(model: ir.Model, lowered: Callable[[Builder, Layer, ir.Value], ir.Valu
     for node in list(graph):
         if node.domain != DOMAIN or node.op_type != OP:
             continue
-        layer = Layer.of(node)
+        layer = QuantizedLayer.of(node)
         x = node.inputs[0]
         assert x is not None
         y = lowered(Builder(graph, node, layer.name), layer, x)
@@ -98,7 +98,7 @@ def lower(model: ir.Model, lowered: Callable[[Builder, Layer, ir.Value], ir.Valu
     model.opset_imports.pop(DOMAIN, None)
 
 
-def quantized_input(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+def quantized_input(builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
     """x as the product sees it: rounded with a calibrated scale, with scales of its own, or not at all."""
     if layer.activations == "none":
         return x
@@ -137,7 +137,7 @@ def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Valu
     return result
 
 
-def dequantized_product(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+def dequantized_product(builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
     """MatMul with DequantizeLinear of the weights (K, N), as every target reads it."""
     kind = FORMATS[layer.weights].kind
     scale = layer.scale.T if layer.group else layer.scale[:, 0]  # (G, N) or (N,)
@@ -154,7 +154,7 @@ def dequantized_product(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value
     return builder.add("MatMul", [x, restored])
 
 
-def n_bits(builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+def n_bits(builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
     """com.microsoft MatMulNBits: weights packed by blocks of inputs, with a scale each and the middle as zero point."""
     outputs, inputs = layer.weight.shape
     bits, block = FORMATS[layer.weights].bits, layer.block

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TARGETS, DEPLOYMENTS = "compress.targets", "compress.deployments"  # the groups of entry points of third parties
 
 
-class Plan(Protocol):
+class BuiltPlan(Protocol):
     """What was built of a decode graph, opened on this machine."""
 
     @property
@@ -38,13 +38,13 @@ class Deployment:
     """
 
     caches: tuple[Cache, ...] = ("growing", "shared", "static", "none")
-    opens: Callable[[Path, Manifest], Plan] | None = None
+    opens: Callable[[Path, Manifest], BuiltPlan] | None = None
 
 
-def open_tensorrt(path: Path, manifest: Manifest) -> Plan:
+def open_tensorrt(path: Path, manifest: Manifest) -> BuiltPlan:
     """A plan of TensorRT."""
     # By its name: that module reads manifests, and manifests are checked here.
-    plan: Plan = importlib.import_module(f"{__package__}.tensorrt").Plan(path, manifest)
+    plan: BuiltPlan = importlib.import_module(f"{__package__}.tensorrt").TensorRTPlan(path, manifest)
     return plan
 
 

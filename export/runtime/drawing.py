@@ -217,13 +217,15 @@ def draw(
         ValueError: a label that is no class (the null class is allowed), labels that are not (B,) with B > 0, features
         or known tokens of another shape.
     """
-    check(labels, shape, features, known)
+    check_request(labels, shape, features, known)
     features = None if features is None else features.astype(np.float32, copy=False)
     task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
     return shape.drawing.draw(drawer if on_step is None else Observed(drawer, on_step), task)
 
 
-def check(labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None, known: Known | None) -> None:
+def check_request(
+    labels: NDArray[np.int64], shape: Shape, features: NDArray[np.float32] | None, known: Known | None
+) -> None:
     """Refuse what cannot be drawn."""
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels of shape {labels.shape}: need one class for each picture, at least one")

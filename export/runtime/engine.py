@@ -23,14 +23,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from .choosing import UNSOUND, unsound
-from .deployment import Deployment, Plan
+from .deployment import BuiltPlan, Deployment
 from .deployment import find as deployment_of
 from .drawing import (
     Drawer,
     Known,
     LogitsDrawer,
     Runner,
-    check,
+    check_request,
     classes_of,
     conditions,
     draw,
@@ -189,7 +189,7 @@ class Engine(Shaped):
                 self.opened[file] = self._promised(file)
             return self.opened[file]
 
-    def _open_plan(self) -> Plan | None:
+    def _open_plan(self) -> BuiltPlan | None:
         """What the target's builder made, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
         opens = self.deployment.opens
         if "plan" not in self.manifest.files or opens is None:
@@ -287,7 +287,7 @@ class Engine(Shaped):
             ValueError: what cannot be drawn, as `generate` says.
         """
         classes = classes_of(labels, self.shape)
-        check(classes, self.shape, features, None)
+        check_request(classes, self.shape, features, None)
         check_seed(seed)
         whole = self._opened("generate", "has no single file; make it with  engine: {single_file: true}")
         feeds: dict[str, Any] = {"labels": classes, "seed": np.array(seed, dtype=np.uint64).view(np.int64)}
@@ -445,7 +445,7 @@ class Engine(Shaped):
         return feeds
 
 
-def new_loop(sessions: Sessions, manifest: Manifest, plan: Plan | None, rows: int) -> Runner:
+def new_loop(sessions: Sessions, manifest: Manifest, plan: BuiltPlan | None, rows: int) -> Runner:
     """A loop for this many rows on TensorRT where a plan runs, else on ONNX Runtime."""
     if plan is not None:
         return plan.loop(rows)

@@ -115,7 +115,7 @@ def profile_shapes(manifest: Manifest, rows: Rows) -> dict[str, tuple[tuple[int,
     }
 
 
-class Plan:
+class TensorRTPlan:
     """A plan on the device; it makes loops that decode through it, one at a time under `lock`."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -161,7 +161,7 @@ def torch_with_cuda() -> Any:
 class PlanLoop:
     """Decoding for any number of rows, in parts of at most as many as the plan takes."""
 
-    def __init__(self, plan: Plan, rows: int) -> None:
+    def __init__(self, plan: TensorRTPlan, rows: int) -> None:
         starts = range(0, rows, plan.largest)
         self.parts = [PlanPart(plan, slice(start, min(start + plan.largest, rows))) for start in starts]
         self.shape = plan.manifest.shape
@@ -200,7 +200,7 @@ class PlanLoop:
 class PlanPart:
     """Buffers of some rows on the device and a context bound to them; past and present lie at one address."""
 
-    def __init__(self, plan: Plan, rows: slice) -> None:
+    def __init__(self, plan: TensorRTPlan, rows: slice) -> None:
         torch, signature = plan.torch, DecodeSignature.of(plan.manifest)
         self.path, self.torch, self.rows = plan.path, torch, rows
         self.context = plan.engine.create_execution_context()
@@ -255,7 +255,7 @@ class PlanPart:
         return logits
 
 
-def place(plan: Plan, name: str) -> str:
+def place(plan: TensorRTPlan, name: str) -> str:
     """Where TensorRT wants a tensor: what it computes shapes from lies on the host."""
     on_host = plan.engine.get_tensor_location(name) == plan.trt.TensorLocation.HOST
     return "cpu" if on_host else "cuda"

@@ -14,7 +14,7 @@ from typing import Protocol, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import Known, check, classes_of, sampler_of
+from .drawing import Known, check_request, classes_of, sampler_of
 from .errors import shown
 from .options import Sampling
 from .sampling import Sampler, check_whole
@@ -144,7 +144,7 @@ def draw_pictures(
     """
     sampler = sampler_of(drawing.shape, drawing.sampler, **sampling)
     classes = classes_of(labels, drawing.shape)
-    check(classes, drawing.shape, features, known)
+    check_request(classes, drawing.shape, features, known)
     check_pictures(drawing.picture, len(classes))
     return np.concatenate(list(draw_in_batches(drawing, classes, seed, sampler, features, known, batch, report)))
 

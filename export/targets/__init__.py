@@ -17,7 +17,7 @@ import onnx_ir as ir
 from export.graph.builder import Builder
 from export.graph.onnx_model import OnnxModel
 from export.rewrites import fusions, static_cache
-from export.rewrites.lowering import Layer, dequantized_product, lower, quantized_input
+from export.rewrites.lowering import QuantizedLayer, dequantized_product, lower, quantized_input
 from export.runtime import deployment
 from export.runtime.manifest import Cache
 from export.runtime.shape import Shape
@@ -53,7 +53,7 @@ class Target(ABC):
         """Why models of this shape cannot be exported for this target; empty where they can."""
         return ""
 
-    def lowered(self, builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    def lowered(self, builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
         """What a quantized layer computes of x (..., K).
 
         Raises:

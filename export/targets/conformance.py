@@ -21,7 +21,7 @@ from export.targets import STANDARD, Target, find
 UNREGISTERED = ("SimplifiedLayerNormalization",)
 
 
-def check(model: OnnxModel) -> list[str]:
+def violations(model: OnnxModel) -> list[str]:
     """What is wrong with a model's graphs, one sentence a finding; none where nothing is.
 
     A target's rules hold for the decode graph; ONNX Runtime runs the others.

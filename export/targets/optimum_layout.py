@@ -41,7 +41,7 @@ def write(model: OnnxModel, folder: Path) -> None:
     Raises:
         LayoutError: the engine reads more than tokens and a growing cache, or its layers differ in their caches.
     """
-    check(model)
+    check_layout(model)
     decode = without_sampling(model.decode)
     grow(decode.graph)
     rename(decode.graph)
@@ -50,7 +50,7 @@ def write(model: OnnxModel, folder: Path) -> None:
         (folder / name).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def check(model: OnnxModel) -> None:
+def check_layout(model: OnnxModel) -> None:
     """Refuse engines that are no stock decoder.
 
     Raises:

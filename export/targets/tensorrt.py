@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from export.graph.builder import Builder
-from export.rewrites.lowering import Layer, LoweringError
+from export.rewrites.lowering import LoweringError, QuantizedLayer
 from export.runtime.errors import first_line
 from export.runtime.manifest import Manifest
 from export.runtime.shape import Shape
@@ -103,7 +103,7 @@ class TensorRT(Target):
         kind = "a text condition" if shape.text else "next-scale"
         return f"tensorrt has no static cache for {kind} here; export for onnxruntime or standard"
 
-    def lowered(self, builder: Builder, layer: Layer, x: ir.Value) -> ir.Value:
+    def lowered(self, builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
         """Q/DQ and products, as everywhere, of static activations."""
         if layer.dynamic:
             raise LoweringError(

@@ -142,9 +142,9 @@ def models_check(
     With a golden file every array is compared with the original implementation's outputs; without one the three are
     compared with each other on random tokens. Exits with 1 if something differs.
     """
-    from compress.verifying.golden import check
+    from compress.verifying.golden import compare
 
-    rows = check(source_from(path, family, tokenizer, stated), golden)
+    rows = compare(source_from(path, family, tokenizer, stated), golden)
     if as_json:
         print_json(rows)
     else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from compress.core.settings import setting
 from compress.measure.drift.coupled import Coupled
 from compress.measure.drift.fidelity import Fidelity
-from compress.measure.drift.layers import Layer, Layers
+from compress.measure.drift.layers import LayerDrift, Layers
 from compress.measure.drift.sampled import Sampled
 from compress.measure.subject import Side, Subject
 from compress.models.image_model import ImageModel
@@ -32,7 +32,7 @@ class Floor:
     bf16: Fidelity = setting(doc="PyTorch fp32 against the same weights and activations in bf16")
     sampled: Sampled | None = setting(None, doc="the sampling distribution in bf16 against that in fp32")
     coupled: Coupled | None = setting(None, doc="pictures of the same noise by ONNX Runtime against those of PyTorch")
-    layers: tuple[Layer, ...] = setting((), doc="the stream behind every layer in bf16 against that in fp32")
+    layers: tuple[LayerDrift, ...] = setting((), doc="the stream behind every layer in bf16 against that in fp32")
 
 
 class RoughModel(ImageModel):

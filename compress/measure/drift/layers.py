@@ -32,7 +32,7 @@ States = list[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerDrift:
     """The residual stream behind one layer."""
 
     name: str = setting(doc="`embedding`, then `blocks.0`, `blocks.1`, ...: the stream behind it")
@@ -49,7 +49,7 @@ class Layers(Measure):
     version = 5
     verified = False
 
-    layers: tuple[Layer, ...] = setting(doc="from the embedding on; layers that were pruned have none")
+    layers: tuple[LayerDrift, ...] = setting(doc="from the embedding on; layers that were pruned have none")
 
     @classmethod
     def depends(cls, subject: Subject) -> tuple[Any, ...]:
@@ -66,7 +66,7 @@ class Layers(Measure):
         except ValueError:
             return cls(())
 
-    def in_row(self) -> tuple[Layer, ...]:
+    def in_row(self) -> tuple[LayerDrift, ...]:
         """The layers alone."""
         return self.layers
 
@@ -89,7 +89,7 @@ def layers(
     reference: Sequence[NDArray[np.float32]],
     candidate: Sequence[NDArray[np.float32]],
     kept: Sequence[int] | None = None,
-) -> tuple[Layer, ...]:
+) -> tuple[LayerDrift, ...]:
     """Compare streams (N, S, D) before the first block and behind every one.
 
     `kept` are the reference's blocks that the candidate still has, in order, all if it is not given; a layer has
@@ -108,14 +108,14 @@ def layers(
     return tuple(layer(name, *pair) for name, pair in zip(names, zip(theirs, candidate, strict=True), strict=True))
 
 
-def layer(name: str, reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> Layer:
+def layer(name: str, reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> LayerDrift:
     """One stream (N, S, D) against another."""
     theirs, own = reference.astype(np.float64), candidate.astype(np.float64)
     lengths = np.linalg.norm(theirs, axis=-1) * np.linalg.norm(own, axis=-1)
     cosine = np.divide((theirs * own).sum(axis=-1), lengths, out=np.ones_like(lengths), where=lengths > 0)
     relative = relative_error(reference, candidate)
     sqnr = HIGHEST_SQNR if relative == 0 else min(HIGHEST_SQNR, -20 * np.log10(relative))
-    return Layer(name, float(cosine.mean()), float(sqnr), relative)
+    return LayerDrift(name, float(cosine.mean()), float(sqnr), relative)
 
 
 def relative_error(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> float:

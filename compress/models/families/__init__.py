@@ -93,7 +93,7 @@ def load_graph(source: Source, where: str) -> AdoptedModel:
     Raises:
         InputError: it is none, or something is missing from the recipe.
     """
-    path = check(source, where)
+    path = checked_path(source, where)
     family = graph_family(source, path)
     if family is None:
         raise InputError(f"{where}: {path} holds no ONNX graph and no decoder of Hugging Face")
@@ -137,7 +137,7 @@ def is_own(path: Path) -> bool:
     return "format" in config and "transformer" in config
 
 
-def check(source: Source, where: str) -> Path:
+def checked_path(source: Source, where: str) -> Path:
     """The checkpoint's path, if the family and every path that is named exist; nothing is read.
 
     Raises:
@@ -156,7 +156,7 @@ def load(source: Source, where: str, stand_in: StandIn | None = None) -> ImageMo
     Raises:
         InputError: it is of no known family, or incomplete; the first name or shape that does not fit is named.
     """
-    path = check(source, where)
+    path = checked_path(source, where)
     if graph := graph_family(source, path):
         raise InputError(
             f"{where}: {path} is read as an ONNX graph (family {graph.name}) and has no PyTorch form here; "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.core.settings import MOST_WORDS, InputError, nearest, parse, plain, shown
-from compress.models.bounds import check, check_grid
+from compress.models.bounds import check_grid, check_sizes
 from compress.models.checkpoints.checkpoint import fill
 from compress.models.tokenizer.pictures import (
     Autoencoder,
@@ -92,7 +92,7 @@ class PixelTokenizer:
         Raises:
             ValueError: says why.
         """
-        check(self, "levels", least=2, most=MOST_WORDS)
+        check_sizes(self, "levels", least=2, most=MOST_WORDS)
         check_grid(self.grid)
         if not all(LOWEST <= value <= HIGHEST for colour in self.colours for value in colour):
             raise ValueError(f"colours {shown(self.colours)}: each value must be between 0 and 255")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.core.settings import shown
-from compress.models.bounds import MOST_BLOCKS, check
+from compress.models.bounds import MOST_BLOCKS, check_sizes
 from compress.models.tokenizer.codebook import Codebook, channels_last
 
 # Two matrices between each scale and the finest one, and who sees whom of all tokens, are made with the model: 512 and
@@ -44,7 +44,7 @@ class ScalesConfig:
             raise ValueError(f"sides {shown(self.sides)}: need at least one, none finer than the next")
         if self.sides[-1] > FINEST or self.length > MOST_OF_ALL:
             raise ValueError(f"sides {shown(self.sides)}: at most {FINEST}, and {MOST_OF_ALL} tokens together")
-        check(self, "convs", most=MOST_BLOCKS)
+        check_sizes(self, "convs", most=MOST_BLOCKS)
         if not abs(self.residual) < MOST_RESIDUAL:
             raise ValueError(f"residual {self.residual}: must be a number below {MOST_RESIDUAL:g}")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.core.settings import MOST_SIDE
-from compress.models.bounds import MOST_BLOCKS, MOST_TOKENS, check
+from compress.models.bounds import MOST_BLOCKS, MOST_TOKENS, check_sizes
 from compress.models.tokenizer.codebook import Codebook, channels_first
 from compress.models.tokenizer.vq import MOST, VqAutoencoder, VqConfig
 
@@ -36,9 +36,9 @@ class VitConfig:
         Raises:
             ValueError: says which.
         """
-        check(self, "width", most=MOST)
-        check(self, "layers", most=MOST_BLOCKS)
-        check(self, "patch", "side", most=MOST_SIDE)
+        check_sizes(self, "width", most=MOST)
+        check_sizes(self, "layers", most=MOST_BLOCKS)
+        check_sizes(self, "patch", "side", most=MOST_SIDE)
         if self.width % HEAD_WIDTH or self.side * self.patch > MOST_SIDE:
             raise ValueError(
                 f"{self}: the width must be a multiple of {HEAD_WIDTH}, and a picture have at most {MOST_SIDE} pixels "
@@ -69,8 +69,8 @@ class TitokConfig:
         Raises:
             ValueError: says which.
         """
-        check(self, "codes", "code_width", most=MOST)
-        check(self, "tokens", most=MOST_TOKENS)
+        check_sizes(self, "codes", "code_width", most=MOST)
+        check_sizes(self, "tokens", most=MOST_TOKENS)
         drawn = self.decoder.side * (self.pixels.factor if self.pixels else self.decoder.patch)
         if drawn != self.size:
             raise ValueError(f"the encoder reads pictures of {self.size} pixels and the decoder draws {drawn}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.core.settings import shown
-from compress.models.bounds import check, check_epsilon
+from compress.models.bounds import check_epsilon, check_sizes
 from compress.models.tokenizer.codebook import Codebook
 from compress.models.tokenizer.scales import MultiScaleQuantizer, ScalesConfig
 
@@ -59,8 +59,8 @@ class VqConfig:
         Raises:
             ValueError: says which.
         """
-        check(self, "codes", "code_width", "latent_width", "norm_groups", most=MOST)
-        check(self, "encoder_blocks", "decoder_blocks", most=MOST_LEVEL_BLOCKS)
+        check_sizes(self, "codes", "code_width", "latent_width", "norm_groups", most=MOST)
+        check_sizes(self, "encoder_blocks", "decoder_blocks", most=MOST_LEVEL_BLOCKS)
         check_epsilon(self.norm_epsilon)
         both = 0, len(self.decoder_channels)
         if not 1 <= len(self.decoder_channels) <= MOST_LEVELS or len(self.encoder_channels) not in both:
@@ -187,7 +187,7 @@ def middle(config: VqConfig, channels: int) -> Level:
     return Level(config, (channels,) * 3, int(config.middle_attention))
 
 
-class Encoder(nn.Module):
+class EncoderNetwork(nn.Module):
     """Pixels (B, 3, H, W) to features (B, latent_width, h, w)."""
 
     def __init__(self, config: VqConfig) -> None:
@@ -213,7 +213,7 @@ class Encoder(nn.Module):
         return self.head(functional.silu(self.norm(self.middle(x))))
 
 
-class Decoder(nn.Module):
+class DecoderNetwork(nn.Module):
     """Features (B, latent_width, h, w) to pixels (B, 3, H, W); levels stand in order of execution, lowest first."""
 
     def __init__(self, config: VqConfig) -> None:
@@ -255,12 +255,12 @@ class VqAutoencoder(nn.Module):
     def __init__(self, config: VqConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config) if config.encoder_channels else None
+        self.encoder = EncoderNetwork(config) if config.encoder_channels else None
         self.before_codes = quant_conv(config, config.latent_width, config.code_width) if self.encoder else None
         book = Codebook(config.codes, config.code_width, normalised=config.normalised_codes)
         self.quantizer = book if config.scales is None else MultiScaleQuantizer(book, config.scales)
         self.after_codes = quant_conv(config, config.code_width, config.latent_width)
-        self.decoder = Decoder(config)
+        self.decoder = DecoderNetwork(config)
 
     @property
     def embedding(self) -> nn.Embedding:

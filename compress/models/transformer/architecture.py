@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from compress.core.settings import MOST_LAYERS, shown
-from compress.models.bounds import HUGE, MOST, MOST_TABLE, check, check_epsilon, check_grid
+from compress.models.bounds import HUGE, MOST, MOST_TABLE, check_epsilon, check_grid, check_sizes
 from compress.models.tokenizer.scales import ScalesConfig
 from compress.models.transformer.uvit import UvitConfig
 from export.runtime.orders import DrawingOrder, order_called
@@ -87,8 +87,8 @@ class TransformerConfig:
         Raises:
             ValueError: says which.
         """
-        check(self, "vocabulary", "width", "head_width", "patch")
-        check(self, "classes", "lead", "registers", "context", "outputs", "latent_width", least=0)
+        check_sizes(self, "vocabulary", "width", "head_width", "patch")
+        check_sizes(self, "classes", "lead", "registers", "context", "outputs", "latent_width", least=0)
         check_grid(self.grid)
         check_epsilon(self.norm_epsilon)
         if not 0 < self.rotary_base < HUGE:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.core.settings import shown
-from compress.models.bounds import HUGE, MOST_BLOCKS, check
+from compress.models.bounds import HUGE, MOST_BLOCKS, check_sizes
 from compress.models.transformer.conditioned import CrossAttention, Steer, sinusoids
 from export.runtime.shape import TextShape
 
@@ -55,8 +55,8 @@ class UvitConfig:
         Raises:
             ValueError: says which.
         """
-        check(self, "embedding", "channels", "heads", "cross_heads", "text_width", "pooled_width", "size_width")
-        check(self, "depth", most=MOST_BLOCKS)
+        check_sizes(self, "embedding", "channels", "heads", "cross_heads", "text_width", "pooled_width", "size_width")
+        check_sizes(self, "depth", most=MOST_BLOCKS)
         if self.channels % self.heads:
             raise ValueError(f"heads {self.heads}: must divide the {self.channels} channels")
         if self.size_width % 2:

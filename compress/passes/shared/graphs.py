@@ -32,5 +32,5 @@ def conforms(model: OnnxModel) -> None:
     Raises:
         PassError: the first rule.
     """
-    if findings := conformance.check(model):
+    if findings := conformance.violations(model):
         raise PassError(f"the graph breaks a rule of {model.manifest.target}: {findings[0]}")

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from compress.core.settings import setting
 from compress.models.image_model import ImageModel
 from compress.passes import Context, Notes, Outcome, TorchPass
-from compress.passes.shared.importance import group_gates, magnitude, taylor
+from compress.passes.shared.importance import group_masks, magnitude, taylor
 from compress.passes.shared.pruning import (
     Structure,
     best,
@@ -67,8 +67,8 @@ class PruneGroups(TorchPass):
         """The model without those groups."""
         transformer, counts = model.transformer, self.counts(model)
         if self.score == "taylor":
-            gates = group_gates(transformer, self.structure)
-            scores = taylor(transformer, gates, context.calibration_tokens(), context.report)
+            masks = group_masks(transformer, self.structure)
+            scores = taylor(transformer, masks, context.calibration_tokens(), context.report)
         else:
             scores = magnitude(transformer, self.structure)
         if self.scope == "layer":

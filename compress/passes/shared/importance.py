@@ -2,8 +2,8 @@
 
 Letters: B batch, T tokens, D width, V vocabulary, G groups of a layer.
 
-`magnitude` looks at weights alone. `taylor` puts a gate of value 1 on each group and takes the first-order change of
-the teacher-forced NLL when the gate closes, |dNLL / dgate|, for every calibration picture, then the mean over pictures:
+`magnitude` looks at weights alone. `taylor` puts a mask of value 1 on each group and takes the first-order change of
+the teacher-forced NLL when the mask closes, |dNLL / dmask|, for every calibration picture, then the mean over pictures:
 Michel et al. 2019 (arXiv 1905.10650), equation 2. The derivative equals the sum of weight * gradient over the group's
 output columns; taking it picture by picture keeps opposite signs from hiding a group that matters, which for a trained
 model (total gradient near zero) they would.
@@ -23,13 +23,13 @@ from calibration.tokens import TokenSet
 from compress.models.transformer.examples import Examples, examples, nll
 from compress.models.transformer.model import TokenTransformer
 from compress.passes.shared.pruning import Structure, keep_layers
-from compress.training.loop import Report
+from compress.training.loop import OnProgress
 
 BATCH = 32
 
 
 @dataclass(frozen=True)
-class Gate:
+class GroupMask:
     """Groups that open and close at these linears: each an equal share of the inputs, or of the outputs."""
 
     groups: int
@@ -37,18 +37,18 @@ class Gate:
     outputs: tuple[str, ...] = ()
 
 
-def group_gates(transformer: TokenTransformer, structure: Structure) -> list[Gate]:
-    """A gate for every group of every layer, where the layer's exit reads them."""
+def group_masks(transformer: TokenTransformer, structure: Structure) -> list[GroupMask]:
+    """A mask for every group of every layer, where the layer's exit reads them."""
     return [
-        Gate(structure.count(layer), inputs=(f"blocks.{index}.{structure.exit}",))
+        GroupMask(structure.count(layer), inputs=(f"blocks.{index}.{structure.exit}",))
         for index, layer in enumerate(transformer.config.layers)
     ]
 
 
-def layer_gates(transformer: TokenTransformer) -> list[Gate]:
-    """A gate for every layer, on both of its residual branches."""
+def layer_masks(transformer: TokenTransformer) -> list[GroupMask]:
+    """A mask for every layer, on both of its residual branches."""
     return [
-        Gate(1, outputs=(f"blocks.{index}.attention.output", f"blocks.{index}.ffn.down"))
+        GroupMask(1, outputs=(f"blocks.{index}.attention.output", f"blocks.{index}.ffn.down"))
         for index in range(len(transformer.config.layers))
     ]
 
@@ -66,12 +66,14 @@ def magnitude(transformer: TokenTransformer, structure: Structure) -> list[Tenso
     return scores
 
 
-def taylor(transformer: TokenTransformer, gates: Sequence[Gate], tokens: TokenSet, report: Report) -> list[Tensor]:
-    """Mean over pictures of |dNLL / dgate|, in nats per token; one tensor (G,) for each gate."""
-    totals = [torch.zeros(gate.groups, dtype=torch.float64) for gate in gates]
+def taylor(
+    transformer: TokenTransformer, masks: Sequence[GroupMask], tokens: TokenSet, report: OnProgress
+) -> list[Tensor]:
+    """Mean over pictures of |dNLL / dmask|, in nats per token; one tensor (G,) for each mask."""
+    totals = [torch.zeros(mask.groups, dtype=torch.float64) for mask in masks]
     for chunk in chunks(transformer, tokens, report):
-        opened = [torch.ones(len(chunk), gate.groups, requires_grad=True) for gate in gates]  # (B, G)
-        with torch.enable_grad(), gated(transformer, gates, opened):
+        opened = [torch.ones(len(chunk), mask.groups, requires_grad=True) for mask in masks]  # (B, G)
+        with torch.enable_grad(), masked_groups(transformer, masks, opened):
             loss = nll(transformer, chunk).sum()
             slopes = torch.autograd.grad(loss, opened)
         for total, slope in zip(totals, slopes, strict=True):
@@ -79,7 +81,7 @@ def taylor(transformer: TokenTransformer, gates: Sequence[Gate], tokens: TokenSe
     return [(total / len(tokens)).float() for total in totals]
 
 
-def residual_updates(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> Tensor:
+def residual_updates(transformer: TokenTransformer, tokens: TokenSet, report: OnProgress) -> Tensor:
     """Mean over positions of a layer's update relative to the stream it is added to, |x' - x| / |x|; (layers,)."""
     totals = torch.zeros(len(transformer.config.layers), dtype=torch.float64)
     with torch.no_grad():
@@ -92,7 +94,7 @@ def residual_updates(transformer: TokenTransformer, tokens: TokenSet, report: Re
     return (totals / len(tokens)).float()
 
 
-def removal_losses(transformer: TokenTransformer, kept: Sequence[int], tokens: TokenSet, report: Report) -> Tensor:
+def removal_losses(transformer: TokenTransformer, kept: Sequence[int], tokens: TokenSet, report: OnProgress) -> Tensor:
     """NLL, nats per token, without each of the kept layers in turn; (kept,)."""
     losses = []
     with torch.no_grad():
@@ -103,7 +105,7 @@ def removal_losses(transformer: TokenTransformer, kept: Sequence[int], tokens: T
     return torch.stack([torch.as_tensor(loss) for loss in losses])
 
 
-def chunks(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> Iterator[Examples]:
+def chunks(transformer: TokenTransformer, tokens: TokenSet, report: OnProgress) -> Iterator[Examples]:
     """The pictures in batches, as what the transformer reads."""
     done = 0
     for chunk in examples(transformer.config.shape, tokens).chunks(BATCH):
@@ -113,22 +115,22 @@ def chunks(transformer: TokenTransformer, tokens: TokenSet, report: Report) -> I
 
 
 @contextmanager
-def gated(transformer: nn.Module, gates: Sequence[Gate], opened: Sequence[Tensor]) -> Iterator[None]:
-    """Multiply what the gates name by `opened`, one (B, G) for each gate."""
+def masked_groups(transformer: nn.Module, masks: Sequence[GroupMask], opened: Sequence[Tensor]) -> Iterator[None]:
+    """Multiply what the masks name by `opened`, one (B, G) for each mask."""
 
-    def spread(x: Tensor, gate: Tensor) -> Tensor:
-        return x * gate.repeat_interleave(x.shape[-1] // gate.shape[1], dim=1)[:, None]  # (B, 1, features)
+    def spread(x: Tensor, mask: Tensor) -> Tensor:
+        return x * mask.repeat_interleave(x.shape[-1] // mask.shape[1], dim=1)[:, None]  # (B, 1, features)
 
-    def on_input(gate: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
-        return lambda module, arguments: (spread(arguments[0], gate),)
+    def on_input(mask: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
+        return lambda module, arguments: (spread(arguments[0], mask),)
 
-    def on_output(gate: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-        return lambda module, arguments, output: spread(output, gate)
+    def on_output(mask: Tensor) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+        return lambda module, arguments, output: spread(output, mask)
 
     hooks = []
-    for gate, values in zip(gates, opened, strict=True):
-        hooks += [transformer.get_submodule(name).register_forward_pre_hook(on_input(values)) for name in gate.inputs]
-        hooks += [transformer.get_submodule(name).register_forward_hook(on_output(values)) for name in gate.outputs]
+    for mask, values in zip(masks, opened, strict=True):
+        hooks += [transformer.get_submodule(name).register_forward_pre_hook(on_input(values)) for name in mask.inputs]
+        hooks += [transformer.get_submodule(name).register_forward_hook(on_output(values)) for name in mask.outputs]
     try:
         yield
     finally:

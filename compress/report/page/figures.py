@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from compress.measure import EngineMeasurement, Measurement
-from compress.measure.drift.layers import Layer
+from compress.measure.drift.layers import LayerDrift
 from compress.measure.speed.timing import SpeedRow, changed, words
 from compress.report import Report
 from compress.report.data.outcomes import Outcome
@@ -223,7 +223,7 @@ def by_layer(report: Report, command: str | None) -> Markup | None:
     )
 
 
-def layer_lines(found: Sequence[tuple[str, Sequence[Layer]]]) -> Markup:
+def layer_lines(found: Sequence[tuple[str, Sequence[LayerDrift]]]) -> Markup:
     """Relative error of hidden states against the layer, a line for each name."""
     lowest = LOWEST * max(row.relative_error for _, rows in found for row in rows) or LOWEST
     series = [

@@ -193,7 +193,11 @@ def test_a_picture_that_does_not_fit_on_the_disk_is_named(invoke: Callable[..., 
     ids=lambda words: words[0] + "".join(word for word in words if word in ("list", "gc")),
 )
 @pytest.mark.parametrize(
-    ("path", "message"), [("~nosuch/x", "no user has this home folder"), ("", "it is empty; name a file or folder")]
+    ("path", "message"),
+    [
+        ("~nosuch/x", "no user has this home folder"),
+        ("", "it is empty; name a file or folder"),
+    ],
 )
 def test_a_path_that_is_none_is_refused_by_every_verb(
     arguments: tuple[str, ...], path: str, message: str, invoke: Callable[..., Result], tmp_path: Path, monkeypatch
@@ -202,6 +206,16 @@ def test_a_path_that_is_none_is_refused_by_every_verb(
     result = invoke(*(word.format(recipe=tmp_path / "r.yaml", path=path) for word in arguments))
     assert result.exit_code == 2
     assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_is_not_taken_for_the_path_that_is_missing_before_it(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke("generate", "engine", "--labels", "1", "-o", "--seed=3")
+    assert result.exit_code == 2
+    assert "'--seed=3' looks like an option; write ./ before the name of such a file." in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

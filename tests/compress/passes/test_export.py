@@ -11,7 +11,7 @@ from compress.models.artifact import Form
 from compress.passes import PassError, find
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
-from export.targets.conformance import check
+from export.targets.conformance import violations
 
 
 def test_export_turns_torch_into_onnx_exactly_and_without_tokens() -> None:
@@ -27,7 +27,7 @@ def test_an_export_counts_its_nodes_and_says_what_the_model_is(tiny_model, conte
     assert (made.manifest.target, made.manifest.cache) == ("onnxruntime", "growing")
     assert (made.manifest.name, made.manifest.parameters) == (model.name, model.parameters())
     assert made.decode.graph.inputs[0].shape[0] == 4
-    assert not check(made)
+    assert not violations(made)
 
 
 def test_dynamic_activations_are_refused_for_tensorrt_with_the_layer(tiny_model, context) -> None:
@@ -43,7 +43,7 @@ def test_dynamic_activations_are_refused_for_tensorrt_with_the_layer(tiny_model,
 def test_a_graph_that_breaks_a_rule_is_refused_with_the_first(tiny_model, context, monkeypatch) -> None:
     made = SimpleNamespace(decode=SimpleNamespace(graph=[]), manifest=SimpleNamespace(target="standard"))
     monkeypatch.setattr("compress.passes.export.export_model", lambda *arguments, **settings: made)
-    monkeypatch.setattr("export.targets.conformance.check", lambda model: ["decode: /MatMul: first", "second"])
+    monkeypatch.setattr("export.targets.conformance.violations", lambda model: ["decode: /MatMul: first", "second"])
     with pytest.raises(PassError) as error:
         Export("standard").run(tiny_model(layers=1), context())
     assert str(error.value) == "export: the graph breaks a rule of standard: decode: /MatMul: first"

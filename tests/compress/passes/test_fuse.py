@@ -64,7 +64,7 @@ def test_a_fusion_that_was_asked_for_and_matches_nothing_is_an_error(model, cont
 
 
 def test_a_graph_that_breaks_a_rule_is_refused_with_the_first(model, context, monkeypatch) -> None:
-    monkeypatch.setattr("export.targets.conformance.check", lambda made: ["decode: /MatMul: first", "second"])
+    monkeypatch.setattr("export.targets.conformance.violations", lambda made: ["decode: /MatMul: first", "second"])
     with pytest.raises(PassError) as error:
         Fuse().run(model, context())
     assert str(error.value) == "fuse: the graph breaks a rule of onnxruntime: decode: /MatMul: first"

@@ -128,7 +128,7 @@ def test_a_graph_pass_holds_what_it_made_to_the_rules_of_its_target(tiny_model, 
 
     model = Export("standard").run(tiny_model(layers=1), context()).model
     assert Idle().run(model, context()).model is model
-    monkeypatch.setattr("export.targets.conformance.check", lambda made: ["decode: /MatMul: first", "second"])
+    monkeypatch.setattr("export.targets.conformance.violations", lambda made: ["decode: /MatMul: first", "second"])
     with pytest.raises(PassError, match=r"^the graph breaks a rule of standard: decode: /MatMul: first$"):
         conforms(model)
     with pytest.raises(PassError, match=r"^idle: the graph breaks a rule of standard: decode: /MatMul: first$"):

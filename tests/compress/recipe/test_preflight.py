@@ -16,7 +16,7 @@ from compress.recipe import plan, preflight, recipe
 from compress.running import pipeline
 
 
-def rehearse(path, model: ImageModel) -> preflight.Estimate:
+def rehearse(path, model: ImageModel) -> preflight.RunCost:
     made = recipe.load(path)
     tokens = plan.load_tokens(made)
     return preflight.rehearse(made, plan.make_plan(made, tokens), model, tokens, Silent())

@@ -36,7 +36,7 @@ def source(name: str, folder: Path | None = None) -> Source:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_array_of_a_golden_file_agrees(name: str) -> None:
-    rows = golden.check(source(name), GOLDEN / name / "golden.npz")
+    rows = golden.compare(source(name), GOLDEN / name / "golden.npz")
     assert [row for row in rows if not row.agrees] == []
     with np.load(GOLDEN / name / "golden.npz") as arrays:
         outputs = {each for each in arrays.files if each.startswith(("logits", "greedy_", "halton", "decoded"))}
@@ -55,7 +55,7 @@ def test_a_class_token_that_is_not_rotated_away_is_found(tmp_path: Path, monkeyp
 
     read = Llamagen.architecture
     monkeypatch.setattr(Llamagen, "architecture", lambda f, c: replace(read(f, c), rotary_prefix="identity"))
-    rows = golden.check(source("llamagen-c2i"), GOLDEN / "llamagen-c2i" / "golden.npz")
+    rows = golden.compare(source("llamagen-c2i"), GOLDEN / "llamagen-c2i" / "golden.npz")
     assert all(row.largest > 100 * row.allowed for row in rows if row.array == "logits")
 
 
@@ -65,25 +65,25 @@ def test_one_wrong_weight_is_found(tmp_path: Path) -> None:
     state = load_file(copy / "checkpoint.safetensors")
     state["transformer.layers.1.ff.w2.weight"][3, 5] += 0.5
     save_file(state, copy / "checkpoint.safetensors")
-    rows = golden.check(source("halton-maskgit", copy), copy / "golden.npz")
+    rows = golden.compare(source("halton-maskgit", copy), copy / "golden.npz")
     assert {row.agrees for row in rows if row.array == "logits"} == {False}
     assert next(row.agrees for row in rows if row.array == "halton_order")
 
 
 def test_without_a_golden_file_the_forms_are_compared_with_each_other() -> None:
-    rows = golden.check(source("imagegpt"), None)
+    rows = golden.compare(source("imagegpt"), None)
     assert {row.where for row in rows} == {"torch, step by step", "engine", "engine, step by step"}
     assert all(row.agrees for row in rows)
 
 
 def test_a_golden_file_of_another_family_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"array 'cond' is missing; it holds 'tokens', .* \(family llamagen\)"):
-        golden.check(source("llamagen-c2i"), GOLDEN / "rar" / "golden.npz")
+        golden.compare(source("llamagen-c2i"), GOLDEN / "rar" / "golden.npz")
     (tmp_path / "golden.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match="not a readable"):
-        golden.check(source("llamagen-c2i"), tmp_path / "golden.npz")
+        golden.compare(source("llamagen-c2i"), tmp_path / "golden.npz")
     with pytest.raises(InputError, match="the family reference is compared without a golden file; leave it out"):
-        golden.check(Source("digits"), GOLDEN / "rar" / "golden.npz")
+        golden.compare(Source("digits"), GOLDEN / "rar" / "golden.npz")
 
 
 def altered(name: str, folder: Path, **changes: np.ndarray | None) -> Path:
@@ -97,7 +97,7 @@ def altered(name: str, folder: Path, **changes: np.ndarray | None) -> Path:
 def complaint(name: str, path: Path) -> str:
     """What a check says of a golden file, on one line."""
     with pytest.raises(InputError) as caught:
-        golden.check(source(name), path)
+        golden.compare(source(name), path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -132,7 +132,7 @@ def test_arrays_that_are_not_of_this_model_are_refused(name: str, changes: dict,
 
 def test_an_unknown_key_is_refused_for_a_tokenizer_too() -> None:
     with pytest.raises(InputError, match="llamagen-vq reads no key 'codebook_l2'; did you mean 'codebook_l2_norm'"):
-        golden.check(Source(str(GOLDEN / "llamagen-vq"), config={"codebook_l2": True}), None)
+        golden.compare(Source(str(GOLDEN / "llamagen-vq"), config={"codebook_l2": True}), None)
 
 
 def test_a_cut_golden_file_and_a_changed_byte_are_refused(tmp_path: Path) -> None:

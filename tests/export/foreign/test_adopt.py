@@ -24,7 +24,7 @@ from export.graph.onnx_model import FILES, OnnxModel
 from export.runtime.engine import Engine
 from export.runtime.manifest import Manifest
 from export.runtime.sampling import Sampler
-from export.targets.conformance import check
+from export.targets.conformance import violations
 from export.tracing.export import Pictures
 
 IMAGE_IDS = (*range(40, 50), 33, *range(51, 57))  # 17 grey levels, one of them out of order
@@ -105,7 +105,7 @@ def test_logits_are_those_of_pytorch_in_one_call_and_step_by_step(drive, writing
 
 @pytest.mark.parametrize("writing", WRITINGS.values(), ids=WRITINGS.keys())
 def test_what_was_adopted_keeps_every_rule(drive, writing: Writing) -> None:
-    assert check(drive(writing).model) == []
+    assert violations(drive(writing).model) == []
 
 
 def test_the_likeliest_tokens_are_drawn_as_pytorch_would(drive, foreign) -> None:

@@ -16,7 +16,7 @@ from export.runtime.engine import Engine
 from export.runtime.loops import make_loop
 from export.runtime.sampling import Sampler
 from export.targets import fuse
-from export.targets.conformance import check
+from export.targets.conformance import violations
 
 KINDS = (
     "quick gelu",
@@ -84,7 +84,7 @@ def test_the_full_pass_is_what_the_steps_give(model_of, examples_of, kind) -> No
 def test_what_is_exported_has_no_findings_and_computes_what_torch_does(
     exported, engines, model_of, examples_of, kind, target
 ) -> None:
-    assert check(exported(kind, target)) == []
+    assert violations(exported(kind, target)) == []
     agree(engines(kind, target), model_of(kind), examples_of(kind))
 
 
@@ -138,7 +138,7 @@ def test_what_is_fused_computes_the_same_and_what_is_not_has_a_reason(
     exported, engines, model_of, examples_of, kind, target
 ) -> None:
     fused = fuse(exported(kind, target))
-    assert check(fused.model) == []
+    assert violations(fused.model) == []
     for name, count in fused.counts.items():
         assert (name in fused.missed) == (count == 0)
     for name, wanted in FUSED.get(kind, {}).items() if target == "onnxruntime" else ():
@@ -152,8 +152,8 @@ def test_what_is_fused_computes_the_same_and_what_is_not_has_a_reason(
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WITHOUT_STATIC_CACHE])
 def test_tensorrts_graph_keeps_its_rules_and_computes_the_same(exported, engines, model_of, examples_of, kind) -> None:
     plain = exported(kind, "tensorrt")
-    assert check(plain) == []
-    assert check(fuse(plain).model) == []
+    assert violations(plain) == []
+    assert violations(fuse(plain).model) == []
     assert plain.manifest.cache == ("none" if model_of(kind).shape.order == "masked" else "static")
     agree(engines(kind, "tensorrt"), model_of(kind), examples_of(kind))
 

@@ -17,7 +17,7 @@ from export.graph.weights import bytes_beside, save_graph, weight_bytes
 from export.rewrites.ort_quantization import quantize_weights
 from export.runtime.engine import Engine, EngineError
 from export.targets import fuse
-from export.targets.conformance import check
+from export.targets.conformance import violations
 
 WIDTH = 160
 
@@ -108,9 +108,9 @@ def test_an_engine_with_weights_beside_draws_scores_and_is_fused_and_quantized_a
         fused_inside = engine_of(fuse(model).model)
     assert "decode_weights" not in inside.manifest.files
     np.testing.assert_array_equal(Engine.load(tmp_path, threads=1).score(inputs), inside.score(inputs))
-    assert check(beside) == []
+    assert violations(beside) == []
     fused = fuse(beside).model
-    assert check(fused) == []
+    assert violations(fused) == []
     np.testing.assert_array_equal(engine_of(fused).score(inputs), fused_inside.score(inputs))
     options = {"bits": 8, "group": 32, "symmetric": False, "head": True}
     ours, theirs = (quantize_weights(each, **options).decode for each in (beside.decode, model.decode))

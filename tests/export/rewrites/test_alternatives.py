@@ -9,7 +9,7 @@ import pytest
 
 from export.rewrites.alternatives import ALTERNATIVES, rewritten
 from export.targets import fuse
-from export.targets.conformance import check
+from export.targets.conformance import violations
 
 COUNTS = {"gate-up apart": "Split", "qkv apart": None, "norms apart": "SkipSimplifiedLayerNormalization"}
 
@@ -21,7 +21,7 @@ def test_an_alternative_scores_the_same_with_other_nodes(kind, name, exported, e
     decode = rewritten(model.decode, name)
     assert decode is not None
     other = replace(model, decode=decode)
-    assert check(other) == []
+    assert violations(other) == []
     before, after = ([node.op_type for node in each.graph] for each in (model.decode, decode))
     assert before != after
     gone = COUNTS[name]

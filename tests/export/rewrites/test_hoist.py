@@ -13,7 +13,7 @@ from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_file import single_file
 from export.runtime.sampling import Sampler
 from export.targets import fuse
-from export.targets.conformance import check
+from export.targets.conformance import violations
 
 # Modulation by class; by class and position; shared; by a text, whose keys and values two more kinds of attention read.
 KINDS = ("modulated", "lead", "masked", "u-vit", "next-scale", "next-scale shared")
@@ -36,7 +36,7 @@ def test_a_hoisted_engine_computes_and_draws_what_torch_does(
     exported, engine_of, model_of, examples_of, kind, target, order
 ) -> None:
     made = ways(exported(kind, target), order)
-    assert check(made) == []
+    assert violations(made) == []
     assert not {"labels", "features"} & {value.name for value in made.decode.graph.inputs}
     engine, model, batch = engine_of(made), model_of(kind), examples_of(kind)
     expected = model.score(batch.inputs, batch.features)
@@ -53,7 +53,7 @@ def test_a_hoisted_engine_computes_and_draws_what_torch_does(
 def test_quantized_modulation_is_hoisted_too(exported, engine_of, examples_of, kind, form, target) -> None:
     plain = exported(f"{kind} as {form}", target)
     hoisted = hoist(plain).model
-    assert check(hoisted) == []
+    assert violations(hoisted) == []
     left = [name for name in hoisted.decode.graph.initializers if "modulation" in name]
     assert not [name for name in left if name.endswith("linear.weight")]
     batch = examples_of(kind)
@@ -120,7 +120,7 @@ def test_a_hoisted_model_survives_its_folder(exported, tmp_path) -> None:
 @pytest.mark.parametrize("kind", ["lead", "masked", "next-scale"])
 def test_a_hoisted_graph_chooses_tokens_itself_and_goes_into_one_file(exported, engine_of, model_of, kind) -> None:
     hoisted, model = with_sampling(hoist(fuse(exported(kind)).model).model), model_of(kind)
-    assert check(hoisted) == []
+    assert violations(hoisted) == []
     labels = np.arange(3)
     assert (engine_of(hoisted).draw_tokens(labels, 3) == model.draw_tokens(labels, 3)).all()
     whole = onnxruntime.InferenceSession(ir.to_proto(single_file(hoisted)).SerializeToString())

@@ -24,7 +24,7 @@ from export.graph.builder import constant
 from export.graph.onnx_model import OnnxModel
 from export.runtime.sampling import Sampler
 from export.targets import quantization_rules, tensorrt_rules
-from export.targets.conformance import check
+from export.targets.conformance import violations
 from export.tracing.export import source_graph
 
 RECIPES = {
@@ -92,16 +92,16 @@ def graph(signature: str, body: str, opset: int = 24) -> str:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_is_really_exported_has_no_findings(exported, recipe, target):
-    assert check(exported(recipe, target)) == []
+    assert violations(exported(recipe, target)) == []
 
 
 def test_a_model_read_from_its_folder_has_no_findings(exported, tmp_path):
     exported("int8 static", "tensorrt").save(tmp_path)
-    assert check(OnnxModel.load(tmp_path)) == []
+    assert violations(OnnxModel.load(tmp_path)) == []
 
 
 def test_a_fixed_batch_has_no_findings(exported):
-    assert check(exported("fp32", "tensorrt", fixed_batch=4)) == []
+    assert violations(exported("fp32", "tensorrt", fixed_batch=4)) == []
 
 
 # Every target
@@ -113,15 +113,15 @@ def test_a_quantized_layer_that_was_not_lowered_is_named(exported):
     graph.append(ir.Node("compress", "QuantizedLinear", [graph.inputs[0]], name="/blocks/0/left"))
     graph[-1].outputs[0].name = "left"
     broken = replace(model, image_decoder=ir.Model(graph, ir_version=11))
-    (found,) = [text for text in check(broken) if "QuantizedLinear" in text and "checker" not in text]
+    (found,) = [text for text in violations(broken) if "QuantizedLinear" in text and "checker" not in text]
     assert found.startswith("image_decoder: /blocks/0/left: compress::QuantizedLinear is no operator of standard")
 
 
 def test_standard_takes_only_ai_onnx_operators(exported):
     model = exported("int4", "onnxruntime")
-    assert check(model) == []
+    assert violations(model) == []
     moved = replace(model, manifest=replace(model.manifest, target="standard"))
-    found = check(moved)
+    found = violations(moved)
     assert len(found) == 7
     assert all("com.microsoft::MatMulNBits is no operator of standard; it knows those of ai.onnx" in x for x in found)
 
@@ -129,7 +129,7 @@ def test_standard_takes_only_ai_onnx_operators(exported):
 def test_the_graph_must_take_what_the_manifest_promises(exported):
     model = exported("fp32", "tensorrt")
     wrong = replace(model, manifest=replace(model.manifest, cache="growing"))
-    assert check(wrong) == [
+    assert violations(wrong) == [
         "decode: its inputs are not those of a growing cache with 1 layers (missing none; not known position)"
     ]
 
@@ -138,7 +138,7 @@ def test_the_checker_finds_a_shape_that_is_not_what_the_operators_give(exported)
     model = exported("fp32", "standard")
     decode = model.decode.clone()
     decode.graph.outputs[0].shape = ir.Shape(["batch", "tokens", 5])
-    (found,) = check(replace(model, decode=decode))
+    (found,) = violations(replace(model, decode=decode))
     assert found.startswith("decode: the ONNX checker refuses it (")
     assert "\n" not in found
 
@@ -405,7 +405,7 @@ def test_a_broken_scale_in_a_real_export_is_found(exported):
     scale = constant(decode.graph.initializers[name]).copy()
     scale[3] = -1.0
     decode.graph.initializers[name].const_value = ir.tensor(scale.astype(np.float32), name=name)
-    assert check(replace(model, decode=decode)) == [
+    assert violations(replace(model, decode=decode)) == [
         "decode: /blocks/0/ffn/down/DequantizeWeight: the scale blocks.0.ffn.down.weight_scale is not positive "
         "everywhere (smallest -1); TensorRT refuses it"
     ]

@@ -37,11 +37,11 @@ def test_check_exits_with_1_if_something_differs(
     from compress.verifying import golden
 
     row = golden.Compared("logits", "torch", 0.5, 1e-4)
-    monkeypatch.setattr(golden, "check", lambda source, path: [row])
+    monkeypatch.setattr(golden, "compare", lambda source, path: [row])
     result = invoke("models", "check", GOLDEN / "rar")
     assert result.exit_code == 1
     assert "DIFFERS" in result.stdout
-    monkeypatch.setattr(golden, "check", lambda source, path: [golden.Compared("logits", "torch", 1e-6, 1e-4)])
+    monkeypatch.setattr(golden, "compare", lambda source, path: [golden.Compared("logits", "torch", 1e-6, 1e-4)])
     result = invoke("models", "check", GOLDEN / "rar", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)[0]["largest"] == 1e-6

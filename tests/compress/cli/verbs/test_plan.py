@@ -25,9 +25,9 @@ def test_plan_shows_the_chain_and_what_would_be_reused(finished, invoke: Callabl
 def test_plan_rehearses_the_chain_when_asked(
     finished, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compress.recipe.preflight import Estimate
+    from compress.recipe.preflight import RunCost
 
-    monkeypatch.setattr("compress.recipe.preflight.rehearse", lambda *arguments: Estimate(1.0, 60.0, 500.0, 20.0))
+    monkeypatch.setattr("compress.recipe.preflight.rehearse", lambda *arguments: RunCost(1.0, 60.0, 500.0, 20.0))
     result = invoke("plan", finished.recipe, "--store", finished.store, "--preflight")
     assert result.stdout.splitlines()[-1].endswith("needs about 60 s, 500 MiB of memory, 20 MiB of disk")
     value = json.loads(invoke("plan", finished.recipe, "--store", finished.store, "--preflight", "--json").stdout)

@@ -84,7 +84,7 @@ def test_it_is_compared_with_what_the_original_computed(saved: Path, tiny_model,
     logits = model.score(np.concatenate([labels[:, None] + 17, tokens], axis=1))
     for name, change in (("right", 0.0), ("wrong", 0.1)):
         np.savez(tmp_path / f"{name}.npz", tokens=tokens, labels=labels, logits=logits + np.float32(change))
-        rows = golden.check(Source(str(saved)), tmp_path / f"{name}.npz")
+        rows = golden.compare(Source(str(saved)), tmp_path / f"{name}.npz")
         assert {row.where for row in rows} == {
             "torch", "torch, step by step", "engine", "engine, step by step",
         }  # fmt: skip

@@ -13,10 +13,10 @@ from compress.models.transformer.examples import examples, nll
 from compress.passes.shared import importance
 from compress.passes.shared.importance import (
     chunks,
-    gated,
-    group_gates,
-    layer_gates,
+    group_masks,
+    layer_masks,
     magnitude,
+    masked_groups,
     removal_losses,
     residual_updates,
     taylor,
@@ -101,7 +101,7 @@ def test_magnitude_of_a_unit_is_the_norm_of_its_row_bias_and_column(tiny_model, 
 
 def test_taylor_of_a_head_is_the_slope_of_the_nll_as_its_output_columns_shrink(any_model, any_pictures):
     model = any_model.transformer
-    scores = taylor(model, group_gates(model, HEADS), any_pictures, quiet)
+    scores = taylor(model, group_masks(model, HEADS), any_pictures, quiet)
     for index, layer in enumerate(model.config.layers):
         width = 8 * layer.heads // layer.kv_heads
         assert scores[index].shape == (layer.kv_heads,)
@@ -119,7 +119,7 @@ def test_taylor_of_a_head_is_the_slope_of_the_nll_as_its_output_columns_shrink(a
 
 def test_taylor_of_a_unit_is_the_slope_of_the_nll_as_its_down_column_shrinks(any_model, any_pictures):
     model = any_model.transformer
-    scores = taylor(model, group_gates(model, UNITS), any_pictures, quiet)
+    scores = taylor(model, group_masks(model, UNITS), any_pictures, quiet)
     for unit in (0, 17, 39):
         wanted = slope(model, any_pictures, lambda changed, unit=unit: [changed.blocks[1].ffn.down.weight[:, unit]])
         assert float(scores[1][unit]) == pytest.approx(wanted, rel=1e-3, abs=1e-7)
@@ -127,7 +127,7 @@ def test_taylor_of_a_unit_is_the_slope_of_the_nll_as_its_down_column_shrinks(any
 
 def test_taylor_of_a_layer_is_the_slope_of_the_nll_as_both_its_branches_shrink(any_model, any_pictures):
     model = any_model.transformer
-    scores = taylor(model, layer_gates(model), any_pictures, quiet)
+    scores = taylor(model, layer_masks(model), any_pictures, quiet)
 
     def branches(changed, index):
         exits = [changed.blocks[index].attention.output, changed.blocks[index].ffn.down]
@@ -140,10 +140,10 @@ def test_taylor_of_a_layer_is_the_slope_of_the_nll_as_both_its_branches_shrink(a
 
 def test_taylor_does_not_depend_on_the_batches_and_reports_them(tiny_model, pictures, monkeypatch):
     model, seen = tiny_model().transformer, []
-    gates = group_gates(model, HEADS)
-    whole = taylor(model, gates, pictures, quiet)
+    masks = group_masks(model, HEADS)
+    whole = taylor(model, masks, pictures, quiet)
     monkeypatch.setattr(importance, "BATCH", 2)
-    parts = taylor(model, gates, pictures, lambda step, steps, values: seen.append((step, steps)))
+    parts = taylor(model, masks, pictures, lambda step, steps, values: seen.append((step, steps)))
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other)
     assert seen == [(2, 5), (4, 5), (5, 5)]
@@ -152,12 +152,12 @@ def test_taylor_does_not_depend_on_the_batches_and_reports_them(tiny_model, pict
 def test_gates_are_gone_after_use_even_when_the_model_fails(tiny_model, pictures):
     model = tiny_model().transformer
     before = model(*given(model, pictures))
-    gates = layer_gates(model)
+    masks = layer_masks(model)
     closed = [torch.zeros(5, 1)] * 2
-    with gated(model, gates, closed):
+    with masked_groups(model, masks, closed):
         inside = model(*given(model, pictures))
     torch.testing.assert_close(inside, model.logits(*model.prepare(*given(model, pictures))))
-    with pytest.raises(RuntimeError, match="stop"), gated(model, gates, closed):
+    with pytest.raises(RuntimeError, match="stop"), masked_groups(model, masks, closed):
         raise RuntimeError("stop")
     assert torch.equal(model(*given(model, pictures)), before)
 

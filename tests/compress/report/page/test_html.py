@@ -17,7 +17,7 @@ from click import Context
 
 from compress.cli import main
 from compress.measure.drift.floor import Floor
-from compress.measure.drift.layers import Layer
+from compress.measure.drift.layers import LayerDrift
 from compress.measure.pictures.images import Sheet
 from compress.report import load, write
 from compress.report.data.outcomes import earlier, remember
@@ -89,7 +89,11 @@ def test_what_is_shown_cannot_break_the_page(report, tmp_path: Path) -> None:
     assert element("p", "a < b", Markup("<b>c</b>"), title='"') == '<p title="&quot;">a &lt; b<b>c</b></p>'
 
 
-LAYERS = (Layer("embedding", 1.0, 200.0, 0.0), Layer("blocks.0", 0.99, 20.0, 0.1), Layer("blocks.2", 0.9, 10.0, 0.3))
+LAYERS = (
+    LayerDrift("embedding", 1.0, 200.0, 0.0),
+    LayerDrift("blocks.0", 0.99, 20.0, 0.1),
+    LayerDrift("blocks.2", 0.9, 10.0, 0.3),
+)
 
 
 def test_every_command_on_the_page_is_one_that_the_command_line_takes(run_folder: Path) -> None:
