@@ -12,6 +12,7 @@ from compress.measure.quantity import Finding, interval_of
 
 if TYPE_CHECKING:
     from compress.measure.measurement import Measurement
+    from compress.measure.promise import Broken
     from compress.measure.subject import Subject
 
 Stage = Literal["steps", "graphs", "engines"]
@@ -61,6 +62,10 @@ class Measure(ABC):
             return cls.run(subject)
         key = digest(cls.name.replace("_", " "), cls.version, *cls.depends(subject))
         return parse(cls, store.measurement(key, lambda: plain(cls.run(subject)), say), f"stored {cls.name}")
+
+    def broken(self) -> Iterator[Broken]:
+        """Promises that this result does not keep, whatever the gates say."""
+        yield from ()
 
     def in_row(self) -> Any:
         """What a row of a report holds of it."""

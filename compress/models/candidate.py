@@ -176,6 +176,15 @@ def pixels_of(candidate: Candidate) -> Callable[[NDArray[np.int64]], NDArray[np.
     return decode
 
 
+def can_encode(candidate: Candidate) -> bool:
+    """Whether it makes tokens of pictures; the checkpoints of some tokenizers only decode."""
+    engine = getattr(candidate, "engine", candidate)  # of a graph
+    if hasattr(engine, "manifest"):
+        return "image_encoder" in engine.manifest.files
+    tokenizer = getattr(candidate, "tokenizer", None)
+    return tokenizer is not None and tokenizer.encoder() is not None
+
+
 def decoder_bytes(candidate: Candidate) -> int:
     """Bytes of its image decoder: of an engine's file, or of the weights in PyTorch."""
     if (folder := getattr(candidate, "folder", None)) is not None:

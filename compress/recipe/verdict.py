@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from compress.core.settings import setting
-from compress.measure import Measurement
+from compress.measure import Measurement, measures
 from compress.measure.drift.evidence import LEAST_CONTRAST, Evidence
+from compress.measure.measure import Stage
 from compress.measure.quantity import Finding
 from compress.measure.statistics import Estimate, pictures_needed
 from compress.recipe.gates import Gate, Key
@@ -40,6 +42,17 @@ class Verdict:
 def no_evidence(found: Evidence, step: str) -> Breach:
     """The breach of a comparison that cannot show drift: its gates are not kept, whatever was measured."""
     return Breach(step, "evidence", found.contrast, LEAST_CONTRAST, f"{step}: this is no evidence: {found.reason}")
+
+
+def promised(row: Measurement, step: str, stages: Collection[Stage] = ("steps", "graphs", "engines")) -> list[Breach]:
+    """Every promise of measures of these stages that a row does not keep: these are judged without a gate."""
+    results = [(each, row.result(each.name)) for each in measures() if each.stage in stages]
+    return [
+        Breach(step, broken.measurement, broken.value, broken.limit, f"{step}: {broken.text}")
+        for each, result in results
+        if isinstance(result, each)
+        for broken in result.broken()
+    ]
 
 
 def judge(gate: Gate, measurement: Measurement, step: str) -> list[Breach]:

@@ -31,7 +31,6 @@ from compress.report.data.pays import step_pays
 from compress.running.artifacts import Making
 from export.runtime.engine import Engine
 
-CACHED_LOOP = "cached_loop"  # what the notes call the drift of the cached loop
 DRAWN_PICTURES = 64  # that a reference draws, of models whose pictures no classifier looks at
 EAGER_REPEATS = 8
 
@@ -256,8 +255,6 @@ class Measuring:
         if node.form is not Form.TORCH:
             stages.add("graphs")
         results = self.results(node, stages)
-        if (loop := results.get(CACHED_LOOP)) is not None:
-            notes[CACHED_LOOP] = {"kl": loop.kl, "max_abs_difference": loop.max_abs_difference}
         measurement = Measurement(
             name=node.name,
             form=node.form.value,

@@ -31,14 +31,14 @@ from compress.recipe import plan as plans
 from compress.recipe.plan import Node, Plan
 from compress.recipe.preflight import check_requirements, rehearse
 from compress.recipe.recipe import Recipe
-from compress.recipe.verdict import Breach, Verdict, judge, no_evidence
+from compress.recipe.verdict import Breach, Verdict, judge, no_evidence, promised
 from compress.report import Report
 from compress.report.data.outcomes import remember
 from compress.report.data.pays import engine_pays
 from compress.report.page import html
 from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
-from compress.running.measurements import CACHED_LOOP, Measuring
+from compress.running.measurements import Measuring
 from export.runtime.manifest import file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
 from export.runtime.sheet import save_grid
@@ -148,13 +148,10 @@ class Run:
     def finish(self, own: Measurement, steps: list[Measurement], breaches: list[Breach]) -> Report:
         """Publish the engines and write the report; one run at a time for one folder."""
         engines = [self.publish(name, chain) for name, chain in self.plan.engines.items()]
-        if self.recipe.gate is not None:
-            breaches += [
-                breach
-                for engine in engines
-                if not engine.not_built
-                for breach in self.explained(judge(self.recipe.gate, engine, engine.name))
-            ]
+        for engine in engines:
+            if not engine.not_built:
+                breaches += promised(engine, engine.name, {"engines"})
+                breaches += self.explained(judge(self.recipe.gate, engine, engine.name)) if self.recipe.gate else []
         found = self.measuring.evidence()
         gates = [self.recipe.gate, *(node.gate for node in self.plan.nodes)]
         if not found.sound and any(gate is not None and gate.judges_drift for gate in gates):
@@ -230,22 +227,16 @@ class Run:
 
 
 def judge_step(node: Node, measurement: Measurement) -> list[Breach]:
-    """Breaches of the step's own gate, of an exact pass's promise, and of the KV cache's."""
-    breaches = judge(node.gate, measurement, node.name) if node.gate else []
-    nearer, cached = measurement.fidelity_vs_previous, measurement.notes.get(CACHED_LOOP)
-    promises = []
-    if measurement.exact and nearer:
-        promises.append(("exact", nearer.max_abs_difference, nearer.kl, "logits moved from the step before"))
-    if cached:
-        moved = "logits of the cached loop differ from those of one call"
-        promises.append((CACHED_LOOP, cached["max_abs_difference"], cached["kl"], moved))
-    for name, difference, kl, moved in promises:
-        if difference > EXACT_LOGIT and kl > EXACT_KL:
-            text = (
-                f"{node.name}: {moved} by up to {difference:.3g} (KL {kl:.2g} nats), but must be equal "
-                "up to rounding; `compress bisect` names the layer and the operator where they part"
-            )
-            breaches.append(Breach(node.name, name, difference, EXACT_LOGIT, text))
+    """Breaches of the step's own gate, of the promises of what was measured, and of an exact pass's."""
+    breaches = [*(judge(node.gate, measurement, node.name) if node.gate else []), *promised(measurement, node.name)]
+    nearer = measurement.fidelity_vs_previous
+    if measurement.exact and nearer and nearer.max_abs_difference > EXACT_LOGIT and nearer.kl > EXACT_KL:
+        text = (
+            f"{node.name}: logits moved from the step before by up to {nearer.max_abs_difference:.3g} (KL "
+            f"{nearer.kl:.2g} nats), but must be equal up to rounding; `compress bisect` names the layer and the "
+            f"operator where they part"
+        )
+        breaches.append(Breach(node.name, "exact", nearer.max_abs_difference, EXACT_LOGIT, text))
     return breaches
 
 

@@ -26,7 +26,7 @@ from compress.measure.subject import AT_ONCE, Given, Side, Subject
 from compress.models.candidate import Candidate, name_of, open_candidate
 from compress.models.transformer.examples import Examples, examples, examples_of
 from compress.recipe.gates import Gate, keys
-from compress.recipe.verdict import Verdict, judge, no_evidence
+from compress.recipe.verdict import Verdict, judge, no_evidence, promised
 from export.runtime.drawing import conditions
 from export.runtime.shape import Shape
 from export.runtime.throughput import check_batch, free_bytes, gigabytes
@@ -111,7 +111,7 @@ def compare(
     sound = evidence(theirs.scores, given.examples.scored)
     row = Measurement(candidate, "engine", parameters=0, size_bytes=0)
     row = row.with_results({name: result.in_row() for name, result in results.items()})
-    breaches = judge(gate, row, candidate) if gate else []
+    breaches = [*promised(row, candidate), *(judge(gate, row, candidate) if gate else [])]
     if not sound.sound:
         breaches.append(no_evidence(sound, reference))
     return Comparison(

@@ -41,6 +41,7 @@ from .errors import EngineError, RunnerMissingError, first_line
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
+    ComparingDrawer,
     FedLoop,
     GraphDrawer,
     Loop,
@@ -269,6 +270,21 @@ class Engine(Shaped):
         with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
             drawer = self._drawer(loop, sampler)
             return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step)
+
+    def compare_choices(
+        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None, seed: int = 0
+    ) -> tuple[int, int]:
+        """How many tokens the graph chooses otherwise than the sampler outside, from the same logits, and of how many.
+
+        Both are 0 where the graph only makes logits.
+        """
+        with self._lent(len(labels) * (2 if self.sampler.guided else 1)) as loop:
+            if not isinstance(self._drawer(loop, self.sampler), GraphDrawer):
+                return 0, 0
+            assert isinstance(loop, (Loop, FedLoop))
+            drawer = ComparingDrawer(loop, self.sampler, self.shape)
+            draw(drawer, labels, self.shape, self.sampler, seed, features)
+            return drawer.apart, drawer.tokens
 
     def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Pictures (N, H, W, C) of tokens (N, T)."""

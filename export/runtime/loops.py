@@ -15,12 +15,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .choosing import Choice, Chosen, check_sound
+from .choosing import Choice, Chosen, check_sound, choose
 from .cuts import limits_of
 from .drawing import Runner, opening
 from .manifest import Manifest
-from .signature import DecodeSignature
+from .sampling import Sampler
+from .shape import Shape
+from .signature import DecodeSignature, chosen_ports
 
+SURE = 1e-3  # by which logits and log-probabilities of one token may be rounded apart
 NOTHING_TO_CHOOSE = Choice(np.zeros((1, 1, 1), dtype=np.float32))  # a graph that samples has to be fed a choice
 
 
@@ -424,14 +427,36 @@ class GraphDrawer:
         logits = self.loop.begin(labels, features, prompt)
         if choice is None or logits is None:
             return None
-        check_sound(logits.max(axis=-1))
-        return self.loop.chosen()
+        return self.chosen(logits, choice)
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """What is chosen next; of a masked model at these positions (n,)."""
         self.loop.take(choice)
-        check_sound(self.loop.step(tokens, positions).max(axis=-1))
+        return self.chosen(self.loop.step(tokens, positions), choice)
+
+    def chosen(self, logits: NDArray[np.float32], choice: Choice) -> Chosen:
+        """What the graph chose beside these logits (R, n, O)."""
+        check_sound(logits.max(axis=-1))
         return self.loop.chosen()
+
+
+class ComparingDrawer(GraphDrawer):
+    """A drawer that chooses outside, too: `apart` of all `tokens` the graph chose, or was sure of, otherwise."""
+
+    def __init__(self, loop: Loop | FedLoop, sampler: Sampler, shape: Shape) -> None:
+        super().__init__(loop)
+        self.by_logit, self.surest = sampler.reveal == "logit", "sureness" in chosen_ports(shape, sampler)
+        self.apart = self.tokens = 0
+
+    def chosen(self, logits: NDArray[np.float32], choice: Choice) -> Chosen:
+        """What the graph chose, which goes on."""
+        found, outside = super().chosen(logits, choice), choose(logits, choice, with_sureness=self.surest)
+        differs = found.tokens != outside.tokens
+        if self.surest:
+            sureness = outside.logit if self.by_logit else outside.log_probability
+            differs |= ~np.isclose(found.log_probability, sureness, rtol=SURE, atol=SURE)
+        self.apart, self.tokens = self.apart + int(differs.sum()), self.tokens + differs.size
+        return found
 
 
 def make_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.core.settings import setting
 from compress.measure.drift.fidelity import fidelity
 from compress.measure.measure import Measure
-from compress.measure.quantity import quantity
+from compress.measure.promise import Broken
+from compress.measure.quantity import Limit, quantity
 
 if TYPE_CHECKING:
     from compress.measure.subject import Subject
 
 PICTURES = 8
+# Both have to be passed: rounding moves a logit, and a quantized cache the whole distribution a little.
+MOST_APART = 1e-3
+MOST_KL = 1e-4
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,18 @@ class CachedLoop(Measure):
     name = "cached_loop"
     version = 6
     stage = "graphs"
+    title = "Cached loop"
+    caption = "Logits token by token through the cache, against those of one call"
 
     pictures: int = setting(doc="pictures that were scored", low=2)
-    kl: float = quantity(doc="mean KL(one call || cached loop), nats per token", unit="nats")
+    kl: float = quantity(
+        doc="mean KL(one call || cached loop), nats per token",
+        unit="nats",
+        column="KL, nats",
+        gate=Limit("loop_kl", "most mean KL(one call || cached loop), nats per token"),
+    )
     kl_ci95: tuple[float, float] = setting(doc="its interval")
-    max_abs_difference: float = quantity(doc="largest absolute difference of a logit", low=0)
+    max_abs_difference: float = quantity(doc="largest absolute difference of a logit", column="logits apart", low=0)
 
     @classmethod
     def depends(cls, subject: Subject) -> tuple[Any, ...]:
@@ -42,3 +54,13 @@ class CachedLoop(Measure):
         stepwise = candidate.model.score_stepwise(few.inputs, few.features)
         found = fidelity(candidate.scores[: len(few)], stepwise, few.targets, given.seed, few.scored, given.shape)
         return cls(found.pictures, found.kl, found.kl_ci95, found.max_abs_difference)
+
+    def broken(self) -> Iterator[Broken]:
+        """Both compute the same."""
+        if self.max_abs_difference > MOST_APART and self.kl > MOST_KL:
+            text = (
+                f"logits of the cached loop differ from those of one call by up to {self.max_abs_difference:.3g} "
+                f"(KL {self.kl:.2g} nats), but must be equal up to rounding; `compress bisect` names the layer and the "
+                f"operator where they part"
+            )
+            yield Broken(self.name, self.max_abs_difference, MOST_APART, text)

@@ -9,7 +9,8 @@ After the first token that falls differently the two go on from different pasts,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +18,15 @@ from numpy.typing import NDArray
 
 from compress.core.settings import setting
 from compress.measure.measure import Measure
+from compress.measure.promise import Broken
+from compress.measure.quantity import Limit, quantity
 from compress.measure.statistics import bootstrap_mean, share
 
 if TYPE_CHECKING:
     from compress.measure.subject import Subject
+
+SAME_LOGITS = 1e-3  # exact engines are nearer, and so are most of the reference's own runtimes
+MOST_APART = 0.05  # a token that rounding turns changes all behind it in its picture
 
 
 @dataclass(frozen=True)
@@ -28,29 +34,55 @@ class Coupled(Measure):
     """Pictures of the candidate and of the reference, drawn with the same classes and noise."""
 
     name = "coupled"
-    version = 5
+    version = 6
     stage = "engines"
-    verified = False
+    title = "Pictures drawn with the same noise"
+    caption = "Each draws freely from its own past, with its own sampler"
 
     pictures: int = setting(doc="pictures drawn by each", low=1)
     tokens: int = setting(doc="tokens of a picture", low=1)
-    identical: float = setting(doc="share of pictures with every token the same")
+    identical: float = quantity(
+        doc="share of pictures with every token the same",
+        unit="percent",
+        better="higher",
+        column="same pictures %",
+        gate=Limit("coupled_pictures", "least share of pictures drawn with every token the same", high=1),
+    )
     identical_ci95: tuple[float, float] = setting(doc="its Wilson interval")
     first_divergence: tuple[int, int, int] = setting(
         doc="quartiles of the place of a picture's first differing token, from 0; `tokens` where none differs"
     )
-    edit_rate: float = setting(doc="share of tokens that differ")
+    edit_rate: float = quantity(
+        doc="share of tokens that differ",
+        unit="percent",
+        column="other tokens %",
+        gate=Limit("coupled_tokens", "most tokens that differ in pictures drawn with the same noise, a share", high=1),
+    )
     edit_rate_ci95: tuple[float, float] = setting(doc="its interval over pictures")
+    logits_apart: float | None = setting(
+        None, doc="largest absolute difference of their logits on the pictures that are scored", low=0
+    )
 
     @classmethod
     def depends(cls, subject: Subject) -> tuple[Any, ...]:
         """What both draw."""
-        return *subject.keys, *subject.given.drawn, subject.given.fingerprint
+        return *subject.keys, *subject.given.drawn, *subject.given.scored
 
     @classmethod
     def run(cls, subject: Subject) -> Coupled:
         """Draw with both."""
-        return coupled(subject.reference.drawn(), subject.candidate.drawn(), subject.given.seed)
+        reference, candidate = subject.reference, subject.candidate
+        apart = float(np.abs(reference.scores - candidate.scores).max())
+        return replace(coupled(reference.drawn(), candidate.drawn(), subject.given.seed), logits_apart=apart)
+
+    def broken(self) -> Iterator[Broken]:
+        """Models of the same logits draw the same."""
+        if self.logits_apart is not None and self.logits_apart <= SAME_LOGITS and self.edit_rate > MOST_APART:
+            text = (
+                f"draws {100 * self.edit_rate:.3g} % other tokens than the reference with the same noise, though their "
+                f"logits are equal up to rounding; its sampler, its cache or its settings are not the reference's"
+            )
+            yield Broken("coupled_tokens", self.edit_rate, MOST_APART, text)
 
 
 def coupled(reference: NDArray[np.int64], candidate: NDArray[np.int64], seed: int = 0) -> Coupled:
