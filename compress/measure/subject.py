@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from compress.core.store import Store
     from export.runtime.engine import Engine
 
-AT_ONCE = 16
-DRAWN_VERSION = 5  # goes up when models draw other pictures, with the versions of the measures that look at them
+AT_ONCE = 32
+DRAWN_VERSION = 6  # goes up when models draw other pictures, with the versions of the measures that look at them
 Made = TypeVar("Made")
 
 

@@ -73,6 +73,7 @@ class Comparison:
 IN_FIELDS = ("fidelity", "sampled", "cached_loop", "decoding")  # measures that a comparison has fields for
 DRAWN = "drawn"  # as a token source: the reference draws the pictures
 DRAWN_PICTURES = 64
+COUPLED_PICTURES = 32  # that both draw with the same noise; PyTorch takes its time
 REPEATS = 8  # rounds of a paired timing
 FLOAT_BYTES = 4
 
@@ -157,7 +158,7 @@ def given_of(reference: Candidate, source: str, held_out: int | None, seed: int,
         picture=reference.picture,
         examples=of_drawn(reference, held_out, seed) if pictures is None else examples(reference.shape, pictures, seed),
         seed=seed,
-        samples=held_out or DRAWN_PICTURES,
+        samples=min(held_out or COUPLED_PICTURES, COUPLED_PICTURES),
         source=source,
         tokens=tokens,
         texts=None if pictures is None else pictures.features,

@@ -36,8 +36,6 @@ class Coupled(Measure):
     name = "coupled"
     version = 6
     stage = "engines"
-    title = "Pictures drawn with the same noise"
-    caption = "Each draws freely from its own past, with its own sampler"
 
     pictures: int = setting(doc="pictures drawn by each", low=1)
     tokens: int = setting(doc="tokens of a picture", low=1)
@@ -45,7 +43,6 @@ class Coupled(Measure):
         doc="share of pictures with every token the same",
         unit="percent",
         better="higher",
-        column="same pictures %",
         gate=Limit("coupled_pictures", "least share of pictures drawn with every token the same", high=1),
     )
     identical_ci95: tuple[float, float] = setting(doc="its Wilson interval")
@@ -55,7 +52,6 @@ class Coupled(Measure):
     edit_rate: float = quantity(
         doc="share of tokens that differ",
         unit="percent",
-        column="other tokens %",
         gate=Limit("coupled_tokens", "most tokens that differ in pictures drawn with the same noise, a share", high=1),
     )
     edit_rate_ci95: tuple[float, float] = setting(doc="its interval over pictures")

@@ -51,8 +51,8 @@ class SamplerCheck(Measure):
 
     @classmethod
     def depends(cls, subject: Subject) -> tuple[Any, ...]:
-        """Both models, whose settings are compared, and the seed."""
-        return *subject.keys, subject.given.seed, subject.given.fingerprint
+        """Both models, whose settings are compared, and the pictures."""
+        return *subject.keys, *subject.given.drawn, subject.given.fingerprint
 
     @classmethod
     def run(cls, subject: Subject) -> SamplerCheck:

@@ -42,10 +42,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 def test_the_measures_of_the_rooms_are_found_by_their_files() -> None:
     names = [each.name for each in measures()]
     assert names == [
-        *("cached_loop", "coupled", "fidelity_drawn", "fidelity", "layers", "sampled"),
-        *("class_accuracy", "decoding", "distribution", "low_precision_share", "single_file"),
+        *("cached_loop", "coupled", "fidelity_drawn", "fidelity", "layers", "one_file", "sampled", "sampler"),
+        *("class_accuracy", "decoding", "distribution", "encoding", "shown", "low_precision_share", "single_file"),
     ]
-    assert set(names) - own_names(EngineMeasurement) == {"cached_loop"}
+    assert set(names) - own_names(EngineMeasurement) == {*("cached_loop", "one_file", "sampler", "encoding", "shown")}
 
 
 def test_the_example_of_the_page_is_run_judged_reported_and_verified(

@@ -21,6 +21,7 @@ from compress.core.listener import Silent
 from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.measure import Measurement
+from compress.measure.drift.cached_loop import CachedLoop
 from compress.measure.drift.fidelity import Fidelity, fidelity
 from compress.models.artifact import Form
 from compress.models.families import reference
@@ -79,8 +80,16 @@ def test_the_published_engine_draws_and_names_what_made_it(shared_run) -> None:
 
 
 def test_the_cached_loop_of_every_graph_is_held_against_one_call(shared_run) -> None:
-    assert shared_run.report.steps[-1].notes["cached_loop"]["max_abs_difference"] < 0.1
-    assert "cached_loop" not in shared_run.report.steps[0].notes
+    assert shared_run.report.steps[-1].measures["cached_loop"].max_abs_difference < 0.1
+    assert "cached_loop" not in shared_run.report.steps[0].measures
+
+
+def test_what_an_engine_draws_and_shows_is_measured_without_a_gate(shared_run) -> None:
+    (engine,) = shared_run.report.engines
+    assert engine.measures["sampler"].settings == ""
+    assert engine.measures["shown"].psnr == 140
+    assert engine.measures["encoding"].agreement == 1
+    assert "one_file" not in engine.measures
 
 
 def test_a_second_run_makes_and_measures_nothing(
@@ -174,7 +183,7 @@ def test_an_exact_pass_that_moves_logits_is_a_breach(difference: float, breaches
 
 def test_a_cached_loop_that_differs_is_a_breach() -> None:
     node = SimpleNamespace(name="export", gate=None, form=Form.ONNX)
-    measured = Measurement("export", "onnx", 1, 1, notes={"cached_loop": {"kl": 0.5, "max_abs_difference": 2.0}})
+    measured = Measurement("export", "onnx", 1, 1, measures={"cached_loop": CachedLoop(8, 0.5, (0.4, 0.6), 2.0)})
     (breach,) = pipeline.judge_step(node, measured)
     assert breach.text == (
         "export: logits of the cached loop differ from those of one call by up to 2 (KL 0.5 nats), "

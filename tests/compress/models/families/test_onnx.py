@@ -88,7 +88,7 @@ def test_every_row_is_timed_in_the_runtime_against_the_reference_and_none_in_pyt
 
 def test_the_cached_loop_is_checked_at_every_step_and_pictures_are_drawn(finished: Report, recipe_path: Path) -> None:
     for step in (finished.reference, *finished.steps):
-        assert step.notes["cached_loop"]["max_abs_difference"] < 1e-4
+        assert step.measures["cached_loop"].max_abs_difference < 1e-4
     assert all((recipe_path.parent / "run" / name).exists() for name in finished.pictures.values())
     assert all(engine.class_accuracy is not None for engine in finished.engines)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from compress.measure.drift.cached_loop import CachedLoop
 from compress.measure.drift.coupled import Coupled
+from compress.measure.drift.one_file import OneFile
 from compress.measure.drift.sampled import Sampled
+from compress.measure.drift.sampler import SamplerCheck
 from compress.measure.pictures.distribution import Distances, Distribution
+from compress.measure.pictures.encoding import Encoding
+from compress.measure.pictures.shown import Shown
 from compress.report.text.markdown import markdown
 from compress.report.text.seen import tables
 
@@ -21,14 +26,21 @@ def apart(frechet: float) -> Distances:
 
 
 def test_what_was_not_measured_has_no_table(report) -> None:
-    assert [each.rows(report) for each in tables()] == [[], [], []]
+    assert [each.rows(report) for each in tables()] == [[]] * 8
 
 
 def test_tables_hold_what_was_measured_with_intervals_and_the_floor(report) -> None:
     sets = Distribution("SVC", 10, 100, apart(0.5), apart(0.25))
-    engine = replace(report.engines[0], sampled=SAMPLED, coupled=COUPLED, distribution=sets)
+    further = {
+        "cached_loop": CachedLoop(8, 0.5, (0.25, 1.0), 0.125),
+        "one_file": OneFile(8, 0.25, 0.5),
+        "sampler": SamplerCheck(16, 1024, 0.125),
+        "encoding": Encoding(16, 0.5, (0.25, 0.75)),
+        "shown": Shown(16, 30.0, (29.0, 31.0), 0.0),
+    }
+    engine = replace(report.engines[0], sampled=SAMPLED, coupled=COUPLED, distribution=sets, measures=further)
     shown = replace(report, engines=(engine,))
-    drawn, paired, as_sets = (each.rows(shown) for each in tables())
+    drawn, paired, as_sets, *others = (each.rows(shown) for each in tables())
     assert drawn == [
         ("cpu", "0.02 (0.01 to 0.03)", "0.05 (0.04 to 0.06)", "90.0 (88.0 to 92.0)", "7.0 (6.0 to 8.0)", "10.00")
     ]
@@ -36,6 +48,13 @@ def test_tables_hold_what_was_measured_with_intervals_and_the_floor(report) -> N
     assert [row[:3] for row in as_sets] == [
         ("cpu", "FD-SVC", "0.5 (0 to 1)"),
         ("the reference against itself", "FD-SVC", "0.25 (0 to 0.5)"),
+    ]
+    assert others == [
+        [("cpu", "0.5 (0.25 to 1)", "0.125")],
+        [("cpu", "25.00", "50.00")],
+        [("cpu", "12.50")],
+        [("cpu", "50.0 (25.0 to 75.0)")],
+        [("cpu", "30 (29 to 31)", "0.00")],
     ]
     page = markdown(shown)
     assert all(f"## {each.title}" in page for each in tables())
