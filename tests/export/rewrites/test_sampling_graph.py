@@ -93,8 +93,12 @@ def test_tokens_and_how_sure_they_are_equal_those_of_numpy(order, sampler) -> No
 )
 @pytest.mark.parametrize(
     "sampler",
-    [Sampler(top_k=9, steps=4), Sampler(cfg_scale=2.0, temperature=0.8, top_p=0.9, steps=5, reveal="halton")],
-    ids=["plain", "guided"],
+    [
+        Sampler(top_k=9, steps=4),
+        Sampler(cfg_scale=2.0, temperature=0.8, top_p=0.9, steps=5, reveal="halton"),
+        Sampler(cfg_scale=2.0, steps=5, reveal="logit"),
+    ],
+    ids=["plain", "guided", "by logit"],
 )
 def test_engines_draw_the_same_tokens_inside_and_outside(kind, sampler, exported, engine_of, examples_of) -> None:
     model = exported(kind)
@@ -106,6 +110,9 @@ def test_engines_draw_the_same_tokens_inside_and_outside(kind, sampler, exported
         wanted = outside.draw_tokens(labels, seed, features=batch.features)
         np.testing.assert_array_equal(inside.draw_tokens(labels, seed, features=batch.features), wanted)
     assert isinstance(inside._drawer(inside._loop(3), sampler), GraphDrawer)
+    apart, tokens = inside.compare_choices(labels, batch.features, seed=1)
+    assert (apart, outside.compare_choices(labels, batch.features)) == (0, (0, 0))
+    assert tokens >= wanted.size  # of a masked model, also those that are masked again
     for score in ("score", "score_stepwise"):
         given, made = (getattr(each, score)(batch.inputs, batch.features) for each in (outside, inside))
         np.testing.assert_allclose(made, given, atol=1e-6)
