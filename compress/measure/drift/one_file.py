@@ -16,9 +16,9 @@ from compress.measure.quantity import Limit, quantity
 if TYPE_CHECKING:
     from compress.measure.subject import Subject
 
-PICTURES = 8  # drawn at once
-# A token that rounding turns changes all behind it, so a picture in eight may differ from about its middle on.
-MOST_APART = 0.07
+PICTURES = 16  # drawn at once
+# A token that rounding turns changes all behind it in its picture, which an int8 engine may do in one or two of them.
+MOST_APART = 0.2
 LEVELS = 1  # of 255, by which rounding to whole levels may part
 
 
