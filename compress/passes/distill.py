@@ -74,7 +74,7 @@ class Distill(TorchPass):
 
         def loss(step: int) -> Tensor:
             chosen = draws.step(step)
-            batch = draws.asked(chosen, step)
+            batch = draws.examples_at(chosen, step)
             wanted, own = teacher(chosen, batch), answer(student, batch, [layer for layer, _ in pairs])
             total = kl(wanted.logits, own.logits, batch.scored, self.temperature)
             return total + self.hidden * hidden_loss(wanted, own) if pairs else total

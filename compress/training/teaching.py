@@ -44,9 +44,9 @@ def matched_layers(student: int, teacher: int) -> list[tuple[int, int]]:
     return [(layer, round(layer * teacher / student)) for layer in own]
 
 
-def answer(transformer: TokenTransformer, asked: Examples, layers: Sequence[int]) -> Answer:
+def answer(transformer: TokenTransformer, batch: Examples, layers: Sequence[int]) -> Answer:
     """What a transformer says of examples, with the hidden states of these layers."""
-    x, around = transformer.prepare(*asked.tensors())
+    x, around = transformer.prepare(*batch.tensors())
     streams = list(transformer.layer_outputs(x, around))
     return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
 
@@ -89,7 +89,7 @@ class Draws:
         """Whether an example is the same whenever it is drawn; masked models are asked something new each time."""
         return not self.config.drawing.masks
 
-    def asked(self, chosen: NDArray[np.int64], step: int) -> Examples:
+    def examples_at(self, chosen: NDArray[np.int64], step: int) -> Examples:
         """What a transformer reads of these examples (B,) at a step."""
         pictures = self.pictures.take(chosen % len(self.pictures))
         labels = np.where(chosen >= len(self.pictures), self.config.null_class, pictures.labels)
@@ -118,21 +118,21 @@ class Teacher:
             return
         parts = []
         for start in range(0, len(examples), BATCH):
-            part = self.ask(self.draws.asked(examples[start : start + BATCH], 0))
+            part = self.ask(self.draws.examples_at(examples[start : start + BATCH], 0))
             parts.append(Answer(part.logits, tuple(each.bfloat16() for each in part.hidden)))
             report(min(start + BATCH, len(examples)), len(examples), {})
         self.logits = torch.cat([part.logits for part in parts])
         self.hidden = [torch.cat(layer) for layer in zip(*(part.hidden for part in parts), strict=True)]
         self.place = {int(example): place for place, example in enumerate(examples)}
 
-    def ask(self, asked: Examples) -> Answer:
+    def ask(self, batch: Examples) -> Answer:
         """Score examples now."""
         with torch.no_grad():
-            return answer(self.reference, asked, self.layers)
+            return answer(self.reference, batch, self.layers)
 
-    def __call__(self, examples: NDArray[np.int64], asked: Examples) -> Answer:
+    def __call__(self, examples: NDArray[np.int64], batch: Examples) -> Answer:
         """What the reference says of the examples of these numbers (B,), remembered or scored now."""
         if not self.place:
-            return self.ask(asked)
+            return self.ask(batch)
         places = torch.tensor([self.place[int(example)] for example in examples])
         return Answer(self.logits[places], tuple(layer[places].float() for layer in self.hidden))

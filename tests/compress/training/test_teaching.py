@@ -25,7 +25,7 @@ def draws(tiny_tokens, tiny_model):
 def ask(teacher, draws, step):
     """What the teacher says of a step's examples."""
     chosen = draws.step(step)
-    return teacher(chosen, draws.asked(chosen, step))
+    return teacher(chosen, draws.examples_at(chosen, step))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 4.0])
@@ -88,7 +88,7 @@ def test_a_step_draws_the_same_examples_always_and_others_next_time(draws):
 def test_a_share_of_the_examples_is_without_its_class(draws):
     drawn = np.concatenate([draws.step(step) for step in range(200)])
     assert np.mean(drawn >= 96) == pytest.approx(0.25, abs=0.03)
-    inputs = draws.asked(np.array([4, 96 + 4]), 0).inputs
+    inputs = draws.examples_at(np.array([4, 96 + 4]), 0).inputs
     assert inputs[0, 0] == 17 + draws.pictures.labels[4]
     assert inputs[1, 0] == 17 + 10
     assert np.array_equal(inputs[0, 1:], inputs[1, 1:])
@@ -99,7 +99,7 @@ def test_a_masked_model_is_asked_something_new_each_time_but_the_same_at_a_step(
     config = tiny_model(order="masked", positions="learned").transformer.config
     masked = Draws(tiny_tokens.part("train"), config, batch=8, null_share=0.25, seed=3)
     chosen = np.array([4, 5])
-    first, again, later = (masked.asked(chosen, step).inputs for step in (6, 6, 7))
+    first, again, later = (masked.examples_at(chosen, step).inputs for step in (6, 6, 7))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, later)
     teacher = Teacher(TokenTransformer(config), masked, [])
@@ -119,7 +119,7 @@ def test_what_is_remembered_is_what_the_reference_says(tiny_model, draws):
     teacher = Teacher(model, draws, [1, 2])
     teacher.prepare(6, lambda step, steps, values: reported.append((step, steps)))
     for step in range(6):
-        remembered, batch = ask(teacher, draws, step), teacher.ask(draws.asked(draws.step(step), step))
+        remembered, batch = ask(teacher, draws, step), teacher.ask(draws.examples_at(draws.step(step), step))
         torch.testing.assert_close(remembered.logits, batch.logits, atol=1e-5, rtol=1e-5)
         for one, other in zip(remembered.hidden, batch.hidden, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=2**-8)  # kept as bfloat16
@@ -138,4 +138,4 @@ def test_beyond_the_memory_bound_the_reference_is_asked_at_every_step(tiny_model
     teacher = Teacher(tiny_model().transformer, draws, [2])
     teacher.prepare(3, quiet)
     assert not teacher.place
-    torch.testing.assert_close(ask(teacher, draws, 1).logits, teacher.ask(draws.asked(draws.step(1), 1)).logits)
+    torch.testing.assert_close(ask(teacher, draws, 1).logits, teacher.ask(draws.examples_at(draws.step(1), 1)).logits)
