@@ -69,10 +69,9 @@ class Coupled(Measure):
     def run(cls, subject: Subject) -> Coupled:
         """Draw with both."""
         reference, candidate = subject.reference, subject.candidate
+        # Row by row: scores may take half the memory.
         pairs = zip(reference.scores, candidate.scores, strict=True)
-        apart = max(
-            float(np.abs(theirs - own).max()) for theirs, own in pairs
-        )  # row by row: scores may fill the memory
+        apart = max(float(np.abs(theirs - own).max()) for theirs, own in pairs)
         return replace(coupled(reference.drawn(), candidate.drawn(), subject.given.seed), logits_apart=apart)
 
     def broken(self) -> Iterator[Broken]:
