@@ -25,7 +25,7 @@ class Measure(ABC):
     not serve the old one. `stage` says what is measured: every step against the reference, every model behind the
     export, or every finished engine; `verified` whether `compress verify` measures it too. `gated` is false where the
     gates of its quantities belong to another measure. `label` names it in messages and tables (the name in words if it
-    has none), `title` and `caption` are those of its table in reports.
+    has none), `title` and `caption` are those of its table in reports. `promises` names what `broken` looks at.
     """
 
     name: ClassVar[str]
@@ -36,6 +36,7 @@ class Measure(ABC):
     label: ClassVar[str | None] = None
     title: ClassVar[str] = ""
     caption: ClassVar[str] = ""
+    promises: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod

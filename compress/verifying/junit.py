@@ -1,4 +1,4 @@
-"""A comparison for a user's CI: JUnit XML with a case for each gate, and a summary in Markdown."""
+"""A comparison for a user's CI: JUnit XML with a case for each gate and promise, and a summary in Markdown."""
 
 from __future__ import annotations
 
@@ -13,22 +13,34 @@ ABOVE_GATES = "evidence"  # a breach that no gate asked for
 
 
 def junit(result: Comparison, gate: Gate | None) -> str:
-    """JUnit XML: the suite is the comparison, a case each gate's key, a failure the breach in its sentence."""
+    """JUnit XML: the suite is the comparison, a case each gate or promise, a failure the breach in its sentence."""
     breaches = {breach.measurement: breach.text for breach in result.verdict.breaches}
-    keys = [*(key.limit.key for key in (gate.limits if gate else ())), ABOVE_GATES]
+    promises = [name for found in result.results.values() for name in found.promises]
+    gates = [key.limit.key for key in (gate.limits if gate else ())]
+    keys = list(dict.fromkeys([*gates, *promises, ABOVE_GATES]))
+    return suite_of(result.reference, result.candidate, {key: breaches.get(key) for key in keys}, "failure", "breach")
+
+
+def junit_of_error(reference: str, candidate: str, error: str) -> str:
+    """JUnit XML of a comparison that could not be made: its one case is an error."""
+    return suite_of(reference, candidate, {"measured": error}, "error", "input")
+
+
+def suite_of(reference: str, candidate: str, cases: dict[str, str | None], tag: str, kind: str) -> str:
+    """JUnit XML of one suite: for each case what is wrong, or None."""
+    wrong = str(sum(text is not None for text in cases.values()))
     suite = ElementTree.Element(
         "testsuite",
-        name=f"{SUITE} {result.reference} {result.candidate}",
-        tests=str(len(keys)),
-        failures=str(sum(key in breaches for key in keys)),
-        errors="0",
+        name=f"{SUITE} {reference} {candidate}",
+        tests=str(len(cases)),
+        failures=wrong if tag == "failure" else "0",
+        errors=wrong if tag == "error" else "0",
         skipped="0",
     )
-    for key in keys:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"compress.{result.candidate}", name=key)
-        if key in breaches:
-            failure = ElementTree.SubElement(case, "failure", message=breaches[key], type="breach")
-            failure.text = breaches[key]
+    for name, text in cases.items():
+        case = ElementTree.SubElement(suite, "testcase", classname=f"compress.{candidate}", name=name)
+        if text is not None:
+            ElementTree.SubElement(case, tag, message=text, type=kind).text = text
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)

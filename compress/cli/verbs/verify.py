@@ -68,7 +68,7 @@ def self_test(context: click.Context, parameter: click.Parameter, value: bool) -
     callback=self_test,
     help="Plant faults into models and see that the verifier finds every one; needs no arguments.",
 )
-@click.option("--junit", type=OutputFile(), help="Write a JUnit XML file: a case for each gate.")
+@click.option("--junit", type=OutputFile(), help="Write a JUnit XML file: a case for each gate and promise.")
 @click.option("--markdown", type=OutputFile(), help="Write a summary in Markdown.")
 @click.option("--than", help="Another candidate: is the first one closer to the reference than this one?")
 @threads_option
@@ -90,6 +90,7 @@ def verify(
     Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached, or
     if the reference's predictions are such that no drift could show.
     """
+    from compress.core.settings import InputError
     from compress.core.strict_yaml import read_yaml
 
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
@@ -99,7 +100,12 @@ def verify(
     from compress.verifying import junit as reports
 
     gate = read_gate(limits, f"{gates}:") if gates else None
-    result = api.verify(reference, candidate, gate, tokens=source, held_out=held_out, than=than, threads=threads)
+    try:
+        result = api.verify(reference, candidate, gate, tokens=source, held_out=held_out, than=than, threads=threads)
+    except InputError as error:
+        if junit is not None:  # a CI that reads the file alone sees why there is no verdict
+            junit.write_text(reports.junit_of_error(reference, candidate, str(error)), encoding="utf-8")
+        raise
     if junit is not None:
         junit.write_text(reports.junit(result, gate), encoding="utf-8")
     if markdown is not None:

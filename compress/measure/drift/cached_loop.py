@@ -28,6 +28,7 @@ class CachedLoop(Measure):
     name = "cached_loop"
     version = 6
     stage = "graphs"
+    promises = ("cached_loop",)
     title = "Cached loop"
     caption = "Logits token by token through the cache, against those of one call"
 

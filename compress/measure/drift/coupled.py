@@ -37,6 +37,7 @@ class Coupled(Measure):
     name = "coupled"
     version = 6
     stage = "engines"
+    promises = ("coupled_tokens",)
 
     pictures: int = setting(doc="pictures drawn by each", low=1)
     tokens: int = setting(doc="tokens of a picture", low=1)

@@ -28,6 +28,7 @@ class OneFile(Measure):
 
     name = "one_file"
     stage = "engines"
+    promises = ("single_file_tokens", "single_file_images")
     title = "Single file"
     caption = "The whole generation in one file against the same engine step by step"
 

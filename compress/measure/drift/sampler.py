@@ -29,6 +29,7 @@ class SamplerCheck(Measure):
 
     name = "sampler"
     stage = "engines"
+    promises = ("sampler_tokens", "sampler")
     title = "Sampler"
     caption = "Sampling inside the graph against the same logits sampled outside"
 

@@ -26,6 +26,7 @@ class Encoding(Measure):
 
     name = "encoding"
     stage = "graphs"
+    promises = ("encoder_agreement",)
     title = "Image encoder"
     caption = "Tokens that both encoders make of the same pictures"
 

@@ -30,6 +30,7 @@ class Shown(Measure):
 
     name = "shown"
     stage = "graphs"
+    promises = ("images",)
     title = "Pictures shown"
     caption = "Rounded pictures of the same tokens, against the reference's and against the engine's own float pixels"
 

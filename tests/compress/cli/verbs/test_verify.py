@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import Result
 
+from compress.models.families import reference
+
 
 def test_verify_exits_with_1_where_a_gate_is_breached(
     engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
@@ -72,7 +74,10 @@ def test_verify_writes_what_a_ci_reads(
     result = invoke("verify", checkpoint, engine, "--held-out", 8, "--threads", 1, *written)
     assert result.exit_code == 1
     (suite,) = ElementTree.parse(xml).getroot().findall("testsuite")
-    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+    assert (suite.get("tests"), suite.get("failures")) == ("9", "1")
+    names = [case.get("name") for case in suite.findall("testcase")]
+    assert names[:4] == ["kl", "agreement", "cached_loop", "coupled_tokens"]
+    assert names[4:] == ["sampler_tokens", "sampler", "encoder_agreement", "images", "evidence"]
     failed = [case.get("name") for case in suite.findall("testcase") if case.find("failure") is not None]
     assert failed == ["kl"]
     assert "is above the gate's 0 nats" in suite.find("testcase/failure").get("message")
@@ -83,3 +88,17 @@ def test_verify_writes_what_a_ci_reads(
     same = invoke("verify", checkpoint, checkpoint, "--held-out", 8, "--threads", 1, "--junit", xml)
     assert same.exit_code == 0
     assert ElementTree.parse(xml).getroot().find("testsuite").get("failures") == "0"
+
+
+def test_what_cannot_be_measured_is_an_error_in_the_file_of_a_ci(
+    checkpoint: Path, tmp_path: Path, tiny_model, invoke: Callable[..., Result]
+) -> None:
+    model, xml = tiny_model(), tmp_path / "out.xml"
+    model.transformer.head.weight.data[3] = float("nan")
+    (tmp_path / "damaged").mkdir()
+    reference.save(model, tmp_path / "damaged")
+    result = invoke("verify", checkpoint, tmp_path / "damaged", "--held-out", 8, "--threads", 1, "--junit", xml)
+    assert result.exit_code == 2
+    suite = ElementTree.parse(xml).getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "1")
+    assert "NaN" in suite.find("testcase/error").get("message")
