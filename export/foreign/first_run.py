@@ -89,15 +89,20 @@ def of_file(request: dict[str, Any]) -> NDArray[np.float32]:
     """
     path = Path(request["source"])
     try:
-        return of_session(onnxruntime.InferenceSession(str(path), options_of(request), providers=CPU), request)
+        return of_session(opened(str(path), options_of(request)), request)
     except Exception as error:
         options = options_of(request)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         try:
             light = without_annotations(path)
-            return of_session(onnxruntime.InferenceSession(light, options, providers=CPU), request)
+            return of_session(opened(light, options), request)
         except Exception:
             raise error from None
+
+
+def opened(graph: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session that does not fall back, which prints on standard output and tries the same processor again."""
+    return onnxruntime.InferenceSession(graph, options, providers=CPU, enable_fallback=0)
 
 
 def without_annotations(path: Path) -> bytes:

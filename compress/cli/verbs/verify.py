@@ -87,8 +87,8 @@ def verify(
 ) -> None:
     """Measure how far a candidate's outputs drift from a reference's, on held-out tokens.
 
-    Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached, or
-    if the reference's predictions are such that no drift could show.
+    Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached or
+    a promise is broken, or if the reference's predictions are such that no drift could show.
     """
     from compress.core.settings import InputError
     from compress.core.strict_yaml import read_yaml

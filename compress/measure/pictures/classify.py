@@ -37,7 +37,7 @@ class ClassAccuracy(Measure):
     """Share of drawn pictures recognised as the class asked for: candidate's and reference's, of the same seeds."""
 
     name = "class_accuracy"
-    version = 5
+    version = 6
     stage = "engines"
     verified = False
 

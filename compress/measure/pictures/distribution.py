@@ -51,7 +51,7 @@ class Distribution(Measure):
     """An engine's pictures as a set against the reference's, and the reference's against its own of another seed."""
 
     name = "distribution"
-    version = 5
+    version = 6
     stage = "engines"
     verified = False
 
