@@ -104,8 +104,7 @@ def as_sets(found: Distribution) -> str:
 def in_one_file(found: SingleFile) -> str:
     """What the one file costs, in one phrase."""
     low, high = found.ratio_ci95
-    tokens = "the same tokens" if found.same_tokens else "other tokens"
-    return f"in one file {tokens} in {found.ratio:.2f} times ({low:.2f} to {high:.2f}) the time of step by step"
+    return f"in one file {found.ratio:.2f} times ({low:.2f} to {high:.2f}) the time of step by step"
 
 
 def decoder(found: Decoding) -> str:
