@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import onnx_ir as ir
 import torch
@@ -20,16 +20,20 @@ from export.runtime.manifest import Cache, Manifest
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 from export.runtime.signature import DecodeSignature
+from export.tracing.repeated import repeated
 from export.tracing.trace import (
     EXAMPLE_BATCH,
     EXAMPLE_PAST,
     EXAMPLE_TEXT,
     EXAMPLE_TOKENS,
     example_tokens,
+    exported,
     plain_graph,
     rename,
-    traced,
+    tidy,
 )
+
+HEADS_AXIS = 1  # of a cache (B, K, P, d)
 
 
 class Config(Protocol):
@@ -44,6 +48,9 @@ class Config(Protocol):
     @property
     def layers(self) -> Sequence[Any]:
         """Layers; each has `kv_heads`."""
+
+    def with_layers(self, layers: Sequence[Any]) -> Self:
+        """The same with other layers."""
 
 
 class Target(Protocol):
@@ -197,6 +204,18 @@ def source_graph(transformer: nn.Module) -> ir.Model:
     and no cache.
     """
     config: Any = transformer.config
+    signature = DecodeSignature.traced(config.shape, [layer.kv_heads for layer in config.layers], config.head_width)
+    past = [f"past.{name}" for name in signature.caches]
+    others = [name for name in signature.inputs if name != "tokens" and name not in past]
+    model = repeated(transformer, 2 if past else 0, step_graph)
+    tidy(model)
+    rename(model, ["tokens", *past, *others], list(signature.outputs), "decode")
+    return model
+
+
+def step_graph(transformer: nn.Module) -> ir.Model:
+    """The same as the exporter writes it, before it is tidied."""
+    config: Any = transformer.config
     shape: Shape = config.shape
     signature = DecodeSignature.traced(shape, [layer.kv_heads for layer in config.layers], config.head_width)
     sizes = {
@@ -220,6 +239,16 @@ def source_graph(transformer: nn.Module) -> ir.Model:
         return (values["tokens"], *([layers] if layers else []), *(values[name] for name in others))
 
     step = DecodeStep(transformer) if past else WholeStep(transformer)
-    model = traced(step, arguments(given), arguments(dims))
-    rename(model, ["tokens", *past, *others], list(signature.outputs), "decode")
+    model = exported(step, arguments(given), arguments(dims))
+    if past:
+        ask_first_cache(model.graph, len(past))
     return model
+
+
+def ask_first_cache(graph: ir.Graph, caches: int) -> None:
+    """Ask the first layer's keys for the sizes that all caches share; the exporter asks now these and now those."""
+    first, *others = graph.inputs[1 : 1 + caches]
+    for cache in others:
+        for use in cache.uses():
+            if use.node.op_type == "Shape" and use.node.attributes.get_int("start", 0) != HEADS_AXIS:
+                use.node.replace_input_with(use.idx, first)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -26,9 +28,9 @@ def example_tokens(length: int) -> Tensor:
     return torch.zeros(EXAMPLE_BATCH, length, dtype=torch.int64)
 
 
-def traced(module: nn.Module, given: tuple[Any, ...], dims: tuple[Any, ...]) -> ir.Model:
-    """A module as ONNX, tidy, with the named dimensions dynamic."""
-    with quiet():
+def exported(module: nn.Module, given: tuple[Any, ...], dims: tuple[Any, ...]) -> ir.Model:
+    """A module as PyTorch's exporter writes it, with the named dimensions dynamic."""
+    with quiet(), uncollected():
         program = torch.onnx.export(
             module.eval(),
             given,
@@ -40,14 +42,34 @@ def traced(module: nn.Module, given: tuple[Any, ...], dims: tuple[Any, ...]) -> 
             verbose=False,
         )
     assert program is not None
-    tidy(program.model)
     return program.model
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection, which takes a sixth of an export: it makes many objects, and few that are garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by their names; tied ones have several."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
 
 
 def plain_graph(module: nn.Module, given: Tensor, title: str, takes: str, *gives: str) -> ir.Model:
     """A module of one input as ONNX, its batch dynamic."""
-    model = traced(module, (given,), ({0: "batch"},))
-    rename(model, [takes], list(gives), title)
+    model = exported(module, (given,), ({0: "batch"},))
+    tidy(model)
+    rename(model, [takes], list(gives), title, tensors(module))
     return model
 
 
@@ -69,14 +91,21 @@ def tidy(model: ir.Model, may_fold: Callable[[ir.Node], bool | None] = lambda no
         step(model)
 
 
-def rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], title: str) -> None:
-    """Names of inputs, outputs, nodes and weights that a person can read; nothing of the exporter's machine stays."""
+def rename(
+    model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], title: str, held: Container[str] = ()
+) -> None:
+    """Names that a person can read; nothing of the exporter's machine stays.
+
+    Nodes are called after their module, what a node makes after the node, and weights as the state dict has them; a
+    transformer's begin with ``transformer.``, others are in `held`. Other constants are numbered.
+    """
     graph = model.graph
     graph.name = title
     for values, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
         for value, name in zip(values, names, strict=True):
             value.name = name
     used: dict[str, int] = {}
+    shown = set(graph.outputs)
     for node in graph:
         scope = scope_of(node)
         base = f"/{scope.replace('.', '/')}/{node.op_type}" if scope else f"/{node.op_type}"
@@ -84,13 +113,22 @@ def rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], title
         node.name = base + (f"_{used[base]}" if used[base] > 1 else "")
         node.metadata_props.clear()
         node.doc_string = None
+        for index, value in enumerate(node.outputs):
+            value.shape = None if value.shape is None else sorted_terms(value.shape)
+            if value not in shown:
+                value.name = f"{node.name}_output_{index}"
         if node.op_type == "MatMul" and scope:
             weight = node.inputs[1]
             if weight is not None and weight.is_initializer() and not (weight.name or "").startswith("transformer."):
                 weight.name = f"transformer.{scope}.weight"
+    constants = 0
     for value in list(graph.initializers.values()):
-        if (value.name or "").startswith("transformer."):
-            value.name = value.name.removeprefix("transformer.")  # type: ignore[union-attr]
+        name = value.name or ""
+        if name.startswith("transformer."):
+            value.name = name.removeprefix("transformer.")
+        elif name not in held:
+            constants += 1
+            value.name = f"constant_{constants}"
         value.metadata_props.clear()
     for value in (*graph.inputs, *graph.outputs):
         value.metadata_props.clear()
@@ -98,6 +136,16 @@ def rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], title
     graph.metadata_props.clear()
     model.producer_name, model.producer_version, model.doc_string, graph.doc_string = "compress", None, None, None
     model.ir_version = IR_VERSION
+
+
+def sorted_terms(shape: ir.Shape) -> ir.Shape:
+    """The shape with `tokens + past` as `past + tokens`: the exporter writes both, and equal sizes need equal names."""
+    return ir.Shape(
+        [
+            dim if isinstance(dim, int) or dim.value is None else " + ".join(sorted(dim.value.split(" + ")))
+            for dim in shape
+        ]
+    )
 
 
 def scope_of(node: ir.Node) -> str:
