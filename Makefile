@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup quickstart test lint types suite fuzz crash-test index-test clean
+.PHONY: setup quickstart test lint types suite slow fuzz crash-test index-test clean
 
 setup: $(STAMP)
 
@@ -18,9 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)
 	$(BIN)/compress run recipes/quickstart.yaml
 
-# All three, one after another whatever -j says, and how long each took.
+# All four, one after another whatever -j says, and how long each took.
 test: $(STAMP)
-	@for part in lint types suite; do \
+	@for part in lint types suite slow; do \
 		started=$$(date +%s); $(MAKE) --no-print-directory $$part || exit 1; \
 		echo "$$part took $$(($$(date +%s) - started)) s"; \
 	done
@@ -32,8 +32,13 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Every function by itself. Traces of PyTorch's exporter stay in .pytest_cache for the next time.
 suite: $(STAMP)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 -m "not slow and not index"
+
+# Whole recipes, every published format, the fuzzer's mutations: two thirds of the time, for a twentieth of the tests.
+slow: $(STAMP)
+	$(BIN)/pytest -n 2 -m slow
 
 # make fuzz COUNT=50000 SEED=1: mutations of everything that users hand in; the files of those that fail are in build/fuzz.
 COUNT := 50000

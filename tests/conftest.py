@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from remembered_traces import Export, remembering
+from remembered_traces import Export, folder_of_now, remembering
 
 from calibration.tokens import TokenSet
 from compress.models.image_model import ImageModel
@@ -28,11 +27,11 @@ from export.runtime.shape import Shape, TextShape
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fresh_export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Export]:
-    """`torch.onnx.export` as it is; all tests share the graphs that it makes, those of other workers included."""
-    export, own = torch.onnx.export, tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    torch.onnx.export = remembering(export, shared / "traces")
+def fresh_export(pytestconfig: pytest.Config) -> Iterator[Export]:
+    """`torch.onnx.export` as it is; all tests share the graphs that it makes, those of other workers and runs too."""
+    export = torch.onnx.export
+    assert pytestconfig.cache is not None
+    torch.onnx.export = remembering(export, folder_of_now(pytestconfig.cache.mkdir("traces")))
     yield export
     torch.onnx.export = export
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_and_resumed_ends_with_the_same_bytes() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "crash.py"), "--points", "3", "--seed", "4", "--job", "train"],

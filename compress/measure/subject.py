@@ -178,6 +178,12 @@ class Side:
         """Its own logits (N, T, V) of these."""
         return self.score(self.examples_of_drawn)
 
+    def forget(self) -> None:
+        """Let go of the scores, which are the largest of what is kept; they are made again where they are needed."""
+        for name in ("scores", "scores_of_drawn"):
+            self.__dict__.pop(name, None)
+        self.null_scores.clear()
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:

@@ -21,7 +21,7 @@ from export.runtime.drawing import Known, LogitsDrawer, draw, opening, score_ste
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape, Shaped
 
-SCORE_ROWS = 128  # rows scored at once at most
+SCORE_ROWS = 32  # rows scored at once at most
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 
 

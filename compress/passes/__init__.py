@@ -153,6 +153,10 @@ class Pass(ABC, Generic[Given, Made]):
         """A pass that does a little of the same work, for the preflight, and how many times that the real work is."""
         return self, 1.0
 
+    def keeps(self, reference: ImageModel, tokens: TokenSet) -> int:
+        """Bytes that the real pass keeps in memory and its rehearsal does not."""
+        return 0
+
 
 class TorchPass(Pass[ImageModel, ImageModel]):
     """A pass from PyTorch to PyTorch."""

@@ -16,7 +16,17 @@ from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.straight_through import settled, trainable
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.training.loop import Schedule, fit
-from compress.training.teaching import BATCH, Draws, Teacher, answer, hidden_loss, kl, matched_layers
+from compress.training.teaching import (
+    BATCH,
+    MOST_BYTES,
+    Draws,
+    Teacher,
+    answer,
+    answer_bytes,
+    hidden_loss,
+    kl,
+    matched_layers,
+)
 
 REHEARSED_STEPS = 2
 CHECKPOINT = "distill.pt"
@@ -112,6 +122,15 @@ class Distill(TorchPass):
         """Two steps."""
         steps = min(self.steps, REHEARSED_STEPS)
         return replace(self, steps=steps), self.steps / steps
+
+    def keeps(self, reference: ImageModel, tokens: TokenSet) -> int:
+        """What the teacher said of the training pictures, with and without their class, and of the validation's."""
+        config = reference.transformer.config
+        pairs = matched_layers(len(config.layers), len(config.layers)) if self.hidden else []
+        training = min(self.steps * self.batch, (1 + (self.null_share > 0)) * len(tokens.part("train")))
+        taught = answer_bytes(config, len(pairs)) * training
+        validation = 4 * config.predicted * config.length * len(tokens.part("validation"))
+        return (taught if taught <= MOST_BYTES and not config.drawing.masks else 0) + validation
 
 
 class Distance:

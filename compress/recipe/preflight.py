@@ -5,10 +5,9 @@ A failure of step 6 is found before the hours of step 3 are spent, and the time 
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from calibration.tokens import TokenSet
 from compress.core.listener import Listener, step
+from compress.core.memory import give_back, resident_mib, watched
 from compress.core.settings import InputError
 from compress.core.store import disk_error, is_full
 from compress.models import artifact
@@ -29,17 +29,21 @@ from compress.recipe.plan import Node, Plan
 from compress.recipe.recipe import Recipe
 
 LAYERS = 2
-PICTURES = 8
+PICTURES = 32  # of each part: as many as passes and measures have in memory at once
 BYTES_PER_WEIGHT = 4
-# A training pass holds weights, gradients, two AdamW moments, the best weights and the teacher; others hold two copies.
-COPIES = 6
+MIB = 2**20
+GRAPH_COPIES = 4  # of the weights, while a graph is written: in PyTorch, in the graph, as its bytes, in a session
+SCORED_SIDES = 3  # whose logits are kept at once: the reference's, a step's and those of the step before
 # Time to export and measure one step of a small model beyond its pass: sessions, scoring, interleaved rounds.
 ROUND_SHARE = 8.0
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """What the real run is expected to cost, from the rehearsal; within a factor of about two."""
+    """What the real run is expected to cost, from the rehearsal.
+
+    Memory is meant to be within a factor of 1.5, seconds are a hint: they depend on what else the machine does.
+    """
 
     rehearsal_seconds: float
     seconds: float
@@ -71,34 +75,50 @@ def check_requirements(recipe: Recipe, plan: Plan, model: artifact.Model) -> Non
                 raise InputError(f"{recipe.path}: {node.name}: {error}") from error
 
 
+@dataclass
+class Needs:
+    """Memory that a rehearsal saw, MiB: how far each step of the chain rose, on copies of so many layers."""
+
+    rises: dict[int, dict[str, float]]
+    sessions: dict[str, float]  # what scoring with an engine left behind
+    held: float = 0.0  # by the process itself, with all its libraries
+
+    def rise(self, layers: int) -> float:
+        """The largest rise of a step on a model of so many layers: a straight line through the two copies."""
+        deep = self.rises[LAYERS]
+        shallow = self.rises.get(1, deep)
+        return max(
+            (rise + max(0.0, rise - shallow.get(key, rise)) * (layers - LAYERS) for key, rise in deep.items()),
+            default=0.0,
+        )
+
+
 def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, listener: Listener) -> RunCost:
     """Run every pass of the plan on a two-layer copy, through artifacts on disk, and score each engine.
+
+    Passes in PyTorch run on a copy of one layer too, from which follows what each further layer takes.
 
     Raises:
         InputError: a pass failed; the message begins with the step's name.
     """
     started = time.monotonic()
-    copy = two_layers(reference)
     few = pick_few(tokens)
-    times: dict[str, float] = {}
+    needs = Needs({}, {})
+    copy = first_layers(reference, LAYERS)
+    steps = [node for node in plan.nodes if node.source is not None]
+    in_torch = [node for node in steps if node.form is Form.TORCH] if copy is not reference else []
     with tempfile.TemporaryDirectory() as name, listener.work("preflight") as progress:
-        room = Path(name)
-        folders = {plan.reference.key: room / "reference"}
-        steps = [node for node in plan.nodes if node.source is not None]
+        room, total = Path(name), len(steps) + len(in_torch)
         try:
-            folders[plan.reference.key].mkdir()
-            artifact.save(copy, folders[plan.reference.key])
-            for index, node in enumerate(steps):
-                progress(index, len(steps), {})
-                if node.key in folders:
-                    continue
-                folders[node.key] = room / str(index)
-                folders[node.key].mkdir()
-                with step(f"preflight of {node.name}"):
-                    times[node.key] = rehearse_step(node, folders, copy, few, recipe.seed, room / f"work{index}")
-                    if node.form is not Form.TORCH:
-                        try_engine(node, folders[node.key], few, copy)
-            progress(len(steps), len(steps), {})
+            times = drive(recipe, plan, steps, copy, few, room / "two", needs, lambda at: progress(at, total, {}))
+            needs.held = resident_mib()
+            if in_torch:
+                shallow = first_layers(reference, 1)
+                drive(
+                    recipe, plan, in_torch, shallow, few, room / "one", needs,
+                    lambda at: progress(len(steps) + at, total, {}),
+                )  # fmt: skip
+            progress(total, total, {})
         except Exception as error:
             if is_full(error):
                 raise disk_error(error, room) from error
@@ -106,9 +126,62 @@ def rehearse(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet
     elapsed = time.monotonic() - started
     depth = len(reference.transformer.config.layers) / LAYERS
     real = sum(seconds * depth for seconds in times.values()) + ROUND_SHARE * recipe.bench.repeats * len(times) / 6
-    weights = reference.parameters() * BYTES_PER_WEIGHT / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return RunCost(elapsed, real, peak + COPIES * weights, 2 * weights * len(plan.nodes))
+    weights = reference.parameters() * BYTES_PER_WEIGHT / MIB
+    return RunCost(elapsed, real, memory(recipe, plan, reference, tokens, needs), 2 * weights * len(plan.nodes))
+
+
+def drive(
+    recipe: Recipe,
+    plan: Plan,
+    steps: list[Node],
+    copy: ImageModel,
+    few: TokenSet,
+    room: Path,
+    needs: Needs,
+    progress: Callable[[int], None],
+) -> dict[str, float]:
+    """Run these steps on a copy of the reference; the seconds that each would really take on it, by the step's key."""
+    rises = needs.rises.setdefault(len(copy.transformer.config.layers), {})
+    folders = {plan.reference.key: room / "reference"}
+    folders[plan.reference.key].mkdir(parents=True)
+    artifact.save(copy, folders[plan.reference.key])
+    times: dict[str, float] = {}
+    for index, node in enumerate(steps):
+        progress(index)
+        if node.key in folders:
+            continue
+        folders[node.key] = room / str(index)
+        folders[node.key].mkdir()
+        with step(f"preflight of {node.name}"):
+            with watched() as growth:
+                times[node.key] = rehearse_step(node, folders, copy, few, recipe.seed, room / f"work{index}")
+            if node.form is Form.TORCH:
+                rises[node.key] = growth.mib
+            else:
+                with watched() as growth:
+                    try_engine(node, folders[node.key], few, copy)
+                needs.sessions[node.key] = growth.mib
+    give_back()
+    return times
+
+
+def memory(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, needs: Needs) -> float:
+    """Memory that the run is expected to take at its peak, MiB."""
+    config, shape = reference.transformer.config, reference.shape
+    layers = len(config.layers)
+    weights = reference.parameters() * BYTES_PER_WEIGHT / MIB
+    beyond = weights * (1 - LAYERS / layers) if layers > LAYERS else 0.0  # of the layers that the copy lacks
+    drawn = sum(2 * layer.kv_heads * config.head_width for layer in config.layers) * BYTES_PER_WEIGHT / MIB
+    caches = 0.0 if shape.drawing.masks else drawn * shape.reach * PICTURES
+    # Engines stay open: those of the chains, which score, and the plain export of each step in PyTorch, which draws.
+    lowered = len(plan.trunk) + 1
+    engines = sum(needs.sessions.values()) + caches * len(needs.sessions)
+    engines += beyond * len(needs.sessions) + weights * lowered
+    logits = min(len(tokens.part("held_out")), recipe.tokens.held_out) * shape.length * shape.predicted
+    scores = SCORED_SIDES * logits * BYTES_PER_WEIGHT / MIB
+    kept = max((node.setting.keeps(reference, tokens) / MIB for node in plan.nodes if node.setting), default=0.0)
+    passing = max(needs.rise(layers) + kept, GRAPH_COPIES * weights, 2 * 2 * caches)
+    return needs.held + engines + scores + passing
 
 
 def rehearse_step(
@@ -131,8 +204,8 @@ def rehearse_step(
 
 
 def try_engine(node: Node, folder: Path, few: TokenSet, copy: ImageModel) -> None:
-    """Load what an engine's step wrote and score two pictures with it."""
-    batch = examples(copy.shape, few).take(slice(2))
+    """Load what an engine's step wrote and score a few pictures with it."""
+    batch = examples(copy.shape, few).take(slice(PICTURES))
     try:
         logits = open_engine(folder, threads=1).score(batch.inputs, batch.features)
     except InputError as error:
@@ -141,12 +214,12 @@ def try_engine(node: Node, folder: Path, few: TokenSet, copy: ImageModel) -> Non
         raise InputError(f"preflight: {node.name}: the engine's logits hold NaN or Inf")
 
 
-def two_layers(reference: ImageModel) -> ImageModel:
-    """The reference's first layers with its embedding and head."""
+def first_layers(reference: ImageModel, count: int) -> ImageModel:
+    """The reference's first layers with its embedding and head; itself where it has no more."""
     config = reference.transformer.config
-    if len(config.layers) <= LAYERS:
+    if len(config.layers) <= count:
         return reference
-    copy = TokenTransformer(config.with_layers(config.layers[:LAYERS]))
+    copy = TokenTransformer(config.with_layers(config.layers[:count]))
     state = reference.transformer.state_dict()
     copy.load_state_dict({name: state[name] for name in copy.state_dict()})
     return reference.with_transformer(copy.eval())

@@ -7,6 +7,7 @@ from typing import Any
 
 from calibration.tokens import TokenSet
 from compress.core.listener import Listener, step
+from compress.core.memory import give_back
 from compress.core.settings import InputError, digest
 from compress.core.store import Entry, Store
 from compress.models import artifact
@@ -65,7 +66,10 @@ class Making:
                 except InputError as error:
                     raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
             artifact.save(outcome.model, folder)
-            return outcome.notes.written()
+            notes = outcome.notes.written()
+            del model, outcome
+            give_back()
+            return notes
 
         with step(node.name):
             entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.listener import step
+from compress.core.memory import give_back
 from compress.core.settings import InputError, digest, parse, plain
 from compress.measure import Measurement, measures
 from compress.measure.drift import evidence, floor
@@ -32,7 +33,7 @@ from compress.running.artifacts import Making
 from export.runtime.engine import Engine
 
 DRAWN_PICTURES = 64  # that a reference draws, of models whose pictures no classifier looks at
-EAGER_REPEATS = 8
+EAGER_REPEATS = 6
 
 
 def given_of(making: Making) -> Given:
@@ -237,7 +238,16 @@ class Measuring:
         if node.key not in self.measured:
             with step(f"measure {node.name}"):
                 self.measured[node.key] = self.of(node)
+            self.forget_scores(node)
         return replace(self.measured[node.key], name=node.name)
+
+    def forget_scores(self, node: Node) -> None:
+        """Keep scores of the reference, of this step and of the one before, which are those that the next one needs."""
+        needed = {each.key for each in (self.plan.reference, node, node.source) if each is not None}
+        for key, side in self.sides.items():
+            if key not in needed:
+                side.forget()
+        give_back()
 
     def of(self, node: Node) -> Measurement:
         """Measure one step now."""

@@ -97,6 +97,11 @@ class Draws:
         return examples_of(self.config.shape, pictures.tokens, labels, seed, pictures.features)
 
 
+def answer_bytes(config: TransformerConfig, layers: int) -> int:
+    """What remembering the answer to one example takes: its logits in fp32, the states of so many layers in bf16."""
+    return config.length * (4 * config.predicted + 2 * config.width * layers)
+
+
 class Teacher:
     """The reference, asked once for every example where memory allows."""
 
@@ -112,9 +117,7 @@ class Teacher:
             return
         drawn = np.concatenate([self.draws.step(step) for step in range(steps)])
         examples = np.unique(drawn)
-        config = self.reference.config
-        per_token = 4 * config.predicted + 2 * config.width * len(self.layers)
-        if len(examples) * config.length * per_token > MOST_BYTES:
+        if len(examples) * answer_bytes(self.reference.config, len(self.layers)) > MOST_BYTES:
             return
         parts = []
         for start in range(0, len(examples), BATCH):

@@ -65,7 +65,7 @@ from .throughput import draw_pictures
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
 CPU = ["CPUExecutionProvider"]
-SCORE_ROWS = 128  # rows scored at once at most; bounds the memory of a prefill
+SCORE_ROWS = 32  # rows scored at once at most; ONNX Runtime keeps the memory that a prefill once took
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
 FOR_VNNI = (

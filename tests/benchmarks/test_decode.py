@@ -28,6 +28,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_shape_is_timed_and_its_rows_become_a_page(tmp_path):
     found, page = tmp_path / "tiny.json", tmp_path / "RESULTS.md"
     chosen = "torch eager fp32,int4 g128,optimum fp32"
@@ -49,6 +50,7 @@ def test_a_tiny_shape_is_timed_and_its_rows_become_a_page(tmp_path):
     assert "### tiny, 2 rows a step" in page.read_text()
 
 
+@pytest.mark.slow
 def test_the_cost_of_an_export_is_measured_in_a_process_of_its_own(tmp_path):
     found = tmp_path / "cost.json"
     done = run("export_cost.py", "--shape", "tiny", "--ranges", "absmax", "--json", str(found))

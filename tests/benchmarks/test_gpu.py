@@ -23,6 +23,7 @@ def gpu(monkeypatch):
     return gpu
 
 
+@pytest.mark.slow
 def test_every_variant_of_every_order_computes_what_fp32_does(tmp_path):
     path = tmp_path / "gpu.json"
     asked = ["--device", "cpu", "--shape", "tiny", "tiny-scales", "tiny-masked", "--rows", "2", "--json", str(path)]

@@ -80,6 +80,7 @@ def test_a_shipped_recipe_is_planned_by_its_name(program) -> None:
     assert steps[-1].startswith("cpu.")
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_outside_of_the_checkout(program, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(RECIPE.format(checkpoint=checkpoint))
     places = ("--store", tmp_path / "store", "-o", tmp_path / "run")

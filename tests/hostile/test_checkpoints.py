@@ -53,6 +53,7 @@ OWN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", families.names())
 @pytest.mark.parametrize("name", OWN)
 def test_a_checkpoint_is_read_as_its_own_family_only(

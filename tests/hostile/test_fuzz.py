@@ -25,6 +25,7 @@ def limited() -> None:
     """The fuzzer limits the time of every case itself."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", GROUPS)
 def test_mutations_end_well_or_in_one_line(kinds: str, corpus: Path, tmp_path: Path) -> None:
     share = COUNT * sum(KINDS[kind] for kind in kinds.split(",")) // sum(KINDS.values())

@@ -27,6 +27,7 @@ def test_a_full_disk_in_training_is_one_line(
     assert "full" in held(process("train", here / "r.yaml", "-o", here / "m", file_kib=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "encoding"), [("report", "ascii"), ("report", "utf-16"), ("generate", "latin-1"), ("run", "ascii")]
 )

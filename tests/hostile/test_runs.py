@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 STATIC = """\
 model:  {{checkpoint: {folder}/model}}
 tokens: {{source: {folder}/tokens.npz, calibration: 16, held_out: 12}}
@@ -20,6 +22,7 @@ gate: {{kl: 50}}
 """
 
 
+@pytest.mark.slow
 def test_static_int8_is_exported_exactly_on_every_processor(
     corpus: Path, here: Path, invoke: Callable[..., Any]
 ) -> None:

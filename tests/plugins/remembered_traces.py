@@ -1,9 +1,10 @@
 """Tests trace a module once: `torch.onnx.export`, seconds even for two layers, remembers its graphs in a folder.
 
 What decides a graph is its key: everything that a module holds but the values of its state, its arguments, and the
-code of its classes. Values of parameters and buffers cannot decide it, because the exporter traces without them; they
-are put into what is remembered from the module at hand. What has no sure key (a class inside of a test, a lambda, a
-state tensor that the exporter changed) is traced as ever.
+code of its classes; the folder stands for the code that these call and for the libraries. Values of parameters and
+buffers cannot decide it, because the exporter traces without them; they are put into what is remembered from the
+module at hand. What has no sure key (a class inside of a test, a lambda, a state tensor that the exporter changed) is
+traced as ever.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import marshal
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -25,6 +29,9 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
 
 Export = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
+ROOMS = ("compress/models", "export/tracing", "export/runtime")  # whose functions are called while a module is traced
+LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript")
 LARGEST = 2**26  # bytes of state; files of larger models would cost more than they save
 UNKEYED = (AttributeError, pickle.PicklingError, RecursionError, TypeError, ValueError)
 
@@ -80,12 +87,26 @@ def key_of(module: nn.Module, given: Any, settings: dict[str, Any]) -> str:
     return hashlib.sha256(written.getvalue()).hexdigest()
 
 
-def code_of(module: nn.Module) -> Iterator[tuple[str, str, int]]:
-    """Where the methods of the module's classes were written: a test may have replaced one."""
+def code_of(module: nn.Module) -> Iterator[tuple[str, bytes]]:
+    """The compiled methods of the module's classes: a test may have written or replaced one."""
     for cls in dict.fromkeys(base for each in module.modules() for base in type(each).__mro__):
         for function in vars(cls).values():
             if isinstance(function, FunctionType):
-                yield cls.__qualname__, function.__code__.co_filename, function.__code__.co_firstlineno
+                yield cls.__qualname__, marshal.dumps(function.__code__)
+
+
+def folder_of_now(cache: Path) -> Path:
+    """Where graphs stay between runs of the suite: a folder for this code and these libraries; older ones go."""
+    told = hashlib.sha256()
+    for path in sorted(each for room in ROOMS for each in (ROOT / room).rglob("*.py")):
+        told.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    told.update(repr([(name, version(name)) for name in LIBRARIES]).encode())
+    folder = cache / told.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in cache.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 def remembering(export: Export, folder: Path) -> Export:

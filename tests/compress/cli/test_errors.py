@@ -183,6 +183,7 @@ def test_a_full_disk_is_found_by_the_rehearsal_too(cramped: Path, refused: Calla
     assert "the disk is full" in line
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_the_engine_is_published_is_one_line(finished, refused: Callable[..., str]) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
@@ -259,6 +260,7 @@ def content(store: Path) -> dict[str, dict[str, list]]:
     return {entry["key"]: entry["files"] for entry in entries}
 
 
+@pytest.mark.slow
 def test_ctrl_c_within_distill_is_resumed_and_ends_with_the_same_bytes(finished) -> None:
     before = content(finished.store)
     for folder in (finished.store / "artifacts").iterdir():
@@ -282,6 +284,7 @@ def test_ctrl_c_within_distill_is_resumed_and_ends_with_the_same_bytes(finished)
     assert not checkpoint.parent.exists()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_share_a_store_and_make_each_artifact_once(small: Path) -> None:
     store, output = small.parent / "store", small.parent / "run"
     runs = [start(small, "--store", store, "-o", output) for _ in range(2)]

@@ -17,6 +17,7 @@ from compress.models.transformer.examples import examples
 from export.runtime.engine import Engine
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_an_engine_are_told_apart(shared_run, checkpoint: Path) -> None:
     opened = [open_candidate(str(folder), 1) for folder in (checkpoint, shared_run.output / "engines" / "cpu")]
     assert isinstance(opened[0], ImageModel)

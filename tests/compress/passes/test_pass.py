@@ -135,6 +135,7 @@ def test_a_graph_pass_holds_what_it_made_to_the_rules_of_its_target(tiny_model, 
         Idle().run(model, context())
 
 
+@pytest.mark.slow
 def test_a_pass_of_one_file_outside_the_package_runs_in_a_recipe(installed, checkpoint, tmp_path: Path) -> None:
     page = (DOCS / "passes.md").read_text(encoding="utf-8")
     example = re.search(r"^## Write a pass in one file$.*?^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]

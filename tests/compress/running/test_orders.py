@@ -68,6 +68,7 @@ def test_an_order_of_one_file_outside_the_package_draws_from_the_top(top_down, m
     assert (tokens != masked.draw_tokens(np.array([1, 2]), seed=3)).any()
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_with_it_and_its_engine_draws_the_same_tokens(top_down, masked, tmp_path: Path) -> None:
     checkpoint = tmp_path / "model"
     checkpoint.mkdir()

@@ -108,6 +108,7 @@ def test_a_second_run_makes_and_measures_nothing(
     assert after == {name: value for name, value in json.loads(before).items() if name != "command"}
 
 
+@pytest.mark.slow
 def test_a_changed_last_step_keeps_those_before_it_and_its_breach_exits_with_1(
     finished, invoke: Callable[..., Result]
 ) -> None:
@@ -247,6 +248,7 @@ gate: {{decoder_psnr: 10}}
 """
 
 
+@pytest.mark.slow
 def test_an_image_decoder_is_measured_beside_the_reference_s_and_judged(tmp_path, tiny_model) -> None:
     torch.manual_seed(0)
     autoencoder = VqAutoencoder(VqConfig(17, 4, 8, (), (8, 8), decoder_blocks=1, norm_groups=4)).eval()

@@ -34,6 +34,7 @@ def source(name: str, folder: Path | None = None) -> Source:
     return Source(str(folder or GOLDEN / name), tokenizer=tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_array_of_a_golden_file_agrees(name: str) -> None:
     rows = golden.compare(source(name), GOLDEN / name / "golden.npz")
@@ -48,6 +49,7 @@ def test_every_array_of_a_golden_file_agrees(name: str) -> None:
         assert {row.where for row in rows if row.array == array} == WAYS.get(array, ELSE)
 
 
+@pytest.mark.slow
 def test_a_class_token_that_is_not_rotated_away_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 

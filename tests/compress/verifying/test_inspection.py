@@ -44,6 +44,7 @@ def test_an_unknown_file_is_told_what_is_missing(tmp_path: Path) -> None:
         inspect(Source(str(tmp_path / "var.safetensors")))
 
 
+@pytest.mark.slow
 def test_predicted_sizes_of_engines_are_those_that_are_exported(tiny_model, context, tmp_path: Path) -> None:
     from compress.models.families import reference
 

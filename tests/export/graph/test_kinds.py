@@ -79,6 +79,7 @@ def test_the_full_pass_is_what_the_steps_give(model_of, examples_of, kind) -> No
     np.testing.assert_allclose(model.score_stepwise(*given), model.score(*given), rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_exported_has_no_findings_and_computes_what_torch_does(

@@ -9,6 +9,7 @@ from export.graph.states import HiddenError, blocks_of, with_nodes, with_states
 from export.targets import fuse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rotary", "learned", "modulated", "masked", "next-scale"])
 def test_every_stream_becomes_an_output_plain_and_fused(kind, exported) -> None:
     for model in (exported(kind), fuse(exported(kind)).model):

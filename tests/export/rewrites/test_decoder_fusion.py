@@ -38,6 +38,7 @@ def pixels(model: ir.Model, feeds: dict[str, np.ndarray], output: str = "pixels"
     return session.run([output], feeds)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_pixels_of_every_published_decoder_stay(kind: str) -> None:
     source, length, codes = decoder_of(kind)

@@ -47,6 +47,7 @@ def test_a_hoisted_engine_computes_and_draws_what_torch_does(
     assert (engine.draw_tokens(labels, 3, sampler, batch.features) == expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize("form", ["int8 dynamic", "int4 group", "int8 static"])
 @pytest.mark.parametrize("kind", ["lead", "masked", "next-scale"])
@@ -117,6 +118,7 @@ def test_a_hoisted_model_survives_its_folder(exported, tmp_path) -> None:
     assert [value.name for value in loaded.begin.graph.outputs] == [value.name for value in model.begin.graph.outputs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lead", "masked", "next-scale"])
 def test_a_hoisted_graph_chooses_tokens_itself_and_goes_into_one_file(exported, engine_of, model_of, kind) -> None:
     hoisted, model = with_sampling(hoist(fuse(exported(kind)).model).model), model_of(kind)

@@ -88,6 +88,7 @@ def test_tokens_and_how_sure_they_are_equal_those_of_numpy(order, sampler) -> No
                 np.testing.assert_allclose(found["sureness"], sureness, atol=1e-5, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["rotary", "lead", "modulated", "text", "masked", "masked without classes", "next-scale"]
 )
@@ -144,6 +145,7 @@ def test_the_likeliest_tokens_are_found_whether_the_first_tries_are_among_them_o
         np.testing.assert_array_equal(drawn, choose(logits, choice).tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grouped", "masked", "next-scale"])
 @pytest.mark.parametrize("where", ["outside", "inside"])
 def test_logits_that_hold_nan_are_an_error_and_no_picture(kind, where, exported, engine_of) -> None:

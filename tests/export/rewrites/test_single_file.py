@@ -25,6 +25,7 @@ KINDS = ["rotary", "learned", "lead", "modulated", "text", "masked", "masked wit
 SAMPLER = Sampler(top_k=9, temperature=0.9, steps=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [

@@ -114,6 +114,7 @@ def test_profiling_times_every_operator_of_every_step(engine) -> None:
     assert low_precision_share(events) == 0
 
 
+@pytest.mark.slow
 def test_a_quantized_engines_products_run_in_low_precision(exported, engine_of) -> None:
     events = engine_of(exported("int8 dynamic")).profile(1)
     assert {event.op for event in events} >= {"MatMulNBits", "MatMul"}

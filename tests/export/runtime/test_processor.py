@@ -90,6 +90,7 @@ def check_scores(logits: np.ndarray, model: ImageModel, inputs: np.ndarray) -> N
     assert np.abs(logits - expected).max() < 0.1  # saturated products moved them by more than 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduce_range", ["auto", True, False])
 def test_an_int8_engine_computes_what_pytorch_does_on_this_processor(
     reduce_range, engines, tiny_tokens: TokenSet, recwarn
@@ -118,6 +119,7 @@ def test_full_range_weights_would_be_wrong_here_by_the_usual_kernels(engines, ti
     assert np.abs(logits - model.score(inputs)).max() > 0.5
 
 
+@pytest.mark.slow
 @emulated
 @pytest.mark.parametrize("reduce_range", ["auto", False])
 def test_an_int8_engine_computes_what_pytorch_does_on_a_processor_without_vnni(

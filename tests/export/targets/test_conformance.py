@@ -89,6 +89,7 @@ def graph(signature: str, body: str, opset: int = 24) -> str:
 # Real exports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_what_is_really_exported_has_no_findings(exported, recipe, target):

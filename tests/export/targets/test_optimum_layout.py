@@ -63,6 +63,7 @@ def prompts(engine: Engine) -> np.ndarray:
     return np.array([[shape.start_token] * shape.lead + [shape.first_class + label] for label in (3, 7)])
 
 
+@pytest.mark.slow
 def test_the_graph_has_the_names_of_hugging_face_and_computes_the_same(laid_out) -> None:
     engine, folder = laid_out
     session = onnxruntime.InferenceSession(folder / "model.onnx")
@@ -117,6 +118,7 @@ def test_optimum_opens_it_with_equal_logits_and_equal_greedy_generation(laid_out
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -65,6 +65,7 @@ def scaled(constant: float, weight: float, length: int = 2) -> ir.Model:
     return plain_graph(Scaled(constant, weight), torch.zeros(3, length), "scaled", "x", "y")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["next-scale", "int4 group"])
 def test_a_remembered_graph_with_other_weights_is_the_one_that_would_be_traced(
     kind, model_of, remembered, counted

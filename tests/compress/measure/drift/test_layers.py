@@ -36,6 +36,7 @@ def test_streams_that_do_not_pair_up_are_refused() -> None:
     assert relative_error(one[0], one[0] + 1) == 1, "of a silent reference any sound is all error"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("changes", [{}, {"positions": "learned", "modulation": "class"}, SCALES, MASKED, REGISTERS])
 def test_an_engine_shows_the_streams_of_pytorch(changes, fused, tiny_model, tiny_tokens, tmp_path) -> None:

@@ -71,6 +71,7 @@ class Pictures(torch.utils.data.Dataset):
         return self.images[index]
 
 
+@pytest.mark.slow
 def test_fid_is_torch_fidelitys(torch_fidelity, weights) -> None:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 200, (20, 24, 24, 3)).astype(np.uint8)

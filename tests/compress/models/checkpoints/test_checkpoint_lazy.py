@@ -485,6 +485,7 @@ print((status("VmHWM") - before) / sum(p.numel() * 4 for p in net.parameters()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_filling_takes_at_most_1_3_copies_of_the_weights_at_its_peak(tmp_path, suffix, dtype):

@@ -177,6 +177,7 @@ def originals_logits(original, inputs, features):
     return logits.flatten(2).transpose(1, 2).numpy()
 
 
+@pytest.mark.slow
 def test_logits_are_the_originals_in_torch_and_in_an_engine(model, original, engine, pictures):
     batch = examples(model.shape, pictures.take(slice(0, 3)))
     wanted = originals_logits(original, batch.inputs, batch.features)
@@ -214,6 +215,7 @@ def greedy(monkeypatch):
     monkeypatch.setattr(torch, "multinomial", likeliest)
 
 
+@pytest.mark.slow
 def test_a_pipeline_without_chance_draws_the_same_tokens_and_pictures(pipeline, model, original, engine, greedy):
     texts = ["a cat", "dog"]
     # A guidance of 10 makes probabilities of exactly 1 here, whose order float32 leaves to chance.
@@ -352,6 +354,7 @@ def test_the_tokenizer_is_the_pipelines_own(pipeline, model):
     assert model.name == "tiny"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", [True], ids=["512"], indirect=True)
 def test_every_kind_of_pass_works_on_it(model, pictures, tmp_path):
     from compress.passes import Context
@@ -375,6 +378,7 @@ def test_every_kind_of_pass_works_on_it(model, pictures, tmp_path):
     assert images.shape == (2, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_the_text_encoder_is_a_graph_too(pipeline, tmp_path, invoke):
     texts = ["a cat", "", "a text that is far longer than the encoder takes"]
     result = invoke(

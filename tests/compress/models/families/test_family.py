@@ -76,6 +76,7 @@ def test_it_is_recognised_and_listed_by_its_first_line(saved: Path, tiny_model) 
     assert families.recognise(families.open_checkpoint(Source(str(saved)), saved)) == "greylevel"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("example")
 def test_it_is_compared_with_what_the_original_computed(saved: Path, tiny_model, tmp_path: Path) -> None:
     # The rotation of positions is another one by default than the tiny model's, which a golden file finds.
@@ -91,6 +92,7 @@ def test_it_is_compared_with_what_the_original_computed(saved: Path, tiny_model,
         assert {row.agrees for row in rows} == {name == "right"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("example")
 def test_it_runs_in_a_recipe(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "grey.yaml"

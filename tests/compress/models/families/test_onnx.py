@@ -65,6 +65,7 @@ def source(foreign, **changes) -> Source:
     return Source(**{"checkpoint": str(foreign().path), "tokenizer": "digits", "config": config, **changes})
 
 
+@pytest.mark.slow
 def test_a_whole_recipe_runs(finished: Report) -> None:
     assert finished.verdict.passed
     assert finished.reference.form == "onnx"

@@ -33,6 +33,7 @@ def drawn_tokens(model: ImageModel) -> TokenSet:
     return TokenSet(tokens, labels, np.repeat(np.arange(3), list(PICTURES.values())), features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_runs_from_a_published_checkpoint_to_an_engine_that_draws(
     name: str, published: Callable[[str], Source], tmp_path: Path

@@ -96,6 +96,7 @@ def test_a_tokenizer_is_restored_from_its_description_and_weights(tokenizer: Tok
     assert np.array_equal(restored.decode(tokens), tokenizer.decode(tokens))
 
 
+@pytest.mark.slow
 def test_the_exported_decoder_draws_the_same_pictures(tokenizer: Tokenizer) -> None:
     tokens = torch.randint(0, tokenizer.vocabulary, (3, tokenizer.length))
     pictures, pixels = run(tokenizer.decoder(), tokens[:2], tokens.numpy())
@@ -106,6 +107,7 @@ def test_the_exported_decoder_draws_the_same_pictures(tokenizer: Tokenizer) -> N
     assert np.abs(pictures.astype(int) - wanted[0].numpy().astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_exported_encoder_says_the_same_tokens(tokenizer: Tokenizer, images: np.ndarray) -> None:
     encoder = tokenizer.encoder()
     assert encoder is not None

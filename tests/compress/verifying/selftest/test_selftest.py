@@ -56,6 +56,7 @@ def test_the_result_says_how_many_and_what_was_missed() -> None:
     assert found.words() == "caught 1 of 3; false alarms 0 of 100"
 
 
+@pytest.mark.slow
 def test_the_shipped_reference_and_its_engine_are_equal(monkeypatch) -> None:
     monkeypatch.setattr(selftest, "FAULTS", FAULTS[1:2])
     found = selftest.run(seeds=2)

@@ -76,6 +76,7 @@ def change(value: ir.Value | None, array: np.ndarray) -> None:
     value.const_value = ir.tensor(array, name=value.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_onnx_runtime_gets_the_nodes_that_are_counted_by_hand(exported, kind) -> None:
     fused = fuse(exported(kind))
