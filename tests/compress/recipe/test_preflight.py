@@ -87,6 +87,7 @@ def test_memory_of_more_layers_is_foreseen_from_copies_of_one_and_two() -> None:
     assert preflight.Needs(rises={2: {}}, sessions={}).rise(8) == 0
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_memory_that_was_foreseen(finished, tiny_model) -> None:
     made = recipe.load(finished.recipe)
     tokens = plan.load_tokens(made)

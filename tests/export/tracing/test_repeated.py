@@ -34,6 +34,7 @@ def narrowed(transformer: TokenTransformer, *narrow: int) -> TokenTransformer:
     return TokenTransformer(transformer.config.with_layers(widths)).eval()
 
 
+@pytest.mark.slow
 def test_the_graph_is_that_of_a_whole_trace_byte_for_byte(tiny_model, context, monkeypatch) -> None:
     model = tiny_model(layers=5, kv_heads=2)
     model = model.with_transformer(narrowed(model.transformer, 1, 3))
