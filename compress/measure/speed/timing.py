@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ FAR = 3.0
 REST_S = 0.05  # OpenMP's threads go on spinning for about 20 ms after PyTorch has drawn, on cores that others need
 NOISY = 0.1  # above this a row's own times say little, and only paired ratios do
 NO_CHANGE = "no measurable change"
-SPEED_VERSION = 5  # goes up when rows of speed change their meaning
+SPEED_VERSION = 6  # goes up when rows of speed change their meaning
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,10 @@ def paired(
     clock: Callable[[], float] = time.perf_counter,
     report: Callable[[int, int], None] = lambda done, rounds: None,
 ) -> Timings:
-    """Time the runners in `repeats` rounds, each round running every one of them once in a newly drawn order.
+    """Time the runners in `repeats` rounds, each round running every one of them once.
+
+    The order is drawn anew, and balanced: in as many rounds as there are runners each stands at every place once, since
+    what ran before leaves caches and clock speed behind for what runs next.
 
     Before that they warm up until no runner gets faster any more, at most 8 rounds. Garbage collection is off while
     timing. Before each timed call there is a rest of `rest_s` seconds: REST_S is right where PyTorch is one of the
@@ -179,18 +182,26 @@ def paired(
     try:
         warm_up(runners, clock)
         seconds: dict[str, list[float]] = {name: [] for name in runners}
-        generator = np.random.Generator(np.random.Philox(seed))
-        for done in range(repeats):
+        for done, order in enumerate(balanced(list(runners), repeats, seed)):
             if done >= FEWEST_VALUES and clock() - started > budget_s:
                 break
-            for name in generator.permutation(list(runners)):
+            for name in order:
                 time.sleep(rest_s)
-                seconds[str(name)].append(timed(runners[str(name)], clock))
+                seconds[name].append(timed(runners[name], clock))
             report(done + 1, repeats)
     finally:
         if collecting:
             gc.enable()
     return Timings({name: tuple(values) for name, values in seconds.items()})
+
+
+def balanced(names: Sequence[str], rounds: int, seed: int) -> Iterator[list[str]]:
+    """Orders of the names for so many rounds: the rows of Latin squares, each drawn anew."""
+    generator, count = np.random.Generator(np.random.Philox(seed)), len(names)
+    for start in range(0, rounds, count):
+        drawn = [names[index] for index in generator.permutation(count)]
+        for turn in generator.permutation(count)[: rounds - start]:
+            yield drawn[turn:] + drawn[:turn]
 
 
 def warm_up(runners: Mapping[str, Callable[[], object]], clock: Callable[[], float]) -> int:

@@ -106,7 +106,43 @@ def never(token: int) -> np.ndarray:
     return made
 
 
+def shifted(name: str) -> Edit:
+    """Everybody who reads a cache (B, K, P, d) reads each position's from the one before it."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        graph, places = model.graph, readers(model.graph, name)
+        for constant, values in (("first", [0]), ("one", [1]), ("last", [-1]), ("end", [2**31 - 1]), ("axis", [2])):
+            graph.initializer.append(numpy_helper.from_array(np.array(values), f"planted.{constant}"))
+        for node, place in places:
+            node.input[place] = "planted"
+        slices = {
+            "planted.head": ["planted.first", "planted.one"],
+            "planted.body": ["planted.first", "planted.last"],
+        }
+        made = [helper.make_node("Slice", [name, *ends, "planted.axis"], [made], made) for made, ends in slices.items()]
+        made.append(helper.make_node("Concat", ["planted.head", "planted.body"], ["planted"], "planted", axis=2))
+        for node in reversed(made):
+            graph.node.insert(0, node)
+
+    return edit
+
+
+def exchanged(one: str, other: str) -> Edit:
+    """Who reads one value reads the other, and the other way round."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        places = [(each, readers(model.graph, each)) for each in (one, other)]
+        for name, read in places:
+            for node, place in read:
+                node.input[place] = other if name == one else one
+
+    return edit
+
+
 FAULTS: dict[str, tuple[str, Edit, str]] = {
+    "past keys shifted by one": ("decode.onnx", shifted("past.1.key"), "cached_loop"),
+    "another layer's cached keys": ("decode.onnx", exchanged("past.0.key", "past.1.key"), "cached_loop"),
+    "another layer's cached values": ("decode.onnx", exchanged("past.0.value", "past.1.value"), "cached_loop"),
     "greedy": ("decode.onnx", behind("noise", "Mul", number(0)), "sampler_tokens"),
     "noise halved": ("decode.onnx", behind("noise", "Mul", number(0.5)), "sampler_tokens"),
     "a token never drawn": ("decode.onnx", behind("noise", "Add", never(3)), "sampler_tokens"),

@@ -3,7 +3,7 @@ import gc
 import numpy as np
 import pytest
 
-from compress.measure.speed.timing import Timings, changed, paired, spread, timed, warm_up, words
+from compress.measure.speed.timing import Timings, balanced, changed, paired, spread, timed, warm_up, words
 
 
 class Clock:
@@ -50,6 +50,16 @@ def test_every_round_runs_every_runner_once_in_an_order_that_changes_and_is_seed
     assert all(sorted(order) == ["a", "b", "c"] for order in orders(0))
     assert len(set(orders(0))) > 3
     assert orders(0) == orders(0) != orders(1)
+
+
+@pytest.mark.parametrize("names", ["a", "ab", "abc", "abcd"])
+def test_each_runner_is_at_every_place_equally_often(names):
+    orders = list(balanced(list(names), 12 * len(names), seed=3))
+    for place in range(len(names)):
+        assert all([order[place] for order in orders].count(name) == 12 for name in names)
+    some = list(balanced(list(names), 7, seed=3))
+    assert len(some) == 7
+    assert some == orders[:7]
 
 
 def test_warm_up_ends_when_nobody_gets_faster_and_at_the_latest_after_eight_rounds():
