@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
@@ -58,15 +59,26 @@ def resampled_means(values: NDArray[np.float64], seed: int, resamples: int = RES
     return np.concatenate(means)
 
 
-def percentile_interval(value: float, draws: NDArray[np.float64]) -> Estimate:
-    """A statistic and the middle 95 % of its bootstrap draws (R,) (Efron's percentile interval)."""
-    low, high = np.quantile(draws, [TAIL, 1 - TAIL])
+def tail_of(count: int) -> float:
+    """The share of bootstrap draws that lies outside of an interval on each side, for `count` pictures; 2 or more.
+
+    The middle 95 % of the draws are too narrow for few pictures: their spread has the divisor N instead of N - 1, and
+    they know nothing of Student's t. The expanded percentile interval takes both from the tails (Hesterberg, What
+    Teachers Should Know about the Bootstrap, 2015, arXiv 1411.5279): 0.9 % for 10 pictures, 2.4 % for 300.
+    """
+    return float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, TAIL)))
+
+
+def percentile_interval(value: float, draws: NDArray[np.float64], count: int) -> Estimate:
+    """A statistic of `count` pictures and its expanded percentile interval from bootstrap draws (R,)."""
+    tail = tail_of(count)
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return Estimate(float(value), float(low), float(high))
 
 
 def bootstrap_mean(values: NDArray[np.float64], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """The mean of one value per picture (N,), with its bootstrap interval over pictures."""
-    return percentile_interval(values.mean(), resampled_means(values[:, None], seed, resamples)[:, 0])
+    return percentile_interval(values.mean(), resampled_means(values[:, None], seed, resamples)[:, 0], len(values))
 
 
 def pictures_needed(estimate: Estimate, pictures: int, half_width: float) -> int:

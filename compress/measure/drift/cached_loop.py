@@ -26,7 +26,7 @@ class CachedLoop(Measure):
     """A model's logits token by token through its cache against those of one call, of a few pictures."""
 
     name = "cached_loop"
-    version = 6
+    version = 7
     stage = "graphs"
     promises = ("cached_loop",)
     title = "Cached loop"

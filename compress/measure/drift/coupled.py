@@ -35,7 +35,7 @@ class Coupled(Measure):
     """Pictures of the candidate and of the reference, drawn with the same classes and noise."""
 
     name = "coupled"
-    version = 6
+    version = 7
     stage = "engines"
     promises = ("coupled_tokens",)
 

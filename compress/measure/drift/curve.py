@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
-from compress.measure.statistics import percentile_interval, resampled_means
+from compress.measure.statistics import bootstrap_mean, percentile_interval, resampled_means
 from export.runtime.shape import Shape
 
 MOST_POINTS = 64  # positions are put together above that
@@ -45,8 +45,8 @@ def curve(kl: NDArray[np.float64], scored: NDArray[np.bool_], shape: Shape | Non
         groups = np.arange(length) * points // length
         middles = [float(np.flatnonzero(groups == point).mean()) for point in range(points)]
     columns = np.stack([kl[:, groups == point].mean(axis=1) for point in range(len(middles))], axis=1)  # (N, C)
-    draws = resampled_means(columns, seed)
-    found = [percentile_interval(columns[:, point].mean(), draws[:, point]) for point in range(len(middles))]
+    draws, count = resampled_means(columns, seed), len(columns)
+    found = [percentile_interval(columns[:, point].mean(), draws[:, point], count) for point in range(len(middles))]
     return Curve(
         "scale" if scaled else "position",
         tuple(middles),
@@ -64,7 +64,7 @@ def by_share(kl: NDArray[np.float64], scored: NDArray[np.bool_], seed: int) -> C
     at, values = [], []
     for rows in np.array_split(np.argsort(shares, kind="stable"), count):
         at.append(float(shares[rows].mean()))
-        values.append(percentile_interval(means[rows].mean(), resampled_means(means[rows, None], seed)[:, 0]))
+        values.append(bootstrap_mean(means[rows], seed))
     return Curve(
         "share masked",
         tuple(at),

@@ -17,7 +17,7 @@ class FidelityDrawn(Fidelity):
     """Teacher-forced drift on pictures that the reference drew; every interval is a 95 % bootstrap over pictures."""
 
     name = "fidelity_drawn"
-    version = 6
+    version = 7
     verified = False  # `verify --tokens drawn` does it alone
     gated = False
     label = None

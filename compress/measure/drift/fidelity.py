@@ -35,7 +35,7 @@ class Fidelity(Measure):
     """Teacher-forced drift on held-out pictures; every interval is a 95 % bootstrap over pictures, paired."""
 
     name = "fidelity"
-    version = 5
+    version = 6
     label: ClassVar[str | None] = ""
 
     pictures: int = setting(doc="pictures that were scored", low=2)
@@ -133,13 +133,14 @@ def fidelity(
         ValueError: shapes that do not belong together, fewer than 2 pictures, or logits that are not finite.
     """
     per_picture, kl, mask, largest = columns_of(reference_logits, candidate_logits, targets, scored)
+    count = len(per_picture)
     means, draws = per_picture.mean(axis=0), resampled_means(per_picture, seed)  # (C,), (R, C)
-    found = {name: percentile_interval(means[i], draws[:, i]) for i, name in enumerate(COLUMNS)}
+    found = {name: percentile_interval(means[i], draws[:, i], count) for i, name in enumerate(COLUMNS)}
     own, theirs = COLUMNS.index("nll"), COLUMNS.index("reference_nll")
     drift, drift_draws = means[own] - means[theirs], draws[:, own] - draws[:, theirs]
-    found["nll_drift"] = percentile_interval(drift / means[theirs], drift_draws / draws[:, theirs])
-    found["nll_drift_nats"] = percentile_interval(drift, drift_draws)
-    found["agreement_weighted"] = weighted(means, draws)
+    found["nll_drift"] = percentile_interval(drift / means[theirs], drift_draws / draws[:, theirs], count)
+    found["nll_drift_nats"] = percentile_interval(drift, drift_draws, count)
+    found["agreement_weighted"] = weighted(means, draws, count)
     bits = None
     if colour_values and (shape is None or not shape.drawing.masks):
         bits = found["nll_drift_nats"].times(targets.shape[1] / (colour_values * math.log(2)))
@@ -156,12 +157,12 @@ def fidelity(
     )
 
 
-def weighted(means: NDArray[np.float64], draws: NDArray[np.float64]) -> Estimate:
+def weighted(means: NDArray[np.float64], draws: NDArray[np.float64], count: int) -> Estimate:
     """Agreement weighted by margins: its sum over that of the margins; 1 where there is no margin at all."""
     agreeing, margin = len(COLUMNS), len(COLUMNS) + 1
     both = np.vstack([means, draws])
     found = np.divide(both[:, agreeing], both[:, margin], out=np.ones(len(both)), where=both[:, margin] > 0)
-    return percentile_interval(found[0], found[1:])
+    return percentile_interval(found[0], found[1:], count)
 
 
 def difference(
@@ -179,7 +180,7 @@ def difference(
     apart = own - theirs
     means, draws = apart.mean(axis=0), resampled_means(apart, seed)
     places = {name: COLUMNS.index(name) for name in ("kl", "nll")}
-    return {name: percentile_interval(means[place], draws[:, place]) for name, place in places.items()}
+    return {name: percentile_interval(means[place], draws[:, place], len(apart)) for name, place in places.items()}
 
 
 def columns_of(

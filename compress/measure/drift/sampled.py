@@ -40,7 +40,7 @@ class Sampled(Measure):
     """Teacher-forced drift of the sampling distribution; intervals are a bootstrap over held-out pictures."""
 
     name = "sampled"
-    version = 5
+    version = 6
     title = "Sampling distribution"
     caption = "After guidance, temperature and cuts; 95 % intervals over pictures"
 

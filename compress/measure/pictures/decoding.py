@@ -40,7 +40,7 @@ class Decoding(Measure):
     """An image decoder against the reference's on held-out tokens; intervals are a 95 % bootstrap over pictures."""
 
     name = "decoding"
-    version = 5
+    version = 6
     stage = "graphs"
     label = "image decoder"
 

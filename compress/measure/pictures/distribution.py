@@ -51,7 +51,7 @@ class Distribution(Measure):
     """An engine's pictures as a set against the reference's, and the reference's against its own of another seed."""
 
     name = "distribution"
-    version = 6
+    version = 7
     stage = "engines"
     verified = False
 
@@ -153,7 +153,7 @@ def frechet_interval(first: Features, second: Features, value: float, seed: int)
             for _ in range(RESAMPLES)
         ]
     )
-    found = percentile_interval(value, draws - draws.mean() + value)
+    found = percentile_interval(value, draws - draws.mean() + value, min(len(first), len(second)))
     return max(found.low, 0.0), found.high
 
 

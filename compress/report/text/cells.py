@@ -14,6 +14,7 @@ from compress.report import Report
 from compress.report.data.pays import DOES_NOT_PAY
 
 ABSENT = "–"
+FEW_PICTURES = 100  # below it intervals of skewed values hold the truth a little less often than they say
 FINER_DRIFT, FINER_KL = 0.001, 0.05  # half-widths of intervals that the report tells the price of
 DRIFT, SPEED = ("NLL drift %", "KL", "agree %"), ("ms/token", "vs previous", "vs reference")
 HEADERS = ("step", "weights", "size", *DRIFT, *SPEED, "flags")
@@ -147,6 +148,8 @@ def precision(found: Fidelity) -> str:
             said += f"; for {100 * FINER_KL:g} % about {needed:,} are needed"
     if drift.low <= 0 <= drift.high:
         said += ". There is no measurable change of the NLL: the interval holds 0"
+    if found.pictures < FEW_PICTURES:
+        said += f". {found.pictures} pictures are few: hold out {FEW_PICTURES} or more where a gate decides"
     return said + "."
 
 

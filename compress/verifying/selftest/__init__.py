@@ -183,7 +183,7 @@ def intervals_missed(model: ImageModel, whole: Examples, seeds: int) -> int:
         order = np.random.Generator(np.random.Philox(seed)).permutation(len(nll))
         first, second = nll[order[: len(nll) // 2]], nll[order[len(nll) // 2 :]]
         draws = [resampled_means(half[:, None], 2 * seed + place)[:, 0] for place, half in enumerate((first, second))]
-        found = percentile_interval(first.mean() - second.mean(), draws[0] - draws[1])
+        found = percentile_interval(first.mean() - second.mean(), draws[0] - draws[1], len(first))
         missed += not found.low <= 0 <= found.high
     return missed
 

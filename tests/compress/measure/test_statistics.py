@@ -10,6 +10,7 @@ from compress.measure.statistics import (
     resampled_means,
     share,
     share_difference,
+    tail_of,
 )
 
 
@@ -20,10 +21,34 @@ def generator(seed=0):
 def test_the_bootstrap_interval_of_a_mean_is_scipys():
     values = generator().exponential(size=80)
     found = bootstrap_mean(values, resamples=20_000)
-    wanted = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=generator(1))
+    wanted = stats.bootstrap(
+        (values,),
+        np.mean,
+        method="percentile",
+        n_resamples=20_000,
+        rng=generator(1),
+        confidence_level=1 - 2 * tail_of(80),
+    )
     width = wanted.confidence_interval.high - wanted.confidence_interval.low
     assert found.value == values.mean()
     assert found.ci95 == pytest.approx(tuple(wanted.confidence_interval), abs=0.03 * width)
+
+
+@pytest.mark.parametrize("count", [2, 5, 10, 30, 297])
+def test_few_pictures_take_more_of_the_draws(count):
+    wanted = stats.norm.cdf(np.sqrt(count / (count - 1)) * stats.t.ppf(0.025, count - 1))
+    assert tail_of(count) == pytest.approx(wanted)
+    assert tail_of(count) < 0.025
+
+
+# Gamma of shape 2 is as skewed (1.4) as the divergences of pictures are.
+@pytest.mark.parametrize(("count", "least"), [(10, 0.90), (30, 0.93), (100, 0.93)])
+def test_the_bootstrap_interval_of_skewed_values_covers_the_truth_with_few_pictures_too(count, least):
+    covered = 0
+    for seed in range(1500):
+        found = bootstrap_mean(generator(seed).gamma(2.0, size=count), seed, resamples=500)
+        covered += found.low <= 2.0 <= found.high
+    assert covered / 1500 >= least
 
 
 def test_the_bootstrap_draws_the_same_for_the_same_seed_and_others_for_another():

@@ -4,7 +4,11 @@ import torch
 from scipy.special import rel_entr, softmax
 from torch.nn import functional
 
-from compress.measure.drift.fidelity import difference, fidelity
+import compress
+from calibration.tokens import digits
+from compress.measure.drift.fidelity import COLUMNS, columns_of, difference, fidelity
+from compress.measure.statistics import percentile_interval, resampled_means
+from compress.models.transformer.examples import examples
 from export.runtime.shape import Shape
 
 
@@ -171,3 +175,25 @@ def test_bits_of_each_colour_value_are_nats_of_a_picture_in_another_unit():
     masked = Shape("masked", 2, 1, (2, 2))
     scored = np.ones((3, 4), dtype=bool)
     assert fidelity(reference, candidate, np.zeros((3, 4), dtype=int), 0, scored, masked, 12).nll_drift_bits is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "least"), [(10, 0.90), (30, 0.93)])
+def test_intervals_of_a_few_pictures_cover_what_all_of_them_show(count: int, least: float) -> None:
+    model, pictures = compress.load("digits"), digits().part("held_out")
+    asked = examples(model.shape, pictures)
+    generator = torch.Generator().manual_seed(0)
+    rough = compress.load("digits")
+    with torch.no_grad():  # 2 % noise on every weight drifts about as far as int8
+        for parameter in rough.transformer.parameters():
+            parameter *= 1 + 0.02 * torch.randn(parameter.shape, generator=generator)
+    values = columns_of(model.score(asked.inputs), rough.score(asked.inputs), asked.targets, asked.scored)[0]
+    truth, covered, trials = values.mean(axis=0), np.zeros(values.shape[1]), 1500
+    for seed in range(trials):
+        few = values[np.random.default_rng(seed).integers(0, len(values), count)]
+        draws = resampled_means(few, seed, resamples=500)
+        for column in range(values.shape[1]):
+            found = percentile_interval(few[:, column].mean(), draws[:, column], count)
+            covered[column] += found.low <= truth[column] <= found.high
+    shares = dict(zip(COLUMNS, covered / trials, strict=False))
+    assert min(shares[name] for name in ("kl", "total_variation", "agreement", "nll")) >= least, shares
