@@ -85,10 +85,10 @@ class Needs:
 
     def rise(self, layers: int) -> float:
         """The largest rise of a step on a model of so many layers: a straight line through the two copies."""
-        deep = self.rises[LAYERS]
-        shallow = self.rises.get(1, deep)
+        most = max(self.rises)
+        deep, shallow = self.rises[most], self.rises[min(self.rises)]
         return max(
-            (rise + max(0.0, rise - shallow.get(key, rise)) * (layers - LAYERS) for key, rise in deep.items()),
+            (rise + max(0.0, rise - shallow.get(key, rise)) * (layers - most) for key, rise in deep.items()),
             default=0.0,
         )
 

@@ -87,6 +87,12 @@ def test_memory_of_more_layers_is_foreseen_from_copies_of_one_and_two() -> None:
     assert preflight.Needs(rises={2: {}}, sessions={}).rise(8) == 0
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_models_of_few_layers_are_rehearsed_too(finished, tiny_model, layers: int) -> None:
+    assert rehearse(finished.recipe, tiny_model(layers=layers)).memory_mib > 0
+    assert preflight.Needs(rises={layers: {"distill": 110.0}}, sessions={}).rise(layers) == 110
+
+
 @pytest.mark.slow
 def test_a_run_takes_the_memory_that_was_foreseen(finished, tiny_model) -> None:
     made = recipe.load(finished.recipe)
