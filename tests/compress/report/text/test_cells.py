@@ -49,3 +49,5 @@ def test_precision_says_what_a_finer_answer_costs(report):
         "NLL drift is known to 0.05 points either way with 100 pictures. KL is known to 1 %. "
         "There is no measurable change of the NLL: the interval holds 0."
     )
+    few = replace(fine, pictures=99)
+    assert precision(few).endswith(". 99 pictures are few: hold out 100 or more where a gate decides.")
