@@ -42,7 +42,8 @@ ROUND_SHARE = 8.0
 class RunCost:
     """What the real run is expected to cost, from the rehearsal.
 
-    Memory is meant to be within a factor of 1.5, seconds are a hint: they depend on what else the machine does.
+    Memory is meant to be within a factor of 1.5; what decoding large pictures takes is not in it, and then it is half
+    of what is needed. Seconds are a hint: they depend on what else the machine does.
     """
 
     rehearsal_seconds: float
