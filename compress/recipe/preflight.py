@@ -42,8 +42,8 @@ ROUND_SHARE = 8.0
 class RunCost:
     """What the real run is expected to cost, from the rehearsal.
 
-    Memory is meant to be within a factor of 1.5; what decoding large pictures takes is not in it, and then it is half
-    of what is needed. Seconds are a hint: they depend on what else the machine does.
+    Memory is meant to be within a factor of 1.5; decoding pictures is not rehearsed, and of a model with large ones it
+    was half of what a run took. Seconds are a hint: they depend on what else the machine does.
     """
 
     rehearsal_seconds: float
@@ -181,6 +181,7 @@ def memory(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, 
     logits = min(len(tokens.part("held_out")), recipe.tokens.held_out) * shape.length * shape.predicted
     scores = SCORED_SIDES * logits * BYTES_PER_WEIGHT / MIB
     kept = max((node.setting.keeps(reference, tokens) / MIB for node in plan.nodes if node.setting), default=0.0)
+    # Eager drawing: guidance doubles the rows, and a step's cache is made beside the one before it.
     passing = max(needs.rise(layers) + kept, GRAPH_COPIES * weights, 2 * 2 * caches)
     return needs.held + engines + scores + passing
 

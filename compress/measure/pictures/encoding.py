@@ -25,6 +25,7 @@ class Encoding(Measure):
     """Tokens of pictures that the reference decoded from held-out tokens; intervals are a bootstrap over pictures."""
 
     name = "encoding"
+    version = 2
     stage = "graphs"
     promises = ("encoder_agreement",)
     title = "Image encoder"

@@ -29,6 +29,7 @@ class Shown(Measure):
     """Pictures (uint8) of held-out tokens as they are shown; intervals are a 95 % bootstrap over pictures."""
 
     name = "shown"
+    version = 2
     stage = "graphs"
     promises = ("images",)
     title = "Pictures shown"
