@@ -29,7 +29,8 @@ from compress.models.candidate import open_model
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, examples, examples_of
 from compress.passes import Context, find
-from compress.verifying.bisect import NOISE, bisect
+from compress.verifying.bisect import bisect
+from compress.verifying.places import NOISE
 from compress.verifying.selftest.faults import FAULTS, Base, Fault, built
 from export.runtime.drawing import score_stepwise
 from export.runtime.engine import Engine
