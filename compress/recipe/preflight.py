@@ -207,7 +207,7 @@ def rehearse_step(
 
 
 def try_engine(node: Node, folder: Path, few: TokenSet, copy: ImageModel) -> None:
-    """Load what an engine's step wrote, score a few pictures with it, and draw where every step reads whole pictures."""
+    """Load what an engine's step wrote and score a few pictures; draw where a step of drawing reads whole pictures."""
     batch = examples(copy.shape, few).take(slice(PICTURES))
     try:
         engine = open_engine(folder, threads=1)
