@@ -22,7 +22,7 @@ from compress.measure.pictures.decoding import Decoding
 from compress.measure.quantity import quantity
 from compress.measure.speed.drawing import Drawing
 from compress.measure.speed.pinning import pinned
-from compress.measure.speed.timing import REST_S, SpeedRow, paired
+from compress.measure.speed.timing import PATIENCE, REST_S, SpeedRow, paired
 from compress.measure.subject import AT_ONCE, Given, Side, Subject
 from compress.models.candidate import Candidate, name_of, open_candidate
 from compress.models.transformer.examples import Examples, examples, examples_of
@@ -250,7 +250,8 @@ def bench(
 ) -> list[BenchRow]:
     """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
 
-    `threads` 0 are as many as PyTorch takes by itself. Of what is given twice one is timed.
+    `threads` 0 are as many as PyTorch takes by itself. Of what is given twice one is timed. Where it is too noisy to
+    tell how one compares with the first, up to three times as many rounds are timed.
 
     Raises:
         InputError: one of them cannot be opened, two have one name, or a batch does not fit into memory.
@@ -274,7 +275,7 @@ def bench(
         runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}
         with pinned(threads):
             mixed = any(not hasattr(drawer, "manifest") for drawer in drawers.values())
-            timings = paired(runners, repeats, rest_s=REST_S if mixed else 0.0)
+            timings = paired(runners, repeats, rest_s=REST_S if mixed else 0.0, patience=PATIENCE)
         for name, drawer in drawers.items():
             first = next(iter(drawers))
             runtime = "onnxruntime" if hasattr(drawer, "manifest") else "torch eager"

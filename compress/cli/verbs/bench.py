@@ -19,7 +19,11 @@ from compress.core.settings import MOST_REPEATS
 @click.argument("engines", nargs=-1, required=True)
 @click.option("--batch", default="1,8", show_default=True, help="Pictures drawn at once, separated by commas.")
 @click.option(
-    "--repeats", type=click.IntRange(6, MOST_REPEATS), default=20, show_default=True, help="Interleaved rounds."
+    "--repeats",
+    type=click.IntRange(6, MOST_REPEATS),
+    default=20,
+    show_default=True,
+    help="Interleaved rounds; up to three times as many where it is too noisy to tell.",
 )
 @threads_option
 @json_option
@@ -37,7 +41,7 @@ def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_j
 
     energy = ["J/picture"] if any(row.speed.joules_per_picture for row in rows) else []
     print_rows(
-        f"{threads} threads, {repeats} interleaved rounds; the first engine is the reference",
+        f"{threads} threads, at least {repeats} interleaved rounds; the first engine is the reference",
         ["engine", "runtime", "batch", "ms", "p95", "first", "noise", "ms/token", "images/s", *energy, "speedup"],
         [
             [row.engine, one.runtime, str(one.batch), f"{one.median_ms:.1f}", f"{one.p95_ms or 0:.1f}",

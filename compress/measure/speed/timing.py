@@ -1,7 +1,9 @@
 """Paired timing: runners interleaved in one process, compared by the median of their ratios round by round.
 
 A machine's speed wanders by more than most passes win. Runners of one round share that round's conditions, so the ratio
-inside a round is much steadier than either time, and its median has an exact interval.
+inside a round is much steadier than either time, and its median has an exact interval. That interval takes rounds for
+independent, which they are not where the machine's load comes and goes; so it reaches to the medians of both halves of
+the rounds too, and nothing is claimed on which the halves disagree.
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 FAR = 3.0
 REST_S = 0.05  # OpenMP's threads go on spinning for about 20 ms after PyTorch has drawn, on cores that others need
 NOISY = 0.1  # above this a row's own times say little, and only paired ratios do
-NO_CHANGE = "no measurable change"
-SPEED_VERSION = 6  # goes up when rows of speed change their meaning
+NO_CHANGE, TOO_NOISY = "no measurable change", "too noisy to tell"
+WIDE = 1.1  # the ends of an interval that holds 1, high / low: above it a change of 5 % would not show
+PATIENCE = 3  # times the rounds that were asked for, where it is too noisy to tell
+SPEED_VERSION = 7  # goes up when rows of speed change their meaning
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,13 @@ class Timings:
         return median(1e3 * np.array(self.seconds[name]))
 
     def speedup(self, candidate: str, baseline: str) -> Estimate:
-        """How many times faster the candidate is: the median over rounds of baseline time / candidate time."""
-        return median(np.array(self.seconds[baseline]) / np.array(self.seconds[candidate]))
+        """How many times faster the candidate is: the median over rounds of baseline time / candidate time.
+
+        The interval is the exact one of that median, and reaches to the medians of the first and the second half.
+        """
+        ratios = np.array(self.seconds[baseline]) / np.array(self.seconds[candidate])
+        found, halves = median(ratios), [float(np.median(half)) for half in np.array_split(ratios, 2)]
+        return Estimate(found.value, min(found.low, *halves), max(found.high, *halves))
 
     def row(
         self,
@@ -159,6 +168,7 @@ def paired(
     seed: int = 0,
     rest_s: float = 0.0,
     budget_s: float = math.inf,
+    patience: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     report: Callable[[int, int], None] = lambda done, rounds: None,
 ) -> Timings:
@@ -169,7 +179,8 @@ def paired(
 
     Before that they warm up until no runner gets faster any more, at most 8 rounds. Garbage collection is off while
     timing. Before each timed call there is a rest of `rest_s` seconds: REST_S is right where PyTorch is one of the
-    runners. Rounds stop early once `budget_s` seconds are spent, but never before the 6 that an interval needs.
+    runners. Rounds stop early once `budget_s` seconds are spent, but never before the 6 that an interval needs. Where
+    it is too noisy to tell how a runner compares with the first, they go on to at most `patience` times as many.
 
     Raises:
         ValueError: no runner, or fewer than 6 repeats.
@@ -182,17 +193,26 @@ def paired(
     try:
         warm_up(runners, clock)
         seconds: dict[str, list[float]] = {name: [] for name in runners}
-        for done, order in enumerate(balanced(list(runners), repeats, seed)):
+        for done, order in enumerate(balanced(list(runners), patience * repeats, seed)):
             if done >= FEWEST_VALUES and clock() - started > budget_s:
+                break
+            if done >= repeats and done % len(runners) == 0 and told(seconds):
                 break
             for name in order:
                 time.sleep(rest_s)
                 seconds[name].append(timed(runners[name], clock))
-            report(done + 1, repeats)
+            report(done + 1, max(repeats, done + 1))
     finally:
         if collecting:
             gc.enable()
     return Timings({name: tuple(values) for name, values in seconds.items()})
+
+
+def told(seconds: Mapping[str, Sequence[float]]) -> bool:
+    """Whether these rounds tell how every runner compares with the first."""
+    first, *others = seconds
+    timings = Timings({name: tuple(values) for name, values in seconds.items()})
+    return not any(too_noisy(timings.speedup(name, first).ci95) for name in others)
 
 
 def balanced(names: Sequence[str], rounds: int, seed: int) -> Iterator[list[str]]:
@@ -227,8 +247,15 @@ def changed(ci95: tuple[float, float]) -> bool:
     return not ci95[0] <= 1 <= ci95[1]
 
 
+def too_noisy(ci95: tuple[float, float]) -> bool:
+    """Whether an interval of a speedup holds 1 and is so wide that a change might well be there."""
+    return not changed(ci95) and ci95[1] > WIDE * ci95[0]
+
+
 def words(speedup: float | None, ci95: tuple[float, float] | None) -> str:
     """A speedup as reports say it."""
     if speedup is None or ci95 is None:
         return "–"
-    return f"{speedup:.2f}x" if changed(ci95) else NO_CHANGE
+    if changed(ci95):
+        return f"{speedup:.2f}x"
+    return TOO_NOISY if too_noisy(ci95) else NO_CHANGE

@@ -87,7 +87,7 @@ def speed_waterfall(report: Report, command: str | None) -> Markup | None:
         bars(rows, title, "speedup over the reference", log=True, chained=True),
         "Each bar leads from the speedup before the pass to that after it; the thin line is the 95 % interval of the "
         "whole speedup. To the right stands what the pass itself won, measured against the step before it; where that "
-        "interval holds 1 there was no measurable change.",
+        "interval holds 1 there was no measurable change, or it was too noisy to tell.",
         table(("step", "against the step before", "against the reference"), cells, caption=title),
         command,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import yaml
 
-from compress.measure.speed.timing import changed
+from compress.measure.speed.timing import changed, words
 from compress.report import Report
 from compress.report.text.cells import ABSENT, HEADERS, flagged, overview, signed_percent, size, trust
 from compress.report.text.seen import Table, tables
@@ -26,7 +26,7 @@ def markdown(report: Report) -> str:
         [
             "NLL drift is against the reference, with its 95 % interval over pictures. ms/token is one step of the "
             "whole smallest batch. Speedups are medians of paired ratios; where the 95 % interval holds 1, there was "
-            "no measurable change."
+            "no measurable change, or, where it is wider than 10 %, it was too noisy to tell."
         ],
         titled("## Confidence", [f"- {line}" for line in trust(report)]),
         titled("## Flags", [f"- {line}" for line in flagged(report)]),
@@ -89,7 +89,7 @@ def speedup(value: float | None, ci95: tuple[float, float] | None) -> str:
     if value is None or ci95 is None:
         return ABSENT
     interval = f"{value:.2f}x ({ci95[0]:.2f} to {ci95[1]:.2f})"
-    return interval if changed(ci95) else f"{interval}, no measurable change"
+    return interval if changed(ci95) else f"{interval}, {words(value, ci95)}"
 
 
 def accuracy(report: Report) -> list[str]:

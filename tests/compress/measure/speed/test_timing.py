@@ -3,7 +3,18 @@ import gc
 import numpy as np
 import pytest
 
-from compress.measure.speed.timing import Timings, balanced, changed, paired, spread, timed, warm_up, words
+from compress.measure.speed.timing import (
+    NO_CHANGE,
+    TOO_NOISY,
+    Timings,
+    balanced,
+    changed,
+    paired,
+    spread,
+    timed,
+    warm_up,
+    words,
+)
 
 
 class Clock:
@@ -149,3 +160,32 @@ def test_runners_rest_before_each_timed_call_and_not_in_it(monkeypatch):
     timings = paired({"own": clock.runner("own", 1.0)}, 7, rest_s=0.05, clock=clock)
     assert rests == [0.05] * 7
     assert timings.seconds["own"] == (1.0,) * 7
+
+
+def test_an_interval_reaches_to_the_medians_of_both_halves():
+    # Ratios 2 x 8, then 0.5 x 8: the exact interval of the median of 16 is that of the 4th and 13th of them.
+    timings = Timings({"a": (1.0,) * 20, "b": (1.2,) * 14 + (0.9,) * 6})
+    found = timings.speedup("a", "b")
+    assert (found.value, *found.ci95) == (1.2, 0.9, 1.2)
+    assert words(found.value, found.ci95) == TOO_NOISY, "the first 14 rounds alone would claim 1.2x"
+
+
+def test_what_holds_one_is_told_from_what_is_too_wide_to_tell():
+    assert words(1.01, (0.99, 1.03)) == NO_CHANGE
+    assert words(1.01, (0.9, 1.2)) == TOO_NOISY
+    assert words(3.0, (2.0, 4.0)) == "3.00x"
+
+
+def test_noisy_rounds_go_on_until_they_tell_or_patience_ends():
+    def rounds(*seconds, patience=3):
+        clock = Clock()
+        runners = {"same": clock.runner("same", 1.0), "noisy": clock.runner("noisy", *seconds)}
+        return len(paired(runners, 8, clock=clock, patience=patience).seconds["same"])
+
+    assert rounds(1.0) == 8
+    assert rounds(2.0) == 8, "2x is told at once"
+    for_ever = [1.0, *[0.5, 2.0] * 40]
+    assert rounds(*for_ever) == 24
+    assert rounds(*for_ever, patience=1) == 8
+    # One round warms up; after 8 noisy ones the rest agree, and of 14 the exact interval leaves out three at each end.
+    assert 8 < rounds(1.0, *[0.5, 2.0] * 2, *[1.0] * 60) <= 24
