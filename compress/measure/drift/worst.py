@@ -37,8 +37,8 @@ class Worst(Measure):
 
     pictures: int = setting(doc="pictures that were scored", low=2)
     class_kl: float | None = quantity(
-        doc="largest mean KL(reference || candidate) of the pictures of one class, nats per token; null where there are "
-        "no classes, or none has two pictures",
+        doc="largest mean KL(reference || candidate) of the pictures of one class, nats per token; null where there "
+        "are no classes, or none has two pictures",
         unit="nats",
         column="KL of a class, nats",
         gate=Limit(

@@ -12,7 +12,7 @@ from compress.measure.drift import fidelity as fidelity_module
 from compress.measure.drift.fidelity import Fidelity, columns_of, fidelity
 from compress.measure.drift.worst import Worst, worst
 from compress.measure.statistics import largest
-from compress.measure.subject import Given, Side, Subject
+from compress.measure.subject import Given, Subject
 from compress.models.transformer.examples import Examples
 from compress.recipe.gates import gate
 from compress.recipe.verdict import judge
@@ -41,7 +41,7 @@ def test_the_worst_of_each_is_scipys_largest_mean(logits):
     reference, candidate = logits
     p, q = softmax(reference, axis=-1), softmax(candidate, axis=-1)
     kl = rel_entr(p, q).sum(axis=-1)
-    by_class, by_place = [kl[LABELS == each].mean() for each in range(4)], kl.mean(axis=0)
+    by_class, by_place = [kl[each == LABELS].mean() for each in range(4)], kl.mean(axis=0)
     by_token = np.abs(p - q).sum(axis=(0, 1)) / p.sum(axis=(0, 1))
     found = of(reference, candidate)
     assert (found.class_kl, found.worst_class) == (pytest.approx(max(by_class)), np.argmax(by_class))
