@@ -46,9 +46,8 @@ def test_the_measures_of_the_rooms_are_found_by_their_files() -> None:
         "worst",
         *("class_accuracy", "decoding", "distribution", "encoding", "shown", "low_precision_share", "single_file"),
     ]
-    assert set(names) - own_names(EngineMeasurement) == {
-        *("cached_loop", "one_file", "sampler", "worst", "encoding", "shown")
-    }
+    further = {"cached_loop", "one_file", "sampler", "worst", "encoding", "shown"}
+    assert set(names) - own_names(EngineMeasurement) == further
 
 
 def test_the_example_of_the_page_is_run_judged_reported_and_verified(

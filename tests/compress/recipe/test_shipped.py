@@ -72,10 +72,7 @@ def test_a_shipped_set_of_gates_limits_what_verify_measures(name: str, tmp_path:
 
 
 def test_exact_is_stricter_than_lossy() -> None:
-    exact, lossy = (
-        {key: limit for key, limit in read_gate(read_yaml(located_gates(name)), "").limits.items()}
-        for name in ("exact", "lossy")
-    )
+    exact, lossy = (read_gate(read_yaml(located_gates(name)), f"{name}:").limits for name in ("exact", "lossy"))
     for key in exact.keys() & lossy.keys():
         assert exact[key] >= lossy[key] if key.quantity.better == "higher" else exact[key] <= lossy[key]
 
