@@ -178,7 +178,7 @@ def equal_engine(model: ImageModel, room: Path) -> Engine:
 def intervals_missed(model: ImageModel, whole: Examples, seeds: int) -> int:
     """How often the interval of the difference between two halves of the same NLLs leaves out 0."""
     scores = model.score(whole.inputs, whole.features)
-    nll = columns_of(scores, scores, whole.targets, whole.scored)[0][:, 0]
+    nll = columns_of(scores, scores, whole.targets, whole.scored).per_picture[:, 0]
     missed = 0
     for seed in range(seeds):
         order = np.random.Generator(np.random.Philox(seed)).permutation(len(nll))
