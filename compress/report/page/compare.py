@@ -9,7 +9,7 @@ from compress.core.settings import plain
 from compress.measure.speed.timing import words
 from compress.report import Report
 from compress.report.data.outcomes import Outcome, outcome
-from compress.report.page.figures import figure
+from compress.report.page.figures import RELATIVE_TIME, figure, relative
 from compress.report.page.html import page
 from compress.report.page.markup import Markup, element, table
 from compress.report.page.plots import SERIES, Bubble, bubbles
@@ -93,15 +93,14 @@ def trade(runs: Runs) -> Markup | None:
     items: list[tuple[str, ...]] = []
     for series, (name, found) in enumerate(outcomes(runs).items()):
         for each in found:
-            if each.ms_per_token is None or each.kl is None:
+            if each.speedup is None or each.kl is None:
                 continue
+            share, times = relative(each.speedup, each.speedup_ci95)
             mark = str(len(points) + 1)
-            items.append((mark, name, each.engine, f"{each.ms_per_token:.3f}", f"{each.kl:.3g}", size(each.size_bytes)))
-            title = f"{each.engine} of {name}: KL {each.kl:.3g} nats, {each.ms_per_token:.3f} ms per token"
+            items.append((mark, name, each.engine, f"{share:.3g}", f"{each.kl:.3g}", size(each.size_bytes)))
+            title = f"{each.engine} of {name}: KL {each.kl:.3g} nats, {share:.3g} of its reference's time"
             points.append(
-                Bubble(
-                    each.ms_per_token, each.kl, each.size_bytes, mark, title, each.kl_ci95, "engine", series % SERIES
-                )
+                Bubble(share, each.kl, each.size_bytes, mark, title, each.kl_ci95, "engine", series % SERIES, times)
             )
     if not points:
         return None
@@ -111,10 +110,15 @@ def trade(runs: Runs) -> Markup | None:
         class_="legend",
     )  # fmt: skip
     return figure(
-        bubbles(points, title, "milliseconds per token", "KL from the run's reference, nats per token"),
+        bubbles(points, title, RELATIVE_TIME, "KL from the run's reference, nats per token"),
         "Lower left is better; the area of a bubble is its size on disk, its colour tells the run. The broken line "
-        "joins what nothing else beats in both.",
-        table(("", "run", "engine", "ms per token", "KL, nats", "size"), items, caption=title, words=("run", "engine")),
+        "joins what nothing else measurably beats.",
+        table(
+            ("", "run", "engine", "time / reference's", "KL, nats", "size"),
+            items,
+            caption=title,
+            words=("run", "engine"),
+        ),
         None,
         key=key,
         alone=True,

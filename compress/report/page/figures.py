@@ -16,6 +16,7 @@ from compress.report.text.cells import ABSENT, signed_percent, size, smallest_ba
 
 Part = TypeVar("Part")
 BY_LAYER = "Drift by layer"
+RELATIVE_TIME = "time as a share of the reference's, in the same rounds"
 LOWEST = 1e-5  # a curve on a logarithmic axis is drawn down to this share of the highest value
 
 
@@ -121,7 +122,10 @@ def drift_waterfall(report: Report, command: str | None) -> Markup | None:
 
 
 def pareto(report: Report, before: Sequence[Outcome], command: str | None) -> Markup | None:
-    """Drift against latency of everything that was timed, and of the engines of earlier runs."""
+    """Drift against relative time of everything that was timed, and of the engines of earlier runs.
+
+    Times are those of the same rounds, so that earlier runs, of another hour, may stand beside.
+    """
     points, cells = [], []
     ends = {engine.artifact for engine in report.engines if engine.artifact}
     for number, model in enumerate((report.reference, *report.steps)):
@@ -129,29 +133,39 @@ def pareto(report: Report, before: Sequence[Outcome], command: str | None) -> Ma
             continue
         kind = "reference" if model is report.reference else "engine" if model.artifact in ends else "step"
         kl, interval = (model.fidelity.kl, model.fidelity.kl_ci95) if model.fidelity else (0.0, None)
-        hint = f"{model.name}: KL {kl:.3g} nats, {row.ms_per_token:.3f} ms per token, {size(model.size_bytes)}"
-        points.append(Bubble(row.ms_per_token, kl, model.size_bytes, str(number), hint, interval, kind))
-        cells.append((str(number), model.name, f"{row.ms_per_token:.3f}", f"{kl:.3g}", size(model.size_bytes)))
+        share, times = relative(row.speedup_vs_reference, row.speedup_vs_reference_ci95)
+        if row.speedup_vs_reference is None and model is not report.reference:
+            continue  # of another runtime
+        hint = f"{model.name}: KL {kl:.3g} nats, {share:.3g} of the reference's time, {size(model.size_bytes)}"
+        points.append(Bubble(share, kl, model.size_bytes, str(number), hint, interval, kind, x_interval=times))
+        cells.append((str(number), model.name, f"{share:.3g}", f"{kl:.3g}", size(model.size_bytes)))
     for number, old in enumerate(before, start=1):
-        if old.ms_per_token is None or old.kl is None:
+        if old.speedup is None or old.kl is None:
             continue
+        share, times = relative(old.speedup, old.speedup_ci95)
         mark, name = f"r{number}", f"{old.engine}, run {old.run} of {old.finished}"
-        hint = f"{name}: KL {old.kl:.3g} nats, {old.ms_per_token:.3f} ms per token, {size(old.size_bytes)}"
-        points.append(Bubble(old.ms_per_token, old.kl, old.size_bytes, mark, hint, old.kl_ci95, "earlier", 1))
-        cells.append((mark, name, f"{old.ms_per_token:.3f}", f"{old.kl:.3g}", size(old.size_bytes)))
+        hint = f"{name}: KL {old.kl:.3g} nats, {share:.3g} of the reference's time, {size(old.size_bytes)}"
+        points.append(Bubble(share, old.kl, old.size_bytes, mark, hint, old.kl_ci95, "earlier", 1, times))
+        cells.append((mark, name, f"{share:.3g}", f"{old.kl:.3g}", size(old.size_bytes)))
     if len(points) < 2:
         return None
     title = "Drift against latency of every step" + (" and of earlier runs" if before else "")
     key = element("ul", *(element("li", element("b", mark), f" {name}") for mark, name, *_ in cells), class_="legend")
     return figure(
-        bubbles(points, title, "milliseconds per token", "KL from the reference, nats per token"),
-        "Lower left is better; the area of a bubble is its size on disk. Full bubbles are engines, broken ones earlier "
-        "runs into this folder. The broken line joins what nothing else beats in both.",
-        table(("", "model", "ms per token", "KL, nats", "size"), cells, caption=title, words=("model",)),
+        bubbles(points, title, RELATIVE_TIME, "KL from the reference, nats per token"),
+        "Lower left is better; the area of a bubble is its size on disk, thin lines are 95 % intervals. Full bubbles "
+        "are engines, broken ones earlier runs into this folder. The broken line joins what nothing else measurably "
+        "beats.",
+        table(("", "model", "time / reference's", "KL, nats", "size"), cells, caption=title, words=("model",)),
         command,
         key=key,
         alone=True,
     )
+
+
+def relative(speedup: float | None, ci95: tuple[float, float] | None) -> tuple[float, tuple[float, float] | None]:
+    """The time as a share of the reference's in the same rounds, and its interval; 1 of the reference itself."""
+    return (1.0 if speedup is None else 1 / speedup), (None if ci95 is None else (1 / ci95[1], 1 / ci95[0]))
 
 
 def told_apart(

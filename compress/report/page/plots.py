@@ -52,6 +52,19 @@ class Bubble:
     y_interval: tuple[float, float] | None = None
     kind: str = "step"
     series: int = 0
+    x_interval: tuple[float, float] | None = None
+
+    @property
+    def ends(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """What is known of both: intervals, or the values where there are none."""
+        return self.x_interval or (self.x, self.x), self.y_interval or (self.y, self.y)
+
+    def beats(self, other: Bubble) -> bool:
+        """Whether it is measurably lower in one and not measurably higher in the other."""
+        own, theirs = self.ends, other.ends
+        lower = [mine[1] < yours[0] for mine, yours in zip(own, theirs, strict=True)]
+        higher = [mine[0] > yours[1] for mine, yours in zip(own, theirs, strict=True)]
+        return any(lower) and not any(higher)
 
 
 @dataclass(frozen=True)
@@ -101,8 +114,8 @@ def bars(
 
 
 def bubbles(points: Sequence[Bubble], title: str, x_title: str, y_title: str, *, front: bool = True) -> Markup:
-    """Points with areas; lower left is better, and a broken line joins those that no other one beats in both."""
-    x = linear([point.x for point in points], 62, WIDTH - 26)
+    """Points with areas; lower left is better, and a broken line joins those that no other one beats."""
+    x = linear([value for point in points for value in (point.x, *(point.x_interval or ()))], 62, WIDTH - 26)
     height = 300.0
     y = linear([value for point in points for value in (point.y, *(point.y_interval or ()))], height, 26)
     most = max(point.area for point in points) or 1.0
@@ -118,6 +131,9 @@ def bubbles(points: Sequence[Bubble], title: str, x_title: str, y_title: str, *,
         if point.y_interval:
             low, high = (y(value) for value in point.y_interval)
             marks.append(whisker(low, high, lambda at, across=across: (across, at)))  # type: ignore[misc]
+        if point.x_interval:
+            low, high = (x(value) for value in point.x_interval)
+            marks.append(whisker(low, high, lambda at, up=up: (at, up)))  # type: ignore[misc]
     circles = [(x(p.x), y(p.y), max(SMALLEST, LARGEST * math.sqrt(p.area / most))) for p in points]
     for text, left, middle in labelled(points, circles):
         marks.append(element("text", text, x=left, y=middle + 4.5, class_="tag"))
@@ -150,12 +166,18 @@ def path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
 
 
 def pareto(points: Sequence[Bubble]) -> list[Bubble]:
-    """Those that no other point beats in both, from left to right."""
+    """Those that no other point beats, from left to right; of points that cannot be told apart the leftmost."""
     best: list[Bubble] = []
     for point in sorted(points, key=lambda point: (point.x, point.y)):
-        if not best or point.y < best[-1].y:
+        if not any(other.beats(point) for other in points) and not any(alike(point, other) for other in best):
             best.append(point)
     return best
+
+
+def alike(one: Bubble, other: Bubble) -> bool:
+    """Whether neither is measurably lower in anything."""
+    pairs = zip(one.ends, other.ends, strict=True)
+    return all(mine[0] <= yours[1] and yours[0] <= mine[1] for mine, yours in pairs)
 
 
 def labelled(points: Sequence[Bubble], circles: Sequence[Circle]) -> list[tuple[str, float, float]]:

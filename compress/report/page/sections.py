@@ -98,8 +98,8 @@ def steps(shown: Shown) -> Markup:
         element(
             "p",
             "NLL drift has its 95 % interval over pictures. ms/token is one step of the whole smallest batch. Speedups "
-            "are medians of paired ratios; where the 95 % interval holds 1, there was no measurable change, or, where it "
-            "is wider than 10 %, it was too noisy to tell.",
+            "are medians of paired ratios; where the 95 % interval holds 1, there was no measurable change, or, where "
+            "it is wider than 10 %, it was too noisy to tell.",
             class_="note",
         ),
     )
