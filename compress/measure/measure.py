@@ -23,7 +23,8 @@ class Measure(ABC):
 
     `name` is its key in reports. `version` goes up whenever the same models give another result, so that the store does
     not serve the old one. `stage` says what is measured: every step against the reference, every model behind the
-    export, or every finished engine; `verified` whether `compress verify` measures it too. `gated` is false where the
+    export, or every finished engine; `verified` whether `compress verify` measures it too: always, where a gate limits
+    it (``asked``: it takes long), or never. `gated` is false where the
     gates of its quantities belong to another measure. `label` names it in messages and tables (the name in words if it
     has none), `title` and `caption` are those of its table in reports. `promises` names what `broken` looks at.
     """
@@ -31,7 +32,7 @@ class Measure(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     stage: ClassVar[Stage] = "steps"
-    verified: ClassVar[bool] = True
+    verified: ClassVar[Literal["always", "asked", "never"]] = "always"
     gated: ClassVar[bool] = True
     label: ClassVar[str | None] = None
     title: ClassVar[str] = ""
@@ -75,8 +76,8 @@ class Measure(ABC):
     @classmethod
     def findings(cls, row: Measurement, field: str) -> Iterator[Finding]:
         """What a row of a report has to say of one of its quantities; nothing where it was not measured."""
-        if (found := row.result(cls.name)) is not None:
-            yield Finding(getattr(found, field), interval_of(found, field))
+        if (found := row.result(cls.name)) is not None and (value := getattr(found, field)) is not None:
+            yield Finding(value, interval_of(found, field))
 
     @classmethod
     def words(cls) -> str:

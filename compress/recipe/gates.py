@@ -40,8 +40,8 @@ class Key:
 
     @property
     def verified(self) -> bool:
-        """Whether `compress verify` measures it."""
-        return self.measure is not None and self.measure.verified
+        """Whether `compress verify` measures it, always or where it is limited."""
+        return self.measure is not None and self.measure.verified != "never"
 
     @property
     def has_interval(self) -> bool:
@@ -94,6 +94,10 @@ class Gate:
         """The keys that limit something, with their limits."""
         found = ((each.metadata.get(KEY), getattr(self, each.name)) for each in fields(self))
         return {key: limit for key, limit in found if key is not None and limit is not None}
+
+    def asks_for(self, measure: type[Measure]) -> bool:
+        """Whether it limits something that this measure finds."""
+        return any(key.measure is measure for key in self.limits)
 
     @property
     def judges_drift(self) -> bool:
@@ -159,6 +163,7 @@ def read_gate(value: object, where: str) -> Gate:
     return found
 
 
+VERIFIED = {"always": "yes", "asked": "where limited", "never": ""}
 WHERE = {"steps": "every step", "graphs": "steps behind the export", "engines": "engines"}
 
 
@@ -173,7 +178,8 @@ def table() -> list[str]:
         )
         end = f"{'upper' if better == 'lower' else 'lower'} end" if key.has_interval else "as it is"
         doc = limit.doc.replace("|", chr(92) + "|")
-        cells = (f"`{limit.key}`", f"{unit} [{reach}]", doc, end, WHERE[key.stage], "yes" if key.verified else "")
+        verified = VERIFIED[key.measure.verified] if key.measure else ""
+        cells = (f"`{limit.key}`", f"{unit} [{reach}]", doc, end, WHERE[key.stage], verified)
         lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
     return lines
 

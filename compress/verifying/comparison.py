@@ -101,7 +101,8 @@ def compare(
     given = given_of(other, source, held_out, seed, threads)
     theirs = Side(reference, given, other)
     subject = Subject(Side(candidate, given, own), theirs)
-    found = {each.name: each.measured(subject) for each in measures() if each.verified}
+    wanted = [each for each in measures() if each.verified == "always" or (gate and asked(each, gate))]
+    found = {each.name: each.measured(subject) for each in wanted}
     results = {name: result for name, result in found.items() if result is not None}
     nearer = None
     if than is not None:
@@ -126,6 +127,11 @@ def compare(
         **{name: found[name] for name in IN_FIELDS},  # type: ignore[arg-type]
         measures={name: result for name, result in results.items() if name not in IN_FIELDS},
     )
+
+
+def asked(measure: type[Measure], gate: Gate) -> bool:
+    """Whether a measure that takes long is limited by a gate."""
+    return measure.verified == "asked" and gate.asks_for(measure)
 
 
 def check_gate(gate: Gate | None) -> None:

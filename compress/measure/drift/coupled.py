@@ -35,7 +35,7 @@ class Coupled(Measure):
     """Pictures of the candidate and of the reference, drawn with the same classes and noise."""
 
     name = "coupled"
-    version = 7
+    version = 8
     stage = "engines"
     promises = ("coupled_tokens",)
 
@@ -59,6 +59,13 @@ class Coupled(Measure):
     edit_rate_ci95: tuple[float, float] = setting(doc="its interval over pictures")
     logits_apart: float | None = setting(
         None, doc="largest absolute difference of their logits on the pictures that are scored", low=0
+    )
+    diverges_at: float | None = quantity(
+        None,
+        doc="median place of a picture's first differing token, as a share of its tokens; 1 where none differs",
+        unit="percent",
+        better="higher",
+        gate=Limit("first_divergence", "least median place of a picture's first differing token, a share", high=1),
     )
 
     @classmethod
@@ -100,4 +107,13 @@ def coupled(reference: NDArray[np.int64], candidate: NDArray[np.int64], seed: in
     first = np.where(differs.any(axis=1), differs.argmax(axis=1), length)
     same, edits = share(int((first == length).sum()), count), bootstrap_mean(differs.mean(axis=1), seed)
     quartiles = np.quantile(first, [0.25, 0.5, 0.75], method="inverted_cdf").astype(int).tolist()
-    return Coupled(count, length, same.value, same.ci95, tuple(quartiles), edits.value, edits.ci95)
+    return Coupled(
+        count,
+        length,
+        same.value,
+        same.ci95,
+        tuple(quartiles),
+        edits.value,
+        edits.ci95,
+        diverges_at=quartiles[1] / length,
+    )

@@ -46,7 +46,7 @@ class Layers(Measure):
 
     name = "layers"
     version = 5
-    verified = False
+    verified = "never"
 
     layers: tuple[LayerDrift, ...] = setting(doc="from the embedding on; layers that were pruned have none")
 

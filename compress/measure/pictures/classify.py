@@ -39,10 +39,15 @@ class ClassAccuracy(Measure):
     name = "class_accuracy"
     version = 6
     stage = "engines"
-    verified = False
+    verified = "asked"
 
     pictures: int = setting(doc="pictures drawn by each", low=1)
-    accuracy: float = setting(doc="share of the candidate's pictures recognised as the class asked for")
+    accuracy: float = quantity(
+        doc="share of the candidate's pictures recognised as the class asked for",
+        unit="percent",
+        better="higher",
+        gate=Limit("class_accuracy", "least share of drawn pictures recognised as the class asked for", high=1),
+    )
     accuracy_ci95: tuple[float, float] = setting(doc="its Wilson interval")
     reference_accuracy: float = setting(doc="the same of the reference's pictures")
     reference_accuracy_ci95: tuple[float, float] = setting(doc="its Wilson interval")

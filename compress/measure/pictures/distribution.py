@@ -20,6 +20,7 @@ from compress.core.store import file_hash
 from compress.core.user_files import user_path
 from compress.measure.measure import Measure
 from compress.measure.pictures.features import INCEPTION, extractor
+from compress.measure.quantity import Limit, quantity
 from compress.measure.statistics import Estimate, percentile_interval
 
 if TYPE_CHECKING:
@@ -51,15 +52,21 @@ class Distribution(Measure):
     """An engine's pictures as a set against the reference's, and the reference's against its own of another seed."""
 
     name = "distribution"
-    version = 7
+    version = 8
     stage = "engines"
-    verified = False
+    verified = "asked"
 
     features: str = setting(doc="what the features are: SVC (decision values), VQ (of the image encoder), Inception")
     dimensions: int = setting(doc="features of a picture", low=1)
     pictures: int = setting(doc="pictures of each set", low=2)
     own: Distances = setting(doc="the engine's pictures, drawn with another seed than the reference's")
     floor: Distances = setting(doc="the reference's own pictures of that other seed")
+    fd: float | None = quantity(
+        None,
+        doc="the engine's Frechet distance; comparable on the same features and number of pictures only",
+        gate=Limit("fd", "most Frechet distance of the pictures drawn from the reference's, on the features at hand"),
+    )
+    fd_ci95: tuple[float, float] | None = setting(None, doc="its interval")
 
     @classmethod
     def applies(cls, subject: Subject) -> bool:
@@ -79,11 +86,11 @@ class Distribution(Measure):
         given, reference = subject.given, subject.reference
         found = extractor(reference)
         assert found is not None
-        theirs, own, again = reference.drawn(), subject.candidate.drawn(1), reference.drawn(1)
+        theirs, others = reference.drawn(), (subject.candidate.drawn(1), reference.drawn(1))
         held = found.features(theirs)
         grid = None if given.shape.scales else given.shape.grid
-        sets = [distances(held, found.features(tokens), theirs, tokens, grid, given.seed) for tokens in (own, again)]
-        return cls(found.name, held.shape[1], len(theirs), *sets)
+        own, floor = (distances(held, found.features(each), theirs, each, grid, given.seed) for each in others)
+        return cls(found.name, held.shape[1], len(theirs), own, floor, fd=own.frechet, fd_ci95=own.frechet_ci95)
 
     @property
     def distance(self) -> str:

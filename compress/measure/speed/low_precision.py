@@ -24,7 +24,7 @@ class LowPrecision(Measure):
     name = "low_precision_share"
     version = 5
     stage = "engines"
-    verified = False
+    verified = "asked"
 
     value: float = quantity(
         doc="share of matrix-product time that ran in low precision",

@@ -27,7 +27,7 @@ class SingleFile(Measure):
     name = "single_file"
     version = 6
     stage = "engines"
-    verified = False
+    verified = "never"
 
     median_ms: float = setting(doc="median time to draw and decode a picture, milliseconds")
     ratio: float = setting(doc="its time over that of the engine step by step: above 1 it is slower")
