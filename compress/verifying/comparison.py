@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +245,15 @@ def check_scores(shape: Shape, count: int) -> None:
         )
 
 
+def reopen(runners: Mapping[str, Drawing], named: Mapping[str, str | Path | Candidate], threads: int) -> None:
+    """Open anew, in any order, the engines that are named by their folders, and let each draw once."""
+    for name in random.sample(list(runners), len(runners)):
+        runner, given = runners[name], named[name]
+        if isinstance(given, (str, Path)) and hasattr(runner.drawer, "manifest"):
+            runner.drawer = open_candidate(given, threads)
+        runner.drawer.decode_images(runner.drawer.draw_tokens(runner.labels, features=runner.features))
+
+
 @dataclass(frozen=True)
 class BenchRow:
     """One engine at one batch size."""
@@ -257,7 +268,8 @@ def bench(
     """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
 
     `threads` 0 are as many as PyTorch takes by itself. Of what is given twice one is timed. Where it is too noisy to
-    tell how one compares with the first, up to three times as many rounds are timed.
+    tell how one compares with the first, up to three times as many rounds are timed. Engines that are named by their
+    folders are opened anew every 2 rounds, for where their memory lies makes one faster or slower than its own copy.
 
     Raises:
         InputError: one of them cannot be opened, two have one name, or a batch does not fit into memory.
@@ -281,7 +293,13 @@ def bench(
         runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}
         with pinned(threads):
             mixed = any(not hasattr(drawer, "manifest") for drawer in drawers.values())
-            timings = paired(runners, repeats, rest_s=REST_S if mixed else 0.0, patience=PATIENCE)
+            timings = paired(
+                runners,
+                repeats,
+                rest_s=REST_S if mixed else 0.0,
+                patience=PATIENCE,
+                renew=partial(reopen, runners, named, threads),
+            )
         for name, drawer in drawers.items():
             first = next(iter(drawers))
             runtime = "onnxruntime" if hasattr(drawer, "manifest") else "torch eager"

@@ -4,6 +4,10 @@ A machine's speed wanders by more than most passes win. Runners of one round sha
 inside a round is much steadier than either time, and its median has an exact interval. That interval takes rounds for
 independent, which they are not where the machine's load comes and goes; so it reaches to the medians of both halves of
 the rounds too, and nothing is claimed on which the halves disagree.
+
+An engine that is opened twice may be 5 % faster or slower than itself all the while it stays open, by where its memory
+lies (Mytkowicz et al., Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS 2009). Runners that can be
+opened anew are, every few rounds, and then what one opening gave is one value.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ REST_S = 0.05  # OpenMP's threads go on spinning for about 20 ms after PyTorch h
 NOISY = 0.1  # above this a row's own times say little, and only paired ratios do
 NO_CHANGE, TOO_NOISY = "no measurable change", "too noisy to tell"
 WIDE = 1.1  # the ends of an interval that holds 1, high / low: above it a change of 5 % would not show
+RENEWED = 2  # rounds between openings
 PATIENCE = 3  # times the rounds that were asked for, where it is too noisy to tell
 SPEED_VERSION = 7  # goes up when rows of speed change their meaning
 
@@ -81,9 +86,13 @@ class SpeedRow:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of every runner in every round; entry i of all runners is of round i."""
+    """Seconds of every runner in every round; entry i of all runners is of round i.
+
+    `together` rounds, one behind the other, share what the runners were opened with.
+    """
 
     seconds: Mapping[str, tuple[float, ...]]
+    together: int = 1
 
     def median_ms(self, name: str) -> Estimate:
         """Median time of a runner in milliseconds."""
@@ -92,9 +101,13 @@ class Timings:
     def speedup(self, candidate: str, baseline: str) -> Estimate:
         """How many times faster the candidate is: the median over rounds of baseline time / candidate time.
 
-        The interval is the exact one of that median, and reaches to the medians of the first and the second half.
+        Of rounds that share an opening their median counts. The interval is the exact one of the median, and reaches to
+        the medians of the first and the second half.
         """
         ratios = np.array(self.seconds[baseline]) / np.array(self.seconds[candidate])
+        openings = len(ratios) // self.together
+        if openings >= FEWEST_VALUES:
+            ratios = np.median(ratios[: openings * self.together].reshape(openings, self.together), axis=1)
         found, halves = median(ratios), [float(np.median(half)) for half in np.array_split(ratios, 2)]
         return Estimate(found.value, min(found.low, *halves), max(found.high, *halves))
 
@@ -169,6 +182,7 @@ def paired(
     rest_s: float = 0.0,
     budget_s: float = math.inf,
     patience: int = 1,
+    renew: Callable[[], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     report: Callable[[int, int], None] = lambda done, rounds: None,
 ) -> Timings:
@@ -181,13 +195,14 @@ def paired(
     timing. Before each timed call there is a rest of `rest_s` seconds: REST_S is right where PyTorch is one of the
     runners. Rounds stop early once `budget_s` seconds are spent, but never before the 6 that an interval needs. Where
     it is too noisy to tell how a runner compares with the first, they go on to at most `patience` times as many.
+    `renew` opens the runners anew; where it is given it is called every 2 rounds.
 
     Raises:
         ValueError: no runner, or fewer than 6 repeats.
     """
     if not runners or repeats < FEWEST_VALUES:
         raise ValueError(f"{len(runners)} runners, {repeats} repeats: need at least 1 and {FEWEST_VALUES}")
-    collecting, started = gc.isenabled(), clock()
+    collecting, started, together = gc.isenabled(), clock(), RENEWED if renew else 1
     gc.collect()
     gc.disable()
     try:
@@ -196,8 +211,10 @@ def paired(
         for done, order in enumerate(balanced(list(runners), patience * repeats, seed)):
             if done >= FEWEST_VALUES and clock() - started > budget_s:
                 break
-            if done >= repeats and done % len(runners) == 0 and told(seconds):
+            if done >= repeats and done % len(runners) == 0 and told(seconds, together):
                 break
+            if renew is not None and done and done % RENEWED == 0:
+                renew()
             for name in order:
                 time.sleep(rest_s)
                 seconds[name].append(timed(runners[name], clock))
@@ -205,13 +222,13 @@ def paired(
     finally:
         if collecting:
             gc.enable()
-    return Timings({name: tuple(values) for name, values in seconds.items()})
+    return Timings({name: tuple(values) for name, values in seconds.items()}, together)
 
 
-def told(seconds: Mapping[str, Sequence[float]]) -> bool:
+def told(seconds: Mapping[str, Sequence[float]], together: int) -> bool:
     """Whether these rounds tell how every runner compares with the first."""
     first, *others = seconds
-    timings = Timings({name: tuple(values) for name, values in seconds.items()})
+    timings = Timings({name: tuple(values) for name, values in seconds.items()}, together)
     return not any(too_noisy(timings.speedup(name, first).ci95) for name in others)
 
 
