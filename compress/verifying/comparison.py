@@ -110,21 +110,27 @@ def compare(
         apart = difference(theirs.scores, subject.candidate.scores, scores, batch.targets, seed, batch.scored)
         nearer = Difference(than, apart["kl"].value, apart["kl"].ci95, apart["nll"].value, apart["nll"].ci95)
     sound = evidence(theirs.scores, given.examples.scored)
-    row = Measurement(candidate, "engine", parameters=0, size_bytes=0)
-    row = row.with_results({name: result.in_row() for name, result in results.items()})
-    breaches = [*promised(row, candidate), *(judge(gate, row, candidate) if gate else [])]
-    if not sound.sound:
-        breaches.append(no_evidence(sound, reference))
     return Comparison(
         reference,
         candidate,
         source,
         evidence=sound,
         difference=nearer,
-        verdict=Verdict.of(breaches),
+        verdict=verdict_of(results, sound, (reference, candidate), gate),
         **{name: found[name] for name in IN_FIELDS},  # type: ignore[arg-type]
         measures={name: result for name, result in results.items() if name not in IN_FIELDS},
     )
+
+
+def verdict_of(results: dict[str, Measure], sound: Evidence, names: tuple[str, str], gate: Gate | None) -> Verdict:
+    """What breaks promises or a gate, of a reference's and a candidate's names and what was measured of them."""
+    reference, candidate = names
+    row = Measurement(candidate, "engine", parameters=0, size_bytes=0)
+    row = row.with_results({name: result.in_row() for name, result in results.items()})
+    breaches = [*promised(row, candidate), *(judge(gate, row, candidate) if gate else [])]
+    if not sound.sound:
+        breaches.append(no_evidence(sound, reference))
+    return Verdict.of(breaches)
 
 
 def check_gate(gate: Gate | None) -> None:
