@@ -67,9 +67,11 @@ SAMPLERS = {
     "masked": Sampler(cfg_scale=2.0, steps=6),
     "next-scale": Sampler(cfg_scale=1.5, top_k=12),
 }
-EXPORT, FUSE = ("export", {"target": "onnxruntime"}), ("fuse", {})
+Chain = tuple[tuple[str, Mapping[str, Any]], ...]  # passes with their settings
+EXPORT: tuple[str, Mapping[str, Any]] = ("export", {"target": "onnxruntime"})
+FUSE: tuple[str, Mapping[str, Any]] = ("fuse", {})
 # Of one kind of model one after the other: the tokenizer's graphs are exported once.
-BASES: Mapping[str, tuple[str, tuple[tuple[str, Mapping[str, Any]], ...]]] = {
+BASES: Mapping[str, tuple[str, Chain]] = {
     "plain": ("causal", (EXPORT,)),
     "fused": ("causal", (EXPORT, FUSE, ("engine", {}))),
     "single file": ("causal", (EXPORT, FUSE, ("engine", {"single_file": True}))),
@@ -87,11 +89,6 @@ class Base:
     name: str
     model: ImageModel
     folder: Path
-
-    @property
-    def lossy(self) -> bool:
-        """Whether it is known to differ from its checkpoint by more than rounding."""
-        return self.name in LOSSY
 
 
 @cache

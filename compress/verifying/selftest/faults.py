@@ -21,6 +21,7 @@ from compress.verifying.selftest.graph_edits import (
     columns,
     every_weight,
     exchanged,
+    first_rows,
     joined,
     number,
     operator,
@@ -155,11 +156,15 @@ CACHE = (
     of_decode(
         "another layer's cached values", "plain", (*cached(1), *cached(2)), exchanged("past.1.value", "past.2.value")
     ),
+    of_decode("only sixteen rows are cached", "plain", cached(1), first_rows("past.1.key", 16)),
     of_decode("stale cache", "plain", cached(1), unwritten("present.1.key", "present.1.value")),
     of_decode("past values halved", "fused", cached(1), behind("past.1.value", "Mul", number(0.5))),
     of_decode("past keys halved", "int8", cached(1), behind("past.1.key", "Mul", number(0.5))),
     of_decode(
-        "another layer's cached keys", "next-scale", (*cached(0), *cached(1)), exchanged("past.0.key", "past.1.key")
+        "another layer's cached keys",
+        "next-scale",
+        ("blocks.0", *cached(0), *cached(1)),
+        exchanged("past.0.key", "past.1.key"),
     ),
 )
 BLOCKS = (
@@ -195,8 +200,8 @@ BLOCKS = (
     of_decode(
         "norm epsilon 1e-2",
         "fused",
-        MIDDLE,
-        attribute("/blocks/1/ffn_norm/SkipSimplifiedLayerNormalization", epsilon=1e-2),
+        "blocks.0",
+        attribute("/blocks/0/attention_norm/RMSNormalization", epsilon=1e-2),
     ),
     of_decode("relu for silu", "fused", MIDDLE, operator("/blocks/1/ffn/QuickGelu", "Relu")),
     of_decode("quick gelu for silu", "fused", MIDDLE, attribute("/blocks/1/ffn/QuickGelu", alpha=1.702)),
@@ -209,7 +214,10 @@ BLOCKS = (
 QUANTIZED = (
     of_decode("an int8 scale doubled", "int8", MIDDLE, weight(f"{DOWN}_scale", scaled(2.0))),
     of_decode(
-        "scale of an activation halved", "int8", MIDDLE, weight(f"{MIDDLE}.ffn.down.activation_scale", scaled(0.5))
+        "activation cut off at a quarter",
+        "int8",
+        MIDDLE,
+        weight(f"{MIDDLE}.ffn.down.activation_scale", scaled(0.25)),
     ),
     of_decode("zero point wrong in one channel", "int8", MIDDLE, weight(f"{DOWN}_zero_point", added(5, 60))),
     of_decode("queries of two heads swapped", "int8", MIDDLE, weight(QKV, columns({0: 2, 2: 0}, HEAD_WIDTH))),
@@ -229,9 +237,9 @@ EMBEDDINGS = (
     of_decode("no class is class 0", "fused", "null class", weight(EMBEDDING, rows({NULL_CLASS: of_class(0)}))),
     of_decode("no class is class 0", "int8", "null class", weight(EMBEDDING, rows({NULL_CLASS: of_class(0)}))),
     of_decode("one token's embedding is zero", "fused", "token 5", weight(EMBEDDING, scaled(0, 5))),
-    of_decode("one token's embedding is another's", "int8", "token 9", weight(EMBEDDING, rows({9: 10}))),
+    of_decode("one token is another", "int8", "token 9", weight(EMBEDDING, rows({9: 10}))),
     of_decode(
-        "embedding of the mask is zero", "masked", (f"token {MASK}", EMBEDDED), weight(EMBEDDING, scaled(0, MASK))
+        "embedding of the mask is zero", "masked", ("mask token", f"token {MASK}"), weight(EMBEDDING, scaled(0, MASK))
     ),
     of_decode(
         "learned positions rolled", "masked", EMBEDDED, weight_read("/Add", 1, lambda table: np.roll(table, -1, -2))
@@ -243,12 +251,13 @@ EMBEDDINGS = (
 HEAD = (
     of_decode("two tokens swapped in the head", "fused", "head", weight("head.weight", columns({3: 4, 4: 3}))),
     of_decode("head's bias of one token", "fused", "head", output_behind("logits", "Add", bias(6, 0.3))),
-    of_decode("head's bias of one token", "int8", "head", output_behind("logits", "Add", bias(6, 0.3))),
+    # It moves predictions by a third of what rounding to int8 does (KL 0.0019 and 0.0056 nats).
+    of_decode("head's bias of one token", "int8", "head", output_behind("logits", "Add", bias(6, 0.3)), above=False),
     of_decode("small logits cut off", "next-scale", "head", output_behind("logits", "Max", number(-4.0))),
     of_decode("final norm scaled", "fused", "norm", weight("norm.weight", scaled(1.05))),
     of_decode("final shift and scale swapped", "masked", ("norm", "head"), outputs_exchanged("/Split_4")),
     Fault(
-        "layers are others behind a head of zeros",
+        "other layers, head of zeros",
         "fused",
         (MIDDLE,),
         {DECODE: joined(weight("head.weight", scaled(0)), weight(DOWN, scaled(-1)))},

@@ -52,10 +52,10 @@ def node_called(graph: onnx.GraphProto, name: str) -> onnx.NodeProto:
     Raises:
         KeyError: there is none.
     """
-    for node in graph.node:
-        if node.name == name:
-            return node
-    raise KeyError(f"no node is called {name}")
+    found: dict[str, onnx.NodeProto] = {node.name: node for node in graph.node}
+    if name not in found:
+        raise KeyError(f"no node is called {name}")
+    return found[name]
 
 
 def weights_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -211,6 +211,30 @@ def shifted(name: str) -> Edit:
         made.append(helper.make_node("Concat", list(ends), ["planted"], "planted", axis=2))
         for node, place in places:
             node.input[place] = "planted"
+        insert_behind(graph, name, made)
+
+    return edit
+
+
+def first_rows(name: str, kept: int) -> Edit:
+    """Everybody who reads a cache (B, K, P, d) finds zeros behind the first rows of it."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        graph, places = model.graph, readers(model.graph, name)
+        few, zero, one, axes, nothing = constants(
+            graph, [np.array(kept), np.array(0), np.array(1), np.array([1, 2, 3]), number(0)]
+        )
+        chain = [
+            ("Shape", [name], "shape"),
+            ("Gather", ["planted.shape", zero], "count"),
+            ("Range", [zero, "planted.count", one], "rows"),
+            ("Less", ["planted.rows", few], "kept"),
+            ("Unsqueeze", ["planted.kept", axes], "mask"),
+            ("Where", ["planted.mask", name, nothing], "past"),
+        ]
+        made = [helper.make_node(op, given, [f"planted.{it}"], f"planted.{it}") for op, given, it in chain]
+        for node, place in places:
+            node.input[place] = "planted.past"
         insert_behind(graph, name, made)
 
     return edit

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from compress import api
+from calibration.ranges import one_thread
 from compress.core.settings import InputError, setting
+from compress.models.candidate import open_candidate
 from compress.models.image_model import ImageModel
 from compress.recipe.gates import read_gate
-from compress.verifying.comparison import DRAWN, Comparison, compare, verdict_of
+from compress.verifying.bisect import bisect
+from compress.verifying.comparison import DRAWN, Comparison, compare, given_of, verdict_of
 from compress.verifying.selftest.bases import Base
 from compress.verifying.selftest.faults import Fault
 from compress.verifying.selftest.graph_edits import Edit
@@ -30,21 +32,20 @@ FOLLOWED = 10  # that `bisect` reads: one of each class
 GATES: Mapping[str, Mapping[str, Any]] = {
     "exact": {
         "kl": 1e-5,
-        "total_variation": 1e-3,
-        "max_abs_difference": 0.02,
+        "total_variation": 3e-3,
+        "max_abs_difference": 0.05,
         "loop_kl": 1e-5,
-        "coupled_tokens": 0.05,
         "sampler_tokens": 0.001,
-        "single_file_tokens": 0.2,
         "decoder_psnr": 80.0,
         "images_psnr": 50.0,
         "encoder_agreement": 0.99,
     },
     "lossy": {
-        "nll_drift": 0.02,
-        "kl": 0.02,
-        "total_variation": 0.12,
+        "nll_drift": 0.03,
+        "kl": 0.01,
+        "total_variation": 0.1,
         "decoder_psnr": 30.0,
+        "decoder_psnr_worst": 25.0,
         "images_psnr": 30.0,
         "encoder_agreement": 0.95,
     },
@@ -93,11 +94,6 @@ class Caught:
         return self.named in self.places
 
 
-def planted(fault: Fault, base: Base, room: Path) -> Path:
-    """A copy of a sound engine with the fault in it."""
-    return edited(base.folder, room, fault.edits, fault.settings)
-
-
 def edited(engine: Path, folder: Path, edits: Mapping[str, Edit], settings: Mapping[str, Any]) -> Path:
     """A copy of an engine with graphs and settings changed, and the hashes of its manifest with them."""
     shutil.copytree(engine, folder)
@@ -113,7 +109,8 @@ def edited(engine: Path, folder: Path, edits: Mapping[str, Edit], settings: Mapp
 def seen(reference: Candidate, engine: Path, seed: int = 0) -> Seen:
     """What `verify` says of an engine, on pictures that the reference draws."""
     try:
-        found = compare(reference, engine, None, DRAWN, PICTURES, threads=1, seed=seed)
+        with one_thread():
+            found = compare(reference, engine, None, DRAWN, PICTURES, threads=1, seed=seed)
     except InputError:
         return Seen((REFUSED,), (REFUSED,))
     return Seen(*(breaches(found, name) for name in GATES))
@@ -128,8 +125,10 @@ def breaches(found: Comparison, gates: str) -> tuple[str, ...]:
 
 def named(sound: Path, engine: Path) -> str:
     """Where `bisect` says that an engine parts from the sound one; empty where it says nothing."""
+    theirs = open_candidate(sound, 1)
     try:
-        return api.bisect(sound, engine, tokens=DRAWN, pictures=FOLLOWED, threads=1).departs
+        given = given_of(theirs, DRAWN, FOLLOWED, 0, 1).examples
+        return bisect(theirs, open_candidate(engine, 1), ("the sound engine", "the engine"), given).departs
     except InputError:
         return ""
 
@@ -141,9 +140,8 @@ def flat(model: ImageModel) -> ImageModel:
     return model.with_transformer(transformer)
 
 
-def trial(fault: Fault, base: Base, reference: Remembered, room: Path) -> Caught:
+def trial(fault: Fault, base: Base, reference: Remembered, room: Path, gates: str) -> Caught:
     """Plant one fault, and see."""
-    engine = planted(fault, base, room)
-    gates = "lossy" if base.lossy else "exact"
-    found = seen(flat(base.model) if fault.flat else reference, engine)  # type: ignore[arg-type]
+    engine = edited(base.folder, room, fault.edits, fault.settings)
+    found = seen(flat(base.model) if fault.flat else reference, engine)
     return Caught(fault.name, base.name, gates, fault.above, found, fault.places, named(base.folder, engine))
