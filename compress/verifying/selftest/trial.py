@@ -22,6 +22,7 @@ from compress.verifying.selftest.bases import Base
 from compress.verifying.selftest.faults import Fault
 from compress.verifying.selftest.graph_edits import Edit
 from compress.verifying.selftest.remembered import Remembered
+from export.runtime.errors import EngineError
 from export.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def seen(reference: Candidate, engine: Path, seed: int = 0) -> Seen:
     try:
         with one_thread():
             found = compare(reference, engine, None, DRAWN, PICTURES, threads=1, seed=seed)
-    except InputError:
+    except (InputError, EngineError):
         return Seen((REFUSED,), (REFUSED,))
     return Seen(*(breaches(found, name) for name in GATES))
 
@@ -129,7 +130,7 @@ def named(sound: Path, engine: Path) -> str:
     try:
         given = given_of(theirs, DRAWN, FOLLOWED, 0, 1).examples
         return bisect(theirs, open_candidate(engine, 1), ("the sound engine", "the engine"), given).departs
-    except InputError:
+    except (InputError, EngineError):
         return ""
 
 

@@ -6,7 +6,12 @@ from collections import Counter
 
 import pytest
 
+from compress.measure.drift.coupled import Coupled
+from compress.measure.pictures.decoding import Decoding
+from compress.measure.pictures.encoding import Encoding
+from compress.measure.pictures.shown import Shown
 from compress.measure.statistics import share
+from compress.measure.subject import Subject
 from compress.verifying import selftest
 from compress.verifying.selftest import FAULTS, TRIALS, quiet_tasks
 from compress.verifying.selftest.bases import BASES
@@ -52,6 +57,26 @@ def test_a_fault_is_seen(name, bases, tmp_path) -> None:
     found = trial(fault, base, Remembered(base.model), tmp_path / "faulty", "exact")
     assert found.caught
     assert (found.fault, found.base, found.places) == (name, fault.base, fault.places)
+
+
+@pytest.mark.parametrize(
+    ("measure", "base", "name"),
+    [
+        (Coupled, "plain", "only sixteen rows are cached"),
+        (Encoding, "plain", "pictures read inverted"),
+        (Shown, "plain", "images inverted"),
+        (Decoding, "fused", "last convolution 0.1 % off"),
+    ],
+    ids=["coupled", "encoding", "shown", "decoding"],
+)
+def test_a_blind_measure_is_noticed(measure, base, name, bases, tmp_path, monkeypatch) -> None:
+    """It looks at the reference instead of the candidate; the fault that it alone sees is then missed."""
+    fault = next(each for each in FAULTS if (each.name, each.base) == (name, base))
+    run = measure.run.__func__
+    monkeypatch.setattr(
+        measure, "run", classmethod(lambda cls, subject: run(cls, Subject(subject.reference, subject.reference)))
+    )
+    assert not trial(fault, bases[base], Remembered(bases[base].model), tmp_path / "faulty", "exact").caught
 
 
 def test_numbers_that_cannot_be_judged_are_refused(bases, tmp_path) -> None:
