@@ -200,6 +200,16 @@ class RecipeFile(UserPath):
         return located(str(super().convert(value, param, ctx)))
 
 
+class GatesFile(UserPath):
+    """The file of a set of gates, given by its path or by the name of a shipped one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path."""
+        from compress.recipe.shipped import located_gates
+
+        return located_gates(str(super().convert(value, param, ctx)))
+
+
 class OutputFile(UserPath):
     """A file that a verb writes in the end: that it can be is found out before the work."""
 

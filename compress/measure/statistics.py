@@ -1,6 +1,6 @@
 """95 % intervals: of means over pictures, of medians of paired ratios, of shares and of differences of shares.
 
-Letters: N pictures, C columns (quantities measured on the same pictures), R resamples.
+Letters: N pictures, C columns (quantities measured on the same pictures), R resamples, K looks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
 RESAMPLES = 2000  # the ends of the interval then vary by 1.5 % of its width from seed to seed (297 pictures)
 CHUNK_VALUES = 4_000_000  # resampled values alive at once: 32 MB
+LEAST_PICTURES = 1.5  # of a look, as many as an even one of that spread: fewer say nothing of their own spread
 FEWEST_VALUES = 6  # with 5 values even the whole range covers the median with only 1 - 2 / 2^5 = 93.75 %
 
 
@@ -88,6 +89,36 @@ def pictures_needed(estimate: Estimate, pictures: int, half_width: float) -> int
     """
     now = (estimate.high - estimate.low) / 2
     return max(2, math.ceil(pictures * (now / half_width) ** 2))
+
+
+def largest(parts: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[int, Estimate] | None:
+    """The largest of K ratios, each a sum of `parts` (N, K) over a sum of `sizes` (N, K), and which; none below 0.
+
+    A look is a class, a place or a token; the size of a picture in it is 0 where the picture has no part in it. The
+    interval is [largest of the lower ends, largest of the upper ends] of intervals corrected for K looks (Bonferroni),
+    so that having picked the largest does not flatter; skewed looks may leave their own. A ratio's standard error is that of its
+    linearisation, with Kish's effective number of pictures, sum(sizes)^2 / sum(sizes^2), for N. Looks of few pictures
+    know little of their spread: each is taken to spread, relative to its ratio, at least as the median look does, and
+    Student's t has the degrees of freedom of all looks together.
+
+    None where no look has pictures enough to know a spread.
+    """
+    total, squares = sizes.sum(axis=0), (sizes * sizes).sum(axis=0)
+    ratios = parts.sum(axis=0) / total
+    count = total * total / squares  # (K,), effective pictures
+    known = count >= LEAST_PICTURES
+    if not known.any():
+        return None
+    left = np.square(parts - ratios * sizes).sum(axis=0)  # of the linearisation
+    spread = np.sqrt(left[known] / squares[known] * count[known] / (count[known] - 1))  # of one even picture
+    own, positive = np.zeros(len(ratios)), ratios[known] > 0
+    own[known] = spread
+    shared = float(np.median(spread[positive] / ratios[known][positive])) if positive.any() else 0.0
+    error = np.maximum(own, shared * ratios) / np.sqrt(count)
+    reach = stdtrit((count[known] - 1).sum(), 1 - TAIL / len(ratios)) * error
+    place = int(ratios.argmax())
+    low, high = max(float((ratios - reach).max()), 0.0), float((ratios + reach).max())
+    return place, Estimate(float(ratios[place]), low, high)
 
 
 def median(values: NDArray[np.float64]) -> Estimate:

@@ -191,6 +191,7 @@ class Subject:
 
     candidate: Side
     reference: Side
+    made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def given(self) -> Given:
@@ -201,3 +202,10 @@ class Subject:
     def keys(self) -> tuple[str, str]:
         """The artifacts' keys; empty outside of a run."""
         return self.candidate.key, self.reference.key
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What measures of this subject share: made for the first that wants it, kept as long as the subject is."""
+        if name not in self.made:
+            self.made[name] = make()
+        made: Made = self.made[name]
+        return made

@@ -85,6 +85,9 @@ class Gate:
     decide: Literal["interval", "estimate"] = setting(
         "interval", doc="judge the unfavourable end of the 95 % interval, or the estimate itself"
     )
+    unmeasured: Literal["breach", "kept"] = setting(
+        "breach", doc="what a limit is whose quantity was not measured, as of an engine that has no image encoder"
+    )
 
     @property
     def limits(self) -> dict[Key, float]:

@@ -1,4 +1,4 @@
-"""The recipes that come with the project, by name."""
+"""The recipes and the sets of gates that come with the project, by name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from compress.core.settings import InputError, nearest
 
 ROOT = Path(__file__).parents[1] / "recipes"
+GATES = ROOT / "gates"
 NAME = re.compile(r"[\w-]{1,64}")
 
 
-def names() -> list[str]:
-    """Every recipe that can be run by its name."""
-    return sorted(path.stem for path in ROOT.glob("*.yaml"))
+def names(folder: Path = ROOT) -> list[str]:
+    """Every recipe that can be run by its name, or every set of gates."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def located(recipe: str | Path) -> Path:
@@ -22,13 +23,24 @@ def located(recipe: str | Path) -> Path:
     Raises:
         InputError: it looks like a name, but nothing has it; the nearest is suggested.
     """
-    path = Path(recipe)
-    if not NAME.fullmatch(str(recipe)) or (path.exists() and not path.is_dir()):
+    return _located(recipe, ROOT, "recipe")
+
+
+def located_gates(gates: str | Path) -> Path:
+    """The file of a set of gates, given as a recipe is: by its path, or by the name of a shipped set.
+
+    Raises:
+        InputError: it looks like a name, but nothing has it; the nearest is suggested.
+    """
+    return _located(gates, GATES, "set of gates")
+
+
+def _located(given: str | Path, folder: Path, kind: str) -> Path:
+    path, known = Path(given), names(folder)
+    if not NAME.fullmatch(str(given)) or (path.exists() and not path.is_dir()):
         return path
-    if path.name in names():
-        return ROOT / f"{path.name}.yaml"
+    if path.name in known:
+        return folder / f"{path.name}.yaml"
     if path.is_dir():
         return path  # whoever reads it says that it is a folder
-    raise InputError(
-        f"{path}: there is no such file, and no shipped recipe of this name; {nearest(path.name, names())}"
-    )
+    raise InputError(f"{path}: there is no such file, and no shipped {kind} of this name; {nearest(path.name, known)}")

@@ -59,12 +59,13 @@ def judge(gate: Gate, measurement: Measurement, step: str) -> list[Breach]:
     """Every breach of the gate by this measurement of the named step.
 
     Numbers that have a 95 % interval are judged by its unfavourable end (so a gate that holds has been shown to hold,
-    non-inferiority), unless the gate says `decide: estimate`. What was gated but not measured is a breach.
+    non-inferiority), unless the gate says `decide: estimate`. What was gated but not measured is a breach,
+    unless it says `unmeasured: kept`.
     """
     breaches = []
     for key, limit in gate.limits.items():
         name, findings = key.limit.key, list(key.findings(measurement, gate))
-        if not findings:
+        if not findings and gate.unmeasured == "breach":
             said = key.quantity.words(limit)
             text = f"{step}: {name} was not measured, so the gate's {said} cannot be shown to hold"
             breaches.append(Breach(step, name, None, limit, text))

@@ -152,7 +152,8 @@ def test_a_setting_that_no_training_can_have_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# nothing\n", "{}", "null", "---\n", "kl:\n", "decide: estimate", "speedup_batch: 1"]
+    "text",
+    ["", "# nothing\n", "{}", "null", "---\n", "kl:\n", "decide: estimate", "unmeasured: kept", "speedup_batch: 1"],
 )
 def test_a_gates_file_without_a_gate_does_not_say_that_every_gate_holds(
     text: str, corpus: Path, here: Path, refused: Callable[..., str]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from compress.cli.group import (
+    GatesFile,
     OutputFile,
-    UserPath,
     example,
     json_option,
     leave,
@@ -75,7 +75,11 @@ def few(noticed: tuple[str, ...]) -> str:
 @example("compress verify digits runs/quickstart/engines/cpu --gates gates.yaml --json")
 @click.argument("reference")
 @click.argument("candidate")
-@click.option("--gates", type=UserPath(), help="YAML mapping of gates, for example  nll_drift: 2%")
+@click.option(
+    "--gates",
+    type=GatesFile(),
+    help="'exact', 'lossy', or a file: a YAML mapping of gates, for example  nll_drift: 2%",
+)
 @click.option(
     "--tokens",
     "source",

@@ -101,9 +101,8 @@ class Fidelity(Measure):
     @classmethod
     def run(cls, subject: Subject) -> Fidelity:
         """Compare the scores of the two."""
-        given, examples = subject.given, subject.given.examples
-        theirs, own, values = subject.reference.scores, subject.candidate.scores, math.prod(given.picture)
-        return fidelity(theirs, own, examples.targets, given.seed, examples.scored, given.shape, values)
+        given = subject.given
+        return fidelity_of(compared_scores(subject), given.seed, given.shape, math.prod(given.picture))
 
     @classmethod
     def findings(cls, row: Measurement, field: str) -> Iterator[Finding]:
@@ -132,8 +131,13 @@ def fidelity(
     Raises:
         ValueError: shapes that do not belong together, fewer than 2 pictures, or logits that are not finite.
     """
-    per_picture, kl, mask, largest = columns_of(reference_logits, candidate_logits, targets, scored)
-    count = len(per_picture)
+    return fidelity_of(columns_of(reference_logits, candidate_logits, targets, scored), seed, shape, colour_values)
+
+
+def fidelity_of(compared: Compared, seed: int = 0, shape: Shape | None = None, colour_values: int = 0) -> Fidelity:
+    """The drift that a comparison of logits shows; arguments as of `fidelity`."""
+    per_picture, kl, mask = compared.per_picture, compared.kl, compared.scored
+    count, length = kl.shape
     means, draws = per_picture.mean(axis=0), resampled_means(per_picture, seed)  # (C,), (R, C)
     found = {name: percentile_interval(means[i], draws[:, i], count) for i, name in enumerate(COLUMNS)}
     own, theirs = COLUMNS.index("nll"), COLUMNS.index("reference_nll")
@@ -143,14 +147,14 @@ def fidelity(
     found["agreement_weighted"] = weighted(means, draws, count)
     bits = None
     if colour_values and (shape is None or not shape.drawing.masks):
-        bits = found["nll_drift_nats"].times(targets.shape[1] / (colour_values * math.log(2)))
+        bits = found["nll_drift_nats"].times(length / (colour_values * math.log(2)))
     return Fidelity(
         nll_drift_bits=bits.value if bits else None,
         nll_drift_bits_ci95=bits.ci95 if bits else None,
-        pictures=len(targets),
+        pictures=count,
         tokens=int(mask.sum()),
         kl_p99=float(np.quantile(kl[mask], RARE_SHARE)),
-        max_abs_difference=largest,
+        max_abs_difference=compared.largest,
         curve=curve(kl, mask, shape, seed),
         **{name: each.value for name, each in found.items()},  # type: ignore[arg-type]
         **{f"{name}_ci95": each.ci95 for name, each in found.items()},  # type: ignore[arg-type]
@@ -175,7 +179,7 @@ def difference(
 ) -> dict[str, Estimate]:
     """By how much a candidate's `kl` and `nll` are above those of another one, with the interval of paired pictures."""
     own, theirs = (
-        columns_of(reference_logits, logits, targets, scored)[0] for logits in (candidate_logits, other_logits)
+        columns_of(reference_logits, logits, targets, scored).per_picture for logits in (candidate_logits, other_logits)
     )
     apart = own - theirs
     means, draws = apart.mean(axis=0), resampled_means(apart, seed)
@@ -183,15 +187,41 @@ def difference(
     return {name: percentile_interval(means[place], draws[:, place], len(apart)) for name, place in places.items()}
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What one pass over two sets of logits leaves, for every measure that looks at them.
+
+    Columns C are COLUMNS, then agreement times the reference's margin, and that margin. `expected` sums the reference's
+    probability of each token over the places of a picture that count, `moved` by how much the candidate's differs.
+    """
+
+    per_picture: NDArray[np.float64]  # (N, C), means
+    kl: NDArray[np.float64]  # (N, T), of each token
+    scored: NDArray[np.bool_]  # (N, T), which tokens count
+    largest: float  # absolute difference of a logit
+    expected: NDArray[np.float64]  # (N, V)
+    moved: NDArray[np.float64]  # (N, V)
+
+
+def compared_scores(subject: Subject) -> Compared:
+    """The scores of the two beside each other, compared once for all measures of the subject."""
+    examples = subject.given.examples
+    return subject.once(
+        "compared scores",
+        lambda: columns_of(subject.reference.scores, subject.candidate.scores, examples.targets, examples.scored),
+    )
+
+
 def columns_of(
     reference_logits: NDArray[np.floating],
     candidate_logits: NDArray[np.floating],
     targets: NDArray[np.integer],
     scored: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], float]:
-    """Means of each picture (N, C), KL of each token (N, T), which tokens count (N, T), and the largest difference.
+) -> Compared:
+    """Compare logits (N, T, V) of the same pictures, a few pictures at a time; arguments as of `fidelity`.
 
-    Columns are COLUMNS, then agreement times the reference's margin, and that margin.
+    Raises:
+        ValueError: shapes that do not belong together, a picture of which nothing is scored, or logits not finite.
     """
     if reference_logits.shape != candidate_logits.shape or reference_logits.shape[:-1] != targets.shape:
         raise ValueError(
@@ -203,6 +233,7 @@ def columns_of(
     if not mask.any(axis=1).all():
         raise ValueError("a picture has no token that is scored")
     values = np.empty((count, length, len(COLUMNS) + 2))  # (N, T, C)
+    expected, moved = np.empty((count, vocabulary)), np.empty((count, vocabulary))
     largest = 0.0
     chunk = max(1, CHUNK_LOGITS // (length * vocabulary))
     for start in range(0, count, chunk):
@@ -212,20 +243,27 @@ def columns_of(
             for name, logits in (("reference", reference_logits), ("candidate", candidate_logits))
         )
         largest = max(largest, float(np.abs(reference - candidate).max()))
-        values[rows] = tokenwise(reference, candidate, targets[rows])
+        values[rows], expected[rows], moved[rows] = tokenwise(reference, candidate, targets[rows], mask[rows])
     per_picture = (values * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-    return per_picture, values[..., COLUMNS.index("kl")], mask, largest
+    return Compared(per_picture, values[..., COLUMNS.index("kl")], mask, largest, expected, moved)
 
 
 def tokenwise(
-    reference: NDArray[np.float64], candidate: NDArray[np.float64], targets: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """What is measured of every token (n, T, C), from logits (n, T, V) of a few pictures."""
+    reference: NDArray[np.float64],
+    candidate: NDArray[np.float64],
+    targets: NDArray[np.integer],
+    scored: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """What is measured of every token (n, T, C), from logits (n, T, V) of a few pictures, and two sums over T (n, V).
+
+    The sums, over tokens that are scored (n, T), are of the reference's probabilities and of their absolute changes.
+    """
     likeliest = reference.argmax(axis=-1)[..., None]
     agreeing = likeliest[..., 0] == candidate.argmax(axis=-1)
     above = (candidate > np.take_along_axis(candidate, likeliest, axis=-1)).sum(axis=-1)
     reference, candidate = log_softmax(reference), log_softmax(candidate)
     theirs, own, apart = np.exp(reference), np.exp(candidate), reference - candidate
+    moved = np.abs(theirs - own)
     first_two = np.partition(theirs, -2, axis=-1)[..., -2:]
     margin = first_two[..., 1] - first_two[..., 0]
     true = targets[..., None]
@@ -234,13 +272,14 @@ def tokenwise(
         -np.take_along_axis(reference, true, axis=-1)[..., 0],
         np.maximum((theirs * apart).sum(axis=-1), 0.0),  # rounding may leave -1e-17 where the two are equal
         np.maximum(-(own * apart).sum(axis=-1), 0.0),
-        np.abs(theirs - own).sum(axis=-1) / 2,
+        moved.sum(axis=-1) / 2,
         agreeing,
         above < FEW,
         agreeing * margin,
         margin,
     )
-    return np.stack(columns, axis=-1)
+    weights = scored[:, None, :].astype(np.float64)  # a product of matrices sums without a copy
+    return np.stack(columns, axis=-1), (weights @ theirs)[:, 0], (weights @ moved)[:, 0]
 
 
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

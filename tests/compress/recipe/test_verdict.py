@@ -116,7 +116,13 @@ def test_every_limit_is_kept_at_its_very_value():
     )  # fmt: skip
     assert judge(kept, MEASURED, "distill") == []
     known = {key.limit.key for key in keys()}
-    assert {field.name for field in fields(gate_class())} == {*known, "speedup_batch", "decide"}
+    assert {field.name for field in fields(gate_class())} == {*known, "speedup_batch", "decide", "unmeasured"}
+
+
+def test_what_was_not_measured_is_kept_where_the_gate_says_so():
+    assert len(judge(gate(encoder_agreement=0.99), MEASURED, "distill")) == 1
+    assert judge(gate(encoder_agreement=0.99, unmeasured="kept"), MEASURED, "distill") == []
+    assert len(judge(gate(encoder_agreement=0.99, kl=0, unmeasured="kept"), MEASURED, "distill")) == 1
 
 
 def test_the_value_of_a_breach_is_what_was_judged():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -111,3 +112,15 @@ def test_what_cannot_be_measured_is_an_error_in_the_file_of_a_ci(
     suite = ElementTree.parse(xml).getroot().find("testsuite")
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "1")
     assert "NaN" in suite.find("testcase/error").get("message")
+
+
+def test_the_shipped_gates_judge_by_their_names(engine: Path, checkpoint: Path, invoke: Callable[..., Result]) -> None:
+    few = ("--held-out", 8, "--threads", 1, "--gates", "exact")
+    result = invoke("verify", engine, engine, *few)
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "every gate holds"), result.output
+    pruned = invoke("verify", checkpoint, engine, *few)
+    assert pruned.exit_code == 1
+    assert re.search(r"worst_token_shift \S+ % of token \d+ \(95 % interval up to \S+ %\) is above", pruned.stdout)
+    result = invoke("verify", checkpoint, engine, "--gates", "lossi")
+    assert result.exit_code == 2
+    assert "no shipped set of gates of this name; did you mean 'lossy'?" in result.output

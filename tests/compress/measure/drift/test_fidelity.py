@@ -187,7 +187,7 @@ def test_intervals_of_a_few_pictures_cover_what_all_of_them_show(count: int, lea
     with torch.no_grad():  # 2 % noise on every weight drifts about as far as int8
         for parameter in rough.transformer.parameters():
             parameter *= 1 + 0.02 * torch.randn(parameter.shape, generator=generator)
-    values = columns_of(model.score(asked.inputs), rough.score(asked.inputs), asked.targets, asked.scored)[0]
+    values = columns_of(model.score(asked.inputs), rough.score(asked.inputs), asked.targets, asked.scored).per_picture
     truth, covered, trials = values.mean(axis=0), np.zeros(values.shape[1]), 1500
     for seed in range(trials):
         few = values[np.random.default_rng(seed).integers(0, len(values), count)]

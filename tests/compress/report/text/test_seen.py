@@ -9,6 +9,7 @@ from compress.measure.drift.coupled import Coupled
 from compress.measure.drift.one_file import OneFile
 from compress.measure.drift.sampled import Sampled
 from compress.measure.drift.sampler import SamplerCheck
+from compress.measure.drift.worst import Worst
 from compress.measure.pictures.distribution import Distances, Distribution
 from compress.measure.pictures.encoding import Encoding
 from compress.measure.pictures.shown import Shown
@@ -26,7 +27,7 @@ def apart(frechet: float) -> Distances:
 
 
 def test_what_was_not_measured_has_no_table(report) -> None:
-    assert [each.rows(report) for each in tables()] == [[]] * 8
+    assert [each.rows(report) for each in tables()] == [[]] * 9
 
 
 def test_tables_hold_what_was_measured_with_intervals_and_the_floor(report) -> None:
@@ -35,6 +36,10 @@ def test_tables_hold_what_was_measured_with_intervals_and_the_floor(report) -> N
         "cached_loop": CachedLoop(8, 0.5, (0.25, 1.0), 0.125),
         "one_file": OneFile(8, 0.25, 0.5),
         "sampler": SamplerCheck(16, 1024, 0.125),
+        "worst": Worst(
+            *(40, 0.5, (0.25, 1.0), 7, 10, 0, 0.125, (0.1, 0.2), 63, 64),
+            *(0.25, (0.2, 0.5), 16, 17),
+        ),
         "encoding": Encoding(16, 0.5, (0.25, 0.75)),
         "shown": Shown(16, 30.0, (29.0, 31.0), 0.0),
     }
@@ -53,6 +58,7 @@ def test_tables_hold_what_was_measured_with_intervals_and_the_floor(report) -> N
         [("cpu", "0.5 (0.25 to 1)", "0.125")],
         [("cpu", "25.00", "50.00")],
         [("cpu", "12.50")],
+        [("cpu", "0.5 (0.25 to 1)", "0.125 (0.1 to 0.2)", "25.0 (20.0 to 50.0)")],
         [("cpu", "50.0 (25.0 to 75.0)")],
         [("cpu", "30 (29 to 31)", "0.00")],
     ]

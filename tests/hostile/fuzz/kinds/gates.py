@@ -12,7 +12,7 @@ from fuzz.kinds import recipes
 
 GATES: dict[str, Any] = {
     "nll_drift": "50%", "kl": 2.0, "agreement": 0.01, "total_variation": 0.9, "flip_rate": "90%", "decide": "estimate",
-    "decoder_psnr": 3.5, "decoder_ssim": 0.1,
+    "decoder_psnr": 3.5, "decoder_ssim": 0.1, "unmeasured": "kept",
 }  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def mutate(random: Random, corpus: Path, room: Path) -> Case:
         keys = random.sample(sorted(GATES), random.randrange(1, len(GATES)))
         tree, done = trees.change({key: GATES[key] for key in keys}, random)
         wrong, said = recipes.reason(done), str(done)
-        if not {key for key in tree if tree[key] is not None} - {"decide"}:
+        if not {key for key in tree if tree[key] is not None} - {"decide", "unmeasured"}:
             wrong = "a file without a gate was taken"
         path.write_text(recipes.dumped(tree), encoding="utf-8", errors="surrogatepass")
     else:
