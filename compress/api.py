@@ -225,7 +225,11 @@ def bisect(
     pictures: int = 8,
     threads: int = 0,
 ) -> Bisection:
-    """The first layer, and inside it the first operator, whose output departs from the reference's.
+    """The first place whose output departs from the reference's, and inside a layer the first operator.
+
+    Looked at are every class and token at the embedding, each layer, the last norm and the head, the cache, the
+    sampler, the image decoder, the single file and the image encoder. Pictures are taken of each class in turn. Compare
+    a quantized engine with a sound one of the same form: rounding alone departs from fp32 in the first layer.
 
     Raises:
         InputError: one cannot be opened, or they cannot be compared.
@@ -237,7 +241,8 @@ def bisect(
     theirs, own = open_candidate(reference, threads), open_candidate(candidate, threads)
     names = name_of(reference), name_of(candidate)
     check_alike(own, names[1], theirs, names[0])
-    return found(theirs, own, names, given_of(theirs, str(tokens), pictures, 0, threads).examples)
+    given = given_of(theirs, str(tokens), pictures, 0, threads, each_class=True)
+    return found(theirs, own, names, given.examples)
 
 
 def generate(

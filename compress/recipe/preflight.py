@@ -27,6 +27,7 @@ from compress.models.transformer.model import TokenTransformer
 from compress.passes import Context
 from compress.recipe.plan import Node, Plan
 from compress.recipe.recipe import Recipe
+from export.runtime.drawing import conditions
 
 LAYERS = 2
 PICTURES = 32  # of each part: as many as passes and measures have in memory at once
@@ -42,8 +43,8 @@ ROUND_SHARE = 8.0
 class RunCost:
     """What the real run is expected to cost, from the rehearsal.
 
-    Memory is meant to be within a factor of 1.5; decoding pictures is not rehearsed, and of a model with large ones it
-    was half of what a run took. Seconds are a hint: they depend on what else the machine does.
+    Memory is within a factor of 1.5 on the recipes that were tried; decoding pictures is not rehearsed. Seconds are a
+    hint: they depend on what else the machine does.
     """
 
     rehearsal_seconds: float
@@ -206,10 +207,14 @@ def rehearse_step(
 
 
 def try_engine(node: Node, folder: Path, few: TokenSet, copy: ImageModel) -> None:
-    """Load what an engine's step wrote and score a few pictures with it."""
+    """Load what an engine's step wrote and score a few pictures; draw where a step of drawing reads whole pictures."""
     batch = examples(copy.shape, few).take(slice(PICTURES))
     try:
-        logits = open_engine(folder, threads=1).score(batch.inputs, batch.features)
+        engine = open_engine(folder, threads=1)
+        logits = engine.score(batch.inputs, batch.features)
+        if copy.shape.drawing.masks:  # with guidance twice as many rows as are scored
+            labels, features = conditions(copy.shape, PICTURES)
+            engine.draw_tokens(labels, sampler=engine.sampler.changed(steps=1), features=features)
     except InputError as error:
         raise InputError(f"preflight: {node.name}: {error}") from error
     if not np.isfinite(logits).all():

@@ -1,16 +1,16 @@
-"""Find where two models part: the first layer whose stream departs, and inside it the first operator.
+"""Find where two models part: the first place in the order of the data, and inside a block the first operator.
 
 Letters: N pictures, S positions, D width.
 
 A layer departs where its relative error is above `NOISE` and ten times that of the stream it reads: error that only
 grows gently was made before. Inside the layer both sides are given the reference's stream, so that the first operator
-whose output departs made the error itself.
+whose output departs made the error itself. What a few pictures do not run through is looked at in `places`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import InputError, setting
-from compress.measure.drift.layers import LayerDrift, layers, relative_error, run_with, states_of
+from compress.measure.drift.layers import LayerDrift, layers, relative_error
+from compress.measure.drift.states import graph_of, is_engine, run_with, states_of
 from compress.models.candidate import MANIFEST
 from compress.models.transformer.examples import Examples
+from compress.verifying import places
+from compress.verifying.places import Place, first_departure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from compress.models.candidate import Candidate
     from compress.models.image_model import ImageModel
     from export.runtime.engine import Engine
-
-NOISE = 1e-4  # relative; fp32 sums in another order stay below 1e-5
-GROWTH = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,15 @@ class Bisection:
     candidate: str = setting(doc="what was compared")
     pictures: int = setting(doc="pictures that both read", low=1)
     layers: tuple[LayerDrift, ...] = setting(doc="the stream behind every layer")
-    departs: str = setting(doc="the first layer that departs; empty if none does")
+    places: tuple[Place, ...] = setting(doc="everything else that was looked at")
+    departs: str = setting(
+        doc="the first that departs: `class 3`, `null class`, `token 7`, `mask token`, `position 5`, `embedding`, "
+        "`blocks.2`, `norm`, `head`, `cache of blocks.2`, `cache`, `sampler`, `image decoder`, `single file`, "
+        "`image encoder`; empty if nothing does"
+    )
     operators: tuple[Operator, ...] = setting(doc="operators of that layer, in order; empty if they do not pair up")
     operator: str = setting(doc="the first operator that departs; empty if none was found")
+    note: str = setting("", doc="why a departure may be no fault; empty where nothing is known")
 
 
 def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], examples: Examples) -> Bisection:
@@ -64,27 +72,65 @@ def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], e
             states.append(states_of(each, examples))
         except ValueError as error:
             raise InputError(f"{name}: {error}") from error
+    pruned = len(states[1]) < len(states[0])
+    kept = kept_of(candidate) if pruned else None
     try:
-        pruned = len(states[1]) < len(states[0])
-        rows = layers(states[0], states[1], kept_of(candidate) if pruned else None)
+        rows = layers(states[0], states[1], kept)
     except ValueError as error:
         raise InputError(
             f"{names[1]}: {error}; a model whose layers were pruned can be followed as an engine of a run only"
         ) from error
-    place = first_departure([row.relative_error for row in rows])
+    errors = [row.relative_error for row in rows]
+    found = first_departure(errors)
+    before = list(places.beginnings(reference, candidate, examples, pruned))
+    behind = [
+        *places.ends(reference, candidate, examples, errors[-1]),
+        *places.cache(reference, candidate, examples, kept),
+        *places.outside(reference, candidate, names, examples),
+    ]
+    # Single rows of the embedding are found before the embedding as a whole, and all of it before the blocks.
+    inner = "" if found is None else rows[found].name
+    departing = [*(each.departs for each in before), inner, *(each.departs for each in behind)]
+    departs = next((each for each in departing if each), "")
     operators: tuple[Operator, ...] = ()
-    if place and not pruned:  # place 0 is the embedding
-        operators = tuple(inside(reference, candidate, place - 1, states[0][place - 1], examples))
+    if found and departs == inner and not pruned:  # place 0 is the embedding
+        operators = tuple(inside(reference, candidate, found - 1, states[0][found - 1], examples))
     guilty = first_departure([each.relative_error for each in operators], growth=1.0)
     return Bisection(
         reference=names[0],
         candidate=names[1],
         pictures=len(examples),
         layers=rows,
-        departs="" if place is None else rows[place].name,
+        places=(*before, *behind),
+        departs=departs,
         operators=operators,
         operator="" if guilty is None else operators[guilty].name,
+        note=note_of(reference, candidate, names) if departs else "",
     )
+
+
+def note_of(reference: Candidate, candidate: Candidate, names: tuple[str, str]) -> str:
+    """What to compare with instead, where one model is quantized and the other is not."""
+    if is_quantized(reference) == is_quantized(candidate):
+        return ""
+    rounded = names[is_quantized(candidate)]
+    return (
+        f"{rounded} is quantized and the other is not, so rounding alone departs; to find a fault, compare it with a "
+        f"sound engine of the same form"
+    )
+
+
+def is_quantized(candidate: Candidate) -> bool:
+    """Whether a model holds weights of 8 bits or fewer."""
+    if is_engine(candidate):
+        import onnx_ir as ir
+
+        weights = graph_of(candidate).graph.initializers.values()  # type: ignore[arg-type]
+        kinds = {each.const_value.dtype for each in weights if each.const_value is not None}
+        return any(kind != ir.DataType.BOOL and kind.itemsize <= 1 for kind in kinds)
+    from compress.models.transformer.quantized import quantizations
+
+    return bool(quantizations(candidate.transformer))  # type: ignore[attr-defined]
 
 
 def kept_of(candidate: Candidate) -> list[int] | None:
@@ -95,16 +141,6 @@ def kept_of(candidate: Candidate) -> list[int] | None:
     measured = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("measured") or {}
     names = [row["name"] for row in measured.get("layers", ())]
     return [int(name.rpartition(".")[2]) for name in names[1:]] or None
-
-
-def first_departure(errors: list[float], growth: float = GROWTH) -> int | None:
-    """The first place whose error is above the noise and has grown by more than is usual; None if there is none."""
-    before = 0.0
-    for place, error in enumerate(errors):
-        if error > NOISE and error > growth * before:
-            return place
-        before = error
-    return None
 
 
 def inside(
@@ -163,10 +199,9 @@ def first_tensor(value: Any) -> NDArray[Any]:
 
 def nodes(engine: Engine, block: int, examples: Examples) -> dict[str, NDArray[Any]]:
     """Outputs of the nodes of a block, in order; the block reads the engine's own stream."""
-    from export.graph.graph_file import load_graph
     from export.graph.states import with_nodes
 
-    model, names = with_nodes(load_graph(engine.folder / engine.manifest.files["decode"]), block)
+    model, names = with_nodes(graph_of(engine), block)
     values = {node.name or "": node.outputs[0].name or "" for node in model.graph}
     made = run_with(engine, model, [values[name] for name in names], examples)
     return {name: value for name, value in zip(names, made, strict=True) if value.dtype.kind == "f"}

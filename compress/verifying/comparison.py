@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
 from compress.core.settings import InputError, setting
@@ -151,14 +152,20 @@ def check_alike(own: Candidate, candidate: str, other: Candidate, reference: str
             raise InputError(f"{candidate}: {name} is {mine}; that of {reference} is {theirs}")
 
 
-def given_of(reference: Candidate, source: str, held_out: int | None, seed: int, threads: int) -> Given:
+def given_of(
+    reference: Candidate, source: str, held_out: int | None, seed: int, threads: int, each_class: bool = False
+) -> Given:
     """What both models are given: the held-out pictures of a source, or pictures that the reference draws.
+
+    `each_class` takes a picture of each class in turn, instead of the first pictures.
 
     Raises:
         InputError: they do not fit the reference.
     """
     tokens = None if source == DRAWN else open_source(source, "--tokens")
-    pictures = None if tokens is None else held_out_part(reference, tokens, source, held_out)
+    pictures = None if tokens is None else held_out_part(reference, tokens, source, None if each_class else held_out)
+    if pictures is not None and each_class:
+        pictures = pictures.take(classes_in_turn(pictures.labels)[:held_out])
     return Given(
         shape=reference.shape,
         picture=reference.picture,
@@ -171,6 +178,14 @@ def given_of(reference: Candidate, source: str, held_out: int | None, seed: int,
         threads=threads,
         repeats=REPEATS,
     )
+
+
+def classes_in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows (N,) so that a picture of each class comes first, then a second of each, and so on."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    turn = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return order[np.lexsort((ordered, turn))]
 
 
 def of_drawn(reference: Candidate, held_out: int | None, seed: int) -> Examples:

@@ -47,7 +47,6 @@ from .loops import (
     Loop,
     Parts,
     Sessions,
-    WatchedScales,
     choice_feeds,
     filled_up,
     make_loop,
@@ -126,17 +125,22 @@ class Engine(Shaped):
         return cls(folder, manifest, seals, threads)
 
     def run_variant(
-        self, path: Path, outputs: Sequence[str], inputs: NDArray[np.int64], features: NDArray[np.float32] | None
+        self,
+        path: Path,
+        outputs: Sequence[str],
+        inputs: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        stepwise: bool = False,
     ) -> list[NDArray[Any]]:
-        """Outputs of another version of the decode graph for inputs (N, 1 + ...): in one call for all tokens, or in one
-        for each scale of a next-scale model.
+        """Outputs of another version of the decode graph for inputs (N, 1 + ...).
+
+        All tokens are read in one call, or step by step through the cache, as a next-scale model always runs.
         """
         session = self._open("decode", path=path)
-        if self.shape.drawing.scaled:
-            sessions = replace(self.sessions, decode=session)
-            loop = WatchedScales(sessions, self.manifest, len(inputs), list(dict.fromkeys(outputs)))
-            if self.manifest.sampling:
-                loop.take(NOTHING_TO_CHOOSE)
+        if stepwise or self.shape.drawing.scaled:
+            loop = make_loop(replace(self.sessions, decode=session), self.manifest, len(inputs))
+            assert isinstance(loop, Loop)
+            loop.keep(list(dict.fromkeys(outputs)))
             score_stepwise(loop, inputs, self.shape, features)
             return [loop.whole(name) for name in outputs]
         taken, feeds = {each.name for each in session.get_inputs()}, self.feeds(inputs, features)

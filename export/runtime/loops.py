@@ -77,6 +77,7 @@ class Loop:
         self.sessions, self.manifest, self.shape, self.rows = sessions, manifest, manifest.shape, rows
         self.binding = sessions.decode.io_binding()
         self.outputs: list[str] = []
+        self.kept: dict[str, list[NDArray[Any]]] = {}  # further outputs of the graph, call by call
         self.tokens = np.zeros((rows, 1), dtype=np.int64)
         self.labels = np.zeros(rows, dtype=np.int64)
         self.logits = np.zeros((rows, 1, self.shape.predicted), dtype=np.float32)
@@ -154,9 +155,24 @@ class Loop:
     def run(self, count: int) -> NDArray[np.float32]:
         """One call with what is bound, for so many positions: logits (R, S, O)."""
         self.position += count
+        for name in self.kept:
+            self._bind_output(name)
         self.sessions.decode.run_with_iobinding(self.binding)
+        for name, values in self.kept.items():
+            values.append(self.output(name).numpy().copy())
         logits: NDArray[np.float32] = self.output("logits").numpy()
         return logits
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Keep these outputs of every call from now on."""
+        self.kept = {name: [] for name in names}
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """What was kept of an output: positions (R, S, ...) behind each other, or plain numbers of anything else."""
+        parts = self.kept[name]
+        if parts[0].ndim == 3 and len({part.shape[2] for part in parts}) == 1:
+            return np.concatenate(parts, axis=1)
+        return np.concatenate([part.ravel() for part in parts])
 
     def output(self, name: str) -> onnxruntime.OrtValue:
         """What the last call gave."""
@@ -243,30 +259,6 @@ class ScaleLoop(GrowingLoop):
         self.binding.bind_cpu_input("tokens", latents)
         self._bind_output("logits")  # of another size at every scale
         return self.run(latents.shape[1])
-
-
-class WatchedScales(ScaleLoop):
-    """Scale by scale, with further outputs of the graph that are kept of every scale."""
-
-    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int, names: Sequence[str]) -> None:
-        super().__init__(sessions, manifest, rows)
-        self.kept: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
-
-    def run(self, count: int) -> NDArray[np.float32]:
-        """One call."""
-        for name in self.kept:
-            self._bind_output(name)
-        logits = super().run(count)
-        for name, values in self.kept.items():
-            values.append(self.output(name).numpy().copy())
-        return logits
-
-    def whole(self, name: str) -> NDArray[Any]:
-        """An output of all scales: positions (R, S, ...) behind each other, or plain numbers of anything else."""
-        parts = self.kept[name]
-        if parts[0].ndim == 3 and len({part.shape[2] for part in parts}) == 1:
-            return np.concatenate(parts, axis=1)
-        return np.concatenate([part.ravel() for part in parts])
 
 
 class BufferLoop(Loop):

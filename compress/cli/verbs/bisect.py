@@ -23,16 +23,23 @@ from compress.cli.terminal import print_json, print_rows
 @click.option(
     "--tokens", "source", default="digits", show_default=True, help="'digits', a TokenSet (.npz), or 'drawn'."
 )
-@click.option("--pictures", type=click.IntRange(2), default=8, show_default=True, help="Pictures that both read.")
+@click.option(
+    "--pictures",
+    type=click.IntRange(2),
+    default=8,
+    show_default=True,
+    help="Pictures that both read, of each class in turn.",
+)
 @click.option("--plot", type=OutputFile(), help="Write the error of each layer as a plot (.svg).")
 @threads_option
 @json_option
 def bisect(
     reference: str, candidate: str, source: str, pictures: int, plot: Path | None, threads: int, as_json: bool
 ) -> None:
-    """Find the first layer, and inside it the first operator, whose output departs from the reference's.
+    """Find the first place whose output departs from the reference's, and inside a layer the first operator.
 
-    Each of the two is a shipped model, a checkpoint or an engine folder. Exits with 1 if a layer departs.
+    Each of the two is a shipped model, a checkpoint or an engine folder. A quantized engine is best compared with a
+    sound engine of the same form. Exits with 1 if a place departs.
     """
     from compress import api
     from compress.core.settings import InputError
@@ -57,6 +64,15 @@ def bisect(
                 for row in found.layers
             ],
         )  # fmt: skip
+        print_rows(
+            "what else was looked at",
+            ["place", "looked at", "error", ""],
+            [
+                [row.name, row.looked_at, f"{row.error:.3g}",
+                 f"departs: {', '.join([row.departs, *row.others])}" if row.departs else ""]
+                for row in found.places
+            ],
+        )  # fmt: skip
         if found.operators:
             print_rows(
                 f"inside {found.departs}, in order of running",
@@ -67,5 +83,7 @@ def bisect(
                 ],
             )
         click.echo(f"departs in {found.departs}" + (f", first at {found.operator}" if found.operator else "")
-                   if found.departs else "no layer departs")  # fmt: skip
+                   if found.departs else "nothing departs")  # fmt: skip
+        if found.note:
+            click.echo(f"note: {found.note}")
     leave(passed=not found.departs)

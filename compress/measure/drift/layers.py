@@ -5,30 +5,25 @@ Letters: N pictures, S positions, D width.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.settings import setting
+from compress.measure.drift.states import States, states_of
 from compress.measure.measure import Measure
 from compress.models.transformer.examples import Examples
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from compress.measure.subject import Side, Subject
-    from compress.models.candidate import Candidate
-    from export.runtime.engine import Engine
 
 PICTURES = 8
 MOST_NUMBERS = 2**26  # of all streams of a model, 256 MB
 HIGHEST_SQNR = 200.0  # dB; of equal states there is no finite value
-States = list[NDArray[np.float32]]
+HIGHEST_ERROR = 1e6  # relative; said of NaN and Inf too, which JSON does not have
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,11 @@ class LayerDrift:
     name: str = setting(doc="`embedding`, then `blocks.0`, `blocks.1`, ...: the stream behind it")
     cosine: float = setting(doc="mean cosine between the candidate's and the reference's stream over positions")
     sqnr_db: float = setting(doc=f"signal to noise of the whole stream, dB, at most {HIGHEST_SQNR:g}")
-    relative_error: float = setting(doc="root of the summed squared difference over that of the summed square", low=0)
+    relative_error: float = setting(
+        doc="root of the summed squared difference over that of the summed square; at most "
+        f"{HIGHEST_ERROR:g}, which stands for NaN too",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -115,60 +114,15 @@ def layer(name: str, reference: NDArray[np.float32], candidate: NDArray[np.float
     cosine = np.divide((theirs * own).sum(axis=-1), lengths, out=np.ones_like(lengths), where=lengths > 0)
     relative = relative_error(reference, candidate)
     sqnr = HIGHEST_SQNR if relative == 0 else min(HIGHEST_SQNR, -20 * np.log10(relative))
-    return LayerDrift(name, float(cosine.mean()), float(sqnr), relative)
+    return LayerDrift(name, float(np.nan_to_num(cosine).mean()), float(sqnr), relative)
 
 
 def relative_error(reference: NDArray[np.floating], candidate: NDArray[np.floating]) -> float:
-    """||candidate - reference|| / ||reference||."""
+    """||candidate - reference|| / ||reference||, at most 1e6, which is also said where one of them is not finite."""
     theirs = reference.astype(np.float64)
     signal = float(np.square(theirs).sum())
     noise = float(np.square(candidate.astype(np.float64) - theirs).sum())
-    return float(np.sqrt(noise / signal)) if signal else float(noise > 0)
-
-
-def states_of(candidate: Candidate, examples: Examples) -> States:
-    """Streams (N, S, D) of a model in PyTorch, or of an engine, before the first block and behind every one.
-
-    Raises:
-        ValueError: its graph does not show them.
-    """
-    if hasattr(candidate, "manifest"):
-        return engine_states(candidate, examples)  # type: ignore[arg-type]
-    if not hasattr(candidate, "transformer"):
-        raise ValueError("a model that was an ONNX graph from the beginning does not show its layers")
-    return torch_states(candidate, examples)
-
-
-def torch_states(candidate: Candidate, examples: Examples) -> States:
-    """Of an ImageModel; a masked one's last stream is of the picture's positions alone, as its engines compute it."""
-    import torch
-
-    inputs, features = examples.tensors()
-    transformer = candidate.transformer  # type: ignore[attr-defined]
-    if features is not None:
-        features = features.to(next(transformer.parameters()).dtype)
-    with torch.no_grad():
-        states = [each.float().numpy() for each in transformer.layer_outputs(*transformer.prepare(inputs, features))]
-    config = transformer.config
-    if config.drawing.masks and not config.uvit and config.patch == 1:
-        states[-1] = states[-1][:, config.class_token :][:, : config.length]
-    return states
-
-
-def engine_states(engine: Engine, examples: Examples) -> States:
-    """Of an engine: its decode graph with more outputs."""
-    from export.graph.graph_file import load_graph
-    from export.graph.states import with_states
-
-    model, names = with_states(load_graph(engine.folder / engine.manifest.files["decode"]))
-    return run_with(engine, model, names, examples)
-
-
-def run_with(engine: Engine, model: ir.Model, names: list[str], examples: Examples) -> States:
-    """Outputs of another version of an engine's decode graph, in one call for all tokens."""
-    from export.graph.weights import save_graph
-
-    with tempfile.TemporaryDirectory() as room:
-        path = Path(room) / "decode.onnx"
-        save_graph(model, path)
-        return engine.run_variant(path, names, examples.inputs, examples.features)
+    if noise == 0:
+        return 0.0
+    found = float(np.sqrt(noise / signal)) if signal else 1.0
+    return min(found, HIGHEST_ERROR) if np.isfinite(found) else HIGHEST_ERROR

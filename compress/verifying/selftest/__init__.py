@@ -25,8 +25,8 @@ from compress.models.transformer.examples import examples
 from compress.verifying.selftest.bases import BASES, build
 from compress.verifying.selftest.faults import FAULTS, Fault
 from compress.verifying.selftest.result import MOST_FALSE, Quiet, SelfTest, only_seen_by
-from compress.verifying.selftest.trial import GATES, Caught
-from compress.verifying.selftest.work import QUIET, Bench, Task, gates_of, results
+from compress.verifying.selftest.trial import Caught
+from compress.verifying.selftest.work import QUIET, Bench, Task, results
 
 SHIPPED = "digits"
 PROCESSES = 2
@@ -71,7 +71,7 @@ def quiet_tasks(trials: Mapping[str, int]) -> list[Task]:
     """So many trials with each set of gates, the engines in turn, each with seeds of its own."""
     made: list[Task] = []
     for gates, count in trials.items():
-        which = [number for number, each in enumerate(QUIET) if gates_of(each.base) == gates]
+        which = [number for number, each in enumerate(QUIET) if each.gates == gates]
         made += [("quiet", which[index % len(which)], index // len(which)) for index in range(count)]
     return made
 
@@ -80,7 +80,7 @@ def quiet_of(which: int, made: Mapping[Task, Any], tasks: Sequence[Task]) -> Qui
     """The trials with one engine together."""
     each, own = QUIET[which], [task for task in tasks if task[1] == which]
     rang = tuple(", ".join(made[task]) for task in own if made[task])
-    return Quiet(each.name, each.base, gates_of(each.base), len(own), rang, made["named", which, 0])
+    return Quiet(each.name, each.base, each.gates, len(own), rang, made["named", which, 0])
 
 
 def intervals_missed(halves: int) -> int:
@@ -89,7 +89,7 @@ def intervals_missed(halves: int) -> int:
     given = examples(model.shape, open_source("digits", "self-test").part("held_out"))
     with one_thread():
         scores = model.score(given.inputs, given.features)
-    nll = columns_of(scores, scores, given.targets, given.scored)[0][:, 0]
+    nll = columns_of(scores, scores, given.targets, given.scored).per_picture[:, 0]
     missed = 0
     for seed in range(halves):
         order = np.random.Generator(np.random.Philox(seed)).permutation(len(nll))
@@ -100,4 +100,4 @@ def intervals_missed(halves: int) -> int:
     return missed
 
 
-__all__ = ["FAULTS", "GATES", "MOST_FALSE", "Caught", "Fault", "Quiet", "SelfTest", "only_seen_by", "run"]
+__all__ = ["FAULTS", "MOST_FALSE", "Caught", "Fault", "Quiet", "SelfTest", "only_seen_by", "run"]

@@ -82,6 +82,11 @@ BASES: Mapping[str, tuple[str, Chain]] = {
 LOSSY = ("int8",)
 
 
+def gates_of(base: str) -> str:
+    """The set of gates for such engines."""
+    return "lossy" if base in LOSSY else "exact"
+
+
 @dataclass(frozen=True)
 class Base:
     """A sound engine, and the checkpoint that it was made from."""

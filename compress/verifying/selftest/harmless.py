@@ -18,11 +18,12 @@ NEXT, BEFORE = 24, 22  # versions of the standard beside 23, in which the operat
 
 @dataclass(frozen=True)
 class Harmless:
-    """An edit that must not ring: its name and the sound engine that it is done to."""
+    """An edit that must not ring: its name, the sound engine that it is done to, and the gates for what comes of it."""
 
     name: str
     base: str
     edits: Mapping[str, Edit]
+    gates: str = "exact"
 
 
 def half(array: Array) -> Array:
@@ -74,8 +75,8 @@ def opset(version: int) -> Edit:
 
 
 HARMLESS = (
-    Harmless("weights rounded to fp16", "fused", {DECODE: every_weight(half)}),
-    Harmless("weights rounded to fp16", "masked", {DECODE: every_weight(half)}),
+    Harmless("weights rounded to fp16", "fused", {DECODE: every_weight(half)}, "lossy"),
+    Harmless("weights rounded to fp16", "masked", {DECODE: every_weight(half)}, "lossy"),
     Harmless("hidden units permuted", "fused", {DECODE: permuted_units()}),
     Harmless("heads permuted", "fused", {DECODE: permuted_heads((2, 3, 0, 1), (1, 0))}),
     Harmless("heads permuted", "masked", {DECODE: permuted_heads((3, 0, 2, 1), (3, 0, 2, 1))}),
@@ -83,5 +84,5 @@ HARMLESS = (
     Harmless(
         "another opset", "fused", {DECODE: opset(NEXT), IMAGE_DECODER: opset(BEFORE), IMAGE_ENCODER: opset(BEFORE)}
     ),
-    Harmless("hidden units permuted", "int8", {DECODE: permuted_units(quantized=True)}),
+    Harmless("hidden units permuted", "int8", {DECODE: permuted_units(quantized=True)}, "lossy"),
 )

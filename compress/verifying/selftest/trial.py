@@ -6,6 +6,7 @@ import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ import onnx
 
 from calibration.ranges import one_thread
 from compress.core.settings import InputError, setting
+from compress.core.strict_yaml import read_yaml
 from compress.models.candidate import open_candidate
 from compress.models.image_model import ImageModel
-from compress.recipe.gates import read_gate
+from compress.recipe.gates import Gate, read_gate
+from compress.recipe.shipped import located_gates
 from compress.verifying.bisect import bisect
 from compress.verifying.comparison import DRAWN, Comparison, compare, given_of, verdict_of
 from compress.verifying.selftest.bases import Base
@@ -30,26 +33,11 @@ if TYPE_CHECKING:
 
 PICTURES = 30  # that the reference draws, each class in turn
 FOLLOWED = 10  # that `bisect` reads: one of each class
-GATES: Mapping[str, Mapping[str, Any]] = {
-    "exact": {
-        "kl": 1e-5,
-        "total_variation": 3e-3,
-        "max_abs_difference": 0.05,
-        "loop_kl": 1e-5,
-        "sampler_tokens": 0.001,
-        "decoder_psnr": 80.0,
-        "images_psnr": 50.0,
-        "encoder_agreement": 0.99,
-    },
-    "lossy": {
-        "nll_drift": 0.03,
-        "kl": 0.01,
-        "total_variation": 0.1,
-        "decoder_psnr": 30.0,
-        "decoder_psnr_worst": 25.0,
-        "images_psnr": 30.0,
-        "encoder_agreement": 0.95,
-    },
+SETS = ("exact", "lossy")  # of gates, as they are shipped
+# What users are told to do with the lossy set: hold it to what their engine measures, here KL 0.0075 and 0.081.
+TIGHTER: Mapping[str, Mapping[str, Any]] = {
+    "exact": {"decoder_psnr_worst": 80.0},
+    "lossy": {"kl": 0.01, "total_variation": 0.1, "decoder_psnr_worst": 30.0},
 }
 REFUSED = "refused"  # as a breach: the engine is not even opened, or its numbers cannot be judged
 
@@ -114,13 +102,20 @@ def seen(reference: Candidate, engine: Path, seed: int = 0) -> Seen:
             found = compare(reference, engine, None, DRAWN, PICTURES, threads=1, seed=seed)
     except (InputError, EngineError):
         return Seen((REFUSED,), (REFUSED,))
-    return Seen(*(breaches(found, name) for name in GATES))
+    return Seen(*(breaches(found, name) for name in SETS))
+
+
+@cache
+def gate_called(name: str) -> Gate:
+    """A shipped set of gates, made tighter."""
+    limits = read_yaml(located_gates(name))
+    assert isinstance(limits, dict)
+    return read_gate({**limits, **TIGHTER[name]}, name)
 
 
 def breaches(found: Comparison, gates: str) -> tuple[str, ...]:
     """The measurements that break a promise or one of a set of gates."""
-    gate = read_gate(dict(GATES[gates]), gates)
-    verdict = verdict_of(found.results, found.evidence, (found.reference, found.candidate), gate)
+    verdict = verdict_of(found.results, found.evidence, (found.reference, found.candidate), gate_called(gates))
     return tuple(dict.fromkeys(each.measurement for each in verdict.breaches))
 
 

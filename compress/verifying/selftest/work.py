@@ -10,20 +10,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from compress.verifying.selftest.bases import BASES, LOSSY, Base, checkpoint
+from compress.verifying.selftest.bases import BASES, Base, checkpoint, gates_of
 from compress.verifying.selftest.faults import FAULTS
 from compress.verifying.selftest.harmless import HARMLESS, Harmless
 from compress.verifying.selftest.remembered import Remembered
 from compress.verifying.selftest.trial import Caught, edited, named, seen, trial
 
-SOUND = tuple(Harmless("none", base, {}) for base in BASES)
+SOUND = tuple(Harmless("none", base, {}, gates_of(base)) for base in BASES)
 QUIET = (*SOUND, *HARMLESS)
 Task = tuple[str, int, int]  # 'fault', 'quiet' or 'named'; which; and the seed
-
-
-def gates_of(base: str) -> str:
-    """The set of gates for such engines."""
-    return "lossy" if base in LOSSY else "exact"
 
 
 class Bench:
@@ -61,7 +56,7 @@ class Bench:
         """What rings at an engine that nothing is wrong with."""
         each = QUIET[which]
         found = seen(self.reference(each.base), self.harmless(which), seed)
-        return found.by(gates_of(each.base))
+        return found.by(each.gates)
 
     def named(self, which: int, seed: int) -> str:
         """Where `bisect` says that such an engine parts from the one that it was made from."""

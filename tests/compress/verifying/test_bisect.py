@@ -12,7 +12,8 @@ from compress.core.settings import InputError, parse
 from compress.models.transformer.examples import examples, examples_of
 from compress.passes import Context, find
 from compress.passes.shared.pruning import keep_layers
-from compress.verifying.bisect import bisect, first_departure
+from compress.verifying.bisect import bisect
+from compress.verifying.places import first_departure
 from export.runtime.engine import Engine
 
 NAMES = ("reference", "candidate")

@@ -13,7 +13,7 @@ from export.targets import fuse
 @pytest.mark.parametrize("kind", ["rotary", "learned", "modulated", "masked", "next-scale"])
 def test_every_stream_becomes_an_output_plain_and_fused(kind, exported) -> None:
     for model in (exported(kind), fuse(exported(kind)).model):
-        count = blocks_of(model.decode)
+        count = blocks_of(model.decode.graph)
         made, names = with_states(model.decode)
         assert count > 0
         assert len(names) == count + 1

@@ -13,7 +13,7 @@ from click.testing import Result
 def test_bisect_names_where_an_engine_departs(engine: Path, checkpoint: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("bisect", engine, engine, "--pictures", 2, "--threads", 1)
     assert result.exit_code == 0, result.output
-    assert "no layer departs" in result.stdout
+    assert "nothing departs" in result.stdout
     other = invoke("bisect", checkpoint, engine, "--pictures", 2, "--threads", 1, "--json")
     assert other.exit_code == 1
     assert json.loads(other.stdout)["departs"] == "embedding", "it was distilled"
