@@ -96,10 +96,10 @@ def largest(parts: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[int
 
     A look is a class, a place or a token; the size of a picture in it is 0 where the picture has no part in it. The
     interval is [largest of the lower ends, largest of the upper ends] of intervals corrected for K looks (Bonferroni),
-    so that having picked the largest does not flatter; skewed looks may leave their own. A ratio's standard error is that of its
-    linearisation, with Kish's effective number of pictures, sum(sizes)^2 / sum(sizes^2), for N. Looks of few pictures
-    know little of their spread: each is taken to spread, relative to its ratio, at least as the median look does, and
-    Student's t has the degrees of freedom of all looks together.
+    so that having picked the largest does not flatter; skewed looks may leave their own. A ratio's standard error is
+    that of its linearisation, with Kish's effective number of pictures, sum(sizes)^2 / sum(sizes^2), for N. Looks of
+    few pictures know little of their spread: each is taken to spread, relative to its ratio, at least as the median
+    look does, and Student's t has the degrees of freedom of all looks together.
 
     None where no look has pictures enough to know a spread.
     """
