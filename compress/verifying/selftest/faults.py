@@ -251,6 +251,8 @@ HEAD = (
     of_decode("two tokens swapped in the head", "fused", "head", weight("head.weight", columns({3: 4, 4: 3}))),
     of_decode("head's bias of one token", "fused", "head", output_behind("logits", "Add", bias(6, 0.3))),
     of_decode("head's bias of one token", "int8", "head", output_behind("logits", "Add", bias(6, 0.3))),
+    # Of tokens so rare that no probability moves: the largest difference of a logit alone shows it.
+    of_decode("smallest logits cut off", "next-scale", "head", output_behind("logits", "Max", number(-5.5))),
     of_decode("small logits cut off", "next-scale", "head", output_behind("logits", "Max", number(-4.0))),
     of_decode("final norm scaled", "fused", "norm", weight("norm.weight", scaled(1.05))),
     of_decode("final shift and scale swapped", "masked", ("norm", "head"), outputs_exchanged("/Split_4")),
