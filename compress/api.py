@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from compress.recipe.gates import Gate
     from compress.recipe.plan import Plan
     from compress.report import Report
+    from compress.verifying.bench import BenchRow
     from compress.verifying.bisect import Bisection
-    from compress.verifying.comparison import BenchRow, Comparison
+    from compress.verifying.comparison import Comparison
     from export.runtime.engine import Engine
     from export.runtime.options import Sampling
 
@@ -212,7 +213,7 @@ def bench(
     Raises:
         InputError: one cannot be opened, or a batch does not fit into memory.
     """
-    from compress.verifying.comparison import bench as timed
+    from compress.verifying.bench import bench as timed
 
     return timed(engines, batch, repeats, threads)
 

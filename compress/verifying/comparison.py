@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,6 @@ from compress.measure.drift.fidelity import Fidelity, difference
 from compress.measure.drift.sampled import Sampled
 from compress.measure.pictures.decoding import Decoding
 from compress.measure.quantity import quantity
-from compress.measure.speed.drawing import Drawing
-from compress.measure.speed.pinning import pinned
-from compress.measure.speed.timing import PATIENCE, REST_S, SpeedRow, paired
 from compress.measure.subject import AT_ONCE, Given, Side, Subject
 from compress.models.candidate import Candidate, name_of, open_candidate
 from compress.models.transformer.examples import Examples, examples, examples_of
@@ -32,7 +26,7 @@ from compress.recipe.gates import Gate, keys
 from compress.recipe.verdict import Verdict, judge, no_evidence, promised
 from export.runtime.drawing import conditions
 from export.runtime.shape import Shape
-from export.runtime.throughput import check_batch, free_bytes, gigabytes
+from export.runtime.throughput import free_bytes, gigabytes
 
 
 @dataclass(frozen=True)
@@ -114,18 +108,13 @@ def compare(
         apart = difference(theirs.scores, subject.candidate.scores, scores, batch.targets, seed, batch.scored)
         nearer = Difference(than, apart["kl"].value, apart["kl"].ci95, apart["nll"].value, apart["nll"].ci95)
     sound = evidence(theirs.scores, given.examples.scored)
-    row = Measurement(candidate, "engine", parameters=0, size_bytes=0)
-    row = row.with_results({name: result.in_row() for name, result in results.items()})
-    breaches = [*promised(row, candidate), *(judge(gate, row, candidate) if gate else [])]
-    if not sound.sound:
-        breaches.append(no_evidence(sound, reference))
     return Comparison(
         reference,
         candidate,
         source,
         evidence=sound,
         difference=nearer,
-        verdict=Verdict.of(breaches),
+        verdict=verdict_of(results, sound, (reference, candidate), gate),
         **{name: found[name] for name in IN_FIELDS},  # type: ignore[arg-type]
         measures={name: result for name, result in results.items() if name not in IN_FIELDS},
     )
@@ -134,6 +123,17 @@ def compare(
 def asked(measure: type[Measure], gate: Gate) -> bool:
     """Whether a measure that takes long is limited by a gate."""
     return measure.verified == "asked" and gate.asks_for(measure)
+
+
+def verdict_of(results: dict[str, Measure], sound: Evidence, names: tuple[str, str], gate: Gate | None) -> Verdict:
+    """What breaks promises or a gate, of a reference's and a candidate's names and what was measured of them."""
+    reference, candidate = names
+    row = Measurement(candidate, "engine", parameters=0, size_bytes=0)
+    row = row.with_results({name: result.in_row() for name, result in results.items()})
+    breaches = [*promised(row, candidate), *(judge(gate, row, candidate) if gate else [])]
+    if not sound.sound:
+        breaches.append(no_evidence(sound, reference))
+    return Verdict.of(breaches)
 
 
 def check_gate(gate: Gate | None) -> None:
@@ -243,73 +243,3 @@ def check_scores(shape: Shape, count: int) -> None:
             f"--held-out: the logits of {count} pictures take about {gigabytes(count * one)} of memory, and "
             f"{gigabytes(free)} are free; at most {free // one} fit"
         )
-
-
-def reopen(runners: Mapping[str, Drawing], named: Mapping[str, str | Path | Candidate], threads: int) -> None:
-    """Open anew, in any order, the engines that are named by their folders, and let each draw once."""
-    for name in random.sample(list(runners), len(runners)):
-        runner, given = runners[name], named[name]
-        if isinstance(given, (str, Path)) and hasattr(runner.drawer, "manifest"):
-            runner.drawer = open_candidate(given, threads)
-        runner.drawer.decode_images(runner.drawer.draw_tokens(runner.labels, features=runner.features))
-
-
-@dataclass(frozen=True)
-class BenchRow:
-    """One engine at one batch size."""
-
-    engine: str = setting(doc="the engine's folder or name")
-    speed: SpeedRow = setting(doc="its time; the reference is the first engine")
-
-
-def bench(
-    engines: Sequence[str | Path | Candidate], batches: Sequence[int], repeats: int, threads: int
-) -> list[BenchRow]:
-    """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
-
-    `threads` 0 are as many as PyTorch takes by itself. Of what is given twice one is timed. Where it is too noisy to
-    tell how one compares with the first, up to three times as many rounds are timed. Engines that are named by their
-    folders are opened anew every 2 rounds, for where their memory lies makes one faster or slower than its own copy.
-
-    Raises:
-        InputError: one of them cannot be opened, two have one name, or a batch does not fit into memory.
-    """
-    import torch
-
-    threads = threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    named: dict[str, str | Path | Candidate] = {}
-    for each in engines:
-        if named.setdefault(name_of(each), each) != each:
-            raise InputError(f"two different engines are called {name_of(each)}; give their folders")
-    drawers = {name: open_candidate(each, threads) for name, each in named.items()}
-    for name, drawer in drawers.items():
-        try:
-            check_batch(drawer.shape, drawer.sampler, drawer.cache_bytes, max(batches))
-        except ValueError as error:
-            raise InputError(f"{name}: {error}") from error
-    rows = []
-    for batch in batches:
-        runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}
-        with pinned(threads):
-            mixed = any(not hasattr(drawer, "manifest") for drawer in drawers.values())
-            timings = paired(
-                runners,
-                repeats,
-                rest_s=REST_S if mixed else 0.0,
-                patience=PATIENCE,
-                renew=partial(reopen, runners, named, threads),
-            )
-        for name, drawer in drawers.items():
-            first = next(iter(drawers))
-            runtime = "onnxruntime" if hasattr(drawer, "manifest") else "torch eager"
-            row = timings.row(
-                name,
-                runtime=runtime,
-                batch=batch,
-                length=drawer.length,
-                reference=None if name == first else first,
-                rounds=runners[name].of_rounds(len(timings.seconds[name])),
-            )
-            rows.append(BenchRow(name, row))
-    return rows

@@ -25,6 +25,7 @@ from compress.measure.pictures.shown import Shown
 from compress.measure.subject import Given, Side, Subject
 from compress.models.candidate import pixels_of
 from compress.models.transformer.examples import Examples
+from export.runtime.errors import UnsoundLogitsError
 
 if TYPE_CHECKING:
     from compress.models.candidate import Candidate
@@ -229,7 +230,15 @@ def outside(reference: Candidate, candidate: Candidate, names: tuple[str, str], 
     given = Given(reference.shape, reference.picture, examples.take(slice(PICTURES)), 0, samples=PICTURES)
     subject = Subject(Side(names[1], given, candidate), Side(names[0], given, reference))
     looks: tuple[Callable[[Subject], Place | None], ...] = (sampler, decoder, single_file, encoder)
-    yield from (found for look in looks if (found := look(subject)) is not None)
+    yield from (found for look in looks if (found := looked(look, subject)) is not None)
+
+
+def looked(look: Callable[[Subject], Place | None], subject: Subject) -> Place | None:
+    """What a look finds; nothing where logits are NaN, so that nothing can be drawn: a place before these is named."""
+    try:
+        return look(subject)
+    except UnsoundLogitsError:
+        return None
 
 
 def sampler(subject: Subject) -> Place:

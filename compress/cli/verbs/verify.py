@@ -19,6 +19,7 @@ from compress.cli.terminal import Terminal, print_json, print_rows
 
 if TYPE_CHECKING:
     from compress.verifying.comparison import Comparison
+    from compress.verifying.selftest import SelfTest
 
 
 def self_test(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -28,23 +29,46 @@ def self_test(context: click.Context, parameter: click.Parameter, value: bool) -
     from compress.verifying import selftest
 
     with Terminal().work("self-test") as progress:
-        found = selftest.run(report=lambda done, count: progress(done, count, {}))
-    print_rows(
-        "planted faults",
-        ["fault", "noticed by", "planted in", "localised in", ""],
-        [
-            [each.fault, ", ".join(each.noticed) or "nothing", each.planted_in or "–", each.localised or "–",
-             "caught" if each.caught else "MISSED"]
-            for each in found.faults
-        ],
-    )  # fmt: skip
-    click.echo(
-        f"95 % intervals of the difference between two halves of the same scores left out 0 in "
-        f"{found.intervals_missed} of {found.trials} trials; 5 of 100 are expected"
-    )
-    click.echo(f"stated rate of false alarms: at most {100 * selftest.STATED_RATE:g} of 100")
-    click.echo(found.words())
+        found = selftest.run(lambda done, count: progress(done, count, {}))
+    show(found)
     leave(passed=found.passed)
+
+
+def show(found: SelfTest) -> None:
+    """The tables of a self-test, narrow enough for 80 columns, and its result."""
+    from compress.verifying.selftest import only_seen_by
+
+    for base in dict.fromkeys(each.base for each in found.faults):
+        print_rows(
+            f"faults planted in the {base} engine" if " " not in base else f"faults planted in the {base}",
+            ["fault", "noticed by", "named"],
+            [
+                [each.fault, few(each.noticed) or ("MISSED" if each.above else "below the floor"), each.named or "–"]
+                for each in found.faults
+                if each.base == base
+            ],
+        )
+    print_rows(
+        "nothing wrong",
+        ["edit", "engine", "gates", "false alarms"],
+        [[each.edit, each.base, each.gates, f"{len(each.rang)} of {each.trials}"] for each in found.quiet],
+    )
+    print_rows(
+        "faults that one measure alone noticed",
+        ["measure", "faults", "such as"],
+        [
+            [name, str(len(seen)), seen[0].fault if seen else "none"]
+            for name, seen in only_seen_by(found.counted).items()
+        ],
+    )
+    for line in found.words():
+        click.echo(line)
+    click.echo(f"{found.seconds:.0f} s of processor time; {'passed' if found.passed else 'NOT passed'}")
+
+
+def few(noticed: tuple[str, ...]) -> str:
+    """The first measurement that rang, and how many more."""
+    return f"{noticed[0]}{f' +{len(noticed) - 1}' if noticed[1:] else ''}" if noticed else ""
 
 
 @click.command()

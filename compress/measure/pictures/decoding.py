@@ -53,7 +53,12 @@ class Decoding(Measure):
         gate=Limit("decoder_psnr", "least PSNR of the image decoder against the reference's, dB"),
     )
     psnr_ci95: tuple[float, float] = setting(doc="its interval")
-    psnr_worst: float = setting(doc="that of the worst picture, dB")
+    psnr_worst: float = quantity(
+        doc="that of the worst picture, dB",
+        unit="dB",
+        better="higher",
+        gate=Limit("decoder_psnr_worst", "least PSNR of the picture that the image decoder shows worst, dB"),
+    )
     ssim: float = quantity(
         doc="mean over pictures of the structural similarity, at most 1",
         better="higher",

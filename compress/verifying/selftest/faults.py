@@ -1,201 +1,303 @@
-"""Faults that are planted on purpose, each into a copy of a sound model.
+"""Faults that are planted on purpose into sound engines, each with the places that `bisect` may name for it.
 
-Every one is a mistake that has been made in ports and exports of image-token transformers.
+Every one is a mistake that has been made in ports, exports and quantizations of image-token transformers.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from compress.models.image_model import ImageModel, TorchRunner
-from compress.models.tokenizer.model import PixelTokenizer
-from compress.models.transformer.architecture import LayerConfig, TransformerConfig
-from compress.models.transformer.blocks import Block, KeyValue
-from compress.models.transformer.model import TokenTransformer
-from export.runtime.sampling import Sampler
+from compress.verifying.selftest.bases import CLASSES, HEAD_WIDTH, VOCABULARY
+from compress.verifying.selftest.graph_edits import (
+    Array,
+    Edit,
+    added,
+    attribute,
+    behind,
+    columns,
+    every_weight,
+    exchanged,
+    first_rows,
+    joined,
+    number,
+    operator,
+    output_behind,
+    outputs_exchanged,
+    reads,
+    rows,
+    scaled,
+    shifted,
+    unwritten,
+    weight,
+    weight_read,
+)
+from export.runtime.manifest import DECODE, GENERATE, IMAGE_DECODER, IMAGE_ENCODER
 
-Base = Literal["shipped", "rotary", "modulated", "untrained"]
-WEIGHT_NOISE = 0.005
-WRONG_SCALE = 1.05
-STALE_STEPS = 3  # from this step on a stale cache repeats its last row
+NULL_CLASS = VOCABULARY + CLASSES  # rows of the embedding: tokens, classes, no class
+MASK = VOCABULARY  # of a masked model, whose classes stand behind it
+LEVEL = 2  # rows of the next-scale model's positions: 1 of 1 x 1, 4 of 2 x 2, 16 of 4 x 4
+EMBEDDING = "embedding.weight"
+MIDDLE = "blocks.1"
+DOWN, QKV, OUT = f"{MIDDLE}.ffn.down.weight", f"{MIDDLE}.attention.qkv.weight", f"{MIDDLE}.attention.output.weight"
+EMBEDDED, DECODER, ENCODER, SINGLE_FILE = "embedding", "image decoder", "image encoder", "single file"
+LAST = "autoencoder.decoder.head"  # the image decoder's last convolution
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: its name, the sound model it is planted into, and the layer that must be named ('': it has none)."""
+    """A fault: its name, the sound engine it is planted into, edits of its files and settings of its manifest.
+
+    `places` are what `bisect` may name. A fault that is not `above` the floor differs from the sound engine by less
+    than the two may differ by rounding, so that it need not be noticed. With `flat` the reference has a head of zeros.
+    """
 
     name: str
-    base: Base
-    plant: Callable[[ImageModel], ImageModel]
-    where: Callable[[ImageModel], str]
+    base: str
+    places: tuple[str, ...]
+    edits: Mapping[str, Edit] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    above: bool = True
+    flat: bool = False
 
 
-def middle(model: ImageModel) -> int:
-    """The layer that faults are planted into."""
-    return len(model.transformer.blocks) // 2
+def of_class(number: int) -> int:
+    """The embedding's row of a class, where tokens stand before classes."""
+    return VOCABULARY + number
 
 
-def block(model: ImageModel) -> Block:
-    """That layer."""
-    found = model.transformer.blocks[middle(model)]
-    assert isinstance(found, Block)
-    return found
+def of_decode(name: str, base: str, place: str | tuple[str, ...], *edits: Edit, **changes: Any) -> Fault:
+    """A fault of the graph that makes a step."""
+    return in_file(DECODE, name, base, place, *edits, **changes)
 
 
-def at_middle(model: ImageModel) -> str:
-    """Its name."""
-    return f"blocks.{middle(model)}"
+def in_file(file: str, name: str, base: str, place: str | tuple[str, ...], *edits: Edit, **changes: Any) -> Fault:
+    """A fault of one file."""
+    places = (place,) if isinstance(place, str) else place
+    return Fault(name, base, places, {file: joined(*edits)}, **changes)
 
 
-def copied(model: ImageModel) -> ImageModel:
-    """The same model with weights of its own."""
-    return model.with_transformer(copy.deepcopy(model.transformer))
+def of_manifest(name: str, base: str, **settings: Any) -> Fault:
+    """A fault of the sampler's settings in the manifest."""
+    return Fault(name, base, ("sampler",), settings=settings)
 
 
-def heads_swapped(model: ImageModel) -> ImageModel:
-    """The queries of two heads change places in one layer."""
-    made = copied(model)
-    weight = block(made).attention.query.weight.data
-    width = made.transformer.config.head_width
-    weight[: 2 * width] = torch.cat([weight[width : 2 * width], weight[:width]])
+def never(token: int) -> Array:
+    """A disturbance (1, 1, V) that never lets a token be drawn."""
+    made = np.zeros((1, 1, VOCABULARY), dtype=np.float32)
+    made[..., token] = -1e9
     return made
 
 
-def wrong_scale(model: ImageModel) -> ImageModel:
-    """One matrix of one layer has a scale that is 5 % too large."""
-    made = copied(model)
-    block(made).ffn.down.weight.data.mul_(WRONG_SCALE)
+def bias(token: int, value: float) -> Array:
+    """A bias (V,) of one token."""
+    made = np.zeros(VOCABULARY, dtype=np.float32)
+    made[token] = value
     return made
 
 
-def positions_off_by_one(model: ImageModel) -> ImageModel:
-    """Every position is taken for the next one."""
-    made = copied(model)
-    transformer = made.transformer
-    if transformer.config.positions == "learned":
-        transformer.position.weight.data.copy_(transformer.position.weight.data.roll(-1, 0))
-    else:
-        transformer.cosine, transformer.sine = transformer.cosine.roll(-1, 0), transformer.sine.roll(-1, 0)
-    return made
+def noisy(array: Array) -> Array:
+    """Half a percent of noise on every number."""
+    generator = np.random.Generator(np.random.Philox(array.size))
+    return array * (1 + 0.005 * generator.standard_normal(array.shape))
 
 
-def read_first(model: ImageModel) -> str:
-    """Where positions are first read: the embedding, or the first layer's rotation."""
-    return "embedding" if model.transformer.config.positions == "learned" else "blocks.0"
+def rolled(first: int, end: int) -> dict[int, int]:
+    """Rows `first` to `end` read as the next of them."""
+    return {row: first + (row + 1 - first) % (end - first) for row in range(first, end)}
 
 
-def guidance_dropped(model: ImageModel) -> ImageModel:
-    """The model draws without guidance."""
-    return replace(model, sampler=model.sampler.changed(cfg_scale=1.0))
+def levels_swapped(positions: Array) -> Array:
+    """The embeddings (D,) of two scales, which the table of positions (T, D) has inside, change places."""
+    apart = np.linspace(-0.2, 0.2, positions.shape[1], dtype=positions.dtype)
+    positions[1:5] += apart
+    positions[5:] -= apart
+    return positions
 
 
-def cache_stale(model: ImageModel) -> ImageModel:
-    """The loop writes one layer's keys and values of an earlier step instead of the new ones."""
-    return StaleModel(**{name: getattr(model, name) for name in model.__dataclass_fields__})
+def cached(layer: int) -> tuple[str, ...]:
+    """The places of a fault of a layer's cache."""
+    return "cache", f"cache of blocks.{layer}"
 
 
-class StaleModel(ImageModel):
-    """A model whose loop forgets to write one layer's cache."""
-
-    def runner(self) -> TorchRunner:
-        """The faulty loop."""
-        return StaleRunner(self.transformer, middle(self))
+def inverted(name: str) -> Edit:
+    """Pictures are negatives."""
+    return output_behind(name, "Sub", number(255, "uint8"), first=True)
 
 
-class StaleRunner(TorchRunner):
-    """Repeats the last row of one layer's cache."""
+BLUE_FIRST = np.array([2, 1, 0])
 
-    def __init__(self, transformer: TokenTransformer, layer: int) -> None:
-        super().__init__(transformer)
-        self.layer = layer
-
-    def advance(self, tokens: torch.Tensor) -> NDArray[np.float32]:
-        """One call, after which a row of the cache is not the one that it should be."""
-        before = self.past[self.layer]
-        logits = super().advance(tokens)
-        if before.key.shape[2] >= STALE_STEPS:
-            old = [torch.cat([part, part[:, :, -1:].expand(-1, -1, tokens.shape[1], -1)], dim=2) for part in before]
-            self.past[self.layer] = KeyValue(*old)
-        return logits
-
-
-def prefix_rotated(model: ImageModel) -> ImageModel:
-    """The rotary row of the prefix, which LlamaGen leaves at 0, is 'mended' to the identity."""
-    config = replace(model.transformer.config, rotary_prefix="identity")
-    made = TokenTransformer(config)
-    made.load_state_dict(model.transformer.state_dict())
-    return model.with_transformer(made.eval().requires_grad_(False))
-
-
-def shift_and_scale_swapped(model: ImageModel) -> ImageModel:
-    """One layer's modulation takes the shift for the scale."""
-    made = copied(model)
-    modulation = block(made).modulation
-    assert modulation is not None
-    linear = modulation.linear
-    width = made.transformer.config.width
-    for part in (linear.weight.data, linear.bias.data):
-        part[: 2 * width] = torch.cat([part[width : 2 * width], part[:width]])
-    return made
-
-
-def weights_noisy(model: ImageModel) -> ImageModel:
-    """Every weight is off by half a percent, at random."""
-    made, generator = copied(model), torch.Generator().manual_seed(0)
-    for parameter in made.transformer.parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data.mul_(1 + WEIGHT_NOISE * noise)
-    return made
-
-
-def head_untrained(model: ImageModel) -> ImageModel:
-    """Layers are wholly different, but the head of both is at its zero beginning, so no prediction differs."""
-    made = copied(model)
-    for parameter in made.transformer.blocks.parameters():
-        parameter.data.mul_(-1)
-    return made
-
-
-def nowhere(model: ImageModel) -> str:
-    """The fault is in no layer."""
-    return ""
-
-
-FAULTS = (
-    Fault("two heads swapped", "shipped", heads_swapped, at_middle),
-    Fault("wrong scale in one layer", "shipped", wrong_scale, at_middle),
-    Fault("positions off by one", "shipped", positions_off_by_one, read_first),
-    Fault("guidance dropped", "shipped", guidance_dropped, nowhere),
-    Fault("stale KV cache", "shipped", cache_stale, at_middle),
-    Fault("rotary row of the prefix mended", "rotary", prefix_rotated, lambda model: "blocks.0"),
-    Fault("AdaLN shift and scale swapped", "modulated", shift_and_scale_swapped, at_middle),
-    Fault("0.5 % weight noise", "shipped", weights_noisy, lambda model: "embedding"),
-    Fault("flat logits of an untrained head", "untrained", head_untrained, nowhere),
+SAMPLER = (
+    of_decode("greedy", "fused", "sampler", behind("noise", "Mul", number(0))),
+    of_decode("noise halved", "fused", "sampler", behind("noise", "Mul", number(0.5))),
+    of_decode("a token never drawn", "fused", "sampler", behind("noise", "Add", never(3))),
+    of_decode("guidance dropped", "fused", "sampler", behind("guidance", "Mul", number(0.5))),
+    of_decode(
+        "guidance from the wrong base", "fused", "sampler", reads("/sampling/guided", 0, "/sampling/given_output")
+    ),
+    of_decode("temperature ignored", "fused", "sampler", behind("temperature", "Div", number(0.9))),
+    of_decode("top-k of another k", "fused", "sampler", behind("top_k", "Sub", np.array([4]))),
+    of_decode("noise halved", "int8", "sampler", behind("noise", "Mul", number(0.5))),
+    of_decode("noise halved", "next-scale", "sampler", behind("noise", "Mul", number(0.5))),
+    of_decode("least sure first", "masked", "sampler", output_behind("sureness", "Neg")),
+    of_manifest("cfg_scale 1 in the manifest", "plain", cfg_scale=1.0),
+    of_manifest("temperature 1 in the manifest", "plain", temperature=1.0),
+    of_manifest("top_k 0 in the manifest", "fused", top_k=0),
+    of_manifest("top_p 0.8 in the manifest", "plain", top_p=0.8),
+    of_manifest("other steps in the manifest", "masked", steps=3),
+    of_manifest("other order of revealing", "masked", reveal="halton"),
 )
-
-
-def built(base: Base) -> ImageModel:
-    """A small model of 4 x 4 tokens with random weights that hold opinions, of a kind that no shipped one is."""
-    config = TransformerConfig(
-        vocabulary=17, classes=10, grid=(4, 4), width=32, head_width=8, layers=(LayerConfig(4, 4, 48),) * 3
-    )
-    if base == "rotary":
-        config = replace(config, rotary_prefix="zero")
-    elif base == "modulated":
-        config = replace(config, positions="learned", modulation="class")
-    transformer, generator = TokenTransformer(config), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in transformer.named_parameters():
-            noise = 0.25 * torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise + 1 if "norm" in name and name.endswith("weight") else noise)
-        if base == "untrained":
-            transformer.head.weight.zero_()
-    transformer.eval().requires_grad_(False)
-    return ImageModel(base, "reference", transformer, PixelTokenizer(17, (4, 4)), Sampler(cfg_scale=1.5))
+CACHE = (
+    of_decode("past keys shifted by one", "plain", cached(1), shifted("past.1.key")),
+    of_decode("another layer's cached keys", "plain", (*cached(0), *cached(1)), exchanged("past.0.key", "past.1.key")),
+    of_decode(
+        "another layer's cached values", "plain", (*cached(1), *cached(2)), exchanged("past.1.value", "past.2.value")
+    ),
+    of_decode("only sixteen rows are cached", "plain", cached(1), first_rows("past.1.key", 16)),
+    of_decode("stale cache", "plain", cached(1), unwritten("present.1.key", "present.1.value")),
+    of_decode("past values halved", "fused", cached(1), behind("past.1.value", "Mul", number(0.5))),
+    of_decode("past keys halved", "int8", cached(1), behind("past.1.key", "Mul", number(0.5))),
+    of_decode(
+        "another layer's cached keys",
+        "next-scale",
+        ("blocks.0", *cached(0), *cached(1)),
+        exchanged("past.0.key", "past.1.key"),
+    ),
+)
+BLOCKS = (
+    of_decode("5 % wrong scale in one product", "fused", MIDDLE, weight(DOWN, scaled(1.05))),
+    of_decode("queries of two heads swapped", "fused", MIDDLE, weight(QKV, columns({0: 2, 2: 0}, HEAD_WIDTH))),
+    of_decode(
+        "outputs of two heads swapped",
+        "fused",
+        MIDDLE,
+        weight(OUT, lambda matrix: columns({0: 1, 1: 0}, HEAD_WIDTH)(matrix.T).T),
+    ),
+    of_decode(
+        "rotary positions off by one",
+        "fused",
+        "blocks.0",
+        *(weight(name, lambda table: np.roll(table, -1, 0)) for name in ("cosine", "sine")),
+    ),
+    of_decode("rotary row of the prefix mended", "fused", "blocks.0", weight("cosine", added(0, 1.0))),
+    of_decode("rotary turns the other way", "fused", "blocks.0", weight("sine", scaled(-1))),
+    of_decode(
+        "attention scale wrong", "fused", MIDDLE, attribute("/blocks/1/attention/GroupQueryAttention", scale=0.2)
+    ),
+    of_decode(
+        "causal mask leaks",
+        "plain",
+        MIDDLE,
+        behind("/LessOrEqual_output_0", "Or", np.array(True), by="/blocks/1/attention/Attention"),
+    ),
+    of_decode(
+        "residual dropped", "plain", MIDDLE, behind("/blocks/0/Add_2_output_0", "Mul", number(0), by="/blocks/1/Add")
+    ),
+    of_decode("halves of the gated unit swapped", "fused", MIDDLE, outputs_exchanged("/blocks/1/ffn/gate_up/Split")),
+    of_decode(
+        "norm epsilon 1e-2",
+        "fused",
+        "blocks.0",
+        attribute("/blocks/0/attention_norm/RMSNormalization", epsilon=1e-2),
+    ),
+    of_decode("relu for silu", "fused", MIDDLE, operator("/blocks/1/ffn/QuickGelu", "Relu")),
+    of_decode("quick gelu for silu", "fused", MIDDLE, attribute("/blocks/1/ffn/QuickGelu", alpha=1.702)),
+    of_decode("a weight is NaN", "fused", MIDDLE, weight(DOWN, added((0, 0), np.nan))),
+    of_decode("0.5 % weight noise", "fused", EMBEDDED, every_weight(noisy)),
+    of_decode("shift and scale swapped", "masked", MIDDLE, outputs_exchanged("/Split_2")),
+    of_decode("queries of two heads swapped", "masked", MIDDLE, weight(QKV, columns({0: 2, 2: 0}, HEAD_WIDTH))),
+    of_decode("branch not gated", "next-scale", MIDDLE, reads("/blocks/1/Mul_4", 0, "/blocks/1/Add_output_0")),
+)
+QUANTIZED = (
+    of_decode("0.1 % wrong scale", "int8", MIDDLE, weight(f"{DOWN}_scale", scaled(1.001)), above=False),
+    of_decode("an int8 scale doubled", "int8", MIDDLE, weight(f"{DOWN}_scale", scaled(2.0))),
+    of_decode(
+        "activation cut off at a quarter",
+        "int8",
+        MIDDLE,
+        weight(f"{MIDDLE}.ffn.down.activation_scale", scaled(0.25)),
+    ),
+    of_decode("zero point wrong in one channel", "int8", MIDDLE, weight(f"{DOWN}_zero_point", added(5, 60))),
+    of_decode("queries of two heads swapped", "int8", MIDDLE, weight(QKV, columns({0: 2, 2: 0}, HEAD_WIDTH))),
+    of_decode("halves of the gated unit swapped", "int8", MIDDLE, outputs_exchanged("/blocks/1/ffn/gate_up/Split")),
+)
+EMBEDDINGS = (
+    of_decode(
+        "two classes swapped",
+        "fused",
+        ("class 2", "class 5"),
+        weight(EMBEDDING, rows({of_class(2): of_class(5), of_class(5): of_class(2)})),
+    ),
+    of_decode("one class is another", "fused", "class 7", weight(EMBEDDING, rows({of_class(7): of_class(8)}))),
+    of_decode("one class is another", "masked", "class 4", weight(EMBEDDING, rows({MASK + 1 + 4: MASK + 1 + 9}))),
+    of_decode("one class is another", "int8", "class 3", weight(EMBEDDING, rows({of_class(3): of_class(6)}))),
+    of_decode("one class is another", "next-scale", "class 1", weight(EMBEDDING, rows({1: 2}))),
+    of_decode("no class is class 0", "fused", "null class", weight(EMBEDDING, rows({NULL_CLASS: of_class(0)}))),
+    of_decode("no class is class 0", "int8", "null class", weight(EMBEDDING, rows({NULL_CLASS: of_class(0)}))),
+    of_decode("one token's embedding is zero", "fused", "token 5", weight(EMBEDDING, scaled(0, 5))),
+    of_decode("one token is another", "int8", "token 9", weight(EMBEDDING, rows({9: 10}))),
+    of_decode("embedding of the mask is zero", "masked", "mask token", weight(EMBEDDING, scaled(0, MASK))),
+    of_decode(
+        "learned positions rolled", "masked", EMBEDDED, weight_read("/Add", 1, lambda table: np.roll(table, -1, -2))
+    ),
+    of_decode("one position is zero", "masked", "position 5", weight_read("/Add", 1, scaled(0, (..., 5, slice(None))))),
+    of_decode("embeddings of two scales swapped", "next-scale", EMBEDDED, weight("position.weight", levels_swapped)),
+    of_decode("positions of one scale rolled", "next-scale", EMBEDDED, weight("position.weight", rows(rolled(1, 5)))),
+)
+HEAD = (
+    of_decode("two tokens swapped in the head", "fused", "head", weight("head.weight", columns({3: 4, 4: 3}))),
+    of_decode("head's bias of one token", "fused", "head", output_behind("logits", "Add", bias(6, 0.3))),
+    of_decode("head's bias of one token", "int8", "head", output_behind("logits", "Add", bias(6, 0.3))),
+    # Of tokens so rare that no probability moves: the largest difference of a logit alone shows it.
+    of_decode("smallest logits cut off", "next-scale", "head", output_behind("logits", "Max", number(-5.5))),
+    of_decode("small logits cut off", "next-scale", "head", output_behind("logits", "Max", number(-4.0))),
+    of_decode("final norm scaled", "fused", "norm", weight("norm.weight", scaled(1.05))),
+    of_decode("final shift and scale swapped", "masked", ("norm", "head"), outputs_exchanged("/Split_4")),
+    Fault(
+        "other layers, head of zeros",
+        "fused",
+        (MIDDLE,),
+        {DECODE: joined(weight("head.weight", scaled(0)), weight(DOWN, scaled(-1)))},
+        flat=True,
+    ),
+)
+PICTURES = (
+    in_file(IMAGE_DECODER, "images inverted", "plain", DECODER, inverted("images")),
+    in_file(
+        IMAGE_DECODER, "red and blue swapped", "fused", DECODER, output_behind("images", "Gather", BLUE_FIRST, axis=3)
+    ),
+    in_file(IMAGE_DECODER, "half the range of colours", "fused", DECODER, behind("pixels", "Min", number(0.5))),
+    in_file(IMAGE_DECODER, "colours not clamped", "plain", DECODER, reads("/Mul_11", 0, "pixels")),
+    in_file(IMAGE_DECODER, "bias of one colour", "next-scale", DECODER, weight(f"{LAST}.bias", added(0, 0.2))),
+    in_file(IMAGE_DECODER, "last convolution scaled", "masked", DECODER, weight(f"{LAST}.weight", scaled(1.05))),
+    in_file(IMAGE_DECODER, "last convolution 0.1 % off", "fused", DECODER, weight(f"{LAST}.weight", scaled(1.001))),
+    in_file(
+        IMAGE_DECODER,
+        "one code is zero",
+        "int8",
+        DECODER,
+        weight("autoencoder.quantizer.embedding.weight", scaled(0, 4)),
+    ),
+    in_file(
+        IMAGE_ENCODER,
+        "pictures read inverted",
+        "plain",
+        ENCODER,
+        behind("images", "Sub", number(255, "uint8"), first=True),
+    ),
+    in_file(IMAGE_ENCODER, "pictures read blue first", "int8", ENCODER, behind("images", "Gather", BLUE_FIRST, axis=3)),
+    in_file(
+        IMAGE_ENCODER,
+        "bias of the first convolution",
+        "next-scale",
+        ENCODER,
+        weight("autoencoder.encoder.stem.bias", added(0, 1.0)),
+    ),
+    in_file(GENERATE, "images inverted", "single file", SINGLE_FILE, inverted("images")),
+    in_file(GENERATE, "another seed", "single file", SINGLE_FILE, behind("seed", "Add", number(1, "int64"))),
+    in_file(GENERATE, "classes off by one", "single file", SINGLE_FILE, behind("labels", "Add", number(1, "int64"))),
+)
+FAULTS = (*SAMPLER, *CACHE, *BLOCKS, *QUANTIZED, *EMBEDDINGS, *HEAD, *PICTURES)

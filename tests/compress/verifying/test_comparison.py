@@ -1,4 +1,4 @@
-"""What `verify` and `bench` compare."""
+"""What `verify` compares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from calibration.tokens import TokenSet
 from compress.core.settings import InputError
 from compress.models.families import reference
 from compress.recipe.gates import gate
-from compress.verifying.comparison import bench, compare
+from compress.verifying.comparison import compare
 
 
 def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
@@ -49,17 +49,6 @@ def test_what_cannot_be_compared_is_refused(checkpoint: Path, tmp_path: Path, ti
     short.save(tmp_path / "short.npz")
     with pytest.raises(InputError, match="16 tokens up to 0, classes up to 0; the models read 64 tokens below 17"):
         compare(str(checkpoint), str(checkpoint), None, str(tmp_path / "short.npz"), None, 1)
-
-
-def test_the_first_of_a_bench_is_the_reference(shared_run, checkpoint: Path) -> None:
-    engine = str(shared_run.output / "engines" / "cpu")
-    rows = bench([engine, str(checkpoint)], [1], repeats=6, threads=1)
-    assert [(row.engine, row.speed.runtime) for row in rows] == [
-        (engine, "onnxruntime"),
-        (str(checkpoint), "torch eager"),
-    ]
-    assert rows[0].speed.speedup_vs_reference is None
-    assert 0 < rows[1].speed.speedup_vs_reference < 1
 
 
 def test_pictures_that_the_reference_drew_need_no_tokens(shared_run, checkpoint: Path) -> None:

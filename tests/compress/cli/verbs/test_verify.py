@@ -57,13 +57,22 @@ def test_verify_refuses_gates_that_limit_nothing(
 
 def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     from compress.verifying import selftest
+    from compress.verifying.selftest.trial import Seen
 
+    monkeypatch.setattr(selftest.SelfTest, "unneeded", ())
+    quiet = selftest.Quiet("heads permuted", "fused", "exact", 60, (), "")
     for caught, code in ((True, 0), (False, 1)):
-        row = selftest.Caught("two heads swapped", ("one pass",) * caught, "", "")
-        monkeypatch.setattr(selftest, "run", lambda report, row=row: selftest.SelfTest((row,), 0, 100, 4))
+        seen = Seen(("kl", "total_variation") * caught, ())
+        row = selftest.Caught("two heads swapped", "fused", "exact", True, seen, ("blocks.1",), "blocks.1")
+        made = selftest.SelfTest((row,), (quiet,), 200, 10, 123.4)
+        monkeypatch.setattr(selftest, "run", lambda report, made=made: made)
         result = invoke("verify", "--self-test")
         assert result.exit_code == code
-        assert result.stdout.splitlines()[-1] == f"caught {int(caught)} of 1; false alarms 0 of 100"
+        assert f"caught {int(caught)} of 1; placed 1 of 1" in result.stdout.splitlines()
+        assert ("kl +1" in result.stdout) is caught
+        assert ("missed: two heads swapped (fused)" in result.stdout) is not caught
+        assert result.stdout.splitlines()[-1] == f"123 s of processor time; {'passed' if caught else 'NOT passed'}"
+        assert max(map(len, result.stdout.splitlines()[:14])) <= 80
 
 
 def test_verify_writes_what_a_ci_reads(
