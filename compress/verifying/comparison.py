@@ -71,6 +71,7 @@ IN_FIELDS = ("fidelity", "sampled", "cached_loop", "decoding")  # measures that 
 DRAWN = "drawn"  # as a token source: the reference draws the pictures
 DRAWN_PICTURES = 64
 COUPLED_PICTURES = 32  # that both draw with the same noise; PyTorch takes its time
+QUICK_PICTURES, QUICK_COUPLED = 32, 4  # of `--quick`
 REPEATS = 8  # rounds of a paired timing
 FLOAT_BYTES = 4
 
@@ -84,8 +85,11 @@ def compare(
     threads: int,
     than: str | Path | Candidate | None = None,
     seed: int = 0,
+    samples: int | None = None,
 ) -> Comparison:
     """Score both on the held-out pictures of a token source, or on pictures that the reference draws; judge the drift.
+
+    `samples` are the pictures that both draw with the same noise, 32 at most if it is not given.
 
     Raises:
         InputError: one of them cannot be opened, the tokens do not fit, or a gate is not measured here.
@@ -94,7 +98,7 @@ def compare(
     own, other = open_candidate(candidate, threads), open_candidate(reference, threads)
     candidate, reference = name_of(candidate), name_of(reference)
     check_alike(own, candidate, other, reference)
-    given = given_of(other, source, held_out, seed, threads)
+    given = given_of(other, source, held_out, seed, threads, samples=samples)
     theirs = Side(reference, given, other)
     subject = Subject(Side(candidate, given, own), theirs)
     wanted = [each for each in measures() if each.verified == "always" or (gate and asked(each, gate))]
@@ -155,7 +159,13 @@ def check_alike(own: Candidate, candidate: str, other: Candidate, reference: str
 
 
 def given_of(
-    reference: Candidate, source: str, held_out: int | None, seed: int, threads: int, each_class: bool = False
+    reference: Candidate,
+    source: str,
+    held_out: int | None,
+    seed: int,
+    threads: int,
+    each_class: bool = False,
+    samples: int | None = None,
 ) -> Given:
     """What both models are given: the held-out pictures of a source, or pictures that the reference draws.
 
@@ -173,7 +183,7 @@ def given_of(
         picture=reference.picture,
         examples=of_drawn(reference, held_out, seed) if pictures is None else examples(reference.shape, pictures, seed),
         seed=seed,
-        samples=min(held_out or COUPLED_PICTURES, COUPLED_PICTURES),
+        samples=samples or min(held_out or COUPLED_PICTURES, COUPLED_PICTURES),
         source=source,
         tokens=tokens,
         texts=None if pictures is None else pictures.features,

@@ -88,6 +88,8 @@ def few(noticed: tuple[str, ...]) -> str:
     help="'digits', a TokenSet (.npz), or 'drawn': pictures that the reference draws.",
 )
 @click.option("--held-out", type=click.IntRange(2), default=None, help="Pictures that are scored.  [default: all]")
+@click.option("--samples", type=click.IntRange(2), help="Pictures that both draw with the same noise.  [default: 32]")
+@click.option("--quick", is_flag=True, help="A first look: 32 pictures are scored and 4 are drawn; intervals are wide.")
 @click.option(
     "--self-test",
     is_flag=True,
@@ -107,6 +109,8 @@ def verify(
     gates: Path | None,
     source: str,
     held_out: int | None,
+    samples: int | None,
+    quick: bool,
     than: str | None,
     junit: Path | None,
     markdown: Path | None,
@@ -129,7 +133,17 @@ def verify(
 
     gate = read_gate(limits, f"{gates}:") if gates else None
     try:
-        result = api.verify(reference, candidate, gate, tokens=source, held_out=held_out, than=than, threads=threads)
+        result = api.verify(
+            reference,
+            candidate,
+            gate,
+            tokens=source,
+            held_out=held_out,
+            than=than,
+            threads=threads,
+            samples=samples,
+            quick=quick,
+        )
     except InputError as error:
         if junit is not None:  # a CI that reads the file alone sees why there is no verdict
             junit.write_text(reports.junit_of_error(reference, candidate, str(error)), encoding="utf-8")

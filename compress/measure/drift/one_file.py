@@ -16,7 +16,7 @@ from compress.measure.quantity import Limit, quantity
 if TYPE_CHECKING:
     from compress.measure.subject import Subject
 
-PICTURES = 16  # drawn at once
+PICTURES = 16  # drawn at once, at most
 # A token that rounding turns changes all behind it in its picture, which an int8 engine may do in one or two of them.
 MOST_APART = 0.2
 LEVELS = 1  # of 255, by which rounding to whole levels may part
@@ -66,7 +66,7 @@ class OneFile(Measure):
         """Draw both ways."""
         engine, given = subject.candidate.engine, subject.given
         assert engine is not None
-        labels, features = given.conditions(PICTURES)
+        labels, features = given.conditions(min(PICTURES, max(given.samples, 1)))
         tokens, images = engine.draw_in_one(labels, given.seed, features)
         stepwise = engine.draw_tokens(labels, given.seed, features=features)
         decoded = engine.decode_images(tokens)

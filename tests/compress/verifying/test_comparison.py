@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from calibration.tokens import TokenSet
+from compress import api
 from compress.core.settings import InputError
 from compress.models.families import reference
 from compress.recipe.gates import gate
-from compress.verifying.comparison import compare
+from compress.verifying.comparison import classes_in_turn, compare
 
 
 def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
@@ -32,6 +33,28 @@ def test_an_engine_that_drifts_breaks_its_gate_by_name(shared_run, checkpoint: P
     assert (breach.step, breach.measurement) == (engine, "kl")
 
 
+def test_what_takes_long_is_measured_where_a_gate_limits_it(shared_run, checkpoint: Path) -> None:
+    engine = str(shared_run.output / "engines" / "cpu")
+    plain = compare(str(checkpoint), engine, None, "digits", 4, threads=1)
+    assert {"distribution", "class_accuracy", "low_precision_share"}.isdisjoint(plain.results)
+    limits = gate(fd=1e9, class_accuracy=0, low_precision_share=0, first_divergence=0)
+    asked = compare(str(checkpoint), engine, limits, "digits", 4, threads=1, samples=6)
+    assert asked.verdict.passed
+    assert asked.results["distribution"].pictures == asked.results["coupled"].pictures == 6
+    assert asked.results["distribution"].fd == asked.results["distribution"].own.frechet
+    names = ("class_accuracy", "first_divergence")
+    broken = compare(str(checkpoint), engine, gate(**dict.fromkeys(names, 1)), "digits", 4, threads=1).verdict.breaches
+    assert tuple(each.measurement for each in broken) == ("first_divergence", "class_accuracy")
+
+
+def test_a_quick_look_measures_everything_with_few_pictures(checkpoint: Path) -> None:
+    quick = api.verify(checkpoint, checkpoint, quick=True, threads=1)
+    assert (quick.fidelity.pictures, quick.results["coupled"].pictures) == (32, 4)
+    given = api.verify(checkpoint, checkpoint, quick=True, held_out=5, samples=3, threads=1)
+    assert (given.fidelity.pictures, given.results["coupled"].pictures) == (5, 3)
+    assert set(quick.results) == set(given.results)
+
+
 def test_what_cannot_be_compared_is_refused(checkpoint: Path, tmp_path: Path, tiny_model) -> None:
     (tmp_path / "other").mkdir()
     reference.save(tiny_model(classes=3), tmp_path / "other")
@@ -49,6 +72,11 @@ def test_what_cannot_be_compared_is_refused(checkpoint: Path, tmp_path: Path, ti
     short.save(tmp_path / "short.npz")
     with pytest.raises(InputError, match="16 tokens up to 0, classes up to 0; the models read 64 tokens below 17"):
         compare(str(checkpoint), str(checkpoint), None, str(tmp_path / "short.npz"), None, 1)
+
+
+def test_pictures_are_taken_of_each_class_in_turn() -> None:
+    rows = classes_in_turn(np.array([2, 0, 0, 2, 1, 0]))
+    assert rows.tolist() == [1, 4, 0, 2, 3, 5]
 
 
 def test_pictures_that_the_reference_drew_need_no_tokens(shared_run, checkpoint: Path) -> None:
