@@ -181,7 +181,7 @@ def apply(
 def verify(
     reference: str | Path | Candidate,
     candidate: str | Path | Candidate,
-    gates: Gate | Mapping[str, Any] | None = None,
+    gates: Gate | Mapping[str, Any] | str | Path | None = None,
     *,
     tokens: str | Path = "digits",
     held_out: int | None = None,
@@ -193,7 +193,8 @@ def verify(
     """How far a candidate's outputs drift from a reference's, on held-out pictures.
 
     Each is a name, a checkpoint, an engine folder, or what `load` and `load_engine` gave. `tokens` is a source of
-    pictures, or ``drawn`` for pictures that the reference draws. `Comparison.verdict` says whether the gates hold.
+    pictures, or ``drawn`` for pictures that the reference draws. `gates` are limits, ``exact`` or ``lossy``, or a file
+    of limits. `Comparison.verdict` says whether they hold.
     `samples` are pictures that both draw with the same noise, 32 by default. `quick` scores 32 pictures and draws 4,
     where the numbers do not say otherwise: everything is looked at, with wide intervals.
 
@@ -205,6 +206,12 @@ def verify(
 
     if quick:
         held_out, samples = held_out or QUICK_PICTURES, samples or QUICK_COUPLED
+    if isinstance(gates, (str, Path)):
+        from compress.core.strict_yaml import read_yaml
+        from compress.recipe.shipped import located_gates
+
+        file = located_gates(gates)
+        gates = read_gate(read_yaml(file), f"{file}:")
     limits = gates if gates is None or isinstance(gates, Gate) else read_gate(dict(gates), "gates")
     return compare(reference, candidate, limits, str(tokens), held_out, threads, than, samples=samples)
 

@@ -149,7 +149,7 @@ def verify(
             junit.write_text(reports.junit_of_error(reference, candidate, str(error)), encoding="utf-8")
         raise
     if junit is not None:
-        junit.write_text(reports.junit(result, gate), encoding="utf-8")
+        junit.write_text(reports.junit(result, gate, drift_rows(result)), encoding="utf-8")
     if markdown is not None:
         markdown.write_text(reports.summary(result, gate, drift_rows(result)), encoding="utf-8")
     if as_json:
