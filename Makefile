@@ -32,6 +32,10 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Both workers use both processors: PyTorch's threads must neither be more nor spin while they wait for each other.
+suite slow: export OMP_NUM_THREADS ?= 1
+suite slow: export GOMP_SPINCOUNT ?= 3000
+
 # Every function by itself. Traces of PyTorch's exporter stay in .pytest_cache for the next time.
 suite: $(STAMP)
 	$(BIN)/pytest -n 2 -m "not slow and not index"
