@@ -36,7 +36,7 @@ def self_test(context: click.Context, parameter: click.Parameter, value: bool) -
 
 def show(found: SelfTest) -> None:
     """The tables of a self-test, narrow enough for 80 columns, and its result."""
-    from compress.verifying.selftest import only_seen_by
+    from compress.verifying.selftest import SETS, only_seen_by
 
     for base in dict.fromkeys(each.base for each in found.faults):
         print_rows(
@@ -48,6 +48,15 @@ def show(found: SelfTest) -> None:
                 if each.base == base
             ],
         )
+    print_rows(
+        "faults that each set of gates notices",
+        ["engine", "faults", *SETS],
+        [
+            [base, str(len(faults)), *(str(sum(bool(each.seen.by(gates)) for each in faults)) for gates in SETS)]
+            for base in dict.fromkeys(each.base for each in found.counted)
+            for faults in [[each for each in found.counted if each.base == base]]
+        ],
+    )
     print_rows(
         "nothing wrong",
         ["edit", "engine", "gates", "false alarms"],

@@ -25,7 +25,7 @@ from compress.models.transformer.examples import examples
 from compress.verifying.selftest.bases import BASES, build
 from compress.verifying.selftest.faults import FAULTS, Fault
 from compress.verifying.selftest.result import MOST_FALSE, Quiet, SelfTest, only_seen_by
-from compress.verifying.selftest.trial import Caught
+from compress.verifying.selftest.trial import SETS, Caught
 from compress.verifying.selftest.work import QUIET, Bench, Task, results
 
 SHIPPED = "digits"
@@ -101,4 +101,4 @@ def intervals_missed(halves: int) -> int:
     return missed
 
 
-__all__ = ["FAULTS", "MOST_FALSE", "Caught", "Fault", "Quiet", "SelfTest", "only_seen_by", "run"]
+__all__ = ["FAULTS", "MOST_FALSE", "SETS", "Caught", "Fault", "Quiet", "SelfTest", "only_seen_by", "run"]
