@@ -83,9 +83,11 @@ def bisect(reference: Candidate, candidate: Candidate, names: tuple[str, str], e
     errors = [row.relative_error for row in rows]
     found = first_departure(errors)
     before = list(places.beginnings(reference, candidate, examples, pruned))
+    ends = list(places.ends(reference, candidate, examples, errors[-1]))
+    whole = [*errors[1:], ends[-1].error]
     behind = [
-        *places.ends(reference, candidate, examples, errors[-1]),
-        *places.cache(reference, candidate, examples, kept),
+        *ends,
+        *places.cache(reference, candidate, examples, kept, whole),
         *places.outside(reference, candidate, names, examples),
     ]
     # Single rows of the embedding are found before the embedding as a whole, and all of it before the blocks.

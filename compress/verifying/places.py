@@ -52,11 +52,15 @@ class Place:
     others: tuple[str, ...] = setting((), doc=f"what departs besides; at most {MOST_NAMED} are named")
 
 
-def first_departure(errors: Sequence[float], growth: float = GROWTH) -> int | None:
-    """The first place whose error is above the noise and has grown by more than is usual; None if there is none."""
+def first_departure(errors: Sequence[float], growth: float = GROWTH, whole: Sequence[float] = ()) -> int | None:
+    """The first place whose error is above the noise and has grown by more than is usual; None if there is none.
+
+    `whole` are errors of the same places that are known already.
+    """
     before = 0.0
     for place, error in enumerate(errors):
-        if error > NOISE and error > growth * before:
+        known = whole[place] if place < len(whole) else 0.0
+        if error > NOISE and error > growth * max(before, known):
             return place
         before = error
     return None
@@ -190,9 +194,12 @@ def centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def cache(
-    reference: Candidate, candidate: Candidate, examples: Examples, kept: Sequence[int] | None
+    reference: Candidate, candidate: Candidate, examples: Examples, kept: Sequence[int] | None, whole: Sequence[float]
 ) -> Iterator[Place]:
-    """Streams and logits step by step; the layer whose stream departs first reads or writes a wrong cache."""
+    """Streams and logits step by step; the layer whose stream departs first reads or writes a wrong cache.
+
+    `whole` are the errors behind the blocks and of the logits in one call: what departs there is no fault of the cache.
+    """
     shape = reference.shape
     if shape.drawing.masks or any(has_no_cache(each) for each in (reference, candidate)):
         return
@@ -202,7 +209,7 @@ def cache(
     layers = list(range(len(own) - 1)) if kept is None else list(kept)
     errors = [relative_error(*pair) for pair in zip(theirs[:-1], own[:-1], strict=True)]
     errors.append(relative_error(centred(theirs[-1]), centred(own[-1])))
-    found = first_departure(errors)
+    found = first_departure(errors, whole=whole)
     name = "" if found is None else f"cache of blocks.{layers[found]}" if found < len(layers) else "cache"
     where = first_position(theirs, own, found)
     looked_at = f"{len(examples)} pictures, {theirs[-1].shape[1]} tokens" + where

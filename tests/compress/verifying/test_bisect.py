@@ -84,6 +84,11 @@ def test_error_that_grows_gently_was_made_before() -> None:
     assert first_departure([1e-6, 8e-6, 7e-5]) is None
 
 
+def test_what_is_known_to_depart_is_no_departure_again() -> None:
+    assert first_departure([2e-2, 3e-2], whole=[2e-2, 3e-2]) is None
+    assert first_departure([1e-6, 3e-2], whole=[1e-6, 1e-6]) == 1
+
+
 def test_a_pruned_model_cannot_be_followed(tiny_model) -> None:
     model = tiny_model(layers=3)
     pattern = r"candidate: 3 and 4 streams do not pair up.*can be followed as an engine of a run only"
