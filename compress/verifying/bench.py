@@ -16,6 +16,8 @@ from compress.models.candidate import Candidate, name_of, open_candidate
 from export.runtime.drawing import conditions
 from export.runtime.throughput import check_batch
 
+BUDGET_S = 600.0  # of a batch size; 6 rounds are timed whatever they take
+
 
 @dataclass(frozen=True)
 class BenchRow:
@@ -31,7 +33,8 @@ def bench(
     """Draw with every engine in turn, interleaved, at every batch size; speedups are against the first.
 
     `threads` 0 are as many as PyTorch takes by itself. Of what is given twice one is timed. Where it is too noisy to
-    tell how one compares with the first, up to three times as many rounds are timed. Engines that are named by their
+    tell how one compares with the first, up to three times as many rounds are timed, but none once a batch size has
+    taken 10 minutes. Engines that are named by their
     folders are opened anew every 2 rounds, for where their memory lies makes one faster or slower than its own copy.
 
     Raises:
@@ -60,6 +63,7 @@ def bench(
                 runners,
                 repeats,
                 rest_s=REST_S if mixed else 0.0,
+                budget_s=BUDGET_S,
                 patience=PATIENCE,
                 renew=partial(reopen, runners, named, threads),
             )
