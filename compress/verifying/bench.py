@@ -34,8 +34,8 @@ def bench(
 
     `threads` 0 are as many as PyTorch takes by itself. Of what is given twice one is timed. Where it is too noisy to
     tell how one compares with the first, up to three times as many rounds are timed, but none once a batch size has
-    taken 10 minutes. Engines that are named by their folders are opened anew every 2 rounds, for where their memory
-    lies makes one faster or slower than its own copy.
+    taken 10 minutes. Engines that are named by their folders are opened anew every 2 rounds: one that stays open
+    may be faster or slower than its own copy all the while.
 
     Raises:
         InputError: one of them cannot be opened, two have one name, or a batch does not fit into memory.

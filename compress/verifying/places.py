@@ -9,7 +9,7 @@ Letters: N pictures, S positions, T tokens of a picture, V logits of a position.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from compress.core.settings import setting
 from compress.measure.drift.layers import HIGHEST_ERROR, relative_error
 from compress.measure.drift.one_file import OneFile
-from compress.measure.drift.sampler import SamplerCheck
+from compress.measure.drift.sampler import SamplerCheck, differing
 from compress.measure.drift.states import States, first_states, is_engine, last_states, stepwise_states
 from compress.measure.pictures.encoding import Encoding
 from compress.measure.pictures.shown import Shown
@@ -255,9 +255,9 @@ def sampler(subject: Subject) -> Place:
         graph = f", {found.tokens} choices of the graph" if found.tokens else ""
         looked_at = f"settings{graph}" + (f"; {found.settings}" if found.settings else "")
         return Place("sampler", looked_at, found.apart, "sampler" if list(found.broken()) else "")
-    own, theirs = subject.candidate.model.sampler, subject.reference.model.sampler
-    apart = [each.name for each in fields(own) if getattr(own, each.name) != getattr(theirs, each.name)]
-    return Place("sampler", "; ".join(["settings", *apart]), float(bool(apart)), "sampler" if apart else "")
+    apart = differing(subject.candidate.model.sampler, subject.reference.model.sampler)
+    looked_at = f"settings; {apart}" if apart else "settings"
+    return Place("sampler", looked_at, float(bool(apart)), "sampler" if apart else "")
 
 
 def decoder(subject: Subject) -> Place | None:

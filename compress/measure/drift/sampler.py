@@ -17,6 +17,7 @@ from compress.measure.quantity import Limit, quantity
 
 if TYPE_CHECKING:
     from compress.measure.subject import Subject
+    from export.runtime.sampling import Sampler
 
 PICTURES = 16  # drawn at once
 # Equal scores after noise, and sums of top-p at its limit, may be rounded apart; a token in a thousand is far above it.
@@ -62,9 +63,7 @@ class SamplerCheck(Measure):
         assert engine is not None
         count = min(PICTURES, max(given.samples, 1))
         apart, tokens = engine.compare_choices(*given.conditions(count), given.seed)
-        own, theirs = engine.sampler, subject.reference.model.sampler
-        names = [each.name for each in fields(own) if getattr(own, each.name) != getattr(theirs, each.name)]
-        settings = ", ".join(f"{name} {getattr(own, name)}, not {getattr(theirs, name)}" for name in names)
+        settings = differing(engine.sampler, subject.reference.model.sampler)
         return cls(count, tokens, apart / tokens if tokens else 0.0, settings)
 
     def broken(self) -> Iterator[Broken]:
@@ -77,3 +76,9 @@ class SamplerCheck(Measure):
             yield Broken("sampler_tokens", self.apart, MOST_APART, text)
         if self.settings:
             yield Broken("sampler", 1, 0, f"its sampler is not the reference's: {self.settings}")
+
+
+def differing(own: Sampler, theirs: Sampler) -> str:
+    """Settings that are not the other's, in words; empty where all are."""
+    names = [each.name for each in fields(own) if getattr(own, each.name) != getattr(theirs, each.name)]
+    return ", ".join(f"{name} {getattr(own, name)}, not {getattr(theirs, name)}" for name in names)

@@ -5,9 +5,9 @@ inside a round is much steadier than either time, and its median has an exact in
 independent, which they are not where the machine's load comes and goes; so it reaches to the medians of both halves of
 the rounds too, and nothing is claimed on which the halves disagree.
 
-An engine that is opened twice may be 5 % faster or slower than itself all the while it stays open, by where its memory
-lies (Mytkowicz et al., Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS 2009). Runners that can be
-opened anew are, every few rounds, and then what one opening gave is one value.
+An engine that is opened twice may be 5 % faster or slower than itself all the while it stays open, likely by where its
+memory lies (Mytkowicz et al., Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS 2009). Runners that
+can be opened anew are, every few rounds, and then what one opening gave is one value.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ class Timings:
         """
         ratios = np.array(self.seconds[baseline]) / np.array(self.seconds[candidate])
         openings = len(ratios) // self.together
-        if openings >= FEWEST_VALUES:
-            ratios = np.median(ratios[: openings * self.together].reshape(openings, self.together), axis=1)
+        ratios = np.median(ratios[: openings * self.together].reshape(openings, self.together), axis=1)
         found, halves = median(ratios), [float(np.median(half)) for half in np.array_split(ratios, 2)]
         return Estimate(found.value, min(found.low, *halves), max(found.high, *halves))
 
@@ -195,25 +194,27 @@ def paired(
     timing. Before each timed call there is a rest of `rest_s` seconds: REST_S is right where PyTorch is one of the
     runners. Rounds stop early once `budget_s` seconds are spent, but never before the 6 that an interval needs. Where
     it is too noisy to tell how a runner compares with the first, they go on to at most `patience` times as many.
-    `renew` opens the runners anew; where it is given it is called every 2 rounds.
+    `renew` opens the runners anew; where it is given it is called every 2 rounds, or every round where there are fewer
+    than 12, so that an interval has its 6 openings.
 
     Raises:
         ValueError: no runner, or fewer than 6 repeats.
     """
     if not runners or repeats < FEWEST_VALUES:
         raise ValueError(f"{len(runners)} runners, {repeats} repeats: need at least 1 and {FEWEST_VALUES}")
-    collecting, started, together = gc.isenabled(), clock(), RENEWED if renew else 1
+    collecting, started = gc.isenabled(), clock()
+    together = RENEWED if renew and repeats >= RENEWED * FEWEST_VALUES else 1
     gc.collect()
     gc.disable()
     try:
         warm_up(runners, clock)
         seconds: dict[str, list[float]] = {name: [] for name in runners}
         for done, order in enumerate(balanced(list(runners), patience * repeats, seed)):
-            if done >= FEWEST_VALUES and clock() - started > budget_s:
+            if done >= together * FEWEST_VALUES and clock() - started > budget_s:
                 break
             if done >= repeats and done % len(runners) == 0 and told(seconds, together):
                 break
-            if renew is not None and done and done % RENEWED == 0:
+            if renew is not None and done and done % together == 0:
                 renew()
             for name in order:
                 time.sleep(rest_s)

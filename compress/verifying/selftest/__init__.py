@@ -26,11 +26,11 @@ from compress.verifying.selftest.bases import BASES, build
 from compress.verifying.selftest.faults import FAULTS, Fault
 from compress.verifying.selftest.result import MOST_FALSE, Quiet, SelfTest, only_seen_by
 from compress.verifying.selftest.trial import SETS, Caught
-from compress.verifying.selftest.work import QUIET, Bench, Task, results
+from compress.verifying.selftest.work import QUIET, Room, Task, results
 
 SHIPPED = "digits"
 PROCESSES = 2
-TRIALS = {"exact": 75, "lossy": 75}  # of no false alarm in 73 the 95 % interval of their rate ends at 5 %
+TRIALS = {"exact": 75, "tight": 75}  # of no false alarm in 73 the 95 % interval of their rate ends at 5 %
 HALVES = 200
 FIRST_SEED = 1000  # of what must not ring; limits were chosen looking at seeds below 25
 
@@ -48,7 +48,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="compress-") as name:
         room = Path(name)
         build(tuple(BASES), room)
-        Bench(room).prepare()
+        Room(room).prepare()
         planted: list[Task] = [("fault", FAULTS.index(each), 0) for each in faults]
         quiet = quiet_tasks(trials)
         followed: list[Task] = [("named", which, 0) for which in dict.fromkeys(task[1] for task in quiet)]

@@ -84,7 +84,7 @@ LOSSY = ("int8",)
 
 def gates_of(base: str) -> str:
     """The set of gates for such engines."""
-    return "lossy" if base in LOSSY else "exact"
+    return "tight" if base in LOSSY else "exact"
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ def opset(version: int) -> Edit:
 
 
 HARMLESS = (
-    Harmless("weights rounded to fp16", "fused", {DECODE: every_weight(half)}, "lossy"),
-    Harmless("weights rounded to fp16", "masked", {DECODE: every_weight(half)}, "lossy"),
+    Harmless("weights rounded to fp16", "fused", {DECODE: every_weight(half)}, "tight"),
+    Harmless("weights rounded to fp16", "masked", {DECODE: every_weight(half)}, "tight"),
     Harmless("hidden units permuted", "fused", {DECODE: permuted_units()}),
     Harmless("heads permuted", "fused", {DECODE: permuted_heads((2, 3, 0, 1), (1, 0))}),
     Harmless("heads permuted", "masked", {DECODE: permuted_heads((3, 0, 2, 1), (3, 0, 2, 1))}),
@@ -84,5 +84,5 @@ HARMLESS = (
     Harmless(
         "another opset", "fused", {DECODE: opset(NEXT), IMAGE_DECODER: opset(BEFORE), IMAGE_ENCODER: opset(BEFORE)}
     ),
-    Harmless("hidden units permuted", "int8", {DECODE: permuted_units(quantized=True)}, "lossy"),
+    Harmless("hidden units permuted", "int8", {DECODE: permuted_units(quantized=True)}, "tight"),
 )

@@ -21,7 +21,7 @@ QUIET = (*SOUND, *HARMLESS)
 Task = tuple[str, int, int]  # 'fault', 'quiet' or 'named'; which; and the seed
 
 
-class Bench:
+class Room:
     """Where engines are held against their checkpoints, whose answers are kept."""
 
     def __init__(self, room: Path) -> None:
@@ -74,17 +74,17 @@ class Bench:
                 edited(self.room / each.base, self.harmless(which), each.edits, {})
 
 
-BENCH: list[Bench] = []  # of a process that works for another
+ROOMS: list[Room] = []  # of a process that works for another
 
 
 def begin(room: Path) -> None:
     """Make a process ready."""
-    BENCH[:] = [Bench(room)]
+    ROOMS[:] = [Room(room)]
 
 
 def work(task: Task) -> Any:
     """Do a task in such a process."""
-    return BENCH[0].done(task)
+    return ROOMS[0].done(task)
 
 
 def results(tasks: list[Task], room: Path, processes: int, report: Callable[[int, int], None]) -> dict[Task, Any]:
@@ -99,8 +99,8 @@ def results(tasks: list[Task], room: Path, processes: int, report: Callable[[int
 def finished(tasks: list[Task], room: Path, processes: int) -> Iterator[tuple[Task, Any]]:
     """Tasks and their results, as they are done."""
     if processes < 2:
-        bench = Bench(room)
-        yield from ((task, bench.done(task)) for task in tasks)
+        own = Room(room)
+        yield from ((task, own.done(task)) for task in tasks)
         return
     with ProcessPoolExecutor(processes, get_context("spawn"), begin, (room,)) as pool:
         running = {pool.submit(work, task): task for task in tasks}

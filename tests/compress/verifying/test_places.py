@@ -164,7 +164,7 @@ def test_another_setting_of_the_sampler_is_named(tiny_model) -> None:
     model = tiny_model()
     other = replace(model, sampler=model.sampler.changed(temperature=0.5))
     found = bisect(model, other, NAMES, questions(model))
-    assert (found.departs, place(found, "sampler").looked_at) == ("sampler", "settings; temperature")
+    assert (found.departs, place(found, "sampler").looked_at) == ("sampler", "settings; temperature 0.5, not 1.0")
 
 
 def test_nan_is_a_departure_of_the_layer_that_made_it(tiny_model) -> None:

@@ -62,7 +62,7 @@ def test_the_self_test_needs_no_arguments(invoke: Callable[..., Result], monkeyp
     monkeypatch.setattr(selftest.SelfTest, "unneeded", ())
     quiet = selftest.Quiet("heads permuted", "fused", "exact", 60, (), "")
     for caught, code in ((True, 0), (False, 1)):
-        seen = Seen(("kl", "total_variation") * caught, ())
+        seen = Seen(("kl", "total_variation") * caught, (), ())
         row = selftest.Caught("two heads swapped", "fused", "exact", True, seen, ("blocks.1",), "blocks.1")
         made = selftest.SelfTest((row,), (quiet,), 200, 10, 123.4)
         monkeypatch.setattr(selftest, "run", lambda report, made=made: made)

@@ -194,8 +194,11 @@ def test_noisy_rounds_go_on_until_they_tell_or_patience_ends():
 def test_runners_are_opened_anew_every_second_round_and_an_opening_is_one_value():
     clock, opened = Clock(), []
     runners = {"a": clock.runner("a", 1.0), "b": clock.runner("b", 2.0)}
-    timings = paired(runners, 6, clock=clock, renew=lambda: opened.append(clock.now))
-    assert (len(opened), timings.together) == (2, 2), "behind the second and the fourth round"
+    timings = paired(runners, 12, clock=clock, renew=lambda: opened.append(clock.now))
+    assert (len(opened), timings.together) == (5, 2), "behind every second round but the last"
+    opened.clear()
+    timings = paired(runners, 7, clock=clock, renew=lambda: opened.append(clock.now))
+    assert (len(opened), timings.together) == (6, 1), "an interval needs six openings"
     # Six openings of two rounds each: what one opening gave twice is not two values.
     ratios = (1.0, 1.0, 1.1, 1.1, 1.2, 1.2, 1.3, 1.3, 1.4, 1.4, 1.5, 1.5)
     found = Timings({"a": (1.0,) * 12, "b": ratios}, 2).speedup("a", "b")

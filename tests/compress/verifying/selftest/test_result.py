@@ -27,7 +27,7 @@ ALONE = {
 
 
 def caught(fault: str = "a", noticed: tuple[str, ...] = ("kl",), **changes: object) -> Caught:
-    made = Caught(fault, "plain", "exact", True, Seen(noticed, ()), ("blocks.1",), "blocks.1")
+    made = Caught(fault, "plain", "exact", True, Seen(noticed, (), ()), ("blocks.1",), "blocks.1")
     return replace(made, **changes)
 
 
@@ -40,7 +40,7 @@ def sound() -> SelfTest:
     """A self-test in which all is well."""
     faults = tuple(caught(name, (measurement,)) for name, measurement in ALONE.items())
     assert set(ALONE) <= set(measure_of().values())
-    return SelfTest(faults, (quiet(), quiet(gates="lossy")), 200, 10, 100.0)
+    return SelfTest(faults, (quiet(), quiet(gates="tight")), 200, 10, 100.0)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_all_well(sound) -> None:
     assert list(sound.words()) == [
         "caught 11 of 11; placed 11 of 11",
         "false alarms of the exact gates: 0 of 60 (95 % interval up to 6 %)",
-        "false alarms of the lossy gates: 0 of 60 (95 % interval up to 6 %)",
+        "false alarms of the tight gates: 0 of 60 (95 % interval up to 6 %)",
         "95 % intervals of the difference of two halves of the same scores left out 0 in 10 of 200; 2 to 21 are usual",
     ]
 
@@ -83,7 +83,7 @@ def test_one_of_twenty_may_be_misplaced(sound) -> None:
 
 @pytest.mark.parametrize(("rang", "passed"), [(3, True), (4, False)])
 def test_false_alarms_of_each_set_are_held_to_the_stated_rate(rang, passed, sound) -> None:
-    assert replace(sound, quiet=(quiet(), quiet(rang, "lossy"))).passed is passed
+    assert replace(sound, quiet=(quiet(), quiet(rang, "tight"))).passed is passed
 
 
 @pytest.mark.parametrize(("missed", "passed"), [(1, False), (2, True), (21, True), (22, False)])
@@ -95,7 +95,7 @@ def test_intervals_may_be_neither_too_narrow_nor_too_wide(missed, passed, sound)
 def test_a_measure_that_goes_blind_is_noticed(measure, sound) -> None:
     """Its breaches are gone, so what it alone saw is missed."""
     blind = tuple(
-        replace(each, seen=Seen(tuple(name for name in each.noticed if measure_of()[name] != measure), ()))
+        replace(each, seen=Seen(tuple(name for name in each.noticed if measure_of()[name] != measure), (), ()))
         for each in sound.faults
     )
     found = replace(sound, faults=blind)

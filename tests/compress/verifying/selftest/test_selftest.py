@@ -18,7 +18,7 @@ from compress.verifying.selftest.bases import BASES
 from compress.verifying.selftest.harmless import HARMLESS
 from compress.verifying.selftest.remembered import Remembered
 from compress.verifying.selftest.trial import REFUSED, Seen, edited, flat, named, seen, trial
-from compress.verifying.selftest.work import QUIET, Bench
+from compress.verifying.selftest.work import QUIET, Room
 
 
 def test_there_are_enough_faults_of_every_kind_of_engine() -> None:
@@ -36,17 +36,17 @@ def test_no_false_alarm_in_so_many_trials_shows_a_rate_below_five_percent() -> N
 
 
 def test_trials_go_round_the_engines_of_a_set_of_gates() -> None:
-    tasks = quiet_tasks({"exact": 13, "lossy": 3})
+    tasks = quiet_tasks({"exact": 13, "tight": 3})
     assert len(set(tasks)) == 16
     assert [seed for _, _, seed in tasks[-3:]] == [FIRST_SEED] * 3
     assert max(seed for _, _, seed in tasks) == FIRST_SEED + 1
-    assert Counter(QUIET[which].gates for _, which, _ in tasks) == {"exact": 13, "lossy": 3}
+    assert Counter(QUIET[which].gates for _, which, _ in tasks) == {"exact": 13, "tight": 3}
 
 
 @pytest.mark.parametrize("base", ["plain", "fused"])
 def test_a_sound_engine_is_quiet(base, bases) -> None:
     sound = bases[base]
-    assert seen(sound.model, sound.folder) == Seen((), ())
+    assert seen(sound.model, sound.folder) == Seen((), (), ())
     assert named(sound.folder, sound.folder) == ""
 
 
@@ -88,7 +88,7 @@ def test_numbers_that_cannot_be_judged_are_refused(bases, tmp_path) -> None:
 def test_a_flat_reference_is_no_evidence(bases, tmp_path) -> None:
     fault = next(each for each in FAULTS if each.flat)
     folder = edited(bases["fused"].folder, tmp_path / "faulty", fault.edits, {})
-    assert seen(flat(bases["fused"].model), folder).lossy == ("evidence",)
+    assert seen(flat(bases["fused"].model), folder).tight == ("evidence",)
 
 
 @pytest.mark.parametrize("edit", [each for each in HARMLESS if each.base == "fused"], ids=lambda each: each.name)
@@ -97,14 +97,14 @@ def test_a_harmless_edit_is_quiet(edit, bases, tmp_path) -> None:
     assert seen(bases["fused"].model, folder).by(edit.gates) == ()
 
 
-def test_a_bench_does_tasks_by_number(bases, tmp_path) -> None:
-    bench = Bench(bases["plain"].folder.parent)
+def test_a_room_does_tasks_by_number(bases, tmp_path) -> None:
+    room = Room(bases["plain"].folder.parent)
     plain = next(place for place, each in enumerate(QUIET) if (each.name, each.base) == ("none", "plain"))
-    assert bench.done(("quiet", plain, 1)) == ()
-    assert bench.done(("named", plain, 0)) == ""
+    assert room.done(("quiet", plain, 1)) == ()
+    assert room.done(("named", plain, 0)) == ""
     fault = next(place for place, each in enumerate(FAULTS) if each.name == "cfg_scale 1 in the manifest")
-    assert "sampler" in bench.done(("fault", fault, 0)).noticed
-    assert not (bench.room / f"fault {fault}").exists()
+    assert "sampler" in room.done(("fault", fault, 0)).noticed
+    assert not (room.room / f"fault {fault}").exists()
 
 
 def test_intervals_leave_out_nothing_about_one_time_in_twenty() -> None:
