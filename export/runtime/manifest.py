@@ -46,6 +46,7 @@ LARGEST_MANIFEST = 2**24  # bytes; with every measurement of a large model it ha
 
 Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
 Cache = Literal["growing", "shared", "static", "none"]
+Floats = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Manifest:
     `fixed_batch` is the only number of rows that the graph takes; 0: any.
     `call_scaled` says that products round their inputs depending on what else is in a call, by one scale for all of it
     or by another kernel for several rows.
+    `floats` is what the graphs compute in, but for the nodes that have to stay in float32; those of the modules
+    `float32_layers` do because their activations are too large.
     `cpu` says on which processors ONNX Runtime's usual int8 kernels are right: ``any``, or ``vnni`` where weights are
     so large that products saturate on x86 without VNNI; None: made before this was recorded.
     """
@@ -76,7 +79,9 @@ class Manifest:
     fixed_batch: int = field(default=0, metadata=whole(0, LONGEST))
     call_scaled: bool = False
     sampling: bool = False
-    cache_format: Literal["float32", "int8"] = "float32"
+    cache_format: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    floats: Floats = "float32"
+    float32_layers: tuple[str, ...] = ()
     cpu: Cpu | None = None
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from abc import ABC
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -17,9 +17,10 @@ import onnx_ir as ir
 from export.graph.builder import Builder
 from export.graph.onnx_model import OnnxModel
 from export.rewrites import fusions, static_cache
+from export.rewrites.floats import Narrowed, narrowed
 from export.rewrites.lowering import QuantizedLayer, dequantized_product, lower, quantized_input
 from export.runtime import deployment
-from export.runtime.manifest import Cache
+from export.runtime.manifest import Cache, Floats
 from export.runtime.shape import Shape
 
 STANDARD = ("", "ai.onnx")
@@ -36,8 +37,10 @@ class Target(ABC):
     graph breaks. `cache` is how an exported graph keeps keys and values: ``growing``, or ``static``, which gives every
     input a fixed size. `fusions` are those whose result it runs, and `fused_cache` is the cache that `attention`
     leaves. `refusals` say by their names why passes are not for this target, and under ``sampling`` why sampling stays
-    outside the graph. `builder` makes what the runtime opens of a saved decode graph, its manifest, the rows of a step,
-    the file of a timing cache and the settings of `build-engine`; it raises `RunnerMissingError` or `BuildError`.
+    outside the graph. `floats` are what its runtime computes in; `float32_operators` are those whose statistics it
+    would compute in half precision, so that they stay in float32. `builder` makes what the runtime opens of a saved
+    decode graph, its manifest, the rows of a step, the file of a timing cache and the settings of `build-engine`; it
+    raises `RunnerMissingError` or `BuildError`.
     """
 
     name: ClassVar[str]
@@ -47,6 +50,8 @@ class Target(ABC):
     fusions: ClassVar[tuple[str, ...]] = ("qkv", "gate-up")
     fused_cache: ClassVar[Cache] = "growing"
     refusals: ClassVar[Mapping[str, str]] = {}
+    floats: ClassVar[tuple[Floats, ...]] = ("float32", "float16")
+    float32_operators: ClassVar[frozenset[str]] = frozenset()
     builder: ClassVar[Callable[..., bytes] | None] = None
 
     def refusal(self, shape: Shape) -> str:
@@ -94,6 +99,11 @@ def find(name: str) -> Target:
         added: Target = entry.load()()
         return added
     raise ValueError(f"no target is called {name!r}; known: {', '.join(deployment.names())}")
+
+
+def in_floats(model: OnnxModel, floats: Floats, layers: Collection[str] = ()) -> Narrowed:
+    """A float32 model in what its graphs are to compute in, but for these layers; what its target needs stays wide."""
+    return narrowed(model, floats, find(model.manifest.target).float32_operators, layers)
 
 
 def fuse(model: OnnxModel, only: Sequence[str] = ()) -> fusions.Fused:

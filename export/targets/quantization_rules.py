@@ -21,20 +21,23 @@ OPERATORS = ("QuantizeLinear", "DequantizeLinear")
 
 def findings(model: ir.Model) -> Iterator[str]:
     """Everything that these rules find in a typed model."""
-    float_type = next((value.dtype for value in model.graph.outputs if value.dtype in FLOATS), DataType.FLOAT)
     for node in model.graph.all_nodes():
         if node.op_type not in OPERATORS:
             continue
-        for text in (*scale_type(node, float_type), *(text for rule in RULES for text in rule(node))):
-            yield f"{node.name}: {text}"
+        for rule in RULES:
+            for text in rule(node):
+                yield f"{node.name}: {text}"
 
 
-def scale_type(node: ir.Node, float_type: DataType | None) -> Iterator[str]:
-    """Scales are of the graph's float type, because what is dequantized gets their type."""
-    scale = value_at(node, 1)
-    if scale is not None and scale.dtype != float_type:
-        wanted = float_type.name if float_type is not None else "float"
-        yield f"the scale {scale.name} is {type_name(scale)}; the graph computes in {wanted}, so it must be {wanted}"
+def scale_type(node: ir.Node) -> Iterator[str]:
+    """Scales are of a float type, that of the input where it is quantized; what is dequantized gets their type."""
+    scale, given = value_at(node, 1), value_at(node, 0)
+    if scale is None or given is None:
+        return
+    if scale.dtype not in FLOATS:
+        yield f"the scale {scale.name} is {type_name(scale)}; it must be a float"
+    elif node.op_type == "QuantizeLinear" and scale.dtype != given.dtype:
+        yield f"the scale {scale.name} is {type_name(scale)} and what it scales {type_name(given)}; they must be equal"
 
 
 def scale_constant(node: ir.Node) -> Iterator[str]:
@@ -135,6 +138,7 @@ def activation_scale(node: ir.Node) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
+    scale_type,
     scale_constant,
     scale_positive,
     zero_point,

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from export.graph.builder import Builder
 from export.rewrites.lowering import LoweringError, QuantizedLayer
 from export.runtime.errors import first_line
-from export.runtime.manifest import Manifest
+from export.runtime.manifest import Floats, Manifest
 from export.runtime.shape import Shape
 from export.runtime.tensorrt import Rows, profile_shapes, require
 from export.targets import BuildError, Target, quantization_rules, tensorrt_rules
@@ -90,6 +90,10 @@ class TensorRT(Target):
     rules = (tensorrt_rules.findings, quantization_rules.findings)
     cache = "static"
     builder = staticmethod(build)
+    floats: ClassVar[tuple[Floats, ...]] = ("float32", "float16", "bfloat16")
+    float32_operators: ClassVar[frozenset[str]] = frozenset(
+        ("GroupNormalization", "InstanceNormalization", "LayerNormalization")
+    )
     refusals: ClassVar[dict[str, str]] = {
         "hoist": "a plan has no graph that runs before it; hoist for onnxruntime or standard",
         "quantize-onnx": "makes operators of ONNX Runtime; for tensorrt put quantize before the export",
