@@ -276,10 +276,10 @@ BROKEN = {
     ),
     "scale of another type": (
         graph(
-            "(float16[2] x) => (float[2] y) <float16 s = {14336}, int8 z = {0}, float t = {0.5}>",
+            "(float[2] x) => (float[2] y) <float16 s = {14336}, int8 z = {0}, float t = {0.5}>",
             "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, t, z)",
         ),
-        "/QuantizeLinear_0: the scale s is FLOAT16; the graph computes in FLOAT, so it must be FLOAT",
+        "/QuantizeLinear_0: the scale s is FLOAT16 and what it scales FLOAT; they must be equal",
     ),
     "computed scale": (
         graph("(int8[2] x, float s) => (float[2] y) <int8 z = {0}>", "y = DequantizeLinear(x, s, z)"),
