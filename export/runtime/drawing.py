@@ -245,10 +245,15 @@ def check_request(
 
 
 def opening(shape: Shape, labels: NDArray[np.int64], prompt: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """What a causal model without a text reads first (R, S): start token, class, and the tokens of a prompt (R, S)."""
-    start = np.full((len(labels), shape.lead), shape.start_token)
-    parts = [start, labels[:, None] + shape.first_class, *([] if prompt is None else [prompt])]
-    return np.concatenate(parts, axis=1)
+    """What a causal model reads first (R, S): start token, class, and the tokens of a prompt (R, S).
+
+    A text stands before them where one is the condition: any tokens then, in whose places its rows are read.
+    """
+    if shape.text:
+        before = [np.zeros((len(labels), shape.text.length), dtype=np.int64)]
+    else:
+        before = [np.full((len(labels), shape.lead), shape.start_token), labels[:, None] + shape.first_class]
+    return np.concatenate([*before, *([] if prompt is None else [prompt])], axis=1)
 
 
 def score_stepwise(

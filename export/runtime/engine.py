@@ -34,6 +34,7 @@ from .drawing import (
     classes_of,
     conditions,
     draw,
+    opening,
     score_stepwise,
 )
 from .engine_files import WEIGHTS, Seal
@@ -50,6 +51,7 @@ from .loops import (
     choice_feeds,
     filled_up,
     make_loop,
+    text_feeds,
 )
 from .manifest import Manifest
 from .noise import check_seed
@@ -436,20 +438,16 @@ class Engine(Shaped):
     def feeds(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
         """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
         shape, count = self.shape, len(inputs)
-        labels, tokens = inputs[:, 0] - shape.first_class, inputs
-        if shape.drawing.masks or features is not None:
-            tokens = inputs[:, 1:]
-        elif shape.lead:
-            tokens = np.concatenate([np.full((count, 1), shape.start_token), inputs], axis=1)
+        labels, tokens = inputs[:, 0] - shape.first_class, inputs[:, 1:]
+        if shape.drawing.sequential and (features is None or self.manifest.cache == "static"):
+            tokens = opening(shape, labels, tokens)
         feeds: dict[str, Any] = {"tokens": np.ascontiguousarray(tokens)}
         if self.manifest.sampling:
             feeds |= choice_feeds(NOTHING_TO_CHOOSE)
         if shape.labelled:
             feeds["labels"] = labels
         if features is not None:
-            feeds["features"] = np.ascontiguousarray(features)
-            if shape.drawing.sequential:
-                feeds["valid"] = (features != 0).any(axis=-1)
+            feeds |= text_feeds(features)
         taken = self.sessions.taken
         begun = {name: value.numpy() for name, value in self.sessions.begun(feeds).items()}
         feeds = {name: value for name, value in feeds.items() if name in taken} | begun

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from .caches import CACHES
 from .choosing import Choice, Chosen, check_sound, choose
 from .cuts import limits_of
 from .drawing import Runner, opening
@@ -70,6 +71,11 @@ def choice_feeds(choice: Choice) -> dict[str, NDArray[Any]]:
     }
 
 
+def text_feeds(features: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """What a causal graph, or what runs before it, reads of the features of texts (R, P, C); zeros are padding."""
+    return {"features": np.ascontiguousarray(features), "valid": (features != 0).any(axis=-1)}
+
+
 class Loop:
     """Token by token for a fixed number of rows: buffers are made and bound once, a step only writes into them."""
 
@@ -84,9 +90,11 @@ class Loop:
         self.binding.bind_cpu_input("tokens", self.tokens)
         if "labels" in sessions.taken:
             self.binding.bind_cpu_input("labels", self.labels)
-        self._bind_output("logits", self.logits)
+        self.bind_output("logits", self.logits)
         self.ports = DecodeSignature.of(manifest).caches
         self.position = 0
+        self.text: dict[str, NDArray[Any]] = {}
+        self.cache = CACHES[manifest.cache](self)
         self.drawn = np.zeros((0, 0), dtype=np.int64)
         if manifest.sampling:
             self.choice = {
@@ -107,7 +115,7 @@ class Loop:
                 value[...] = feeds[name]
         if self.drawn.shape != choice.noise.shape[:2]:
             self.drawn = np.zeros(choice.noise.shape[:2], dtype=np.int64)
-            self._bind_output("drawn", self.drawn)
+            self.bind_output("drawn", self.drawn)
 
     def chosen(self) -> Chosen:
         """What was chosen (B, n); the array is overwritten by the next step."""
@@ -116,6 +124,7 @@ class Loop:
     def restart(self) -> None:
         """Forget the cache."""
         self.position = 0
+        self.cache.restart(self)
 
     def begin(
         self,
@@ -125,13 +134,17 @@ class Loop:
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first token of these classes (R,), behind a prompt (R, S)."""
         self.restart()
-        self.know(labels)
+        self.know(labels, features)
         return self.read(opening(self.shape, labels, prompt))
 
-    def know(self, labels: NDArray[np.int64]) -> None:
-        """Take the classes (R,), and compute what depends on them alone."""
+    def know(self, labels: NDArray[np.int64], features: NDArray[np.float32] | None) -> None:
+        """Take the classes (R,) and features of a text (R, P, C), and compute what depends on them alone."""
         self.labels[:] = labels
-        for name, value in self.sessions.begun({"labels": self.labels}).items():
+        self.text = {} if features is None else text_feeds(features)
+        for name, value in self.text.items():
+            if name in self.sessions.taken:
+                self.binding.bind_cpu_input(name, value)
+        for name, value in self.sessions.begun({"labels": self.labels, **self.text}).items():
             self.binding.bind_ortvalue_input(name, value)
 
     def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -140,10 +153,10 @@ class Loop:
             return self.step(tokens)
         tokens = np.ascontiguousarray(tokens)
         self.binding.bind_cpu_input("tokens", tokens)
-        self._bind_output("logits")
+        self.bind_output("logits")
         last = self.run(max(tokens.shape[1], 1))[:, -1:]
         self.binding.bind_cpu_input("tokens", self.tokens)
-        self._bind_output("logits", self.logits)
+        self.bind_output("logits", self.logits)
         return last
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -154,10 +167,12 @@ class Loop:
 
     def run(self, count: int) -> NDArray[np.float32]:
         """One call with what is bound, for so many positions: logits (R, S, O)."""
+        self.cache.before(self, count)
         self.position += count
         for name in self.kept:
-            self._bind_output(name)
+            self.bind_output(name)
         self.sessions.decode.run_with_iobinding(self.binding)
+        self.cache.after(self)
         for name, values in self.kept.items():
             values.append(self.output(name).numpy().copy())
         logits: NDArray[np.float32] = self.output("logits").numpy()
@@ -178,7 +193,7 @@ class Loop:
         """What the last call gave."""
         return self.binding.get_outputs()[self.outputs.index(name)]
 
-    def _bind_output(self, name: str, array: NDArray[Any] | None = None) -> None:
+    def bind_output(self, name: str, array: NDArray[Any] | None = None) -> None:
         """Let an output be written into an array, or into memory that the runtime makes."""
         if name not in self.outputs:
             self.outputs.append(name)
@@ -188,29 +203,11 @@ class Loop:
             self.binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
-class GrowingLoop(Loop):
-    """Past in, longer present out: the outputs of a step are bound as the next one's inputs."""
+class TextLoop(Loop):
+    """A text's features go first, all in one call; afterwards they are of length 0. A growing cache has no other way.
 
-    def restart(self) -> None:
-        """Forget the cache."""
-        super().restart()
-        for name, port in self.ports.items():
-            empty = port.zeros(batch=self.rows, past=0)
-            self.binding.bind_ortvalue_input(f"past.{name}", onnxruntime.OrtValue.ortvalue_from_numpy(empty))
-
-    def run(self, count: int) -> NDArray[np.float32]:
-        """One call; its present becomes the past."""
-        for name in self.ports:  # a bound output keeps its last buffer, so each step asks for a new one
-            self._bind_output(f"present.{name}")
-        logits = super().run(count)
-        values = dict(zip(self.outputs, self.binding.get_outputs(), strict=True))
-        for name in self.ports:
-            self.binding.bind_ortvalue_input(f"past.{name}", values[f"present.{name}"])
-        return logits
-
-
-class TextLoop(GrowingLoop):
-    """A text's features go first, all in one call; afterwards they are of length 0."""
+    With a static one every call gets the whole text, and reads of it what stands at its positions: a `Loop`.
+    """
 
     def begin(
         self,
@@ -221,18 +218,14 @@ class TextLoop(GrowingLoop):
         """Logits (R, 1, O) of the first token of these texts (R, P, C), behind a prompt (R, S)."""
         assert features is not None
         self.restart()
-        self.know(labels)
-        self.features, self.valid = np.ascontiguousarray(features), (features != 0).any(axis=-1)
-        self.binding.bind_cpu_input("features", self.features)
-        self.binding.bind_cpu_input("valid", self.valid)
-        none = np.zeros((self.rows, 0), dtype=np.int64)
-        first = self.read(none)
-        self.features = self.features[:, :0].copy()
-        self.binding.bind_cpu_input("features", self.features)
+        self.know(labels, features)
+        first = self.read(np.zeros((self.rows, 0), dtype=np.int64))
+        self.text["features"] = features[:, :0].copy()
+        self.binding.bind_cpu_input("features", self.text["features"])
         return first if prompt is None else self.read(prompt)
 
 
-class ScaleLoop(GrowingLoop):
+class ScaleLoop(Loop):
     """Scale by scale: what the model reads of one comes from the tokens of the coarser ones."""
 
     def begin(
@@ -243,7 +236,7 @@ class ScaleLoop(GrowingLoop):
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first scale of these classes (R,)."""
         self.restart()
-        self.know(labels)
+        self.know(labels, features)
         return self.advance(np.zeros((self.rows, 1, self.shape.latent_width), dtype=np.float32))
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -257,56 +250,8 @@ class ScaleLoop(GrowingLoop):
         """Logits (R, S, O) of latents (R, S, Z)."""
         latents = np.ascontiguousarray(latents)
         self.binding.bind_cpu_input("tokens", latents)
-        self._bind_output("logits")  # of another size at every scale
+        self.bind_output("logits")  # of another size at every scale
         return self.run(latents.shape[1])
-
-
-class BufferLoop(Loop):
-    """Caches of full length that a step updates in place: each is bound once as past and as present."""
-
-    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
-        super().__init__(sessions, manifest, rows)
-        self.caches = {name: port.zeros(batch=rows) for name, port in self.ports.items()}
-        for name, cache in self.caches.items():
-            self.binding.bind_cpu_input(f"past.{name}", cache)
-            self._bind_output(f"present.{name}", cache)
-
-
-class SharedLoop(BufferLoop):
-    """GroupQueryAttention in place; the lengths tell it how much of the cache is filled."""
-
-    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
-        super().__init__(sessions, manifest, rows)
-        self.seqlens_k = np.zeros(rows, dtype=np.int32)
-        self.total = np.zeros((), dtype=np.int32)
-        self.binding.bind_cpu_input("seqlens_k", self.seqlens_k)
-        self.binding.bind_cpu_input("total_sequence_length", self.total)
-
-    def run(self, count: int) -> NDArray[np.float32]:
-        """One call, behind as many positions as were read."""
-        self.seqlens_k.fill(self.position + count - 1)
-        self.total.fill(self.position + count)
-        return super().run(count)
-
-
-class StaticLoop(BufferLoop):
-    """TensorScatter at a position."""
-
-    def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
-        super().__init__(sessions, manifest, rows)
-        self.place = np.zeros((), dtype=np.int64)
-        self.binding.bind_cpu_input("position", self.place)
-
-    def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, 1, O) behind tokens (R, S), one call each as a plan takes them."""
-        for column in np.split(tokens, tokens.shape[1], axis=1):
-            last = self.step(column)
-        return last
-
-    def run(self, count: int) -> NDArray[np.float32]:
-        """One call at a position."""
-        self.place.fill(self.position)
-        return super().run(count)
 
 
 class FedLoop:
@@ -458,10 +403,9 @@ def make_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:
         return kind(sessions, manifest, rows)
     if manifest.shape.drawing.scaled:
         return ScaleLoop(sessions, manifest, rows)
-    if manifest.shape.text:
+    if manifest.shape.text and manifest.cache == "growing":
         return TextLoop(sessions, manifest, rows)
-    loops = {"growing": GrowingLoop, "shared": SharedLoop, "static": StaticLoop}
-    return loops[manifest.cache](sessions, manifest, rows)
+    return Loop(sessions, manifest, rows)
 
 
 class Parts:

@@ -78,7 +78,7 @@ class Target(ABC):
                 static_cache.ask_for_all(decode.graph, shape.length)
             return "none"
         if self.cache == "static":
-            static_cache.make_static(decode, shape.reach)
+            static_cache.make_static(decode, shape)
         return self.cache
 
 

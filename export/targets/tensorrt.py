@@ -14,7 +14,6 @@ from export.graph.builder import Builder
 from export.rewrites.lowering import LoweringError, QuantizedLayer
 from export.runtime.errors import first_line
 from export.runtime.manifest import Floats, Manifest
-from export.runtime.shape import Shape
 from export.runtime.tensorrt import Rows, profile_shapes, require
 from export.targets import BuildError, Target, quantization_rules, tensorrt_rules
 
@@ -95,17 +94,9 @@ class TensorRT(Target):
         ("GroupNormalization", "InstanceNormalization", "LayerNormalization")
     )
     refusals: ClassVar[dict[str, str]] = {
-        "hoist": "a plan has no graph that runs before it; hoist for onnxruntime or standard",
         "quantize-onnx": "makes operators of ONNX Runtime; for tensorrt put quantize before the export",
         "sampling": "outside: TensorRT sorts too few logits",
     }
-
-    def refusal(self, shape: Shape) -> str:
-        """What grows apart from the tokens has no static cache."""
-        if not shape.text and not shape.drawing.scaled:
-            return ""
-        kind = "a text condition" if shape.text else "next-scale"
-        return f"tensorrt has no static cache for {kind} here; export for onnxruntime or standard"
 
     def lowered(self, builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
         """Q/DQ and products, as everywhere, of static activations."""
