@@ -11,6 +11,7 @@ from typing import Literal
 from .strict_json import whole
 
 COUNT = whole(0)
+NAMES = {"tensorrt-rtx": "TensorRT for RTX", "tensorrt": "TensorRT"}
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,13 @@ class Build:
     rows: tuple[int, int, int] = field(metadata=whole(1))
     parts: dict[str, BuiltPart]
     not_built: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def made_by(self) -> str:
+        """The builder and its version, in words."""
+        return f"{NAMES[self.builder]} {self.version}"
+
+    @property
+    def made_for(self) -> str:
+        """What the plans run on, in words."""
+        return f"compute capability {', '.join(self.capabilities)}" if self.capabilities else self.device

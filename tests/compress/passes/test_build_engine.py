@@ -15,7 +15,6 @@ from compress.passes import PassError, find
 from compress.passes.build_engine import BuildEngine
 from compress.passes.export import Export
 from export.building import BuildError, process
-from export.building.plans import NAMES
 from export.building.profiles import Rows
 from export.building.request import Built, Cost, Request
 from export.graph.onnx_model import OnnxModel, fix_batch
@@ -203,7 +202,7 @@ def test_every_graph_of_a_model_is_really_built_and_the_manifest_says_how_it_com
     read = OnnxModel.load(tmp_path)
     assert (read.plans, read.manifest.build) == (outcome.model.plans, build)
     notes = outcome.notes.written()
-    assert notes["builder"] == f"{NAMES['tensorrt-rtx']} {process.installed()}"
+    assert notes["builder"] == f"TensorRT for RTX {process.installed()}"
     assert set(notes["plans"]) == set(model.graphs)
     assert all(each["processor_seconds"] > 0 for each in notes["plans"].values())
 
