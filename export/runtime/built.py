@@ -21,7 +21,8 @@ class Evidence:
     `products` counts matrix products and convolutions by the types of their operands, ``Int8 x Int8``. The graph asks
     for low precision in `asked` of its products, by weights behind a DequantizeLinear; `low` of them read operands of
     low precision, `in_float` names the others. `unpacked` kernels do nothing but turn weights to float, at every call.
-    Of the `attentions` of the graph `fused` are one kernel; of its `caches` `in_place` are updated where they lie.
+    Of the `attentions` of the graph `fused` are one kernel and `taken_apart` the others, by name; of its `caches`
+    `in_place` are updated where they lie.
     """
 
     profile: str
@@ -33,6 +34,7 @@ class Evidence:
     unpacked: int = field(metadata=COUNT)
     attentions: int = field(metadata=COUNT)
     fused: int = field(metadata=COUNT)
+    taken_apart: tuple[str, ...]
     caches: int = field(metadata=COUNT)
     in_place: int = field(metadata=COUNT)
 

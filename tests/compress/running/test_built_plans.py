@@ -13,7 +13,7 @@ from compress.core.store import Store
 from compress.recipe import recipe
 from compress.report.page.html import PAGE
 from compress.running import pipeline
-from export.building.process import installed, missing
+from export.building.process import installed
 from export.runtime.engine import Engine
 
 RECIPE = """\
@@ -30,7 +30,7 @@ gate: {{kl: 50, low_precision_products: 100%, caches_in_place: 100%, speedup: 10
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not installed(), reason=missing())
+@pytest.mark.tensorrt_rtx
 def test_a_recipe_builds_plans_and_gates_how_they_compute(
     checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
 ) -> None:

@@ -12,9 +12,9 @@ from compress.recipe.gates import gate
 from compress.recipe.verdict import judge, promised
 from export.runtime.built import Build, BuiltPart, Evidence
 
-STEP = Evidence("step", 62, {"Int8 x Int8": 24, "Float x Float": 1}, 42, 42, (), 0, 6, 6, 12, 12)
+STEP = Evidence("step", 62, {"Int8 x Int8": 24, "Float x Float": 1}, 42, 42, (), 0, 6, 6, (), 12, 12)
 PREFILL = replace(STEP, profile="prefill", kernels=80, fused=3)
-PICTURES = Evidence("whole", 65, {"Float x Float": 21}, 0, 0, (), 0, 1, 0, 0, 0)
+PICTURES = Evidence("whole", 65, {"Float x Float": 21}, 0, 0, (), 0, 1, 0, ("/attention",), 0, 0)
 BUILD = Build(
     "tensorrt-rtx",
     "1.7.1.116",
