@@ -5,6 +5,8 @@ Letters: N pictures, T tokens of a picture, O logits of a position.
 
 from __future__ import annotations
 
+import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -90,17 +92,33 @@ class Candidate(Protocol):
 
 
 def open_engine(folder: Path, threads: int) -> Engine:
-    """The engine in a folder.
+    """The engine in a folder; one in floats that this processor has no kernels for is emulated in float32.
 
     Raises:
         InputError: the folder is damaged or not an engine.
     """
     from export.runtime.engine import Engine, EngineError
+    from export.runtime.errors import NoKernelsError
 
     try:
         return Engine.load(folder, threads=threads)
+    except NoKernelsError:
+        return open_emulated(folder, threads)
     except EngineError as error:
         raise InputError(str(error)) from error
+
+
+def open_emulated(folder: Path, threads: int) -> Engine:
+    """An engine that rounds to the floats of the one in a folder, wherever that one would, and computes in float32."""
+    from export.graph.onnx_model import OnnxModel
+    from export.rewrites.float_emulation import emulated
+    from export.runtime.engine import Engine
+
+    room = tempfile.TemporaryDirectory()
+    emulated(OnnxModel.load(folder)).save(Path(room.name))
+    engine = Engine.load(room.name, threads=threads)
+    weakref.finalize(engine, room.cleanup)
+    return engine
 
 
 def open_candidate(given: str | Path | Candidate, threads: int = 0) -> Candidate:

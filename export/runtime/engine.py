@@ -38,7 +38,7 @@ from .drawing import (
     score_stepwise,
 )
 from .engine_files import WEIGHTS, Seal
-from .errors import EngineError, RunnerMissingError, first_line
+from .errors import EngineError, NoKernelsError, RunnerMissingError, first_line
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
@@ -73,6 +73,7 @@ FOR_VNNI = (
     "made for x86 processors with VNNI (cpu: vnni, or reduce_range: false), which this one lacks; slower exact kernels "
     "keep its pictures right; make it with  cpu: any  to be fast here"
 )
+NO_BFLOAT16 = "is in bfloat16, which ONNX Runtime does not compute in on CPUs; run its TensorRT plan on a GPU"
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 MOST_THREADS = 1024
 FATAL = 4  # what is logged: an error is raised, and one line of it is enough
@@ -155,6 +156,8 @@ class Engine(Shaped):
         self, file: str, options: onnxruntime.SessionOptions | None = None, path: Path | None = None
     ) -> onnxruntime.InferenceSession:
         path = path or self.folder / self.manifest.files[file]
+        if self.manifest.floats == "bfloat16":
+            raise NoKernelsError(f"{path}: {NO_BFLOAT16}")
         options = options or onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = FATAL
