@@ -88,6 +88,8 @@ class TensorRT(Target):
     name = "tensorrt"
     rules = (tensorrt_rules.findings, quantization_rules.findings)
     cache = "static"
+    # Not qkv: a product cut into three equal parts becomes one in float, whose weights are unpacked at every step.
+    fusions = ("gate-up",)
     builder = staticmethod(build)
     floats: ClassVar[tuple[Floats, ...]] = ("float32", "float16", "bfloat16")
     float32_operators: ClassVar[frozenset[str]] = frozenset(
