@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import deployment
+from .devices import DOORS
 from .engine_files import Seal, check_names, check_place, file_hash, sealed
 from .errors import EngineError, shown
 from .sampling import Sampler
@@ -59,6 +60,7 @@ class Manifest:
     `fixed_batch` is the only number of rows that the graph takes; 0: any.
     `call_scaled` says that products round their inputs depending on what else is in a call, by one scale for all of it
     or by another kernel for several rows.
+    `provider_options` are those of ONNX Runtime's execution providers, by the name of the device.
     `cpu` says on which processors ONNX Runtime's usual int8 kernels are right: ``any``, or ``vnni`` where weights are
     so large that products saturate on x86 without VNNI; None: made before this was recorded.
     """
@@ -77,6 +79,7 @@ class Manifest:
     call_scaled: bool = False
     sampling: bool = False
     cache_format: Literal["float32", "int8"] = "float32"
+    provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
     cpu: Cpu | None = None
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +141,8 @@ class Manifest:
             yield f"order is {shape.order!r}; next-scale models, and no others, have scales, a latent_width and a graph"
         if shape.outputs and shape.outputs < shape.vocabulary:
             yield f"shape.outputs is {shape.outputs}; there are {shape.vocabulary} tokens to choose from"
+        for name in self.provider_options.keys() - DOORS.keys():
+            yield f"provider_options: {shown(name)} is not one of {', '.join(map(repr, DOORS))}"
         found = deployment.find(self.target)
         if found is None:
             yield f"target: {shown(self.target)} is not one of {', '.join(map(repr, deployment.names()))}"
