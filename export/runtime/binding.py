@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .devices import Device
 
 HOST, PINNED = "Cpu", "Pinned"  # in the names that ONNX Runtime gives to memory
-GRAPH, NO_GRAPH = "gpu_graph_id", "-1"  # onnxruntime_run_options_config_keys.h
+GRAPH, NO_GRAPH = "gpu_graph_id", -1  # onnxruntime_run_options_config_keys.h
 GRAPHS = count(1)  # a captured graph is of one set of buffers; its number is of the whole process, as sessions are many
 FROZEN = "total_sequence_length"  # is only a bound where a graph was captured: the lengths of rows are on the device
 
@@ -83,10 +83,8 @@ class Bound:
         self.values: dict[str, onnxruntime.OrtValue] = {}  # inputs on the device
         self.given: dict[str, NDArray[Any] | onnxruntime.OrtValue] = {}  # outputs that are written into one buffer
         self.outputs: list[str] = []  # as ONNX Runtime numbers them
-        self.options = onnxruntime.RunOptions()
-        self.graphs: dict[tuple[bytes, ...], str] = {}  # captured ones, by what the host feeds
-        if device.captures:
-            self.options.add_run_config_entry(GRAPH, NO_GRAPH)
+        self.graphs: dict[tuple[bytes, ...], int] = {}  # captured ones, by what the host feeds
+        self.options = {number: run_options(number) for number in (NO_GRAPH,)} if device.captures else {}
 
     def feed(self, name: str, array: NDArray[Any]) -> None:
         """Let an input read a copy of these numbers from the next call on."""
@@ -173,21 +171,22 @@ class Bound:
 
     def run(self, *, capture: bool = False) -> None:
         """One call; as a captured graph if the device does that, every size is fixed and nothing grows."""
-        if self.device.captures:
-            self.options.add_run_config_entry(GRAPH, self.graph() if capture else NO_GRAPH)
-        self.session.run_with_iobinding(self.binding, self.options)
+        options = self.options.get(self.graph() if capture else NO_GRAPH)
+        self.session.run_with_iobinding(self.binding, options)
 
-    def graph(self) -> str:
+    def graph(self) -> int:
         """The number of the captured graph for what is bound; what the host feeds is as it was when it was captured."""
         key = tuple(self.fed[name].tobytes() for name in sorted(self.fed) if name not in self.there and name != FROZEN)
         if key not in self.graphs:
-            self.graphs[key] = str(next(GRAPHS))
+            number = self.graphs[key] = next(GRAPHS)
+            self.options[number] = run_options(number)
         return self.graphs[key]
 
     def release(self) -> None:
         """Forget captured graphs: they read and write what was bound before."""
         for number in self.graphs.values():
-            self.session.release_captured_graph(int(number))
+            self.session.release_captured_graph(number)
+            del self.options[number]
         self.graphs.clear()
 
     def read(self, name: str) -> NDArray[Any]:
@@ -200,6 +199,13 @@ class Bound:
             return self.memory.read(given)
         made: NDArray[Any] = self.binding.get_outputs()[self.outputs.index(name)].numpy()
         return made
+
+
+def run_options(graph: int) -> onnxruntime.RunOptions:
+    """Those of a call that is, or becomes, the captured graph of this number."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(GRAPH, str(graph))
+    return options
 
 
 def of_host(name: str) -> bool:

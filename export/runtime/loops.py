@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from .binding import GRAPH, NO_GRAPH, NUMPY, Bound
+from .binding import NO_GRAPH, NUMPY, Bound, run_options
 from .choosing import Choice, Chosen, check_sound, choose
 from .cuts import limits_of
 from .devices import Device
@@ -61,9 +61,7 @@ class Sessions:
 
     def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Outputs of one call of the decode graph, from and to the host."""
-        options = onnxruntime.RunOptions()
-        if self.device.captures:
-            options.add_run_config_entry(GRAPH, NO_GRAPH)
+        options = run_options(NO_GRAPH) if self.device.captures else None
         made: list[NDArray[Any]] = self.decode.run(names, feeds, options)
         return made
 
