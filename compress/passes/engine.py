@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from compress.core.settings import ContradictionError, setting
+from compress.core.settings import setting
 from compress.measure.speed.timing import paired
 from compress.measure.statistics import FEWEST_VALUES
 from compress.passes import Context, Notes, Outcome, PassError
@@ -50,9 +50,14 @@ class Engine(GraphPass):
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Refuse options of devices that there are not.
+
+        Raises:
+            ValueError: which.
+        """
         for device in (self.provider_options or {}).keys() - DOORS.keys():
-            raise ContradictionError(f"provider_options: {device!r} is not one of {', '.join(DOORS)}")
+            raise ValueError(f"provider_options: {device!r} is not one of {', '.join(DOORS)}")
 
     def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
         """The engine; its notes say what was left out, and why.

@@ -63,8 +63,9 @@ def subgraph(attribute: ir.Attr) -> list[ir.Node]:
 def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler, *, branches: bool = True) -> None:
     """Append sampling to a decode graph, in place.
 
-    With `branches`, top-k is mostly done without looking for the k-th largest logit, which a processor does slowly. No
-    captured graph of a device can have the If that this takes.
+    With `branches`, top-k is mostly done without looking for the k-th largest logit, which a processor does slowly. A
+    step that a GPU captures can have neither the If that this takes nor arithmetic with whole numbers, which the CPU
+    would do.
     """
     gives = chosen_ports(shape, sampler)
     surest = "sureness" in gives
@@ -83,7 +84,9 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler, *, branches: b
     named(graph, summed, TOTALS, gives)
     if drawn_from != shape.predicted:
         logits = sliced(builder, logits, "tokens", 2, end=drawn_from)
-    guided = add_guidance(builder, logits, noise, fed["guidance"])
+    pictures = builder.add("Shape", [noise], "pictures", start=0, end=1)
+    null = last_rows(builder, logits, pictures) if branches else last_rows_by_turning(builder, logits, pictures)
+    guided = add_guidance(builder, sliced(builder, logits, "given", 0, end=pictures), null, fed["guidance"])
     scores = builder.add("Div", [guided, fed["temperature"]], "tempered")
     if branches and [cut.name for cut in cuts] == [TopK.name] and shape.drawing.sequential:
         drawn = drawn_among_likeliest(builder, scores, noise, fed[TopK.name])
@@ -116,23 +119,38 @@ def named(graph: ir.Graph, made: ir.Value, name: str, ports: Ports) -> None:
 
 
 def sliced(
-    builder: Builder, given: ir.Value, name: str, axis: int, *, first: int | ir.Value = 0, end: int | ir.Value = LARGEST
+    builder: Builder,
+    given: ir.Value,
+    name: str,
+    axis: int,
+    *,
+    first: int | ir.Value = 0,
+    end: int | ir.Value = LARGEST,
+    step: int = 1,
 ) -> ir.Value:
     """The part of a value from one index of an axis to another."""
     bounds = [
         each if isinstance(each, ir.Value) else builder.numbers(f"{name}_{side}", each)
         for side, each in (("first", first), ("end", end))
     ]
-    return builder.add("Slice", [given, *bounds, builder.numbers(f"axis_{axis}", axis)], name)
+    steps = [] if step == 1 else [builder.numbers(f"{name}_step", step)]
+    return builder.add("Slice", [given, *bounds, builder.numbers(f"axis_{axis}", axis), *steps], name)
 
 
-def add_guidance(builder: Builder, logits: ir.Value, noise: ir.Value, guidance: ir.Value) -> ir.Value:
-    """null + guidance * (given - null), with the last B rows as null; without guidance these are all rows (B, n, V)."""
-    pictures = builder.add("Shape", [noise], "pictures", start=0, end=1)
-    given = sliced(builder, logits, "given", 0, end=pictures)
-    # Not counted from the end: Neg of whole numbers is an operator that GPUs do not have.
-    rows = builder.add("Shape", [logits], "rows", start=0, end=1)
-    null = sliced(builder, logits, "null", 0, first=builder.add("Sub", [rows, pictures], "first_null"))
+def last_rows(builder: Builder, logits: ir.Value, pictures: ir.Value) -> ir.Value:
+    """The last rows (B, n, V) of all (R, n, V), as many as there are pictures (1,)."""
+    return sliced(builder, logits, "null", 0, first=builder.add("Neg", [pictures], "from_the_end"))
+
+
+def last_rows_by_turning(builder: Builder, logits: ir.Value, pictures: ir.Value) -> ir.Value:
+    """The same without computing an index: the first rows of all in the opposite order."""
+    turned = sliced(builder, logits, "turned", 0, first=-1, end=-LARGEST, step=-1)
+    wanted = sliced(builder, turned, "wanted", 0, end=pictures)
+    return sliced(builder, wanted, "null", 0, first=-1, end=-LARGEST, step=-1)
+
+
+def add_guidance(builder: Builder, given: ir.Value, null: ir.Value, guidance: ir.Value) -> ir.Value:
+    """null + guidance * (given - null), all (B, n, V); without guidance both are all rows."""
     apart = builder.add("Sub", [given, null], "apart")
     return builder.add("Add", [null, builder.add("Mul", [apart, guidance], "stretched")], "guided")
 
