@@ -38,7 +38,7 @@ from .drawing import (
     score_stepwise,
 )
 from .engine_files import WEIGHTS, Seal
-from .errors import EngineError, RunnerMissingError, first_line
+from .errors import EngineError, RunnerMissingError, first_line, shown
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
@@ -53,7 +53,7 @@ from .loops import (
     make_loop,
 )
 from .manifest import Manifest
-from .noise import check_seed
+from .noise import NoiseOfEach, check_seed
 from .options import Sampling
 from .processor import ProcessorWarning, exact_products, products_saturate
 from .promises import broken
@@ -228,6 +228,16 @@ class Engine(Shaped):
             raise EngineError(f"{self.folder / self.manifest.files[file]}: {fault}; export the engine again")
         return session
 
+    def session(self, role: str) -> onnxruntime.InferenceSession:
+        """The session of one of the graphs, as the manifest calls it.
+
+        Raises:
+            EngineError: the engine has no such graph.
+        """
+        known = {"decode": self.sessions.decode, "begin": self.sessions.begin, "scales": self.sessions.scales}
+        found = {**known, "image_decoder": self.image_decoder}.get(role)
+        return self._opened(role, f"has no graph {shown(role)}") if found is None else found
+
     def _opened(self, file: str, missing: str) -> onnxruntime.InferenceSession:
         """The session of a graph that not every engine has; opened once, by whichever thread needs it first."""
         with self.opening:
@@ -310,15 +320,17 @@ class Engine(Shaped):
         known: Known | None = None,
         first: int = 0,
         on_step: Callable[[], None] | None = None,
+        noise: NoiseOfEach | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,), all at once; `known` ones stay where they are.
 
-        `first` is the number of the first picture among all of this seed. `on_step` is called after each step.
+        `first` is the number of the first picture among all of this seed. `on_step` is called after each step. `noise`
+        stands in place of seed and number where pictures of several seeds are drawn.
         """
         sampler = sampler or self.sampler
         with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
             drawer = self._drawer(loop, sampler)
-            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step)
+            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step, noise)
 
     def compare_choices(
         self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None, seed: int = 0
