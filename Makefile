@@ -13,6 +13,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@# Its torchvision is of CUDA, beside which no PyTorch for CPUs works; the test of FID does without.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps torch-fidelity
+	@# It wants an older ml_dtypes; the tests need its description of Triton's config.pbtxt alone.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tritonclient
 	@touch $(STAMP)
 
 quickstart: $(STAMP)

@@ -12,6 +12,7 @@ from compress.cli.group import EXIT_CODES, Group, debug_option
 from compress.cli.verbs.bench import bench
 from compress.cli.verbs.bisect import bisect
 from compress.cli.verbs.doctor import doctor
+from compress.cli.verbs.export_triton import export_triton
 from compress.cli.verbs.generate import generate
 from compress.cli.verbs.models import models
 from compress.cli.verbs.passes import passes
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 for verb in (
-    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum),
+    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum, export_triton),
     *(report, passes, models, store, doctor),
 ):
     main.add_command(verb)
