@@ -20,7 +20,7 @@ ROOMS = {
         *("cli", "api", "verifying", "running", "report", "recipe", "passes"),
         *("training", "measure", "data", "models", "core"),
     ),
-    "export": ("foreign", "targets", "tracing", "rewrites", "graph", "runtime"),
+    "export": ("foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
 }
 ENTRANCE = ("compress.__main__",)
 
@@ -37,8 +37,9 @@ ONLY_IN = {
         ),
         *("export/rewrites/ort_quantization.py", "export/runtime/roofline.py"),
     },
-    "tensorrt": {"export/runtime/tensorrt.py", "export/targets/tensorrt.py"},
-    "polygraphy": {"export/targets/tensorrt.py"},
+    "tensorrt": {"export/runtime/tensorrt.py"},
+    "tensorrt_rtx": {"export/building/rtx.py"},
+    "polygraphy": {"export/building/classic.py"},
     "optimum": {"compress/models/families/huggingface.py"},
     "ray": set(),
 }

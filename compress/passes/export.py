@@ -45,7 +45,7 @@ class Export(Pass[ImageModel, OnnxModel]):
     returns: ClassVar[Form] = Form.ONNX
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     refusals: ClassVar = (FloatRangeError, LoweringError)
 
     target: str = setting(

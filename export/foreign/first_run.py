@@ -20,13 +20,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from export.graph.child import ANSWER, REQUEST
 from export.graph.graph_file import brief, graphs_of
 from export.runtime.engine import Engine
 from export.runtime.processor import exact_products
 from export.runtime.providers import CPU
 from export.runtime.throughput import free_bytes
 
-REQUEST, ANSWER = "request.json", "answer.json"
 DATA_PAGES = 5  # the field of /proc/self/statm
 MOST_LOGITS = 2**26  # of the file's whole vocabulary, 256 MB
 UNKNOWN_VOCABULARY = 2**18  # assumed where the file does not say it

@@ -9,11 +9,6 @@ Letters: N pictures, T tokens of a picture, C classes.
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from export.foreign.adopt import Writing
+from export.graph.child import ChildError, ChildTimeoutError, ask
 from export.graph.graph_file import brief
 from export.runtime.manifest import Manifest
 
 PROGRAM = "from export.foreign.first_run import main; main()"
-REQUEST, ANSWER = "request.json", "answer.json"
 SEED = 0
 MOST_ROWS = 4  # pictures, of prompts of different lengths where there are such
 STEPS = 8  # tokens that are read one by one, or a row of the picture and two more where a row has an end
@@ -124,35 +119,17 @@ def answered(request: dict[str, Any], folder: Path, seconds: float) -> list[dict
     Raises:
         TrialError: it did not end in time, ended early, or says why it could not go on.
     """
-    question, answer = folder / REQUEST, folder / ANSWER
-    question.write_text(json.dumps(request), encoding="utf-8")
-    spec = importlib.util.find_spec("export")
-    assert spec is not None
-    assert spec.origin is not None
-    search = os.pathsep.join(filter(None, [str(Path(spec.origin).parents[1]), os.environ.get("PYTHONPATH")]))
     try:
-        ended = subprocess.run(  # -P: a folder called `export` where the user happens to be is not ours
-            [sys.executable, "-P", "-c", PROGRAM, str(folder)],
-            env={**os.environ, "PYTHONPATH": search},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-        if not answer.exists():
-            how = f"signal {-ended.returncode}" if ended.returncode < 0 else f"code {ended.returncode}"
-            raise TrialError(
-                f"ONNX Runtime ended with {how} when it first ran the graph; there may be too little memory"
-            )
-        found = json.loads(answer.read_text(encoding="utf-8"))
-    except subprocess.TimeoutExpired:
+        found = ask(PROGRAM, request, folder, seconds)
+    except ChildTimeoutError:
         raise TrialError(
             f"its first runs did not end within {seconds:g} s, and may never; a large decoder on a slow machine gets "
             "more time with  first_run_seconds  in model.config"
         ) from None
-    finally:
-        question.unlink(missing_ok=True)
-        answer.unlink(missing_ok=True)
+    except ChildError as error:
+        raise TrialError(
+            f"ONNX Runtime ended with {error} when it first ran the graph; there may be too little memory"
+        ) from error
     if "reason" in found:
         raise TrialError(f"ONNX Runtime cannot {found['phase']} ({brief(found['reason'])})")
     return list(found["rows"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -10,14 +11,15 @@ import onnx_ir as ir
 from export.graph.graph_file import GraphFileError, load_graph
 from export.graph.saturation import unsafe_products
 from export.graph.weights import PROTOBUF, save_graph
-from export.runtime.engine_files import WEIGHTS
+from export.runtime.built import Build
+from export.runtime.engine_files import PLANS, WEIGHTS
 from export.runtime.manifest import (
     BEGIN,
     DECODE,
     GENERATE,
     IMAGE_DECODER,
     IMAGE_ENCODER,
-    PLAN,
+    PLAN_SUFFIX,
     SCALES,
     Cpu,
     EngineError,
@@ -38,16 +40,17 @@ FILES = {
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An engine in memory: the graph of a decode step with its cache, that of tokens to pictures, a plan if built.
+    """An engine in memory: the graph of a decode step with its cache, that of tokens to pictures, plans if built.
 
     Where the checkpoint has it, that of pictures to tokens; of a next-scale model, that of tokens to what it reads; of
-    a hoisted model, that of what is computed once before the steps. `generate` is all of it in one graph.
+    a hoisted model, that of what is computed once before the steps. `generate` is all of it in one graph. `plans` are
+    what was built of these, by the names of the graphs.
     """
 
     decode: ir.Model
     image_decoder: ir.Model
     manifest: Manifest
-    plan: bytes | None = None
+    plans: Mapping[str, bytes] = field(default_factory=dict)
     image_encoder: ir.Model | None = None
     scales: ir.Model | None = None
     begin: ir.Model | None = None
@@ -70,9 +73,11 @@ class OnnxModel:
         """The processors on which ONNX Runtime's int8 kernels are right, by the weights of every graph."""
         return "vnni" if any(unsafe_products(graph) for graph in self.graphs.values()) else "any"
 
-    def with_plan(self, plan: bytes) -> OnnxModel:
-        """The same model and what TensorRT built of its decode graph."""
-        return replace(self, plan=plan, manifest=replace(self.manifest, files={**self.manifest.files, "plan": PLAN}))
+    def with_plans(self, plans: Mapping[str, bytes], build: Build | None = None) -> OnnxModel:
+        """The same model, what was built of its graphs, and the record of it."""
+        files = {PLANS[name]: plan_file(name) for name in plans}
+        manifest = replace(self.manifest, files={**self.manifest.files, **files}, build=build)
+        return replace(self, plans=plans, manifest=manifest)
 
     def save(self, folder: Path) -> None:
         """Write an engine folder into an existing folder; many weights lie in a file beside their graph."""
@@ -81,8 +86,8 @@ class OnnxModel:
             _, *beside = save_graph(graph, folder / FILES[name], PROTOBUF if name == "generate" else None)
             for path in beside:
                 files[name + WEIGHTS] = path.name
-        if self.plan is not None:
-            (folder / PLAN).write_bytes(self.plan)
+        for name, plan in self.plans.items():
+            (folder / plan_file(name)).write_bytes(plan)
         replace(self.manifest, files=files, cpu=self.cpu).save(folder)
 
     @classmethod
@@ -93,12 +98,18 @@ class OnnxModel:
             EngineError: it is damaged.
         """
         manifest = Manifest.load(folder)
-        plan = (folder / manifest.files["plan"]).read_bytes() if "plan" in manifest.files else None
+        built = {name: manifest.files[role] for name, role in PLANS.items() if role in manifest.files}
+        plans = {name: (folder / file).read_bytes() for name, file in built.items()}
         try:
             graphs = {name: load_graph(folder / file) for name, file in manifest.files.items() if name in FILES}
         except GraphFileError as error:
             raise EngineError(str(error)) from error
-        return cls(manifest=manifest, plan=plan, **graphs)
+        return cls(manifest=manifest, plans=plans, **graphs)
+
+
+def plan_file(name: str) -> str:
+    """The file of what was built of a graph."""
+    return name + PLAN_SUFFIX
 
 
 def fix_batch(model: ir.Model, batch: int) -> None:

@@ -11,7 +11,7 @@ which of the forms here a layer takes:
 | weights | activations | onnxruntime | standard | tensorrt |
 |---|---|---|---|---|
 | int8, int4 | int8 dynamic | MatMulNBits, accuracy level 4 | blocks in ordinary operators, DQ + MatMul | refused |
-| int4 | none | MatMulNBits, fp32 arithmetic | DQ + MatMul | DQ + MatMul |
+| int4 | none | MatMulNBits, fp32 arithmetic | DQ + MatMul | DQ + MatMul, always in groups |
 | int8 | none | DQ + MatMul (the runtime dequantizes at load) | DQ + MatMul | DQ + MatMul |
 | int8, fp8 | the same, static | Q/DQ + MatMul | Q/DQ + MatMul | Q/DQ + MatMul |
 | fp8 | none | DQ + MatMul | DQ + MatMul | DQ + MatMul |
@@ -20,7 +20,7 @@ which of the forms here a layer takes:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from export.graph.number_formats import FORMATS
 DOMAIN, OP = "compress", "QuantizedLinear"
 DEFAULT_BLOCK = 128  # inputs that share a dynamic scale where the weights have no groups
 INT8_ARITHMETIC, FLOAT_ARITHMETIC = 4, 1  # MatMulNBits accuracy levels
+GROUPS = (128, 64, 32, 16)  # inputs that share a scale, of which TensorRT fuses the unpacking with the product
 INT8_OPSET_GROUPS = 21  # the first with block_size and with INT4
 
 
@@ -152,6 +153,18 @@ def dequantized_product(builder: Builder, layer: QuantizedLayer, x: ir.Value) ->
         attributes={"axis": 0, "block_size": layer.group} if layer.group else {"axis": 1},
     )
     return builder.add("MatMul", [x, restored])
+
+
+def in_groups(layer: QuantizedLayer) -> QuantizedLayer:
+    """The same layer with the scale of each output repeated for groups of inputs, which changes no number.
+
+    The groups are the largest of `GROUPS` that divide the inputs and are more than one; else the layer stays as it is.
+    """
+    inputs = layer.weight.shape[1]
+    group = next((each for each in GROUPS if inputs % each == 0 and inputs > each), 0)
+    if layer.group or not group:
+        return layer
+    return replace(layer, group=group, scale=np.repeat(layer.scale, inputs // group, axis=1))
 
 
 def n_bits(builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:

@@ -19,7 +19,8 @@ from .strict_json import open_regular
 GRAPHS = ("decode", "image_decoder", "image_encoder", "scales", "begin", "generate")
 NEEDED = ("decode", "image_decoder")
 WEIGHTS = "_weights"  # ends the manifest's name of a file of weights beside a graph
-ROLES = (*GRAPHS, "plan", *(f"{graph}{WEIGHTS}" for graph in GRAPHS))
+PLANS = {"decode": "plan", **{graph: f"{graph}_plan" for graph in GRAPHS[1:5]}}  # roles of what was built of a graph
+ROLES = (*GRAPHS, *PLANS.values(), *(f"{graph}{WEIGHTS}" for graph in GRAPHS))
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ONNX = ".onnx"  # ONNX Runtime reads a file that ends in .ort as something else

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import deployment
+from .built import Build
 from .devices import DOORS
 from .engine_files import Seal, check_names, check_place, file_hash, sealed
 from .errors import EngineError, shown
@@ -26,7 +27,7 @@ __all__ = [
     "GENERATE",
     "IMAGE_DECODER",
     "IMAGE_ENCODER",
-    "PLAN",
+    "PLAN_SUFFIX",
     "SCALES",
     "Cache",
     "EngineError",
@@ -42,7 +43,7 @@ IMAGE_ENCODER = "image_encoder.onnx"  # pictures to tokens, where the checkpoint
 BEGIN = "begin.onnx"  # what is computed once before the steps of a picture
 SCALES = "scales.onnx"  # tokens to what a next-scale model reads
 GENERATE = "generate.onnx"  # all of it in one graph: labels and a seed in, pictures out
-PLAN = "decode.plan"  # what TensorRT built of the decode graph, where it did
+PLAN_SUFFIX = ".plan"  # of what TensorRT built of a graph, beside its name: decode.plan
 LARGEST_MANIFEST = 2**24  # bytes; with every measurement of a large model it has a few hundred thousand
 
 Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
@@ -86,6 +87,7 @@ class Manifest:
     float32_layers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
     cpu: Cpu | None = None
+    build: Build | None = None
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -31,21 +30,6 @@ INSTALL = "on a machine with an NVIDIA GPU: pip install 'tensorrt>=11' 'polygrap
 
 class TensorRTMissingError(RunnerMissingError):
     """TensorRT cannot be used here; one line says what is missing and what would help."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a step that a plan takes: the smallest and largest, and those its kernels are tuned for."""
-
-    smallest: int
-    best: int
-    largest: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.smallest <= self.best <= self.largest:
-            raise ValueError(
-                f"rows {self.smallest}, {self.best}, {self.largest}: need 1 <= smallest <= best <= largest"
-            )
 
 
 def require(build: bool = True) -> Any:
@@ -91,28 +75,6 @@ def cuda_devices() -> int:
             if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
                 return count.value
     return 0
-
-
-def machine() -> dict[str, str]:
-    """TensorRT's version and the device it would build for, or why it cannot build."""
-    try:
-        version = str(require().__version__)
-    except TensorRTMissingError as error:
-        return {"tensorrt": str(error)}
-    import torch
-
-    return {"tensorrt": version, "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "unknown"}
-
-
-def profile_shapes(manifest: Manifest, rows: Rows) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """Smallest, best and largest shape of each input whose shape varies; a step takes one token, or all if masked."""
-    counts = (rows.smallest, rows.best, rows.largest)
-    inputs = DecodeSignature.of(manifest).inputs
-    return {
-        name: tuple(port.bound(batch=count, tokens=1) for count in counts)
-        for name, port in inputs.items()
-        if "batch" in port.sizes
-    }
 
 
 class TensorRTPlan:

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from export.building.request import Built
 from export.graph.builder import Builder
 from export.graph.onnx_model import OnnxModel
 from export.rewrites import fusions, static_cache
@@ -26,10 +27,6 @@ from export.runtime.shape import Shape
 STANDARD = ("", "ai.onnx")
 
 
-class BuildError(Exception):
-    """A target's builder refused a graph; the message holds what it said."""
-
-
 class Target(ABC):
     """What a target accepts, and how graphs are made for it. The defaults are those of any runtime of standard ONNX.
 
@@ -38,9 +35,9 @@ class Target(ABC):
     input a fixed size. `fusions` are those whose result it runs, and `fused_cache` is the cache that `attention`
     leaves. `refusals` say by their names why passes are not for this target, and under ``sampling`` why sampling stays
     outside the graph. `floats` are what its runtime computes in; `float32_operators` are those whose statistics it
-    would compute in half precision, so that they stay in float32. `builder` makes what the runtime opens of a saved
-    decode graph, its manifest, the rows of a step, the file of a timing cache and the settings of `build-engine`; it
-    raises `RunnerMissingError` or `BuildError`.
+    would compute in half precision, so that they stay in float32. `builder` makes what the runtime opens of an
+    `OnnxModel` and a `building.request.Request`, in whose folder its graphs lie; it raises `RunnerMissingError` where
+    this machine cannot build, `BuildError` where the graph is refused.
     """
 
     name: ClassVar[str]
@@ -52,7 +49,7 @@ class Target(ABC):
     refusals: ClassVar[Mapping[str, str]] = {}
     floats: ClassVar[tuple[Floats, ...]] = ("float32", "float16")
     float32_operators: ClassVar[frozenset[str]] = frozenset()
-    builder: ClassVar[Callable[..., bytes] | None] = None
+    builder: ClassVar[Callable[..., Built] | None] = None
 
     def refusal(self, shape: Shape) -> str:
         """Why models of this shape cannot be exported for this target; empty where they can."""
@@ -80,6 +77,10 @@ class Target(ABC):
         if self.cache == "static":
             static_cache.make_static(decode, shape)
         return self.cache
+
+    def pictures(self, graph: ir.Model) -> ir.Model:
+        """The graph of an image decoder or encoder, as it is for this target."""
+        return graph
 
 
 def find(name: str) -> Target:

@@ -67,6 +67,9 @@ class Target(Protocol):
     def adapt(self, decode: ir.Model, shape: Shape) -> Cache:
         """Make a traced decode graph one for this target, in place; the cache that it has then."""
 
+    def pictures(self, graph: ir.Model) -> ir.Model:
+        """The graph of an image decoder or encoder, as it is for this target."""
+
 
 class DecodeStep(nn.Module):
     """`step` of a transformer with plain lists as its cache, which is what the exporter can see through."""
@@ -165,7 +168,7 @@ def export_model(
         fix_batch(decode, fixed_batch)
     optional: dict[str, ir.Model] = {}
     if pictures.encoder_graph is not None:
-        optional["image_encoder"] = pictures.encoder_graph
+        optional["image_encoder"] = target.pictures(pictures.encoder_graph)
     if shape.drawing.scaled:
         optional["scales"] = plain_graph(
             Latents(transformer), example_tokens(shape.length), "scales", "tokens", "latents"
@@ -188,7 +191,7 @@ def export_model(
     )
     made = OnnxModel(
         decode,
-        pictures.decoder_graph,
+        target.pictures(pictures.decoder_graph),
         manifest,
         image_encoder=optional.get("image_encoder"),
         scales=optional.get("scales"),

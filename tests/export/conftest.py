@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -19,6 +20,7 @@ from compress.passes import Context
 from compress.passes.export import pictures_of
 from compress.passes.quantize import Quantize
 from export.graph.onnx_model import OnnxModel
+from export.runtime import tensorrt
 from export.runtime.engine import Engine
 from export.runtime.shape import TextShape
 from export.targets import find
@@ -204,3 +206,22 @@ def examples_of(model_of: Callable[..., ImageModel], pictures_of_kind: Callable)
         return examples(shape, pictures_of_kind(shape, pictures))
 
     return make
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[mock.MagicMock]:
+    """A stand-in for TensorRT 11.4 on a machine with a device; Polygraphy is imported afresh around it."""
+    fake = mock.MagicMock(name="tensorrt")
+    fake.__version__, fake.__spec__ = "11.4.0", None
+    fake.ILogger = type("ILogger", (), {})
+    fake.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 0
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setattr(tensorrt, "cuda_devices", lambda: 1)
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == "polygraphy"]:
+            del sys.modules[name]
+
+    forget()
+    yield fake
+    forget()

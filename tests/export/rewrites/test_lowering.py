@@ -193,3 +193,15 @@ def test_a_layer_without_quantization_is_left_alone() -> None:
     )
     lower(model, find("tensorrt").lowered)
     assert [node.op_type for node in model.graph] == ["MatMul"]
+
+
+@pytest.mark.parametrize(("inputs", "group"), [(256, 128), (128, 64), (48, 16), (40, 0)])
+def test_tensorrt_gets_int4_weights_in_groups_whose_scales_repeat(inputs: int, group: int) -> None:
+    layer, x = layer_of(SPECS["int4"], inputs), numbers(inputs)
+    model = lowered(layer, "tensorrt")
+    scales = model.graph.initializers["proj.weight_scale"].const_value.numpy()
+    (restored,) = (node for node in model.graph if node.op_type == "DequantizeLinear")
+    assert restored.attributes.get_int("block_size", 0) == group
+    assert scales.shape == ((inputs // group, OUTPUTS) if group else (OUTPUTS,))
+    assert (scales == layer.weight_scale.numpy().T).all()
+    np.testing.assert_array_equal(run(model, x), run(lowered(layer, "standard"), x))

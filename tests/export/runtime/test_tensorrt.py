@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,20 +22,9 @@ from compress.passes.export import Export
 from export.graph.onnx_model import OnnxModel
 from export.runtime import tensorrt
 from export.runtime.engine import Engine, EngineError
-from export.runtime.tensorrt import Rows, TensorRTMissingError, profile_shapes, require
-from export.targets import BuildError
-from export.targets.tensorrt import build
+from export.runtime.tensorrt import TensorRTMissingError, require
 
 DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
-
-
-def can_build() -> bool:
-    """Whether this machine has TensorRT's builder and a device."""
-    try:
-        require()
-    except TensorRTMissingError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -60,25 +48,6 @@ def model(tiny_tokens: object, tmp_path_factory: pytest.TempPathFactory) -> Onnx
 
 
 # Whether TensorRT is here
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[mock.MagicMock]:
-    """A stand-in for TensorRT 11.4 on a machine with a device; Polygraphy is imported afresh around it."""
-    fake = mock.MagicMock(name="tensorrt")
-    fake.__version__, fake.__spec__ = "11.4.0", None
-    fake.ILogger = type("ILogger", (), {})
-    fake.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 0
-    monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.setattr(tensorrt, "cuda_devices", lambda: 1)
-
-    def forget() -> None:
-        for name in [name for name in sys.modules if name.split(".")[0] == "polygraphy"]:
-            del sys.modules[name]
-
-    forget()
-    yield fake
-    forget()
 
 
 def test_tensorrt_that_is_not_installed_is_said_in_one_line(monkeypatch):
@@ -128,98 +97,6 @@ def test_a_machine_without_a_driver_has_no_devices():
     assert tensorrt.cuda_devices() == 0
 
 
-# Building
-
-
-def test_rows_must_be_in_order():
-    with pytest.raises(ValueError, match=r"rows 1, 8, 4: need 1 <= smallest <= best <= largest"):
-        Rows(1, 8, 4)
-
-
-def test_the_profile_covers_every_input_whose_batch_varies(model):
-    assert profile_shapes(model.manifest, Rows(1, 2, 16)) == {
-        "tokens": ((1, 1), (2, 1), (16, 1)),
-        "past.0.key": ((1, 2, 16, 8), (2, 2, 16, 8), (16, 2, 16, 8)),
-        "past.0.value": ((1, 2, 16, 8), (2, 2, 16, 8), (16, 2, 16, 8)),
-    }
-
-
-def test_a_profile_holds_the_shapes_of_the_graphs_inputs(model):
-    shapes = profile_shapes(model.manifest, Rows(1, 2, 16))
-    for value in model.decode.graph.inputs:
-        if value.name == "position":
-            assert value.shape is not None
-            assert list(value.shape) == []  # a scalar varies in nothing
-            continue
-        for shape in shapes.pop(value.name):
-            fixed = [(dim, size) for dim, size in zip(value.shape, shape, strict=True) if isinstance(dim, int)]
-            assert all(dim == size for dim, size in fixed)
-    assert shapes == {}
-
-
-class Recorded:
-    """A stand-in for a parsed network with one attention, a builder, and the config that is asked for."""
-
-    def __init__(self, fake: mock.MagicMock, refusal: str = "") -> None:
-        self.fake, self.config = fake, mock.MagicMock(name="config")
-        self.builder, self.network = mock.MagicMock(name="builder"), mock.MagicMock(name="network")
-        self.layer = type("Layer", (), {"type": fake.LayerType.ATTENTION_INPUT, "attention": SimpleNamespace()})()
-        fake.IAttentionInputLayer = type(self.layer)
-        fake.Builder.return_value = self.builder
-        self.network.num_layers, self.network.get_layer.return_value = 1, self.layer
-        inputs = ("tokens", "position", "past.0.key", "past.0.value")
-        self.network.num_inputs = len(inputs)
-        self.network.get_input.side_effect = [self.input(name) for name in inputs].__getitem__
-        self.builder.create_network.return_value = self.network
-        self.builder.create_builder_config.return_value = self.config
-        self.builder.build_serialized_network.return_value = b"plan"
-        self.config.get_timing_cache.return_value = None
-        del self.config.int8_calibrator  # TensorRT 11 has no calibrators
-        parser = fake.OnnxParser.return_value
-        parser.num_errors, parser.get_error.return_value = bool(refusal), refusal
-        parser.parse_from_file.return_value = not refusal
-
-    @staticmethod
-    def input(name: str) -> SimpleNamespace:
-        """An input of the network."""
-        shape = () if name == "position" else (-1, -1) if name == "tokens" else (-1, 2, 16, 8)
-        return SimpleNamespace(name=name, shape=shape, is_shape_tensor=False, dtype=None)
-
-
-def test_a_build_is_strongly_typed_without_precision_flags_and_lets_attention_be_taken_apart(
-    installed, model, tmp_path, monkeypatch
-):
-    recorded = Recorded(installed)
-    monkeypatch.setattr("polygraphy.backend.trt.util.str_from_config", lambda config, network: "")
-    plan = build(
-        tmp_path / "decode.onnx",
-        model.manifest,
-        Rows(1, 2, 16),
-        tmp_path / "timing.cache",
-        optimization_level=5,
-        workspace_mib=64,
-    )
-    assert plan == b"plan"
-    assert recorded.builder.create_network.call_args == mock.call(flags=1 << 0)
-    assert recorded.config.set_flag.call_args_list == []  # no FP16, INT8, FP8 or TF32: precision lies in the graph
-    assert recorded.layer.attention.decomposable is True
-    assert recorded.config.builder_optimization_level == 5
-    assert recorded.config.set_memory_pool_limit.call_args == mock.call(installed.MemoryPoolType.WORKSPACE, 64 << 20)
-    profile = recorded.builder.create_optimization_profile.return_value
-    given = {call.args[0]: call.args[1:] for call in profile.set_shape.call_args_list}
-    assert [list(shape) for shape in given.pop("position")] == [[], [], []]
-    assert given == profile_shapes(model.manifest, Rows(1, 2, 16))
-
-
-def test_a_parser_that_refuses_is_quoted(installed, model, tmp_path, capsys):
-    Recorded(installed, refusal="In node 7 (importTopK): UNSUPPORTED_NODE: K is too large")
-    with pytest.raises(
-        BuildError, match=r"^TensorRT 11\.4\.0 refuses decode\.onnx: .*In node 7 \(importTopK\).*too large"
-    ):
-        build(tmp_path / "decode.onnx", model.manifest, Rows(1, 1, 1), tmp_path / "timing.cache")
-    assert capsys.readouterr().out == ""
-
-
 # Decoding: a stand-in engine that runs the same ONNX on the addresses it is given
 
 
@@ -265,7 +142,7 @@ def device(installed: mock.MagicMock, monkeypatch: pytest.MonkeyPatch, model: On
 
 def stand_in(model: OnnxModel, installed: mock.MagicMock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An engine folder of a model with a plan of at most 3 rows, on a stand-in device."""
-    model.with_plan(b"serialized").save(tmp_path)
+    model.with_plans({"decode": b"serialized"}).save(tmp_path)
     session = onnxruntime.InferenceSession(str(tmp_path / "decode.onnx"), providers=["CPUExecutionProvider"])
     engine = mock.MagicMock(name="engine")
     engine.get_tensor_profile_shape.return_value = [(1, 1), (2, 1), (3, 1)]
@@ -307,7 +184,6 @@ def test_a_plan_draws_the_same_tokens_as_its_onnx(device, pictures):
 def test_a_masked_models_plan_takes_whole_pictures_and_their_classes(tiny_model, installed, monkeypatch, tmp_path):
     made = tiny_model(layers=1, grid=(4, 4), order="masked", positions="learned", modulation="class", tied_head=True)
     model = Export("tensorrt").run(made, None).model
-    assert profile_shapes(model.manifest, Rows(1, 2, 3))["tokens"] == ((1, 16), (2, 16), (3, 16))
     engine = Engine.load(stand_in(model, installed, monkeypatch, tmp_path), threads=1)
     assert engine.runtime == "tensorrt"
     labels = np.array([1, 7])  # 4 rows under guidance: two parts
@@ -376,7 +252,7 @@ def test_a_plan_with_an_input_that_nothing_feeds_is_refused(device, monkeypatch)
 
 def test_without_tensorrt_the_folder_draws_in_onnx_runtime(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    model.with_plan(b"serialized").save(tmp_path)
+    model.with_plans({"decode": b"serialized"}).save(tmp_path)
     engine = Engine.load(tmp_path, threads=1)
     assert engine.runtime == "onnxruntime"
     assert engine.draw_tokens(np.arange(2)).shape == (2, 16)
@@ -393,38 +269,22 @@ def test_pytorch_without_cuda_cannot_run_a_plan():
 
 
 def test_a_plan_survives_its_folder(model, tmp_path):
-    model.with_plan(b"serialized").save(tmp_path)
+    model.with_plans({"decode": b"serialized"}).save(tmp_path)
     read = OnnxModel.load(tmp_path)
-    assert read.plan == b"serialized"
-    assert read.manifest == replace(model.with_plan(b"serialized").manifest, cpu="any")
-    assert model.plan is None
+    assert read.plans == {"decode": b"serialized"}
+    assert read.manifest == replace(model.with_plans({"decode": b"serialized"}).manifest, cpu="any")
+    assert not model.plans
     assert "plan" not in model.manifest.files
 
 
 def test_a_damaged_plan_is_found_by_its_hash(model, tmp_path):
-    model.with_plan(b"serialized").save(tmp_path)
+    model.with_plans({"decode": b"serialized"}).save(tmp_path)
     (tmp_path / "decode.plan").write_bytes(b"other")
     with pytest.raises(EngineError, match=r"decode\.plan: damaged"):
         OnnxModel.load(tmp_path)
 
 
 # The real thing
-
-
-@pytest.mark.tensorrt
-@pytest.mark.skipif(not can_build(), reason="needs TensorRT's builder and a CUDA device; stand-ins above pin the calls")
-def test_a_built_plan_draws_what_its_onnx_draws(model, tmp_path):
-    from export.runtime.manifest import DECODE
-
-    model.save(tmp_path)
-    plan = build(tmp_path / DECODE, model.manifest, Rows(1, 2, 4), tmp_path / "timing.cache")
-    folder = tmp_path / "engine"
-    folder.mkdir()
-    model.with_plan(plan).save(folder)
-    engine = Engine.load(folder, threads=1)
-    assert engine.runtime == "tensorrt"
-    inputs = np.arange(4 * 16, dtype=np.int64).reshape(4, 16) % 17
-    np.testing.assert_allclose(engine.score(inputs), on_onnxruntime(folder).score(inputs), atol=2e-3)
 
 
 @pytest.mark.skipif(

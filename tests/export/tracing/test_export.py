@@ -89,12 +89,12 @@ def test_the_manifest_is_what_the_model_is(exported, model_of) -> None:
 
 
 def test_a_model_survives_its_folder(exported, tmp_path) -> None:
-    model = exported("narrow heads").with_plan(b"built")
+    model = exported("narrow heads").with_plans({"decode": b"built"})
     model.save(tmp_path)
     loaded = OnnxModel.load(tmp_path)
     assert loaded.manifest == replace(model.manifest, cpu="any")
     assert loaded.manifest.files["plan"] == "decode.plan"
-    assert loaded.plan == b"built"
+    assert loaded.plans == {"decode": b"built"}
     assert content(loaded.decode) == content(model.decode)
     assert content(loaded.image_decoder) == content(model.image_decoder)
 

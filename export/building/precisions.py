@@ -1,0 +1,84 @@
+"""Which number formats a GPU computes, by its compute capability, so that a build is refused before it begins.
+
+The table is what TensorRT for RTX 1.7 says when it builds one product of each kind for each capability; the tests build
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir import DataType
+
+CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+USUAL = ("8.6", "8.9", "12.0")  # GeForce RTX 30, 40 and 50
+GPUS = {"7.5": "RTX 20", "8.0": "A100", "8.6": "RTX 30", "8.9": "RTX 40", "12.0": "RTX 50", "12.1": "GB10"}
+CLASSIC = {"9.0": "H100 and H200", "10.0": "B200", "10.3": "B300"}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number format that not every GPU computes: its name in messages, and the first capability that has it."""
+
+    name: str
+    since: str
+
+
+FLOAT32 = Precision("float32 products", "8.0")
+BFLOAT16 = Precision("bfloat16", "8.0")
+INT4 = Precision("int4 weights", "8.0")
+FP8 = Precision("FP8", "8.9")
+OF_TYPE = {
+    DataType.BFLOAT16: BFLOAT16,
+    DataType.INT4: INT4,
+    DataType.UINT4: INT4,
+    DataType.FLOAT8E4M3FN: FP8,
+    DataType.FLOAT8E5M2: FP8,
+}
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+
+
+def used(typed: ir.Model) -> dict[Precision, str]:
+    """The formats of a graph whose types are inferred, each with the first node that uses it."""
+    found: dict[Precision, str] = {}
+    for node in typed.graph.all_nodes():
+        for value in (*node.inputs, *node.outputs):
+            if value is None or value.dtype is None:
+                continue
+            if value.dtype in OF_TYPE:
+                found.setdefault(OF_TYPE[value.dtype], node.name or node.op_type)
+            elif value.dtype == DataType.FLOAT and node.op_type in PRODUCTS:
+                found.setdefault(FLOAT32, node.name or node.op_type)
+    return found
+
+
+def refusals(formats: dict[Precision, str], capabilities: Sequence[str]) -> Iterator[str]:
+    """Why a graph of these formats cannot be built for these capabilities, one sentence each."""
+    for precision, node in formats.items():
+        lacking = [each for each in capabilities if number(each) < number(precision.since)]
+        if lacking:
+            having = [each for each in CAPABILITIES if number(each) >= number(precision.since)]
+            yield (
+                f"{precision.name} (first at {node}): compute capability {' and '.join(lacking)} has none; "
+                f"{', '.join(having)} have"
+            )
+
+
+def usual(formats: dict[Precision, str]) -> tuple[str, ...]:
+    """The capabilities that a graph is built for where nobody says: those of `USUAL` that compute its formats."""
+    return tuple(each for each in USUAL if not list(refusals(formats, [each])))
+
+
+def unknown(capability: str) -> str:
+    """Why nothing can be built for a capability."""
+    known = ", ".join(CAPABILITIES)
+    classic = CLASSIC.get(capability)
+    cure = f"; the classic TensorRT builds for {classic}, on such a GPU" if classic else ""
+    return f"{capability} is no compute capability that TensorRT for RTX builds for; it knows {known}{cure}"
+
+
+def number(capability: str) -> tuple[int, ...]:
+    """A capability, to be compared."""
+    return tuple(map(int, capability.split(".")))
