@@ -28,7 +28,7 @@ def emulated(model: OnnxModel) -> OnnxModel:
     cache = "float32" if manifest.cache_format == manifest.floats else manifest.cache_format
     files = {role: file for role, file in manifest.files.items() if role in model.graphs}
     made = replace(
-        model, plan=None, manifest=replace(manifest, floats="float32", cache_format=cache, files=files), **graphs
+        model, plans={}, manifest=replace(manifest, floats="float32", cache_format=cache, files=files), **graphs
     )
     return made if made.generate is None else replace(made, generate=single_file(made))
 
