@@ -22,8 +22,17 @@ from compress.models.transformer.architecture import LayerConfig, TransformerCon
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.uvit import UvitConfig
 from compress.passes import Context
+from export.building import process
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape, TextShape
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what builds with TensorRT for RTX where it is not installed."""
+    if not process.installed():
+        for item in items:
+            if item.get_closest_marker("tensorrt_rtx"):
+                item.add_marker(pytest.mark.skip(reason=process.missing()))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,11 +21,12 @@ Stage = Literal["steps", "graphs", "engines"]
 class Measure(ABC):
     """What is measured of a candidate beside its reference. A subclass is a frozen dataclass; `run` makes one.
 
-    `name` is its key in reports. `version` goes up whenever the same models give another result, so that the store does
-    not serve the old one. `stage` says what is measured: every step against the reference, every model behind the
-    export, or every finished engine; `verified` whether `compress verify` measures it too: always, where a gate limits
-    it (``asked``: it takes long), or never. `gated` is false where the
-    gates of its quantities belong to another measure. `label` names it in messages and tables (the name in words if it
+    `name` is its key in reports. `version` goes up whenever the same models give another result, so that the store
+    does not serve the old one. `stage` says what is measured: every step against the reference, every model behind
+    the export, or every finished engine; `verified` whether `compress verify` measures it too: always, where a gate
+    limits it (``asked``: it takes long), or never. `gated` is false where the gates of its quantities belong to
+    another measure. `deployed` says that it is about the runtime that an engine is for: where that is not on this
+    machine it is not measured, and its gates wait. `label` names it in messages and tables (the name in words if it
     has none), `title` and `caption` are those of its table in reports. `promises` names what `broken` looks at.
     """
 
@@ -34,6 +35,7 @@ class Measure(ABC):
     stage: ClassVar[Stage] = "steps"
     verified: ClassVar[Literal["always", "asked", "never"]] = "always"
     gated: ClassVar[bool] = True
+    deployed: ClassVar[bool] = False
     label: ClassVar[str | None] = None
     title: ClassVar[str] = ""
     caption: ClassVar[str] = ""

@@ -88,6 +88,16 @@ class EngineMeasurement(Measurement):
         None, doc="its pictures as a set against the reference's; null where no features are on hand"
     )
     not_built: str = setting("", doc="why a runtime's own files were not built on this machine; empty if they were")
+    not_run: str = setting(
+        "", doc="what was built of it and not run, because the runtime it is for is not here; empty if it was run"
+    )
+
+    @property
+    def built(self) -> str:
+        """Why it was not built, or not run, in words; empty where it was run as it is deployed."""
+        if self.not_built:
+            return f"not built: {self.not_built}"
+        return f"built, not run: {self.not_run}" if self.not_run else ""
 
 
 def own_names(row: Any) -> set[str]:

@@ -186,7 +186,7 @@ def noted(built: Built, rows: Rows) -> BuildNotes:
     }
     return replace(
         notes,
-        builder=f"{plans.NAMES[record.builder]} {record.version}",
+        builder=record.made_by,
         capabilities=record.capabilities or None,
         device=record.device or None,
         plans=dict(costs),

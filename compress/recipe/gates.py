@@ -44,6 +44,11 @@ class Key:
         return self.measure is not None and self.measure.verified != "never"
 
     @property
+    def deployed(self) -> bool:
+        """Whether it is measured on the runtime alone that an engine is for."""
+        return self.of is SpeedRow or (self.measure is not None and self.measure.deployed)
+
+    @property
     def has_interval(self) -> bool:
         """Whether it is judged by the end of an interval."""
         return self.field == "ms_per_token" or any(each.name == self.field + INTERVAL for each in fields(self.of))

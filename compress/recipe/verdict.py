@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from compress.core.settings import setting
-from compress.measure import Measurement, measures
+from compress.measure import EngineMeasurement, Measurement, measures
 from compress.measure.drift.evidence import LEAST_CONTRAST, Evidence
 from compress.measure.measure import Stage
 from compress.measure.quantity import Finding
@@ -60,12 +60,13 @@ def judge(gate: Gate, measurement: Measurement, step: str) -> list[Breach]:
 
     Numbers that have a 95 % interval are judged by its unfavourable end (so a gate that holds has been shown to hold,
     non-inferiority), unless the gate says `decide: estimate`. What was gated but not measured is a breach,
-    unless it says `unmeasured: kept`.
+    unless it says `unmeasured: kept`, or the engine was built for a runtime that is not on this machine.
     """
     breaches = []
     for key, limit in gate.limits.items():
         name, findings = key.limit.key, list(key.findings(measurement, gate))
-        if not findings and gate.unmeasured == "breach":
+        waits = key.deployed and isinstance(measurement, EngineMeasurement) and bool(measurement.not_run)
+        if not findings and gate.unmeasured == "breach" and not waits:
             said = key.quantity.words(limit)
             text = f"{step}: {name} was not measured, so the gate's {said} cannot be shown to hold"
             breaches.append(Breach(step, name, None, limit, text))

@@ -39,7 +39,7 @@ from compress.report.page import html
 from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
 from compress.running.measurements import Measuring
-from export.runtime.manifest import file_hash
+from export.runtime.manifest import Manifest, file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
 from export.runtime.sheet import save_grid
 
@@ -190,13 +190,15 @@ class Run:
         measurement = self.measuring.measure(last)
         folder = self.output / "engines" / name
         not_built = Notes.read(measurement.notes).not_built or ""
-        manifest = self.making.engine(last).manifest
+        opened = self.making.engine(last)
+        manifest = opened.manifest
         engine = EngineMeasurement(
             **{**vars(measurement), "name": name, "pays": engine_pays(measurement)},
             folder=f"engines/{name}",
             target=manifest.target,
             sha256={file: file_hash(self.making.make(last).folder / file) for file in manifest.files.values()},
             not_built=not_built,
+            not_run="" if not_built or opened.runs_as_deployed else built_for(manifest),
         )
         if not not_built:
             engine = engine.with_results(self.measuring.results(last, {"engines"}))
@@ -224,6 +226,14 @@ class Run:
         self.pictures[f"reference and {name}, same classes and seeds"] = pair
         classes = tuple(labels.tolist()) if shape.classes and shape.text is None else ()
         self.sheets.append(Sheet(name, *files, len(labels), SHEET_COLUMNS, self.recipe.seed, classes))
+
+
+def built_for(manifest: Manifest) -> str:
+    """What was built of an engine that this machine cannot run."""
+    build = manifest.build
+    if build is None:
+        return f"for {manifest.target}, which is not here"
+    return f"by {build.made_by} for {build.made_for}; ONNX Runtime ran the same graphs"
 
 
 def judge_step(node: Node, measurement: Measurement) -> list[Breach]:
@@ -258,7 +268,7 @@ def closing_lines(report: Report, folder: Path) -> list[str]:
     """Where everything lies, and what was breached."""
     lines = [f"breach: {breach.text}" for breach in report.verdict.breaches]
     for engine in report.engines:
-        note = f"  (not built: {engine.not_built})" if engine.not_built else ""
+        note = f"  ({said})" if (said := engine.built) else ""
         lines.append(f"engine {engine.name}: {folder / engine.folder}{note}")
     lines += [f"pictures: {folder / file}  ({what})" for what, file in report.pictures.items()]
     return [*lines, f"report: {folder / html.PAGE}, report.md and {reports.FILE}"]

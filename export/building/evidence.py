@@ -71,6 +71,7 @@ def of_profile(graph: ir.Graph, layers: Sequence[Layer], name: str) -> Evidence:
         unpacked=sum(unpacks(layer) for layer in layers),
         attentions=len(attentions),
         fused=sum(each in fused for each in attentions),
+        taken_apart=tuple(each for each in attentions if each not in fused),
         caches=len(caches),
         in_place=sum(in_place(each, layers) for each in caches),
     )

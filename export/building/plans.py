@@ -22,7 +22,6 @@ from export.runtime.errors import RunnerMissingError
 NEEDED = "decode"  # an engine without its plan is not built; of the others the report says why not
 NOT_BUILT = ("generate",)  # a whole generation in one graph is for ONNX Runtime
 TIMING_CACHE = "timing.cache"
-NAMES: dict[Builder, str] = {"tensorrt-rtx": "TensorRT for RTX", "tensorrt": "TensorRT"}
 
 
 @dataclass(frozen=True)

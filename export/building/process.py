@@ -82,7 +82,7 @@ def build(graph: Path, profiles: Sequence[Profile], builds: Sequence[Sequence[st
         plans = [folder / PLAN.format(number=number) for number in range(len(builds))]
         request = {
             "graph": str(graph.absolute()),
-            "profiles": [dict(profile.shapes) for profile in profiles],
+            "profiles": [{"shapes": dict(each.shapes), "value": each.value} for each in profiles],
             "builds": [
                 {"capabilities": list(each), "plan": str(plan)} for each, plan in zip(builds, plans, strict=True)
             ],

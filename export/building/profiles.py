@@ -15,6 +15,7 @@ from export.runtime.shape import Shape
 
 Sizes = tuple[int, int, int]  # the smallest, the one that kernels are tuned for, the largest
 WHOLE, STEP, PREFILL = "whole", "step", "prefill"
+VALUE = "position"  # among the named sizes: what a number may be that sizes are computed from
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Profile:
-    """The smallest, best and largest shape of each input whose size varies, for calls of one kind."""
+    """The smallest, best and largest shape of each input whose size varies, for calls of one kind.
+
+    `value` is the same of each number in an input that sizes are computed from, such as a position.
+    """
 
     name: str
     shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    value: Sizes = (1, 1, 1)
 
 
 def decode_sizes(shape: Shape, rows: Rows) -> dict[str, dict[str, Sizes]]:
@@ -52,7 +57,7 @@ def decode_sizes(shape: Shape, rows: Rows) -> dict[str, dict[str, Sizes]]:
     start token or a text, it has ``prefill`` too. A masked model, and a next-scale one, make calls of one kind.
     """
     reach = shape.reach
-    always = {"batch": rows.sizes, "pictures": rows.sizes, "text": (0, 0, 0), "past": (0, reach // 2, reach)}
+    always = {"batch": rows.sizes, "text": (0, 0, 0)} | dict.fromkeys(("past", VALUE), (0, reach // 2, reach))
     if shape.drawing.masks:
         text = shape.text.length if shape.text else 0
         asked = (1, max(1, shape.length // 2), shape.length)
@@ -63,12 +68,8 @@ def decode_sizes(shape: Shape, rows: Rows) -> dict[str, dict[str, Sizes]]:
     found = {STEP: {**always, "tokens": (1, 1, 1)}}
     if shape.prefix > 1:
         text = shape.text.length if shape.text else 0
-        found[PREFILL] = {
-            **always,
-            "tokens": (1, shape.prefix, reach),
-            "text": (text, text, text),
-            "past": (0, 0, reach),
-        }
+        first = dict.fromkeys(("past", VALUE), (0, 0, reach))
+        found[PREFILL] = {**always, **first, "tokens": (1, shape.prefix, reach), "text": (text, text, text)}
     return found
 
 
@@ -84,7 +85,10 @@ def profiles(graph: ir.Graph, sizes: Mapping[str, Mapping[str, Sizes]], unknown:
     Raises:
         BuildError: the rank of an input is not known, or a size varies in a way that nobody bounds.
     """
-    return [Profile(name, shapes(graph, known, unknown)) for name, known in sizes.items()]
+    return [
+        Profile(name, shapes(graph, known, unknown), known.get(VALUE) or unknown or (1, 1, 1))
+        for name, known in sizes.items()
+    ]
 
 
 def shapes(

@@ -6,7 +6,10 @@ A graph can bring the builder down, and its logger is one for the whole process.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import math
+import os
 import re
 import sys
 import time
@@ -19,25 +22,42 @@ from export.graph.child import ANSWER, REQUEST
 
 # What the parser appends to each error where no driver answers.
 NO_DRIVER = re.compile(r"\[checkMacros\.cpp::catchCudaError.*")
+NO_RANDOM_ADDRESSES, ASK = 0x0040000, 0xFFFFFFFF  # of personality(2)
 NOTHING_SAID = "it says no reason"
 EMPTY = {"node": "", "operator": "", "code": "NO_GRAPH", "text": "the file holds no graph with outputs"}
 
 
 def main() -> None:
     """Answer the request in the folder that is named by the first argument."""
+    keep_addresses()
     folder = Path(sys.argv[1])
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     answer = build(request)
     (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8")
 
 
+def keep_addresses() -> None:
+    """Start this process again without randomized addresses, where the system lets it.
+
+    The builder orders the symbols of a plan by where they lie in memory, so that a few bytes of equal plans differ from
+    one process to the next.
+    """
+    if sys.platform != "linux":
+        return
+    system = ctypes.CDLL(None)
+    now = system.personality(ASK)
+    if now >= 0 and not now & NO_RANDOM_ADDRESSES and system.personality(now | NO_RANDOM_ADDRESSES) >= 0:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def build(request: Mapping[str, Any]) -> dict[str, Any]:
     """Parse a graph and, for every list of capabilities, build its plan.
 
-    The request has `graph`, the `profiles` (lists of smallest, best and largest shapes by input), and `builds`: the
-    `capabilities` and the file of the `plan` of each, which may be empty where only the verdict counts. The answer has
-    the version, `unparsed` (what the parser refuses) and `builds`: `refused` (what the builder says, or empty), the
-    `layers` part of its log, its `warnings`, the attentions that are taken apart, seconds and processor seconds.
+    The request has `graph`, the `profiles` (`shapes`: smallest, best and largest by input; `value`: of numbers that
+    sizes come from), and `builds`: the `capabilities` and the file of the `plan` of each, which may be empty where
+    only the verdict counts. The answer has the version, `unparsed` (what the parser refuses) and `builds`:
+    `refused` (what the builder says, or empty), the `layers` part of its log, its `warnings`, the attentions that
+    are taken apart, seconds and processor seconds.
     """
     import tensorrt_rtx as trt
 
@@ -52,7 +72,7 @@ def build(request: Mapping[str, Any]) -> dict[str, Any]:
     if not network.num_outputs:  # what is no ONNX at all parses too
         return {"version": trt.__version__, "unparsed": [EMPTY], "builds": []}
     let_attention_be_taken_apart(trt, network)
-    answers = []
+    parsing, answers = warnings(log.lines), []
     for each in request["builds"]:
         log.lines.clear()
         config = configuration(trt, builder, network, request["profiles"], each["capabilities"])
@@ -63,7 +83,7 @@ def build(request: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "refused": "" if made is not None else said(log.lines),
                 "layers": "\n".join(text for _, text in log.lines if text.startswith(START)),
-                "warnings": [text for severity, text in log.lines if severity == "WARNING"],
+                "warnings": parsing + warnings(log.lines),
                 "seconds": time.monotonic() - started,
                 "processor_seconds": time.process_time() - processor,
                 "peak_mib": peak_mib(),
@@ -122,12 +142,23 @@ def configuration(trt: Any, builder: Any, network: Any, profiles: list[Any], cap
     for number, capability in enumerate(capabilities):
         config.set_compute_capability(getattr(trt.ComputeCapability, "SM" + capability.replace(".", "")), number)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    for shapes in profiles:
+    for asked in profiles:
         profile = builder.create_optimization_profile()
-        for name, (smallest, best, largest) in shapes.items():
+        for name, (smallest, best, largest) in asked["shapes"].items():
             profile.set_shape(name, smallest, best, largest)
+        for value in (network.get_input(number) for number in range(network.num_inputs)):
+            if value.is_shape_tensor:
+                profile.set_shape_input(
+                    value.name, *([each] * max(1, math.prod(value.shape)) for each in asked["value"])
+                )
         config.add_optimization_profile(profile)
     return config
+
+
+def warnings(lines: list[tuple[str, str]]) -> list[str]:
+    """What the library warns of, but for the reminder that int64 inputs are bound as int64."""
+    found = (" ".join(text.split()) for severity, text in lines if severity == "WARNING")
+    return list(dict.fromkeys(text for text in found if "Int64 binding" not in text))
 
 
 def said(lines: list[tuple[str, str]]) -> str:

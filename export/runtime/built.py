@@ -11,6 +11,7 @@ from typing import Literal
 from .strict_json import whole
 
 COUNT = whole(0)
+NAMES = {"tensorrt-rtx": "TensorRT for RTX", "tensorrt": "TensorRT"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Evidence:
     `products` counts matrix products and convolutions by the types of their operands, ``Int8 x Int8``. The graph asks
     for low precision in `asked` of its products, by weights behind a DequantizeLinear; `low` of them read operands of
     low precision, `in_float` names the others. `unpacked` kernels do nothing but turn weights to float, at every call.
-    Of the `attentions` of the graph `fused` are one kernel; of its `caches` `in_place` are updated where they lie.
+    Of the `attentions` of the graph `fused` are one kernel and `taken_apart` the others, by name; of its `caches`
+    `in_place` are updated where they lie.
     """
 
     profile: str
@@ -32,6 +34,7 @@ class Evidence:
     unpacked: int = field(metadata=COUNT)
     attentions: int = field(metadata=COUNT)
     fused: int = field(metadata=COUNT)
+    taken_apart: tuple[str, ...]
     caches: int = field(metadata=COUNT)
     in_place: int = field(metadata=COUNT)
 
@@ -60,3 +63,13 @@ class Build:
     rows: tuple[int, int, int] = field(metadata=whole(1))
     parts: dict[str, BuiltPart]
     not_built: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def made_by(self) -> str:
+        """The builder and its version, in words."""
+        return f"{NAMES[self.builder]} {self.version}"
+
+    @property
+    def made_for(self) -> str:
+        """What the plans run on, in words."""
+        return f"compute capability {', '.join(self.capabilities)}" if self.capabilities else self.device

@@ -25,6 +25,7 @@ class LowPrecision(Measure):
     version = 5
     stage = "engines"
     verified = "asked"
+    deployed = True
 
     value: float = quantity(
         doc="share of matrix-product time that ran in low precision",
@@ -35,8 +36,8 @@ class LowPrecision(Measure):
 
     @classmethod
     def applies(cls, subject: Subject) -> bool:
-        """Engines alone."""
-        return subject.candidate.engine is not None
+        """Engines alone, on their own runtime."""
+        return subject.candidate.engine is not None and subject.candidate.engine.runs_as_deployed
 
     @classmethod
     def depends(cls, subject: Subject) -> tuple[Any, ...]:

@@ -282,5 +282,5 @@ def ratio(value: float, interval: tuple[float, float] | None) -> str:
 
 def first_engine(report: Report) -> EngineMeasurement | None:
     """The engine that commands are about, where there are several."""
-    built = [engine for engine in report.engines if not engine.not_built]
+    built = [engine for engine in report.engines if not engine.built]
     return next(iter(built or report.engines), None)

@@ -70,9 +70,7 @@ def summary(shown: Shown) -> Markup | None:
             element("div", element("dt", name), element("dd", value, element("small", note)))
             for name, value, note in found
         ]
-        tiles.append(
-            element("h3", f"Engine {engine.name}" + (f", not built: {engine.not_built}" if engine.not_built else ""))
-        )
+        tiles.append(element("h3", f"Engine {engine.name}" + (f", {engine.built}" if engine.built else "")))
         tiles.append(element("dl", *boxes, class_="tiles"))
     return element("div", *tiles) if tiles else None
 

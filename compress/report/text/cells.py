@@ -6,6 +6,7 @@ from compress.measure import EngineMeasurement, Measurement
 from compress.measure.drift.fidelity import Fidelity
 from compress.measure.pictures.decoding import Decoding
 from compress.measure.pictures.distribution import Distribution
+from compress.measure.speed.plans import Plans, types_of
 from compress.measure.speed.single_file import SingleFile
 from compress.measure.speed.timing import NOISY, SpeedRow, words
 from compress.measure.statistics import Estimate, pictures_needed
@@ -48,8 +49,8 @@ def marks(model: Measurement, report: Report) -> list[str]:
     found = ["breach"] if any(breach.step == model.name for breach in report.verdict.breaches) else []
     if model.pays:
         found.append(DOES_NOT_PAY if model.pays.startswith(DOES_NOT_PAY) else "see below")
-    if isinstance(model, EngineMeasurement) and model.not_built:
-        found.append("not built")
+    if isinstance(model, EngineMeasurement) and model.built:
+        found.append(model.built.partition(":")[0])
     return found
 
 
@@ -87,8 +88,10 @@ def flags(model: Measurement) -> list[str]:
         )
     if noisy := [row.batch for row in model.speed if row.noise is not None and row.noise > NOISY]:
         said.append(f"the machine was noisy at batch {', '.join(map(str, dict.fromkeys(noisy)))}: trust ratios only")
-    if isinstance(model, EngineMeasurement) and model.not_built:
-        said.append(f"not built: {model.not_built}")
+    if (plans := model.result(Plans.name)) is not None:
+        said.append(f"products of a step: {types_of(plans.parts)}")
+    if isinstance(model, EngineMeasurement) and model.built:
+        said.append(model.built)
     return said
 
 

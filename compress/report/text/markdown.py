@@ -147,8 +147,7 @@ def figure(value: float | None) -> str:
 def engines(report: Report) -> list[str]:
     """Where each engine lies."""
     return [
-        f"- {engine.name} (target {engine.target}): `{engine.folder}`"
-        + (f", not built: {engine.not_built}" if engine.not_built else "")
+        f"- {engine.name} (target {engine.target}): `{engine.folder}`" + (f", {engine.built}" if engine.built else "")
         for engine in report.engines
     ]
 

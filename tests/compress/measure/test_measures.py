@@ -44,9 +44,10 @@ def test_the_measures_of_the_rooms_are_found_by_their_files() -> None:
     assert names == [
         *("cached_loop", "coupled", "fidelity_drawn", "fidelity", "layers", "one_file", "sampled", "sampler"),
         "worst",
-        *("class_accuracy", "decoding", "distribution", "encoding", "shown", "low_precision_share", "single_file"),
+        *("class_accuracy", "decoding", "distribution", "encoding", "shown", "low_precision_share", "plans"),
+        "single_file",
     ]
-    further = {"cached_loop", "one_file", "sampler", "worst", "encoding", "shown"}
+    further = {"cached_loop", "one_file", "sampler", "worst", "encoding", "shown", "plans"}
     assert set(names) - own_names(EngineMeasurement) == further
 
 

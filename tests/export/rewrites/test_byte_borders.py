@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from export.building.process import build, installed, missing
+from export.building.process import build
 from export.building.profiles import WHOLE, profiles
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import save_graph
@@ -67,7 +67,7 @@ def test_other_targets_give_the_same_pictures(exported: Callable[..., OnnxModel]
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.skipif(not installed(), reason=missing())
+@pytest.mark.tensorrt_rtx
 def test_tensorrt_builds_pictures_with_bytes_at_the_borders_and_no_others(
     exported: Callable[..., OnnxModel], tmp_path: Path
 ):
