@@ -95,8 +95,10 @@ def load_tokens(source: str | Path) -> TokenSet:
     return open_source(str(source), "tokens")
 
 
-def plan(recipe: str | Path) -> Plan:
+def plan(recipe: str | Path, *, model: str = "", tokens: str = "") -> Plan:
     """Every artifact that a recipe (a file, or a shipped one's name) would make, with its key; makes nothing.
+
+    A `model` or a source of `tokens` that is given takes the place of the recipe's.
 
     Raises:
         InputError: the recipe or one of its inputs is wrong.
@@ -105,7 +107,7 @@ def plan(recipe: str | Path) -> Plan:
     from compress.recipe import recipe as recipes
     from compress.recipe.shipped import located
 
-    loaded = recipes.load(located(recipe))
+    loaded = recipes.load(located(recipe), model, tokens)
     return plans.make_plan(loaded, plans.load_tokens(loaded))
 
 
@@ -113,6 +115,8 @@ def run(
     recipe: str | Path,
     output: str | Path | None = None,
     *,
+    model: str = "",
+    tokens: str = "",
     store: str | Path = STORE,
     listener: Listener | None = None,
     preflight: bool = True,
@@ -120,6 +124,7 @@ def run(
     """Run a recipe, a file or a shipped one's name: compress, export, measure and judge, reusing what the store holds.
 
     Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
+    A `model` (a checkpoint, or a shipped one's name) or a source of `tokens` takes the place of the recipe's.
     A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens.
 
     Raises:
@@ -131,14 +136,14 @@ def run(
     from compress.recipe.shipped import located
     from compress.running import pipeline
 
-    loaded = recipes.load(located(recipe))
-    folder = run_folder(recipe) if output is None else Path(output)
+    loaded = recipes.load(located(recipe), model, tokens)
+    folder = run_folder(recipe, model) if output is None else Path(output)
     return pipeline.run(loaded, Store(Path(store)), folder, listener or Silent(), preflight=preflight)
 
 
-def run_folder(recipe: str | Path) -> Path:
-    """Where a run is written unless it is said otherwise: ``runs/`` and the recipe's name."""
-    return Path("runs") / Path(recipe).stem
+def run_folder(recipe: str | Path, model: str = "") -> Path:
+    """Where a run is written unless it is said otherwise: ``runs/`` and the recipe's name, and the model's if given."""
+    return Path("runs") / "-".join([Path(recipe).stem, *([Path(model).stem] if model else [])])
 
 
 def apply(

@@ -273,6 +273,15 @@ def example(text: str) -> Callable[[Any], Any]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def instead_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--model` and `--tokens`, which take the place of what a recipe says."""
+    tokens = click.option("--tokens", default="", metavar="SOURCE", help="Pictures in place of the recipe's.")
+    model = click.option("--model", default="", metavar="CHECKPOINT", help="A model in place of the recipe's.")
+    return model(tokens(command))
+
+
 store_option = click.option(
     "--store", "store_path", type=UserPath(), default=Path(".compress"), show_default=True,
     help="Where artifacts and measurements are kept.",
