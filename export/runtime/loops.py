@@ -277,9 +277,19 @@ class BufferLoop(Loop):
             self.bound.hold(f"past.{name}", f"present.{name}", port.zeros(batch=rows))
         self.captured = sessions.device.captures
 
+    def read_singly(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (R, 1, O) behind tokens (R, S), one call each."""
+        for column in np.split(tokens, tokens.shape[1], axis=1):
+            last = self.step(column)
+        return last
+
 
 class SharedLoop(BufferLoop):
     """GroupQueryAttention in place; the lengths tell it how much of the cache is filled."""
+
+    def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits (R, 1, O) behind tokens (R, S), in one call unless that would end a captured graph."""
+        return self.read_singly(tokens) if self.captured else super().read(tokens)
 
     def run(self, count: int) -> NDArray[np.float32]:
         """One call, behind as many positions as were read."""
@@ -296,9 +306,7 @@ class StaticLoop(BufferLoop):
 
     def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind tokens (R, S), one call each as a plan takes them."""
-        for column in np.split(tokens, tokens.shape[1], axis=1):
-            last = self.step(column)
-        return last
+        return self.read_singly(tokens)
 
     def run(self, count: int) -> NDArray[np.float32]:
         """One call at a position."""
