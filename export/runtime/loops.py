@@ -168,9 +168,11 @@ class Loop:
         self.sessions.begin_into(self.bound, given)
 
     def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, 1, O) behind tokens (R, S) that are read in one call."""
-        if tokens.shape[1] == 1:
-            return self.step(tokens)
+        """Logits (R, 1, O) behind tokens (R, S), in one call unless that would end a captured graph."""
+        if tokens.shape[1] == 1 or self.captured:
+            for column in np.split(tokens, tokens.shape[1], axis=1):
+                last = self.step(column)
+            return last
         self.bound.feed("tokens", tokens)
         self.bound.give(LOGITS)
         last = self.run(max(tokens.shape[1], 1))[:, -1:]
