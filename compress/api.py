@@ -64,15 +64,24 @@ def load(
     return load_model(source, str(checkpoint), threads)
 
 
-def load_engine(folder: str | Path, *, threads: int = 0) -> Engine:
+def load_engine(
+    folder: str | Path,
+    *,
+    threads: int = 0,
+    device: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+) -> Engine:
     """The engine in a folder, every file checked against its hash; `threads` 0 uses all cores.
 
+    ONNX Runtime runs it on `device`: ``cpu``, ``cuda``, ``tensorrt-rtx``, ``directml`` or ``webgpu``, with these
+    options of its execution provider. None: a plan of TensorRT where this machine runs one, else the CPU.
+
     Raises:
-        InputError: the folder is damaged or no engine.
+        InputError: the folder is damaged or no engine, or the device is not here or cannot run it.
     """
     from compress.models.candidate import open_engine
 
-    return open_engine(Path(folder), threads)
+    return open_engine(Path(folder), threads, device, provider_options)
 
 
 def load_tokens(source: str | Path) -> TokenSet:

@@ -18,6 +18,7 @@ import click
 from compress.cli import signals, streams, unexpected
 from compress.core.settings import MOST_THREADS, InputError, cut, nearest, shown
 from compress.core.user_files import user_path
+from export.runtime.devices import NAMES as DEVICES
 
 MOST_SAID = 400  # characters of what click says of a wrong option or argument
 MOST_ERROR = 900  # characters of an error line, whose values are short but whose paths may not be
@@ -279,6 +280,18 @@ store_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), default=2, show_default=True, help="Runtime threads."
 )
+
+
+def device_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of where ONNX Runtime runs engines."""
+    command = click.option(
+        "--provider-option", "provider_options", multiple=True, metavar="NAME=VALUE",
+        help="An option of the device's execution provider, like enable_cuda_graph=1; may be given several times.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--device", type=click.Choice(DEVICES),
+        help="Where ONNX Runtime runs engines.  [default: cpu, or TensorRT where an engine has a plan]",
+    )(command)  # fmt: skip
 
 
 def whole_numbers(text: str, option: str, example: str, low: int = 0) -> list[int]:

@@ -93,6 +93,11 @@ class Pass(ABC, Generic[Given, Made]):
         except ValueError as error:
             raise ContradictionError(self.name, str(error)) from error
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the pass, with these settings, reads tokens or the seed."""
+        return self.uses_tokens
+
     def validate(self) -> None:
         """Refuse settings that contradict each other, by a ValueError."""
 

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from compress.core.settings import MOST_BATCH, digest, setting
+from compress.core.settings import MOST_BATCH, digest, nearest, setting, shown
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import Tokenizer
-from compress.passes import Context, Notes, Outcome, Pass, distribution
+from compress.models.transformer.examples import examples
+from compress.passes import Context, Notes, Outcome, Pass, PassError, distribution
 from compress.passes.shared.graphs import conforms
+from export.graph.match import scope
 from export.graph.onnx_model import OnnxModel
+from export.rewrites.float_ranges import FloatRangeError, Pictures, overflows
 from export.rewrites.lowering import LoweringError
 from export.runtime import deployment
-from export.targets import find
-from export.tracing.export import Pictures, export_model
+from export.runtime.manifest import Floats
+from export.targets import find, in_floats
+from export.tracing.export import Pictures as Codec
+from export.tracing.export import export_model
+
+PICTURES = 16  # calibration pictures on which activations are looked at
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportNotes(Notes):
-    """How large the graph is."""
+    """How large the graph is, and what of it stays in float32."""
 
     nodes: int = setting(doc="nodes of the decode graph")
+    float32_nodes: dict[str, int] | None = setting(None, doc="nodes that half precision leaves in float32, by reason")
+    overflow: dict[str, float] | None = setting(
+        None, doc="modules that stay in float32 because their activations are too large, and the largest of each"
+    )
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Export(Pass[ImageModel, OnnxModel]):
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
     version: ClassVar[int] = 3
-    refusals: ClassVar = (LoweringError,)
+    refusals: ClassVar = (FloatRangeError, LoweringError)
 
     target: str = setting(
         doc="what will run it: onnxruntime (fastest here), standard (ai.onnx only), tensorrt", known=deployment.names
@@ -43,6 +54,29 @@ class Export(Pass[ImageModel, OnnxModel]):
     fixed_batch: int = setting(
         0, doc="rows of a fixed batch, guidance's null rows included; 0 keeps it dynamic", low=0, high=MOST_BATCH
     )
+
+    floats: Floats = setting("float32", doc="what the graphs compute in, and the type of caches")
+    overflow: Literal["keep", "refuse"] = setting(
+        "keep", doc="layers whose activations are too large for the floats: keep them in float32, or refuse the model"
+    )
+
+    float32: tuple[str, ...] = setting((), doc="modules that stay in float32 in any case, such as head")
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Half precision is tried on calibration tokens."""
+        return self.floats != "float32"
+
+    def validate(self) -> None:
+        """Refuse floats that the target's runtime does not compute in.
+
+        Raises:
+            ValueError: which it does.
+        """
+        if self.floats not in (known := find(self.target).floats):
+            raise ValueError(f"{self.target} computes nothing in {self.floats}; use {' or '.join(known)}")
+        if self.float32 and self.floats == "float32":
+            raise ValueError("float32 names modules though everything is float32; leave it out, or set floats")
 
     def environment(self) -> dict[str, str]:
         """The distribution that brings the target, where this project does not."""
@@ -53,9 +87,25 @@ class Export(Pass[ImageModel, OnnxModel]):
 
         Raises:
             LoweringError: a layer has no form on the target.
+            FloatRangeError: activations are too large for the floats.
         """
         made = self.exported(model)
-        return Outcome(made, ExportNotes(nodes=len(made.decode.graph)))
+        if self.floats == "float32":
+            return Outcome(made, ExportNotes(nodes=len(made.decode.graph)))
+        batch = examples(model.shape, context.calibration_tokens(), context.seed).take(slice(PICTURES))
+        wide = find(self.target).float32_operators
+        found = overflows(made, self.floats, wide, Pictures(batch.inputs, batch.targets, batch.features))
+        if found and self.overflow == "refuse":
+            raise FloatRangeError(f"{found[0]}; overflow: keep leaves it in float32")
+        layers = {layer: each.largest for each in reversed(found) for layer in each.layers}
+        modules = {scope(node) for graph in made.graphs.values() for node in graph.graph}
+        if unknown := sorted(set(self.float32) - modules):
+            raise PassError(f"float32: no module is called {shown(unknown[0])}; {nearest(unknown[0], sorted(modules))}")
+        half = in_floats(made, self.floats, {*layers, *self.float32})
+        notes = ExportNotes(
+            nodes=len(half.model.decode.graph), float32_nodes=half.wide, overflow=dict(sorted(layers.items())) or None
+        )
+        return Outcome(half.model, notes)
 
     def ensures(self, made: OnnxModel) -> None:
         """Refuse a graph that breaks a rule of its target."""
@@ -79,15 +129,15 @@ class Export(Pass[ImageModel, OnnxModel]):
         )
 
 
-LATEST: dict[str, Pictures] = {}  # a run exports one tokenizer beside many transformers
+LATEST: dict[str, Codec] = {}  # a run exports one tokenizer beside many transformers
 
 
-def pictures_of(tokenizer: Tokenizer) -> Pictures:
+def pictures_of(tokenizer: Tokenizer) -> Codec:
     """What an engine needs of a tokenizer; of equal tokenizers one after the other it is the same."""
     key = fingerprint(tokenizer)
     if key not in LATEST:
         LATEST.clear()
-        LATEST[key] = Pictures(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
+        LATEST[key] = Codec(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
     return LATEST[key]
 
 

@@ -22,7 +22,7 @@ class CacheNotes(Notes):
     """What a picture's cache takes."""
 
     pictures: int = setting(doc="calibration pictures that the scales are from")
-    cache_bytes_before: int = setting(doc="bytes of one picture's keys and values before")
+    cache_bytes_before: int = setting(doc="bytes of one picture's keys and values in float32")
     cache_bytes: int = setting(doc="and in int8")
 
 
@@ -42,8 +42,8 @@ class QuantizeCache(GraphPass):
                 f"the cache is {manifest.cache}; only a shared one can be int8: put it behind a fuse that matches "
                 f"attention, for target onnxruntime"
             )
-        if manifest.cache_format != "float32":
-            raise PassError(f"the cache is {manifest.cache_format} already; quantize it once")
+        if manifest.cache_format == "int8":
+            raise PassError("the cache is int8 already; quantize it once")
 
     def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
         """The model with an int8 cache; its notes say how many bytes a picture's cache took and takes.

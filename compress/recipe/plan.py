@@ -140,7 +140,7 @@ def next_node(source: Node, name: str, step: Step, seed: int, tokens: str) -> No
         "code": source_hash(type(step.setting).__module__),
         "libraries": versions() | distribution(step.name) | step.setting.environment(),
     }
-    if step.setting.uses_tokens:
+    if step.setting.reads_tokens:
         made_by |= {"seed": seed, "tokens": tokens}
     return Node(name, digest(made_by), step.setting.returns, made_by, step.setting, source, step.gate)
 

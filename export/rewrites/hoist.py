@@ -177,6 +177,8 @@ def hoist(model: OnnxModel) -> Hoisted:
         HoistError: the model has one already.
     """
     manifest = model.manifest
+    if model.begin is not None and reads_text_before(manifest):
+        return Hoisted(model)  # as it was exported
     if model.begin is not None:
         raise HoistError("the model is hoisted already; name it once")
     decode = model.decode.clone()
@@ -208,9 +210,18 @@ def hoist(model: OnnxModel) -> Hoisted:
     )
 
 
+def reads_text_before(manifest: Manifest) -> bool:
+    """Whether every export has a graph `begin`: a static cache has no place for the features of a text."""
+    return manifest.cache == "static" and manifest.shape.text is not None
+
+
 def unchanging_inputs(manifest: Manifest) -> tuple[str, ...]:
-    """Inputs of the decode graph that are the same at every step of a picture."""
-    return ("labels", "features") if manifest.shape.drawing.masks else ("labels",)
+    """Inputs of the decode graph that are the same at every step of a picture.
+
+    A growing cache takes the features of a text in the first call alone.
+    """
+    whole = manifest.shape.drawing.masks or manifest.cache == "static"
+    return ("labels", "features") if whole else ("labels",)
 
 
 def learn(graph: ir.Graph, constant: Sequence[ir.Value]) -> Unchanging:

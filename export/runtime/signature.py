@@ -58,7 +58,12 @@ SAMPLING: Ports = {
     "temperature": Port("float32"),
     **{cut.name: Port(cut.kind, cut.sizes) for cut in CUTS},
 }
-CHOSEN: Ports = {"drawn": Port("int64", ("pictures", "chosen")), "sureness": Port("float32", ("pictures", "chosen"))}
+LOGITS, TOTALS = "logits", "total"
+CHOSEN: Ports = {
+    "drawn": Port("int64", ("pictures", "chosen")),
+    "sureness": Port("float32", ("pictures", "chosen")),
+    TOTALS: Port("float32", ("batch", "chosen"), needed=False),  # sums of the logits, which tell whether one is NaN
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class DecodeSignature:
     def of(cls, manifest: Manifest) -> DecodeSignature:
         """That of an engine's decode graph."""
         shape = manifest.shape
-        inputs = step_ports(shape) | FED_BY_CACHE[manifest.cache]
+        inputs = step_ports(shape, whole_text=manifest.cache == "static") | FED_BY_CACHE[manifest.cache]
         caches, spare, chosen = {}, {}, {}
         if manifest.sampling:
             inputs |= choice_ports(manifest.sampler)
@@ -113,8 +118,8 @@ class DecodeSignature:
         return sum(prod(port.bound(batch=1, past=length)) * np.dtype(port.kind).itemsize for port in ports)
 
 
-def step_ports(shape: Shape) -> Ports:
-    """What a step reads, its cache and what it chooses by apart."""
+def step_ports(shape: Shape, whole_text: bool = False) -> Ports:
+    """What a step reads, its cache and what it chooses by apart; `whole_text` where each call gets all of a text."""
     masked = shape.drawing.masks
     ports = {"tokens": Port("int64", ("batch", shape.length if masked else "tokens"))}
     if shape.drawing.scaled:
@@ -124,8 +129,8 @@ def step_ports(shape: Shape) -> Ports:
     if masked:
         ports[POSITIONS] = Port("int64", ("positions",), needed=False)
     if shape.text:
-        # A causal model reads its text in the first call; afterwards the text's length is 0.
-        length = "text" if shape.drawing.sequential else shape.text.length
+        # With a growing cache a causal model reads its text in the first call; afterwards the text's length is 0.
+        length = "text" if shape.drawing.sequential and not whole_text else shape.text.length
         ports["features"] = Port("float32", ("batch", length, shape.text.width), needed=False)
         if shape.drawing.sequential:
             ports["valid"] = Port("bool", ("batch", shape.text.length), needed=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from abc import ABC
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -18,9 +18,10 @@ from export.building.request import Built
 from export.graph.builder import Builder
 from export.graph.onnx_model import OnnxModel
 from export.rewrites import fusions, static_cache
+from export.rewrites.floats import Narrowed, narrowed
 from export.rewrites.lowering import QuantizedLayer, dequantized_product, lower, quantized_input
 from export.runtime import deployment
-from export.runtime.manifest import Cache
+from export.runtime.manifest import Cache, Floats
 from export.runtime.shape import Shape
 
 STANDARD = ("", "ai.onnx")
@@ -33,9 +34,10 @@ class Target(ABC):
     graph breaks. `cache` is how an exported graph keeps keys and values: ``growing``, or ``static``, which gives every
     input a fixed size. `fusions` are those whose result it runs, and `fused_cache` is the cache that `attention`
     leaves. `refusals` say by their names why passes are not for this target, and under ``sampling`` why sampling stays
-    outside the graph. `builder` makes what the runtime opens of an `OnnxModel` and a `building.request.Request`, in
-    whose folder its graphs lie; it raises `RunnerMissingError` where this machine cannot build, `BuildError` where the
-    graph is refused.
+    outside the graph. `floats` are what its runtime computes in; `float32_operators` are those whose statistics it
+    would compute in half precision, so that they stay in float32. `builder` makes what the runtime opens of an
+    `OnnxModel` and a `building.request.Request`, in whose folder its graphs lie; it raises `RunnerMissingError` where
+    this machine cannot build, `BuildError` where the graph is refused.
     """
 
     name: ClassVar[str]
@@ -45,6 +47,8 @@ class Target(ABC):
     fusions: ClassVar[tuple[str, ...]] = ("qkv", "gate-up")
     fused_cache: ClassVar[Cache] = "growing"
     refusals: ClassVar[Mapping[str, str]] = {}
+    floats: ClassVar[tuple[Floats, ...]] = ("float32", "float16")
+    float32_operators: ClassVar[frozenset[str]] = frozenset()
     builder: ClassVar[Callable[..., Built] | None] = None
 
     def refusal(self, shape: Shape) -> str:
@@ -71,7 +75,7 @@ class Target(ABC):
                 static_cache.ask_for_all(decode.graph, shape.length)
             return "none"
         if self.cache == "static":
-            static_cache.make_static(decode, shape.reach)
+            static_cache.make_static(decode, shape)
         return self.cache
 
     def pictures(self, graph: ir.Model) -> ir.Model:
@@ -96,6 +100,11 @@ def find(name: str) -> Target:
         added: Target = entry.load()()
         return added
     raise ValueError(f"no target is called {name!r}; known: {', '.join(deployment.names())}")
+
+
+def in_floats(model: OnnxModel, floats: Floats, layers: Collection[str] = ()) -> Narrowed:
+    """A float32 model in what its graphs are to compute in, but for these layers; what its target needs stays wide."""
+    return narrowed(model, floats, find(model.manifest.target).float32_operators, layers)
 
 
 def fuse(model: OnnxModel, only: Sequence[str] = ()) -> fusions.Fused:

@@ -10,7 +10,7 @@ from export.building.plans import build
 from export.graph.builder import Builder
 from export.rewrites.byte_borders import keep_bytes_at_the_borders
 from export.rewrites.lowering import LoweringError, QuantizedLayer, in_groups
-from export.runtime.shape import Shape
+from export.runtime.manifest import Floats
 from export.targets import Target, quantization_rules, tensorrt_rules
 
 
@@ -24,18 +24,14 @@ class TensorRT(Target):
     fusions = ("gate-up",)
     cache = "static"
     builder = staticmethod(build)
+    floats: ClassVar[tuple[Floats, ...]] = ("float32", "float16", "bfloat16")
+    float32_operators: ClassVar[frozenset[str]] = frozenset(
+        ("GroupNormalization", "InstanceNormalization", "LayerNormalization")
+    )
     refusals: ClassVar[dict[str, str]] = {
-        "hoist": "a plan has no graph that runs before it; hoist for onnxruntime or standard",
         "quantize-onnx": "makes operators of ONNX Runtime; for tensorrt put quantize before the export",
         "sampling": "outside: TensorRT sorts too few logits",
     }
-
-    def refusal(self, shape: Shape) -> str:
-        """What grows apart from the tokens has no static cache."""
-        if not shape.text and not shape.drawing.scaled:
-            return ""
-        kind = "a text condition" if shape.text else "next-scale"
-        return f"tensorrt has no static cache for {kind} here; export for onnxruntime or standard"
 
     def pictures(self, graph: ir.Model) -> ir.Model:
         """Bytes at its borders alone, where TensorRT knows them."""

@@ -31,6 +31,7 @@ BORDERS = ANY | QUANTIZED | {DataType.UINT8}
 OPERATORS: dict[str, frozenset[DataType]] = {
     **dict.fromkeys(("Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Pow", "Sub"), NUMBERS),
     **dict.fromkeys(("ArgMax", "Clip", "CumSum", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "TopK"), NUMBERS),
+    **dict.fromkeys(("Conv", "ConvTranspose", "ReduceL2"), FLOATS),
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), NUMBERS),
     **dict.fromkeys(("Range",), INTEGERS | {DataType.FLOAT}),
     **dict.fromkeys(("And", "Not", "Or"), BOOL),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graph.onnx_model import FILES, OnnxModel, fix_batch
+from export.rewrites.hoist import hoist, reads_text_before
 from export.rewrites.lowering import LoweringError
 from export.runtime.manifest import Cache, Manifest
 from export.runtime.sampling import Sampler
@@ -188,13 +189,14 @@ def export_model(
         weight_only=not any(node.op_type == "QuantizeLinear" for node in decode.graph)
         and any(node.op_type == "DequantizeLinear" for node in decode.graph),
     )
-    return OnnxModel(
+    made = OnnxModel(
         decode,
         target.pictures(pictures.decoder_graph),
         manifest,
         image_encoder=optional.get("image_encoder"),
         scales=optional.get("scales"),
     )
+    return hoist(made).model if reads_text_before(manifest) else made
 
 
 def source_graph(transformer: nn.Module) -> ir.Model:

@@ -57,7 +57,7 @@ def fuse(model: OnnxModel, possible: Sequence[str], cache: Cache, only: Sequence
     target = model.manifest.target
     for name in only:
         if name not in possible:
-            raise FusionError(f"{name!r} makes operators that {target} does not run; it runs {', '.join(possible)}")
+            raise FusionError(f"{name!r} is not for {target}, which takes {', '.join(possible)}")
     decode, counts, missed = model.decode.clone(), {}, {}
     for name in names():
         if name not in (only or possible):

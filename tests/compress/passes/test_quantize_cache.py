@@ -45,6 +45,12 @@ def test_the_notes_say_that_a_cache_takes_a_quarter(model, context) -> None:
     assert str(error.value) == "quantize-cache: the cache is int8 already; quantize it once"
 
 
+def test_a_cache_of_half_precision_becomes_int8_and_the_rest_stays_as_it_is(tiny_model, context) -> None:
+    half = Export("onnxruntime", floats="float16").run(tiny_model(layers=1, head_width=16), context()).model
+    made = QuantizeCache(pictures=3).run(Fuse().run(half, context()).model, context()).model
+    assert (made.manifest.floats, made.manifest.cache_format) == ("float16", "int8")
+
+
 def test_a_growing_cache_is_refused(model, context) -> None:
     with pytest.raises(PassError) as error:
         QuantizeCache().run(model, context())

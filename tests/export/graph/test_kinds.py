@@ -11,7 +11,7 @@ import pytest
 from compress.models.image_model import ImageModel, TorchRunner
 from compress.models.transformer.examples import Examples
 from export.graph.onnx_model import OnnxModel
-from export.rewrites.lowering import LoweringError
+from export.runtime.drawing import Known
 from export.runtime.engine import Engine
 from export.runtime.loops import make_loop
 from export.runtime.sampling import Sampler
@@ -31,7 +31,6 @@ KINDS = (
     "next-scale",
     "next-scale shared",
 )
-WITHOUT_STATIC_CACHE = ("text", "u-vit", "next-scale", "next-scale shared")
 # How often each fusion applies in ONNX Runtime's graph, and a part of the reason where it does not.
 FUSED: dict[str, dict[str, int | str]] = {
     "quick gelu": {
@@ -114,8 +113,6 @@ def test_a_step_gives_logits_of_the_positions_asked_for(
     exported, engine_of, model_of, examples_of, kind, target
 ) -> None:
     model, batch = model_of(kind), examples_of(kind)
-    if target == "tensorrt" and model.shape.text:
-        return
     engine, positions = engine_of(exported(kind, target)), np.array([9, 0, 15])
     expected = model.score(batch.inputs, batch.features)[:, positions]
     for runner in (make_loop(engine.sessions, engine.manifest, 3), TorchRunner(model.transformer)):
@@ -150,7 +147,7 @@ def test_what_is_fused_computes_the_same_and_what_is_not_has_a_reason(
     agree(engines(kind, target, fused=True), model_of(kind), examples_of(kind))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in WITHOUT_STATIC_CACHE])
+@pytest.mark.parametrize("kind", KINDS)
 def test_tensorrts_graph_keeps_its_rules_and_computes_the_same(exported, engines, model_of, examples_of, kind) -> None:
     plain = exported(kind, "tensorrt")
     assert violations(plain) == []
@@ -159,15 +156,29 @@ def test_tensorrts_graph_keeps_its_rules_and_computes_the_same(exported, engines
     agree(engines(kind, "tensorrt"), model_of(kind), examples_of(kind))
 
 
-@pytest.mark.parametrize("kind", WITHOUT_STATIC_CACHE)
-def test_what_tensorrt_has_no_cache_for_is_refused(exported, kind) -> None:
-    with pytest.raises(LoweringError, match=r"tensorrt has no static cache for .* export for onnxruntime or standard"):
-        exported(kind, "tensorrt")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_static_cache_draws_what_torch_draws(engines, model_of, examples_of, kind) -> None:
+    model, engine, features = model_of(kind), engines(kind, "tensorrt"), examples_of(kind).features
+    labels, sampler = np.arange(3) % max(model.classes, 1), Sampler(cfg_scale=2.5, temperature=0.9, top_k=9, steps=5)
+    for seed in (3, 4):  # the second time in the buffers of the first
+        expected = model.draw_tokens(labels, seed, sampler, features)
+        assert (engine.draw_tokens(labels, seed, sampler, features) == expected).all()
 
 
+@pytest.mark.parametrize("kind", ["lead", "text"])
+def test_a_static_cache_continues_a_prompt(engines, model_of, examples_of, kind) -> None:
+    model, engine, batch = model_of(kind), engines(kind, "tensorrt"), examples_of(kind)
+    known = Known(batch.targets, np.arange(16) < 6)
+    given = (np.zeros(3, dtype=np.int64), 3, Sampler(cfg_scale=2.5), batch.features, known)
+    found = engine.draw_tokens(*given)
+    assert (found[:, :6] == batch.targets[:, :6]).all()
+    assert (found == model.draw_tokens(*given)).all()
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
 @pytest.mark.parametrize("kind", ["lead", "text", "masked", "next-scale"])
-def test_a_fixed_batch_draws_and_scores_any_number(exported, engine_of, model_of, examples_of, kind) -> None:
-    engine, model, batch = engine_of(exported(kind, fixed_batch=2)), model_of(kind), examples_of(kind)
+def test_a_fixed_batch_draws_and_scores_any_number(exported, engine_of, model_of, examples_of, kind, target) -> None:
+    engine, model, batch = engine_of(exported(kind, target, fixed_batch=2)), model_of(kind), examples_of(kind)
     agree(engine, model, batch)
     labels, sampler = np.zeros(3, dtype=np.int64), Sampler(cfg_scale=2.0, steps=3)
     expected = model.draw_tokens(labels, 1, sampler, batch.features)

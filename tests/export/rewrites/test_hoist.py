@@ -30,7 +30,7 @@ def ways(model: OnnxModel, order: str) -> OnnxModel:
 
 
 @pytest.mark.parametrize("order", ["hoisted", "fused first", "hoisted first"])
-@pytest.mark.parametrize("target", ["onnxruntime", "standard"])
+@pytest.mark.parametrize("target", ["onnxruntime", "standard", "tensorrt"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hoisted_engine_computes_and_draws_what_torch_does(
     exported, engine_of, model_of, examples_of, kind, target, order
@@ -95,6 +95,16 @@ def test_where_nothing_is_constant_nothing_moves(exported) -> None:
         made = hoist(plain)
         assert made.model is plain
         assert (made.nodes, made.weight_bytes) == (0, 0)
+
+
+def test_a_static_cache_has_its_text_beforehand_already(exported) -> None:
+    plain = exported("text", "tensorrt")
+    made = hoist(plain)
+    assert made.model is plain
+    assert [value.name for value in plain.begin.graph.inputs] == ["labels", "features"]
+    assert [(value.name, list(value.shape)[1:]) for value in plain.begin.graph.outputs] == [
+        ("begin.text.down.0", [5, 32])
+    ]
 
 
 def test_a_second_time_is_refused(exported) -> None:

@@ -58,6 +58,69 @@ def test_what_lies_behind_the_position_is_not_seen(exported, engine_of) -> None:
 def test_a_graph_that_counts_no_cached_tokens_cannot_be_made_static(exported) -> None:
     model = exported("rotary", "tensorrt")  # static already: its position is fed
     with pytest.raises(ValueError, match="0 nodes compute the number of cached tokens; need exactly one"):
-        make_static(model.decode, 16)
+        make_static(model.decode, model.manifest.shape)
     with pytest.raises(ValueError, match="0 nodes compute"):
         past_length(model.decode.graph)
+
+
+def test_the_mask_is_added_to_scores_and_one_for_all_layers(exported) -> None:
+    graph = exported("rotary", "tensorrt").decode.graph
+    (mask,) = {node.inputs[3] for node in graph if node.op_type == "Attention"}
+    assert mask.producer().op_type == "Where"
+    seen, unseen = (float(value.const_value.numpy()) for value in mask.producer().inputs[1:])
+    assert (seen, unseen) == (0.0, float(np.finfo(np.float16).min))
+
+
+def test_no_attention_states_a_scale(exported) -> None:
+    grown = [node for node in exported("next-scale", "standard").decode.graph if node.op_type == "Attention"]
+    assert all(node.attributes["scale"].as_float() == 1.0 for node in grown)
+    graph = exported("next-scale", "tensorrt").decode.graph
+    for node in (node for node in graph if node.op_type == "Attention"):
+        assert "scale" not in node.attributes
+        assert float(node.inputs[0].producer().inputs[1].const_value.numpy()) == 4.0  # the root of the width, 16
+
+
+def test_a_scale_sees_all_of_itself_and_a_call_of_tokens_only_what_is_before(exported, engine_of) -> None:
+    for kind, alike in (("next-scale", True), ("rotary", False)):
+        engine = engine_of(exported(kind, "tensorrt"))
+        session, generator = engine.sessions.decode, np.random.default_rng(0)
+        feeds = {"position": np.array(1)}
+        for value in session.get_inputs():
+            if value.name.startswith("past."):
+                feeds[value.name] = generator.normal(size=(1, *value.shape[1:])).astype(np.float32)
+        if kind == "next-scale":
+            read = generator.normal(size=(2, 4, 6)).astype(np.float32)
+            feeds["labels"] = np.array([3])
+        else:
+            read = np.array([[4, 2, 3, 1], [4, 2, 3, 7]])
+        read[1, :-1] = read[0, :-1]
+        first, other = (session.run(["logits"], feeds | {"tokens": tokens[None]})[0][0, 0] for tokens in read)
+        assert (first == other).all() != alike  # the first position sees the last one, or not
+
+
+def test_rows_of_a_text_are_read_at_its_positions_however_a_call_is_cut(exported, engine_of) -> None:
+    session = engine_of(exported("text", "tensorrt")).sessions.decode
+    generator = np.random.default_rng(0)
+    given = {
+        "valid": np.array([[True, True, True, False, True]]),
+        "begin.text.down.0": generator.normal(size=(1, 5, 32)).astype(np.float32),
+    }
+    tokens = generator.integers(0, 17, (1, 9))
+    caches = [value for value in session.get_inputs() if value.name.startswith("past.")]
+
+    def logits(cuts: list[int], tokens: np.ndarray) -> np.ndarray:
+        past = {value.name: np.zeros((1, *value.shape[1:]), dtype=np.float32) for value in caches}
+        found, start = [], 0
+        for part in np.split(tokens, cuts, axis=1):
+            feeds = given | past | {"tokens": part, "position": np.array(start)}
+            names = ["logits", *(name.replace("past", "present") for name in past)]
+            made, *present = session.run(names, feeds)
+            found.append(made)
+            past, start = dict(zip(past, present, strict=True)), start + part.shape[1]
+        return np.concatenate(found, axis=1)
+
+    whole = logits([], tokens)
+    np.testing.assert_allclose(logits([5], tokens), whole, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(logits([2, 7, 8], tokens), whole, rtol=0, atol=2e-5)
+    others = np.concatenate([16 - tokens[:, :5], tokens[:, 5:]], axis=1)  # in whose places the text is read
+    assert (logits([], others) == whole).all()

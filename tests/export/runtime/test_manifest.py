@@ -151,7 +151,11 @@ LONG = "x" * 500
         (("target",), "gpu", "target: 'gpu' is not one of 'onnxruntime', 'standard', 'tensorrt'"),
         (("cache",), None, "cache: None is not one of 'growing', 'shared', 'static', 'none'"),
         (("cache",), ["none"], "cache: ['none'] is not one of 'growing', 'shared', 'static', 'none'"),
-        (("cache_format",), LONG, f"cache_format: '{LONG[:199]}... is not one of 'float32', 'int8'"),
+        (
+            ("cache_format",),
+            LONG,
+            f"cache_format: '{LONG[:199]}... is not one of 'float32', 'float16', 'bfloat16', 'int8'",
+        ),
         (("kv_heads",), [-1], "kv_heads[0]: -1 is out of range; it must be between 1 and 65536"),
         (("kv_heads",), 3, "kv_heads: 3 is not a list"),
         (("kv_heads",), [True], "kv_heads[0]: True is not a whole number"),

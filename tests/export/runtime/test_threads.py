@@ -35,6 +35,8 @@ KINDS: dict[str, Callable[..., Any]] = {
     "in the graph": lambda exported: with_sampling(fuse(exported("grouped")).model),
     "hoisted": lambda exported: hoist(exported("lead")).model,
     "text": lambda exported: exported("text"),
+    "static text": lambda exported: exported("text", "tensorrt"),
+    "static next-scale": lambda exported: hoist(exported("next-scale", "tensorrt")).model,
     "masked": lambda exported: exported("masked"),
     "masked in the graph": lambda exported: with_sampling(exported("masked")),
     "next-scale": lambda exported: exported("next-scale"),

@@ -108,7 +108,7 @@ def test_the_standard_gets_attention_with_its_cache_and_splits(exported) -> None
     assert not violations(fused.model)
 
 
-def test_tensorrt_gets_packed_products_and_keeps_its_cache(exported) -> None:
+def test_tensorrt_gets_gate_and_up_packed_and_keeps_its_cache(exported) -> None:
     plain = exported("rotary", "tensorrt")
     fused = fuse(plain)
     assert fused.counts == {"gate-up": LAYERS}
@@ -185,7 +185,7 @@ def test_targets_have_the_fusions_that_they_can_run() -> None:
 def test_a_fusion_that_is_not_for_the_target_is_refused(exported) -> None:
     with pytest.raises(FusionError) as error:
         fuse(exported("rotary", "standard"), ["qkv", "norm"])
-    assert str(error.value) == "'norm' makes operators that standard does not run; it runs attention, qkv, gate-up"
+    assert str(error.value) == "'norm' is not for standard, which takes attention, qkv, gate-up"
 
 
 def test_a_fusion_that_finds_no_anchor_is_refused(exported) -> None:
