@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup quickstart test lint types suite slow fuzz crash-test index-test clean
+.PHONY: setup quickstart test lint types suite slow test-gpu bench-gpu fuzz crash-test index-test clean
 
 setup: $(STAMP)
 
@@ -13,6 +13,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@# Its torchvision is of CUDA, beside which no PyTorch for CPUs works; the test of FID does without.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps torch-fidelity
+	@# It wants an older ml_dtypes; the tests need its description of Triton's config.pbtxt alone.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tritonclient
 	@touch $(STAMP)
 
 quickstart: $(STAMP)
@@ -43,6 +45,17 @@ suite: $(STAMP)
 # Whole recipes, every published format, the fuzzer's mutations: two thirds of the time, for a twentieth of the tests.
 slow: $(STAMP)
 	$(BIN)/pytest -n 2 -m slow
+
+# On a machine with a GPU, with the packages of docs/devices.md; BIN is the folder of its python.
+test-gpu:
+	$(BIN)/python -m pytest -m gpu -rs
+
+# What PyTorch and exported engines reach there, into build/gpu; the graphs are made first, on the CPU.
+bench-gpu:
+	mkdir -p build/gpu
+	$(BIN)/python benchmarks/gpu.py --json build/gpu/pytorch.json
+	$(BIN)/python benchmarks/gpu_engines_make.py build/gpu/engines
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu_engines.py build/gpu/engines --json build/gpu/engines.json
 
 # make fuzz COUNT=50000 SEED=1: mutations of everything that users hand in; the files of those that fail are in build/fuzz.
 COUNT := 50000

@@ -64,15 +64,24 @@ def load(
     return load_model(source, str(checkpoint), threads)
 
 
-def load_engine(folder: str | Path, *, threads: int = 0) -> Engine:
+def load_engine(
+    folder: str | Path,
+    *,
+    threads: int = 0,
+    device: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+) -> Engine:
     """The engine in a folder, every file checked against its hash; `threads` 0 uses all cores.
 
+    ONNX Runtime runs it on `device`: ``cpu``, ``cuda``, ``tensorrt-rtx``, ``directml`` or ``webgpu``, with these
+    options of its execution provider. None: a plan of TensorRT where this machine runs one, else the CPU.
+
     Raises:
-        InputError: the folder is damaged or no engine.
+        InputError: the folder is damaged or no engine, or the device is not here or cannot run it.
     """
     from compress.models.candidate import open_engine
 
-    return open_engine(Path(folder), threads)
+    return open_engine(Path(folder), threads, device, provider_options)
 
 
 def load_tokens(source: str | Path) -> TokenSet:
@@ -86,8 +95,10 @@ def load_tokens(source: str | Path) -> TokenSet:
     return open_source(str(source), "tokens")
 
 
-def plan(recipe: str | Path) -> Plan:
+def plan(recipe: str | Path, *, model: str = "", tokens: str = "") -> Plan:
     """Every artifact that a recipe (a file, or a shipped one's name) would make, with its key; makes nothing.
+
+    A `model` or a source of `tokens` that is given takes the place of the recipe's.
 
     Raises:
         InputError: the recipe or one of its inputs is wrong.
@@ -96,7 +107,7 @@ def plan(recipe: str | Path) -> Plan:
     from compress.recipe import recipe as recipes
     from compress.recipe.shipped import located
 
-    loaded = recipes.load(located(recipe))
+    loaded = recipes.load(located(recipe), model, tokens)
     return plans.make_plan(loaded, plans.load_tokens(loaded))
 
 
@@ -104,6 +115,8 @@ def run(
     recipe: str | Path,
     output: str | Path | None = None,
     *,
+    model: str = "",
+    tokens: str = "",
     store: str | Path = STORE,
     listener: Listener | None = None,
     preflight: bool = True,
@@ -111,6 +124,7 @@ def run(
     """Run a recipe, a file or a shipped one's name: compress, export, measure and judge, reusing what the store holds.
 
     Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
+    A `model` (a checkpoint, or a shipped one's name) or a source of `tokens` takes the place of the recipe's.
     A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens.
 
     Raises:
@@ -122,14 +136,14 @@ def run(
     from compress.recipe.shipped import located
     from compress.running import pipeline
 
-    loaded = recipes.load(located(recipe))
-    folder = run_folder(recipe) if output is None else Path(output)
+    loaded = recipes.load(located(recipe), model, tokens)
+    folder = run_folder(recipe, model) if output is None else Path(output)
     return pipeline.run(loaded, Store(Path(store)), folder, listener or Silent(), preflight=preflight)
 
 
-def run_folder(recipe: str | Path) -> Path:
-    """Where a run is written unless it is said otherwise: ``runs/`` and the recipe's name."""
-    return Path("runs") / Path(recipe).stem
+def run_folder(recipe: str | Path, model: str = "") -> Path:
+    """Where a run is written unless it is said otherwise: ``runs/`` and the recipe's name, and the model's if given."""
+    return Path("runs") / "-".join([Path(recipe).stem, *([Path(model).stem] if model else [])])
 
 
 def apply(

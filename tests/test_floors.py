@@ -29,6 +29,8 @@ ONLY_IN = {
     "onnxruntime": {
         *(
             "export/runtime/engine.py",
+            "export/runtime/binding.py",
+            "export/runtime/providers.py",
             "export/foreign/first_run.py",
             "export/runtime/loops.py",
             "export/runtime/processor.py",

@@ -13,6 +13,7 @@ from compress.cli.verbs.bench import bench
 from compress.cli.verbs.bisect import bisect
 from compress.cli.verbs.check_tensorrt import check_tensorrt
 from compress.cli.verbs.doctor import doctor
+from compress.cli.verbs.export_triton import export_triton
 from compress.cli.verbs.generate import generate
 from compress.cli.verbs.models import models
 from compress.cli.verbs.passes import passes
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 for verb in (
-    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum, check_tensorrt),
+    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum, check_tensorrt, export_triton),
     *(report, passes, models, store, doctor),
 ):
     main.add_command(verb)

@@ -18,6 +18,7 @@ import click
 from compress.cli import signals, streams, unexpected
 from compress.core.settings import MOST_THREADS, InputError, cut, nearest, shown
 from compress.core.user_files import user_path
+from export.runtime.devices import NAMES as DEVICES
 
 MOST_SAID = 400  # characters of what click says of a wrong option or argument
 MOST_ERROR = 900  # characters of an error line, whose values are short but whose paths may not be
@@ -272,6 +273,15 @@ def example(text: str) -> Callable[[Any], Any]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def instead_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--model` and `--tokens`, which take the place of what a recipe says."""
+    tokens = click.option("--tokens", default="", metavar="SOURCE", help="Pictures in place of the recipe's.")
+    model = click.option("--model", default="", metavar="CHECKPOINT", help="A model in place of the recipe's.")
+    return model(tokens(command))
+
+
 store_option = click.option(
     "--store", "store_path", type=UserPath(), default=Path(".compress"), show_default=True,
     help="Where artifacts and measurements are kept.",
@@ -279,6 +289,18 @@ store_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), default=2, show_default=True, help="Runtime threads."
 )
+
+
+def device_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of where ONNX Runtime runs engines."""
+    command = click.option(
+        "--provider-option", "provider_options", multiple=True, metavar="NAME=VALUE",
+        help="An option of the device's execution provider, like enable_cuda_graph=1; may be given several times.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--device", type=click.Choice(DEVICES),
+        help="Where ONNX Runtime runs engines.  [default: cpu, or TensorRT where an engine has a plan]",
+    )(command)  # fmt: skip
 
 
 def whole_numbers(text: str, option: str, example: str, low: int = 0) -> list[int]:

@@ -28,7 +28,7 @@ class Health:
 def examine() -> Health:
     """Look at the machine; imports each runtime that is installed."""
     machine = environment()
-    return Health(machine, (cpu_int8(machine), onnxruntime(), cuda(), tensorrt(), optimum()))
+    return Health(machine, (cpu_int8(machine), onnxruntime(), cuda(), tensorrt_rtx(), tensorrt(), optimum()))
 
 
 def cpu_int8(machine: Environment) -> Capability:
@@ -66,6 +66,16 @@ def cuda() -> Capability:
         return Capability("CUDA", True, torch.cuda.get_device_name())
     reason = "no device is visible" if torch.version.cuda else f"PyTorch {torch.__version__} is a CPU build"
     return Capability("CUDA", False, reason)
+
+
+def tensorrt_rtx() -> Capability:
+    """The builder of TensorRT for RTX, which needs no GPU."""
+    from export.building.precisions import CAPABILITIES
+    from export.building.process import installed, missing
+
+    version = installed()
+    builds = f"{version}: builds plans for compute capability {', '.join(CAPABILITIES)} on this machine"
+    return Capability("TensorRT for RTX, builder", bool(version), builds if version else missing())
 
 
 def tensorrt() -> Capability:

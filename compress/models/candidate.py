@@ -5,7 +5,9 @@ Letters: N pictures, T tokens of a picture, O logits of a position.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -89,18 +91,66 @@ class Candidate(Protocol):
         """Pictures (N, h, w, C) of tokens (N, T)."""
 
 
-def open_engine(folder: Path, threads: int) -> Engine:
-    """The engine in a folder.
+def open_engine(
+    folder: Path, threads: int, device: str | None = None, provider_options: Mapping[str, str] | None = None
+) -> Engine:
+    """The engine in a folder, on a device of ONNX Runtime (`export.runtime.devices`).
+
+    One in floats that the processor has no kernels for is emulated in float32.
 
     Raises:
-        InputError: the folder is damaged or not an engine.
+        InputError: the folder is damaged or not an engine, or the device is not here or cannot run it.
     """
     from export.runtime.engine import Engine, EngineError
+    from export.runtime.errors import NoKernelsError
 
     try:
-        return Engine.load(folder, threads=threads)
-    except EngineError as error:
+        return Engine.load(folder, threads=threads, device=device, provider_options=provider_options)
+    except NoKernelsError:
+        return open_emulated(folder, threads)
+    except (EngineError, ValueError) as error:
         raise InputError(str(error)) from error
+
+
+def open_emulated(folder: Path, threads: int) -> Engine:
+    """An engine that rounds to the floats of the one in a folder, wherever that one would, and computes in float32."""
+    from export.graph.onnx_model import OnnxModel
+    from export.rewrites.float_emulation import emulated
+    from export.runtime.engine import Engine
+
+    room = tempfile.TemporaryDirectory()
+    emulated(OnnxModel.load(folder)).save(Path(room.name))
+    engine = Engine.load(room.name, threads=threads)
+    weakref.finalize(engine, room.cleanup)
+    return engine
+
+
+def on_device(
+    names: Sequence[str], threads: int, device: str | None, options: Sequence[str], *, engines_only: bool = False
+) -> list[str | Candidate]:
+    """The engines among these, opened on a device with options like ``use_tf32=0``, and the others as they are.
+
+    Raises:
+        InputError: there is no engine among them, a model that is none with `engines_only`, or one cannot be opened.
+    """
+    from export.runtime.devices import parsed_options
+
+    if device is None and not options:
+        return [*names]
+    try:
+        given = parsed_options(options)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    engines = [name for name in names if is_engine(name)]
+    others = [name for name in names if name not in engines]
+    if not engines or (engines_only and others):
+        raise InputError(f"--device: {others[0]} is no engine; PyTorch runs it, on the CPU")
+    return [open_engine(user_path(name), threads, device, given) if name in engines else name for name in names]
+
+
+def is_engine(name: str) -> bool:
+    """Whether a name is that of an engine's folder."""
+    return name not in zoo.names() and (user_path(name) / MANIFEST).exists()
 
 
 def open_candidate(given: str | Path | Candidate, threads: int = 0) -> Candidate:
@@ -112,10 +162,7 @@ def open_candidate(given: str | Path | Candidate, threads: int = 0) -> Candidate
     if not isinstance(given, (str, Path)):
         return given
     name = str(given)
-    path = user_path(name)
-    if name not in zoo.names() and (path / MANIFEST).exists():
-        return open_engine(path, threads)
-    return open_model(name, threads)
+    return open_engine(user_path(name), threads) if is_engine(name) else open_model(name, threads)
 
 
 def name_of(given: str | Path | Candidate) -> str:

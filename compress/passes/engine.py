@@ -16,6 +16,7 @@ from export.graph.onnx_model import OnnxModel
 from export.rewrites.alternatives import ALTERNATIVES, rewritten
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_file import single_file
+from export.runtime.devices import DOORS
 from export.runtime.drawing import conditions
 from export.runtime.engine import Engine as Loaded
 from export.runtime.manifest import GENERATE
@@ -39,11 +40,24 @@ class Engine(GraphPass):
     sampling: bool = setting(True, doc="guidance, temperature, top-k, top-p and noise inside the graph")
     single_file: bool = setting(False, doc="write the whole generation as one ONNX file too: labels and seed in")
 
+    captured: bool = setting(False, doc="sampling without branches, so that a GPU can run a step as one captured graph")
+    provider_options: dict[str, dict[str, str]] | None = setting(
+        None, doc="options of ONNX Runtime's execution providers, by device, that go into the manifest"
+    )
     tune: bool = setting(False, doc="time other ways to compute the same on this machine, and keep what is faster")
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
+
+    def validate(self) -> None:
+        """Refuse options of devices that there are not.
+
+        Raises:
+            ValueError: which.
+        """
+        for device in (self.provider_options or {}).keys() - DOORS.keys():
+            raise ValueError(f"provider_options: {device!r} is not one of {', '.join(DOORS)}")
 
     def apply(self, model: OnnxModel, context: Context) -> Outcome[OnnxModel]:
         """The engine; its notes say what was left out, and why.
@@ -52,9 +66,12 @@ class Engine(GraphPass):
             PassError: the model cannot be one file.
         """
         notes = EngineNotes()
+        if self.provider_options:
+            options = {**model.manifest.provider_options, **self.provider_options}
+            model = replace(model, manifest=replace(model.manifest, provider_options=options))
         if self.sampling:
             reason = unable(model)
-            model = model if reason else with_sampling(model)
+            model = model if reason else with_sampling(model, branches=not self.captured)
             notes = replace(notes, sampling=reason or "in the graph")
         if self.tune:
             model, found = tuned(model, context.workspace)

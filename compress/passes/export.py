@@ -6,13 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from compress.core.settings import MOST_BATCH, digest, setting
+from compress.core.settings import MOST_BATCH, digest, nearest, setting, shown
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import Tokenizer
 from compress.models.transformer.examples import examples
-from compress.passes import Context, Notes, Outcome, Pass, distribution
+from compress.passes import Context, Notes, Outcome, Pass, PassError, distribution
 from compress.passes.shared.graphs import conforms
+from export.graph.match import scope
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.float_ranges import FloatRangeError, Pictures, overflows
 from export.rewrites.lowering import LoweringError
@@ -59,6 +60,8 @@ class Export(Pass[ImageModel, OnnxModel]):
         "keep", doc="layers whose activations are too large for the floats: keep them in float32, or refuse the model"
     )
 
+    float32: tuple[str, ...] = setting((), doc="modules that stay in float32 in any case, such as head")
+
     @property
     def reads_tokens(self) -> bool:
         """Half precision is tried on calibration tokens."""
@@ -72,6 +75,8 @@ class Export(Pass[ImageModel, OnnxModel]):
         """
         if self.floats not in (known := find(self.target).floats):
             raise ValueError(f"{self.target} computes nothing in {self.floats}; use {' or '.join(known)}")
+        if self.float32 and self.floats == "float32":
+            raise ValueError("float32 names modules though everything is float32; leave it out, or set floats")
 
     def environment(self) -> dict[str, str]:
         """The distribution that brings the target, where this project does not."""
@@ -93,7 +98,10 @@ class Export(Pass[ImageModel, OnnxModel]):
         if found and self.overflow == "refuse":
             raise FloatRangeError(f"{found[0]}; overflow: keep leaves it in float32")
         layers = {layer: each.largest for each in reversed(found) for layer in each.layers}
-        half = in_floats(made, self.floats, layers)
+        modules = {scope(node) for graph in made.graphs.values() for node in graph.graph}
+        if unknown := sorted(set(self.float32) - modules):
+            raise PassError(f"float32: no module is called {shown(unknown[0])}; {nearest(unknown[0], sorted(modules))}")
+        half = in_floats(made, self.floats, {*layers, *self.float32})
         notes = ExportNotes(
             nodes=len(half.model.decode.graph), float32_nodes=half.wide, overflow=dict(sorted(layers.items())) or None
         )

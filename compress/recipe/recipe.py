@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ class Recipe:
     gate: Gate | None
     form: Form = Form.TORCH  # of the untouched model
     cpu: Cpu = "any"
+    instead: Mapping[str, str] = field(default_factory=dict)  # what was given in place of what the file says
 
     @property
     def name(self) -> str:
@@ -129,14 +130,20 @@ class _Layout:
     gate: Any = setting(None, doc="judges every engine")
 
 
-def load(path: Path) -> Recipe:
+def load(path: Path, model: str = "", tokens: str = "") -> Recipe:
     """Read a recipe and check all of it: keys, types, ranges, names of passes, and that the forms of each chain fit.
+
+    A `model` or a source of `tokens` that is given takes the place of the recipe's.
 
     Raises:
         InputError: anything is wrong; file, place, value, and what would be right.
     """
     value = read_yaml(path)
     layout = parse(_Layout, value, f"{path}:")
+    if model:
+        layout = replace(layout, model=Source(model))
+    if tokens:
+        layout = replace(layout, tokens=replace(layout.tokens, source=tokens))
     gate = read_gate(value["gate"], f"{path}: gate") if "gate" in value else None
     families.checked_path(layout.model, f"{path}: model")
     if not layout.engines:
@@ -158,6 +165,7 @@ def load(path: Path) -> Recipe:
     recipe = Recipe(
         *(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), gate, form),
         cpu=layout.cpu,
+        instead={name: each for name, each in (("model", model), ("tokens", tokens)) if each},
     )
     check_gates(recipe)
     if len({*layout.bench.batch}) < len(layout.bench.batch):

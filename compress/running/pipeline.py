@@ -168,13 +168,19 @@ class Run:
             evidence=found,
             pictures=self.pictures,
             sheets=tuple(self.sheets),
-            command=f"compress run {quote(str(self.recipe.path))} -o {quote(str(self.output))}",
+            command=self.command,
         )
         remember(report, self.output)
         reports.write(report, self.output)
         durable.write_text(self.output / "report.md", markdown(report))
         html.write(report, self.output)
         return report
+
+    @property
+    def command(self) -> str:
+        """What makes this run again."""
+        instead = "".join(f" --{name} {quote(given)}" for name, given in self.recipe.instead.items())
+        return f"compress run {quote(str(self.recipe.path))}{instead} -o {quote(str(self.output))}"
 
     def explained(self, breaches: list[Breach]) -> list[Breach]:
         """Breaches of speed say so where this processor runs the recipe's engines slower than those they are for."""

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from export.graph.child import ANSWER, REQUEST
 from export.graph.graph_file import brief, graphs_of
-from export.runtime.engine import CPU, Engine
+from export.runtime.engine import Engine
 from export.runtime.processor import exact_products
+from export.runtime.providers import CPU
 from export.runtime.throughput import free_bytes
 
 DATA_PAGES = 5  # the field of /proc/self/statm
@@ -102,7 +103,7 @@ def of_file(request: dict[str, Any]) -> NDArray[np.float32]:
 
 def opened(graph: str | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     """A session that does not fall back, which prints on standard output and tries the same processor again."""
-    return onnxruntime.InferenceSession(graph, options, providers=CPU, enable_fallback=0)
+    return onnxruntime.InferenceSession(graph, options, providers=[CPU], enable_fallback=0)
 
 
 def without_annotations(path: Path) -> bytes:

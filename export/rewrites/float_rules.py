@@ -11,12 +11,14 @@ float32 stay, each for the reason that reports give:
   scales it cannot hold.
 - ``codes``: distances to codes, of which the nearest is chosen, and what is behind the last norm in front of them.
 - ``overflow``: layers whose activations exceed the type.
-- ``logits``: what samples from the logits.
+- ``logits``: in bfloat16 the head, because 8 bits make many logits equal.
+
+What samples from the logits is not touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Flag
 from typing import Any
@@ -29,7 +31,7 @@ from onnx_ir import DataType
 from export.graph.match import scope
 
 PREFIXES = ("past.", "present.", "begin.")  # what engines keep, or hand from one graph to another
-SAMPLING = "/sampling/"
+SAMPLING, LOGITS = "/sampling/", "logits"
 POSITIONS = ("position", "positions", "seqlens_k", "total_sequence_length")
 
 STATISTICS = frozenset(
@@ -62,6 +64,7 @@ FIXED = {"GroupQueryAttention": (12, 13), "Resize": (1, 2)}
 FIXED_OUTPUTS = dict.fromkeys(
     ("LayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), (1, 2)
 )
+LOGIT_BITS = 11  # float16's; with fewer the likeliest of many logits are equal
 FEW = 16  # numbers of a constant that is a setting (an epsilon, a limit), not weights
 SCALE_BITS = 8  # of a scale that must be left: int8 weights have as many
 
@@ -77,17 +80,18 @@ class On(Flag):
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a type: the largest number, the smallest with all its bits, and the smallest of all."""
+    """Of a type: the largest number, the smallest with all its bits, the smallest of all, and how many bits."""
 
     max: float
     tiny: float
     smallest_subnormal: float
+    bits: int
 
 
 def limits(kind: DataType) -> Limits:
     """Those of a floating-point type."""
     found: Any = ml_dtypes.finfo(kind.numpy())  # type: ignore[no-untyped-call]
-    return Limits(float(found.max), float(found.tiny), float(found.smallest_subnormal))
+    return Limits(float(found.max), float(found.tiny), float(found.smallest_subnormal), int(found.nmant) + 1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,12 @@ class Widths:
         self.known: dict[ir.Value, bool] = {}  # whether it is of floats
         self.statistic: set[ir.Value] = set()
         self.untouched = {node for node in graph.all_nodes() if (node.name or "").startswith(SAMPLING)}
-        self.choosing = set(before_choices(graph, self.untouched))
+        choices = [node for node in graph if node.op_type in ("ArgMin", "ArgMax") and node not in self.untouched]
+        self.choosing = set(back_to(choices, NORMS))
+        self.head: set[ir.Node] = set()
+        if self.limits.bits < LOGIT_BITS:
+            heads = [value.producer() for value in graph.outputs if value.name == LOGITS]
+            self.head = set(back_to([node for node in heads if node is not None], PRODUCTS, inclusive=True))
         for value in graph.inputs:
             self.known[value] = value.dtype == DataType.FLOAT
             self.on[value] = On.CONDITION if value.name in condition else On.TOKENS
@@ -213,6 +222,8 @@ class Widths:
             return "overflow"
         if node in self.choosing:
             return "codes"
+        if node in self.head:
+            return "logits"
         if op in STATISTICS or op in self.rules.wide:
             return "statistics"
         if op in PRODUCTS:
@@ -289,14 +300,15 @@ class Widths:
             self.set_wide(node, self.reasons.get(uses[0].node, "input"))
 
 
-def before_choices(graph: ir.Graph, untouched: Collection[ir.Node]) -> Iterator[ir.Node]:
-    """What computes the numbers of which ArgMin or ArgMax takes the first, back to the last norm."""
+def back_to(last: Iterable[ir.Node], ends: Collection[str], inclusive: bool = False) -> Iterator[ir.Node]:
+    """These nodes and what they are computed from, back to the nearest operators in `ends`."""
     seen: set[ir.Node] = set()
-    todo = [node for node in graph if node.op_type in ("ArgMin", "ArgMax") and node not in untouched]
+    todo = list(last)
     while todo:
         node = todo.pop()
-        if node in seen or node.op_type in NORMS:
+        if node in seen or (node.op_type in ends and not inclusive):
             continue
         seen.add(node)
         yield node
-        todo.extend(found for value in node.inputs if value is not None and (found := value.producer()) is not None)
+        if node.op_type not in ends:
+            todo.extend(found for value in node.inputs if value is not None and (found := value.producer()) is not None)

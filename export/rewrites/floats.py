@@ -162,12 +162,8 @@ class Narrowing:
     def cast(self, value: ir.Value, wanted: DataType) -> ir.Value:
         """A value cast to a type, once for all that read it so."""
         if (value, wanted) not in self.casts:
-            base = (value.name or "value").lstrip("/")
-            name = f"/{base}/{CAST}{wanted.name.lower()}"
-            attributes = ir.convenience.convert_attributes({"to": int(wanted)})
-            node = ir.Node("", "Cast", [value], attributes, name=name)
+            node = cast_node(value, wanted, f"{value.name}/{CAST}{wanted.name.lower()}")
             (made,) = node.outputs
-            made.name, made.shape, made.type = f"{name}_output", value.shape, ir.TensorType(wanted)
             producer = value.producer()
             if producer is None:
                 self.graph.insert_before(self.graph[0], node)
@@ -175,6 +171,15 @@ class Narrowing:
                 self.graph.insert_after(producer, node)
             self.casts[value, wanted] = made
         return self.casts[value, wanted]
+
+
+def cast_node(value: ir.Value, wanted: DataType, name: str) -> ir.Node:
+    """A Cast of a value, called for it."""
+    attributes = ir.convenience.convert_attributes({"to": int(wanted)})
+    node = ir.Node("", "Cast", [value], attributes, name="/" + name.lstrip("/"))
+    (made,) = node.outputs
+    made.name, made.shape, made.type = f"{node.name}_output", value.shape, ir.TensorType(wanted)
+    return node
 
 
 def widen(graph: ir.Graph) -> None:
@@ -191,8 +196,13 @@ def widen(graph: ir.Graph) -> None:
         for node in graph:
             retarget(node, kind, DataType.FLOAT)
     for node in list(graph):
-        if node.op_type == "Cast" and CAST in (node.name or "").rpartition("/")[2]:
+        if is_cast(node):
             remove_cast(graph, node)
+
+
+def is_cast(node: ir.Node) -> bool:
+    """Whether narrowing added a node."""
+    return node.op_type == "Cast" and (node.name or "").rpartition("/")[2].startswith(CAST)
 
 
 def values(graph: ir.Graph) -> Iterator[ir.Value]:

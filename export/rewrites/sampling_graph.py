@@ -5,7 +5,8 @@ these that are drawn from.
 
 The graph gets the inputs `noise` (B, n, V), which also says how many pictures there are, `guidance` (), `temperature`
 (), and the limits of its sampler's cuts (`export.runtime.cuts`). It gets the output `drawn` (B, n) int64, and of a
-masked model that keeps the surest `sureness` (B, n) too. Logits remain an output, for scoring.
+masked model that keeps the surest `sureness` (B, n) too. Logits remain an output, for scoring; of a drawing only their
+sums `total` (R, n) are read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from export.graph.onnx_model import OnnxModel
 from export.runtime.cuts import CUTS, TopK
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
-from export.runtime.signature import CHOSEN, SAMPLING, Port, Ports, choice_ports, chosen_ports
+from export.runtime.signature import CHOSEN, SAMPLING, TOTALS, Port, Ports, choice_ports, chosen_ports
 
 SCOPE = "sampling"
 FLOAT, INT64 = ir.TensorType(ir.DataType.FLOAT), ir.TensorType(ir.DataType.INT64)
@@ -29,10 +30,10 @@ LARGEST = np.iinfo(np.int64).max
 TRIED = 4  # the likeliest after noise that are looked at first; a trained model's first is among its k nearly always
 
 
-def with_sampling(model: OnnxModel) -> OnnxModel:
-    """A copy of a model whose decode graph chooses tokens too."""
+def with_sampling(model: OnnxModel, *, branches: bool = True) -> OnnxModel:
+    """A copy of a model whose decode graph chooses tokens too; without `branches` a GPU can capture a step of it."""
     decode, manifest = model.decode.clone(), model.manifest
-    add_sampling(decode.graph, manifest.shape, manifest.sampler)
+    add_sampling(decode.graph, manifest.shape, manifest.sampler, branches=branches)
     return replace(model, decode=decode, manifest=replace(manifest, sampling=True))
 
 
@@ -59,8 +60,13 @@ def subgraph(attribute: ir.Attr) -> list[ir.Node]:
     return list(attribute.as_graph()) if attribute.type == ir.AttributeType.GRAPH else []
 
 
-def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
-    """Append sampling to a decode graph, in place."""
+def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler, *, branches: bool = True) -> None:
+    """Append sampling to a decode graph, in place.
+
+    With `branches`, top-k is mostly done without looking for the k-th largest logit, which a processor does slowly. A
+    step that a GPU captures can have neither the If that this takes nor arithmetic with whole numbers, which the CPU
+    would do.
+    """
     gives = chosen_ports(shape, sampler)
     surest = "sureness" in gives
     # Where the surest stay, a position that drew the mask token would count as open again.
@@ -74,11 +80,15 @@ def add_sampling(graph: ir.Graph, shape: Shape, sampler: Sampler) -> None:
         logits = sliced(builder, logits, "behind", 1, first=-1)
     else:  # while scoring there is noise for one position only
         logits = sliced(builder, logits, "chosen", 1, end=builder.add("Shape", [noise], "positions", start=1, end=2))
+    summed = builder.add("ReduceSum", [logits, builder.numbers("last", -1)], "summed_logits", keepdims=0)
+    named(graph, summed, TOTALS, gives)
     if drawn_from != shape.predicted:
         logits = sliced(builder, logits, "tokens", 2, end=drawn_from)
-    guided = add_guidance(builder, logits, noise, fed["guidance"])
+    pictures = builder.add("Shape", [noise], "pictures", start=0, end=1)
+    null = last_rows(builder, logits, pictures) if branches else last_rows_by_turning(builder, logits, pictures)
+    guided = add_guidance(builder, sliced(builder, logits, "given", 0, end=pictures), null, fed["guidance"])
     scores = builder.add("Div", [guided, fed["temperature"]], "tempered")
-    if [cut.name for cut in cuts] == [TopK.name] and shape.drawing.sequential:
+    if branches and [cut.name for cut in cuts] == [TopK.name] and shape.drawing.sequential:
         drawn = drawn_among_likeliest(builder, scores, noise, fed[TopK.name])
     else:
         for cut in cuts:
@@ -109,21 +119,38 @@ def named(graph: ir.Graph, made: ir.Value, name: str, ports: Ports) -> None:
 
 
 def sliced(
-    builder: Builder, given: ir.Value, name: str, axis: int, *, first: int | ir.Value = 0, end: int | ir.Value = LARGEST
+    builder: Builder,
+    given: ir.Value,
+    name: str,
+    axis: int,
+    *,
+    first: int | ir.Value = 0,
+    end: int | ir.Value = LARGEST,
+    step: int = 1,
 ) -> ir.Value:
     """The part of a value from one index of an axis to another."""
     bounds = [
         each if isinstance(each, ir.Value) else builder.numbers(f"{name}_{side}", each)
         for side, each in (("first", first), ("end", end))
     ]
-    return builder.add("Slice", [given, *bounds, builder.numbers(f"axis_{axis}", axis)], name)
+    steps = [] if step == 1 else [builder.numbers(f"{name}_step", step)]
+    return builder.add("Slice", [given, *bounds, builder.numbers(f"axis_{axis}", axis), *steps], name)
 
 
-def add_guidance(builder: Builder, logits: ir.Value, noise: ir.Value, guidance: ir.Value) -> ir.Value:
-    """null + guidance * (given - null), with the last B rows as null; without guidance these are all rows (B, n, V)."""
-    pictures = builder.add("Shape", [noise], "pictures", start=0, end=1)
-    given = sliced(builder, logits, "given", 0, end=pictures)
-    null = sliced(builder, logits, "null", 0, first=builder.add("Neg", [pictures], "from_the_end"))
+def last_rows(builder: Builder, logits: ir.Value, pictures: ir.Value) -> ir.Value:
+    """The last rows (B, n, V) of all (R, n, V), as many as there are pictures (1,)."""
+    return sliced(builder, logits, "null", 0, first=builder.add("Neg", [pictures], "from_the_end"))
+
+
+def last_rows_by_turning(builder: Builder, logits: ir.Value, pictures: ir.Value) -> ir.Value:
+    """The same without computing an index: the first rows of all in the opposite order."""
+    turned = sliced(builder, logits, "turned", 0, first=-1, end=-LARGEST, step=-1)
+    wanted = sliced(builder, turned, "wanted", 0, end=pictures)
+    return sliced(builder, wanted, "null", 0, first=-1, end=-LARGEST, step=-1)
+
+
+def add_guidance(builder: Builder, given: ir.Value, null: ir.Value, guidance: ir.Value) -> ir.Value:
+    """null + guidance * (given - null), all (B, n, V); without guidance both are all rows."""
     apart = builder.add("Sub", [given, null], "apart")
     return builder.add("Add", [null, builder.add("Mul", [apart, guidance], "stretched")], "guided")
 

@@ -19,6 +19,7 @@ from export.rewrites.noise_graph import GraphNoise
 from export.runtime.choosing import UNSOUND
 from export.runtime.sampling import Sampler, halton_order, steps_in_order, steps_surest
 from export.runtime.shape import Shape
+from export.runtime.signature import TOTALS
 
 FLOAT, INT64, INT32 = (ir.TensorType(getattr(ir.DataType, name)) for name in ("FLOAT", "INT64", "INT32"))
 
@@ -112,12 +113,12 @@ class Writing:
         made = inlined(self.inner.graph, self.model.decode, "decode", feeds | caches, self.outer.graph)
         for name in caches:
             self.made[name] = made[name.replace("past.", "present.")]
-        made["drawn"] = self.sound(made["logits"], made["drawn"])
+        made["drawn"] = self.sound(made[TOTALS], made["drawn"])
         return made
 
-    def sound(self, logits: ir.Value, drawn: ir.Value) -> ir.Value:
+    def sound(self, totals: ir.Value, drawn: ir.Value) -> ir.Value:
         """What was drawn (B, n), or `UNSOUND` where a logit of the step is NaN: no token is, so it shows at the end."""
-        total = self.inner.add("ReduceSum", [logits], "total_of_logits", keepdims=0)
+        total = self.inner.add("ReduceSum", [totals], "total_of_logits", keepdims=0)
         unsound = self.inner.add("IsNaN", [total], "is_unsound")
         return self.inner.add("Where", [unsound, self.constant("unsound", UNSOUND), drawn], "sound")
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .devices import NAMES, parsed_options
 from .errors import EngineError
 from .options import OPTIONS, Sampling
 
@@ -56,6 +57,14 @@ def parser() -> Parser:
         made.add_argument(option.flag, type=kind, help=f"{option.help} (default: the engine's)")
     made.add_argument("--batch", type=positive, default=0, help="pictures drawn at once (default: as memory allows)")
     made.add_argument("--threads", type=positive, default=2, help="threads of ONNX Runtime (default: 2)")
+    made.add_argument("--device", choices=NAMES, help="where ONNX Runtime runs it (default: cpu)")
+    made.add_argument(
+        "--provider-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the device's execution provider, like enable_cuda_graph=1",
+    )
     made.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
     return made
 
@@ -96,7 +105,8 @@ def drawn(arguments: argparse.Namespace) -> int:
     from .request import wanted
     from .sheet import save_grid
 
-    engine = Engine.load(arguments.engine, arguments.threads)
+    options = parsed_options(arguments.provider_option)
+    engine = Engine.load(arguments.engine, arguments.threads, device=arguments.device, provider_options=options)
     labels, features = wanted(engine.shape, arguments.labels, arguments.count, arguments.features)
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in Sampling.__annotations__}
     images = engine.generate(labels, arguments.seed, features=features, batch=arguments.batch, **settings)

@@ -5,7 +5,7 @@ Letters: R rows of a step, K key/value heads, P cached positions, L length of a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 class LoopCache:
     """What binds the caches of a loop, which holds it: a circle would keep buffers until the next garbage collection.
 
-    `Loop.ports` are keys and values of each layer by the names `0.key`, `0.value`, ...
+    `Loop.ports` are keys and values of each layer by the names `0.key`, `0.value`, ... `fixed` is whether all buffers
+    keep their size and place.
     """
+
+    fixed: ClassVar[bool] = False
 
     def __init__(self, loop: Loop) -> None:
         """Bind what stays the same at every call."""
@@ -41,58 +44,47 @@ class GrowingCache(LoopCache):
     def restart(self, loop: Loop) -> None:
         """Bind a past of length 0."""
         for name, port in loop.ports.items():
-            loop.binding.bind_cpu_input(f"past.{name}", port.zeros(batch=loop.rows, past=0))
+            loop.bound.empty(f"past.{name}", port.zeros(batch=loop.rows, past=0))
 
     def before(self, loop: Loop, count: int) -> None:
         """Ask for new buffers: a bound output keeps its last one."""
         for name in loop.ports:
-            loop.bind_output(f"present.{name}")
+            loop.bound.make(f"present.{name}", f"past.{name}")
 
     def after(self, loop: Loop) -> None:
         """The present becomes the past."""
-        values = dict(zip(loop.outputs, loop.binding.get_outputs(), strict=True))
-        for name in loop.ports:
-            loop.binding.bind_ortvalue_input(f"past.{name}", values[f"present.{name}"])
+        loop.bound.pass_on([(f"present.{name}", f"past.{name}") for name in loop.ports])
 
 
 class BufferCache(LoopCache):
     """Buffers of full length (R, K, L, d) that a step updates in place: each is bound once as past and as present."""
 
+    fixed = True
+
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
-        self.buffers = {name: port.zeros(batch=loop.rows) for name, port in loop.ports.items()}
-        for name, buffer in self.buffers.items():
-            loop.binding.bind_cpu_input(f"past.{name}", buffer)
-            loop.bind_output(f"present.{name}", buffer)
+        for name, port in loop.ports.items():
+            loop.bound.hold(f"past.{name}", f"present.{name}", port.zeros(batch=loop.rows))
 
 
 class SharedCache(BufferCache):
     """GroupQueryAttention in place; the lengths tell it how much of the cache is filled."""
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__(loop)
-        self.seqlens_k = np.zeros(loop.rows, dtype=np.int32)
-        self.total = np.zeros((), dtype=np.int32)
-        loop.binding.bind_cpu_input(SEQLENS, self.seqlens_k)
-        loop.binding.bind_cpu_input(TOTAL, self.total)
-
     def before(self, loop: Loop, count: int) -> None:
         """Say how far the cache is filled after the call."""
-        self.seqlens_k.fill(loop.position + count - 1)
-        self.total.fill(loop.position + count)
+        length = loop.position + count
+        loop.bound.feed(SEQLENS, np.full(loop.rows, length - 1, dtype=np.int32))
+        # Where it is captured the host's total stays what it was then, and only has to be long enough.
+        reach = loop.captured and TOTAL not in loop.bound.there
+        loop.bound.feed(TOTAL, np.array(loop.shape.reach if reach else length, dtype=np.int32))
 
 
 class StaticCache(BufferCache):
     """TensorScatter at a position."""
 
-    def __init__(self, loop: Loop) -> None:
-        super().__init__(loop)
-        self.place = np.zeros((), dtype=np.int64)
-        loop.binding.bind_cpu_input(POSITION, self.place)
-
     def before(self, loop: Loop, count: int) -> None:
         """Say where the call's first position goes."""
-        self.place.fill(loop.position)
+        loop.bound.feed(POSITION, np.array(loop.position, dtype=np.int64))
 
 
 CACHES: dict[Cache, type[LoopCache]] = {"growing": GrowingCache, "shared": SharedCache, "static": StaticCache}

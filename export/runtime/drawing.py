@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .choosing import Choice, Chosen, choose
 from .errors import shown
-from .noise import Noise
+from .noise import Noise, NoiseOfEach
 from .sampling import Sampler
 from .shape import Shape
 
@@ -122,7 +122,7 @@ class Task:
     labels: NDArray[np.int64]
     features: NDArray[np.float32] | None
     sampler: Sampler
-    noise: Noise
+    noise: Noise | NoiseOfEach
     known: Known | None
 
     @property
@@ -207,10 +207,12 @@ def draw(
     known: Known | None = None,
     first: int = 0,
     on_step: Callable[[], None] | None = None,
+    noise: NoiseOfEach | None = None,
 ) -> NDArray[np.int64]:
     """Tokens (B, T) of new pictures of these classes (B,), or of texts with these features (B, P, C).
 
-    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it.
+    `first` is the number of the first picture among all that are drawn with this seed: its noise depends on it. `noise`
+    stands in place of both where pictures of several seeds are drawn.
     `on_step` is called whenever tokens were chosen.
 
     Raises:
@@ -219,7 +221,7 @@ def draw(
     """
     check_request(labels, shape, features, known)
     features = None if features is None else features.astype(np.float32, copy=False)
-    task = Task(shape, labels.astype(np.int64), features, sampler, Noise(seed, len(labels), first), known)
+    task = Task(shape, labels.astype(np.int64), features, sampler, noise or Noise(seed, len(labels), first), known)
     return shape.drawing.draw(drawer if on_step is None else Observed(drawer, on_step), task)
 
 

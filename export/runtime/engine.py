@@ -11,11 +11,11 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, Unpack
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .choosing import UNSOUND, unsound
 from .deployment import BuiltPlan, Deployment
 from .deployment import find as deployment_of
+from .devices import Device, device_of
 from .drawing import (
     Drawer,
     Known,
@@ -38,7 +39,7 @@ from .drawing import (
     score_stepwise,
 )
 from .engine_files import WEIGHTS, Seal
-from .errors import EngineError, RunnerMissingError, first_line
+from .errors import EngineError, NoKernelsError, RunnerMissingError, first_line, shown
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
@@ -54,10 +55,11 @@ from .loops import (
     text_feeds,
 )
 from .manifest import Manifest
-from .noise import check_seed
+from .noise import NoiseOfEach, check_seed
 from .options import Sampling
 from .processor import ProcessorWarning, exact_products, products_saturate
 from .promises import broken
+from .providers import CPU, DeviceWarning, FallbackError, open_session
 from .sampling import Sampler, check_whole
 from .shape import Shape, Shaped
 from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
@@ -65,7 +67,6 @@ from .throughput import draw_pictures
 
 __all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
 
-CPU = ["CPUExecutionProvider"]
 SCORE_ROWS = 32  # rows scored at once at most; ONNX Runtime keeps the memory that a prefill once took
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
@@ -73,6 +74,7 @@ FOR_VNNI = (
     "made for x86 processors with VNNI (cpu: vnni, or reduce_range: false), which this one lacks; slower exact kernels "
     "keep its pictures right; make it with  cpu: any  to be fast here"
 )
+NO_BFLOAT16 = "is in bfloat16, which ONNX Runtime does not compute in on CPUs; run its TensorRT plan on a GPU"
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 MOST_THREADS = 1024
 FATAL = 4  # what is logged: an error is raised, and one line of it is enough
@@ -93,17 +95,22 @@ class Engine(Shaped):
     """A loaded engine folder.
 
     Any number of threads may use one engine at once: each drawing has buffers of its own, all share the weights, and
-    every picture is the one that is drawn alone. Only drawings on TensorRT wait for each other. A process that was
-    forked off loads its own engine.
+    every picture is the one that is drawn alone. Only drawings on TensorRT or another device wait for each other. A
+    process that was forked off loads its own engine.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, seals: Mapping[str, Seal], threads: int) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, seals: Mapping[str, Seal], threads: int, device: Device | None = None
+    ) -> None:
         self.folder, self.manifest, self.seals, self.threads = folder, manifest, seals, threads
+        self.asked, self.device = device, device or Device()
+        # Not every provider runs a session for several threads at once.
+        self.alone: AbstractContextManager[object] = nullcontext() if self.device.door is None else RLock()
         self.process = os.getpid()
         self.signature = DecodeSignature.of(manifest)
         self.deployment = deployment_of(manifest.target) or Deployment()
         optional = {name: self._promised(name) for name in ("scales", "begin") if name in manifest.files}
-        self.sessions = Sessions(self._promised("decode", optional.get("begin")), **optional)
+        self.sessions = Sessions(self._promised("decode", optional.get("begin")), **optional, device=self.device)
         self.image_decoder = self._promised("image_decoder")
         self.opened: dict[str, onnxruntime.InferenceSession] = {}  # what is opened when it is first used
         self.opening = Lock()
@@ -112,19 +119,38 @@ class Engine(Shaped):
         self.lending = Lending(partial(new_loop, self.sessions, manifest, self.plan))
 
     @classmethod
-    def load(cls, path: str | Path, threads: int = 0) -> Engine:
+    def load(
+        cls,
+        path: str | Path,
+        threads: int = 0,
+        *,
+        device: str | None = None,
+        provider_options: Mapping[str, str] | None = None,
+    ) -> Engine:
         """Open an engine folder on `threads` CPU threads (0: ONNX Runtime's choice), every file checked by its hash.
 
+        `device` is where ONNX Runtime runs it, one of `devices.NAMES`, with these `provider_options` beside those of
+        the manifest. None: a plan runs where there is one and this machine can, elsewhere ONNX Runtime on the CPU.
+
         Raises:
-            EngineError: a file is missing, damaged, or not something ONNX Runtime can run; the file is named.
-            ValueError: there cannot be so many threads.
+            EngineError: a file is missing, damaged, or not something ONNX Runtime can run; the file is named. Or the
+            device is not here, or would leave operators of a step to the CPU.
+            ValueError: there cannot be so many threads, or there is no such device.
         """
         check_whole("threads", threads, 0, MOST_THREADS)
         folder = Path(path)
         manifest, seals = Manifest.read(folder)
         if manifest.cpu == "vnni" and products_saturate():
             warnings.warn(f"{folder}: {FOR_VNNI}", ProcessorWarning, stacklevel=2)
-        return cls(folder, manifest, seals, threads)
+        if device is None and not provider_options:
+            return cls(folder, manifest, seals, threads)
+        asked = device_of(device, manifest.provider_options, provider_options)
+        if asked.captures and manifest.cache not in ("shared", "static"):
+            raise EngineError(
+                f"{folder}: no step of it can be captured as a graph, because its cache is {manifest.cache!r} and "
+                f"sizes change; leave the provider option out, or fuse 'attention' for the target onnxruntime"
+            )
+        return cls(folder, manifest, seals, threads, asked)
 
     def run_variant(
         self,
@@ -147,15 +173,43 @@ class Engine(Shaped):
             return [loop.whole(name) for name in outputs]
         taken, feeds = {each.name for each in session.get_inputs()}, self.feeds(inputs, features)
         wanted = list(dict.fromkeys(name for name in outputs if name not in feeds))
-        made = session.run(wanted, {name: value for name, value in feeds.items() if name in taken})
+        made = replace(self.sessions, decode=session).run(
+            wanted, {name: value for name, value in feeds.items() if name in taken}
+        )
         found = feeds | dict(zip(wanted, made, strict=True))
         return [found[name] for name in outputs]
 
     def _open(
-        self, file: str, options: onnxruntime.SessionOptions | None = None, path: Path | None = None
+        self, file: str, profile: str = "", path: Path | None = None, device: Device | None = None
     ) -> onnxruntime.InferenceSession:
+        """A session of a graph, with a profile in files that begin with this."""
         path = path or self.folder / self.manifest.files[file]
-        options = options or onnxruntime.SessionOptions()
+        if self.manifest.floats == "bfloat16":
+            raise NoKernelsError(f"{path}: {NO_BFLOAT16}")
+        # Steps of the decode graph are alike; the others run once for a picture, with inputs of any size.
+        device = device or (self.device if file == "decode" else self.device.without_capture())
+        try:
+            session = open_session(device, path, self._options(file, profile))
+            check_names(session)
+            return session
+        except FallbackError as error:
+            if file not in ("image_decoder", "image_encoder"):
+                raise
+            # Run once for a picture, these may as well run on the CPU as a whole, where nothing is copied in between.
+            warnings.warn(f"{error}; so all of it runs on the CPU", DeviceWarning, stacklevel=2)
+            return self._open(file, profile, path, Device())
+        except EngineError:
+            raise
+        except UnicodeDecodeError as error:
+            raise EngineError(f"{path}: damaged: a name in it is not UTF-8 ({error})") from error
+        except Exception as error:
+            raise EngineError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
+
+    def _options(self, file: str, profile: str) -> onnxruntime.SessionOptions:
+        """How ONNX Runtime runs one of the graphs."""
+        options = onnxruntime.SessionOptions()
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
         options.intra_op_num_threads = self.threads
         options.log_severity_level = FATAL
         # A plan of its large activations would be memory beside the arena that the first picture has filled already.
@@ -167,15 +221,7 @@ class Engine(Shaped):
         if self.manifest.weight_only and file in ("decode", "begin"):  # an image decoder's Q/DQ are there to be fused
             # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-        try:
-            # Its fallback would print on standard output, and try the same processor again.
-            session = onnxruntime.InferenceSession(str(path), options, providers=CPU, enable_fallback=0)
-            check_names(session)
-            return session
-        except UnicodeDecodeError as error:
-            raise EngineError(f"{path}: damaged: a name in it is not UTF-8 ({error})") from error
-        except Exception as error:
-            raise EngineError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
+        return options
 
     def _promised(self, file: str, begin: onnxruntime.InferenceSession | None = None) -> onnxruntime.InferenceSession:
         """The session of one of the folder's graphs, which is what was hashed and what the manifest says."""
@@ -186,6 +232,16 @@ class Engine(Shaped):
         if (fault := broken(self.manifest, file, session, begin)) is not None:
             raise EngineError(f"{self.folder / self.manifest.files[file]}: {fault}; export the engine again")
         return session
+
+    def session(self, role: str) -> onnxruntime.InferenceSession:
+        """The session of one of the graphs, as the manifest calls it.
+
+        Raises:
+            EngineError: the engine has no such graph.
+        """
+        known = {"decode": self.sessions.decode, "begin": self.sessions.begin, "scales": self.sessions.scales}
+        found = {**known, "image_decoder": self.image_decoder}.get(role)
+        return self._opened(role, f"has no graph {shown(role)}") if found is None else found
 
     def _opened(self, file: str, missing: str) -> onnxruntime.InferenceSession:
         """The session of a graph that not every engine has; opened once, by whichever thread needs it first."""
@@ -199,7 +255,7 @@ class Engine(Shaped):
     def _open_plan(self) -> BuiltPlan | None:
         """What the target's builder made, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
         opens = self.deployment.opens
-        if "plan" not in self.manifest.files or opens is None:
+        if "plan" not in self.manifest.files or opens is None or self.asked is not None:
             return None
         try:
             plan = opens(self.folder / self.manifest.files["plan"], self.manifest)
@@ -211,7 +267,9 @@ class Engine(Shaped):
     @property
     def runtime(self) -> str:
         """What runs the decode graph."""
-        return "onnxruntime" if self.plan is None else self.manifest.target
+        if self.plan is not None:
+            return self.manifest.target
+        return "onnxruntime" if self.device.door is None else f"onnxruntime {self.device.name}"
 
     @property
     def runs_as_deployed(self) -> bool:
@@ -267,15 +325,17 @@ class Engine(Shaped):
         known: Known | None = None,
         first: int = 0,
         on_step: Callable[[], None] | None = None,
+        noise: NoiseOfEach | None = None,
     ) -> NDArray[np.int64]:
         """Tokens (N, T) of new pictures of these classes (N,), all at once; `known` ones stay where they are.
 
-        `first` is the number of the first picture among all of this seed. `on_step` is called after each step.
+        `first` is the number of the first picture among all of this seed. `on_step` is called after each step. `noise`
+        stands in place of seed and number where pictures of several seeds are drawn.
         """
         sampler = sampler or self.sampler
         with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
             drawer = self._drawer(loop, sampler)
-            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step)
+            return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step, noise)
 
     def compare_choices(
         self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None, seed: int = 0
@@ -353,7 +413,7 @@ class Engine(Shaped):
             padded = filled_up(inputs[rows], self.manifest.fixed_batch or 1)
             text = None if features is None else filled_up(features[rows], self.manifest.fixed_batch or 1)
             with self._running("decode"):
-                made = self.sessions.decode.run(["logits"], self.feeds(padded, text))[0]
+                made = self.sessions.run(["logits"], self.feeds(padded, text))[0]
             logits.append(made[: len(inputs[rows])])
         whole = np.concatenate(logits)
         return whole[:, self.shape.prefix - 1 :] if self.shape.drawing.sequential else whole
@@ -365,7 +425,7 @@ class Engine(Shaped):
         names = list(self.signature.caches)
         outputs = [f"present.{name}" for name in names]
         with self._running("decode"):
-            return dict(zip(names, self.sessions.decode.run(outputs, self.feeds(inputs, features)), strict=True))
+            return dict(zip(names, self.sessions.run(outputs, self.feeds(inputs, features)), strict=True))
 
     def score_stepwise(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
@@ -378,10 +438,7 @@ class Engine(Shaped):
         """Time of every operator while drawing this many pictures, from ONNX Runtime's own profiler."""
         labels, features = conditions(self.shape, count)
         with tempfile.TemporaryDirectory() as room:
-            options = onnxruntime.SessionOptions()
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(room) / "profile")
-            watched = replace(self.sessions, decode=self._open("decode", options))
+            watched = replace(self.sessions, decode=self._open("decode", str(Path(room) / "profile")))
             loop = new_loop(watched, self.manifest, None, count * (2 if self.sampler.guided else 1))
             draw(self._drawer(loop, self.sampler), labels, self.shape, self.sampler, 0, features)
             return events_of(watched.decode)
@@ -389,10 +446,7 @@ class Engine(Shaped):
     def profile_image_decoder(self, count: int = 1) -> list[Event]:
         """The same while decoding this many pictures."""
         with tempfile.TemporaryDirectory() as room:
-            options = onnxruntime.SessionOptions()
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(room) / "profile")
-            session = self._open("image_decoder", options)
+            session = self._open("image_decoder", str(Path(room) / "profile"))
             session.run(["images"], {"tokens": np.zeros((count, self.length), dtype=np.int64)})
             return events_of(session)
 
@@ -402,7 +456,9 @@ class Engine(Shaped):
         alone = nullcontext() if self.plan is None else self.plan.lock
         with self._running("decode"), alone, self.lending.lent(rows) as loop:
             if self.manifest.sampling and isinstance(loop, (Loop, FedLoop)):
-                loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
+                if not self.device.captures:  # buffers of another size end a captured graph
+                    loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
+                loop.choosing(False)
             yield loop
 
     def _loop(self, rows: int) -> Runner:
@@ -427,7 +483,8 @@ class Engine(Shaped):
                 f"forked off; load the engine in each process"
             )
         try:
-            yield
+            with self.alone:
+                yield
         except Exception as error:
             if not from_runtime(error):
                 raise
@@ -449,7 +506,7 @@ class Engine(Shaped):
         if features is not None:
             feeds |= text_feeds(features)
         taken = self.sessions.taken
-        begun = {name: value.numpy() for name, value in self.sessions.begun(feeds).items()}
+        begun = self.sessions.begun(feeds)
         feeds = {name: value for name, value in feeds.items() if name in taken} | begun
         if POSITIONS in taken:
             feeds[POSITIONS] = np.arange(shape.length)
@@ -491,7 +548,7 @@ def from_runtime(error: Exception) -> bool:
 
 def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """One output of a graph on disk."""
-    found: NDArray[Any] = onnxruntime.InferenceSession(str(path), providers=CPU).run([output], feeds)[0]
+    found: NDArray[Any] = onnxruntime.InferenceSession(str(path), providers=[CPU]).run([output], feeds)[0]
     return found
 
 

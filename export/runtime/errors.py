@@ -13,6 +13,10 @@ class UnsoundLogitsError(EngineError, ValueError):
     """A model gave logits that nothing can be drawn from: NaN or infinity."""
 
 
+class NoKernelsError(EngineError):
+    """ONNX Runtime does not compute in the floats of an engine on this processor."""
+
+
 class RunnerMissingError(Exception):
     """What runs or builds engines of a target cannot be used here, in one line: what is missing, what would help."""
 

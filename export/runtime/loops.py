@@ -7,7 +7,7 @@ key/value heads, P cached positions, L length of a shared cache, d head width, B
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -15,14 +15,23 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from .binding import NO_GRAPH, NUMPY, Bound, run_options
 from .caches import CACHES
 from .choosing import Choice, Chosen, check_sound, choose
 from .cuts import limits_of
+from .devices import Device
 from .drawing import Runner, opening
 from .manifest import Manifest
 from .sampling import Sampler
 from .shape import Shape
-from .signature import DecodeSignature, chosen_ports
+from .signature import (
+    CHOSEN,
+    LOGITS,
+    TOTALS,
+    DecodeSignature,
+    chosen_ports,
+    logits_port,
+)
 
 SURE = 1e-3  # by which logits and log-probabilities of one token may be rounded apart
 NOTHING_TO_CHOOSE = Choice(np.zeros((1, 1, 1), dtype=np.float32))  # a graph that samples has to be fed a choice
@@ -35,6 +44,7 @@ class Sessions:
     decode: onnxruntime.InferenceSession
     scales: onnxruntime.InferenceSession | None = None
     begin: onnxruntime.InferenceSession | None = None
+    device: Device = field(default_factory=Device)  # that all of them run on
 
     @property
     def taken(self) -> set[str]:
@@ -47,15 +57,35 @@ class Sessions:
         shapes = [] if self.begin is None else [each.shape[1:] for each in self.begin.get_outputs()]
         return sum(prod(shape) for shape in shapes)
 
-    def begun(self, given: dict[str, NDArray[Any]]) -> dict[str, onnxruntime.OrtValue]:
+    def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs of one call of the decode graph, from and to the host."""
+        options = run_options(NO_GRAPH) if self.device.captures else None
+        made: list[NDArray[Any]] = self.decode.run(names, feeds, options)
+        return made
+
+    def begun(self, given: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """What is computed once of classes (R,), and features of a text, and read at every step."""
         if self.begin is None:
             return {}
         names = [each.name for each in self.begin.get_outputs()]
-        feeds = {
-            each.name: onnxruntime.OrtValue.ortvalue_from_numpy(given[each.name]) for each in self.begin.get_inputs()
-        }
-        return dict(zip(names, self.begin.run_with_ort_values(names, feeds), strict=True))
+        made = self.begin.run(names, {each.name: given[each.name] for each in self.begin.get_inputs()})
+        return dict(zip(names, made, strict=True))
+
+    def begin_into(self, bound: Bound, given: dict[str, NDArray[Any]]) -> None:
+        """Compute the same into what a loop reads: on a device, it never leaves that."""
+        if self.begin is None:
+            return
+        binding, rows = self.begin.io_binding(), len(next(iter(given.values())))
+        for each in self.begin.get_inputs():
+            binding.bind_cpu_input(each.name, given[each.name])
+        made = {}
+        for each in self.begin.get_outputs():
+            zeros = np.zeros((rows, *each.shape[1:]), dtype=NUMPY[each.type])
+            made[each.name] = bound.room(each.name, zeros)
+            binding.bind_ortvalue_output(each.name, made[each.name])
+        self.begin.run_with_iobinding(binding)
+        for name, value in made.items():
+            bound.bind(name, value)
 
 
 def choice_feeds(choice: Choice) -> dict[str, NDArray[Any]]:
@@ -81,45 +111,37 @@ class Loop:
 
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
         self.sessions, self.manifest, self.shape, self.rows = sessions, manifest, manifest.shape, rows
-        self.binding = sessions.decode.io_binding()
-        self.outputs: list[str] = []
+        self.bound = Bound(sessions.decode, sessions.device)
         self.kept: dict[str, list[NDArray[Any]]] = {}  # further outputs of the graph, call by call
-        self.tokens = np.zeros((rows, 1), dtype=np.int64)
-        self.labels = np.zeros(rows, dtype=np.int64)
-        self.logits = np.zeros((rows, 1, self.shape.predicted), dtype=np.float32)
-        self.binding.bind_cpu_input("tokens", self.tokens)
+        self.logits = logits_port(self.shape)
+        self.totals = TOTALS in {each.name for each in sessions.decode.get_outputs()}
+        self.said = LOGITS
+        self.bound.feed("tokens", np.zeros((rows, 1), dtype=np.int64))
+        self.bound.give(LOGITS, self.logits.zeros(batch=rows, tokens=1))
         if "labels" in sessions.taken:
-            self.binding.bind_cpu_input("labels", self.labels)
-        self.bind_output("logits", self.logits)
+            self.bound.feed("labels", np.zeros(rows, dtype=np.int64))
         self.ports = DecodeSignature.of(manifest).caches
         self.position = 0
-        self.text: dict[str, NDArray[Any]] = {}
         self.cache = CACHES[manifest.cache](self)
-        self.drawn = np.zeros((0, 0), dtype=np.int64)
+        self.captured = self.cache.fixed and sessions.device.captures  # whether a step is one captured graph
+        self.chosen_of = (0, 0)
         if manifest.sampling:
-            self.choice = {
-                name: value for name, value in choice_feeds(NOTHING_TO_CHOOSE).items() if name in sessions.taken
-            }
-            for name, value in self.choice.items():
-                self.binding.bind_cpu_input(name, value)
             self.take(NOTHING_TO_CHOOSE)
 
     def take(self, choice: Choice) -> None:
         """How the next tokens are chosen, of a graph that samples."""
-        feeds = choice_feeds(choice)
-        for name, value in self.choice.items():
-            if name == "noise":
-                self.choice[name] = feeds[name]
-                self.binding.bind_cpu_input(name, feeds[name])
-            else:
-                value[...] = feeds[name]
-        if self.drawn.shape != choice.noise.shape[:2]:
-            self.drawn = np.zeros(choice.noise.shape[:2], dtype=np.int64)
-            self.bind_output("drawn", self.drawn)
+        for name, value in choice_feeds(choice).items():
+            if name in self.sessions.taken:
+                self.bound.feed(name, value)
+        if self.chosen_of != choice.noise.shape[:2]:
+            self.chosen_of = choice.noise.shape[:2]
+            self.bound.give("drawn", np.zeros(self.chosen_of, dtype=np.int64))
+            if self.totals:
+                self.bound.give(TOTALS, np.zeros((self.rows, self.chosen_of[1]), dtype=np.float32))
 
     def chosen(self) -> Chosen:
         """What was chosen (B, n); the array is overwritten by the next step."""
-        return Chosen(self.drawn, NOTHING_TO_CHOOSE.noise, NOTHING_TO_CHOOSE.noise)
+        return Chosen(self.bound.read("drawn"), NOTHING_TO_CHOOSE.noise, NOTHING_TO_CHOOSE.noise)
 
     def restart(self) -> None:
         """Forget the cache."""
@@ -139,44 +161,45 @@ class Loop:
 
     def know(self, labels: NDArray[np.int64], features: NDArray[np.float32] | None) -> None:
         """Take the classes (R,) and features of a text (R, P, C), and compute what depends on them alone."""
-        self.labels[:] = labels
-        self.text = {} if features is None else text_feeds(features)
-        for name, value in self.text.items():
+        given = {"labels": np.ascontiguousarray(labels), **({} if features is None else text_feeds(features))}
+        for name, value in given.items():
             if name in self.sessions.taken:
-                self.binding.bind_cpu_input(name, value)
-        for name, value in self.sessions.begun({"labels": self.labels, **self.text}).items():
-            self.binding.bind_ortvalue_input(name, value)
+                self.bound.feed(name, value)
+        self.sessions.begin_into(self.bound, given)
 
     def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, 1, O) behind tokens (R, S) that are read in one call."""
-        if tokens.shape[1] == 1:
-            return self.step(tokens)
-        tokens = np.ascontiguousarray(tokens)
-        self.binding.bind_cpu_input("tokens", tokens)
-        self.bind_output("logits")
+        """Logits (R, 1, O) behind tokens (R, S), in one call unless that would end a captured graph."""
+        if tokens.shape[1] == 1 or self.captured:
+            for column in np.split(tokens, tokens.shape[1], axis=1):
+                last = self.step(column)
+            return last
+        self.bound.feed("tokens", tokens)
+        self.bound.give(LOGITS)
         last = self.run(max(tokens.shape[1], 1))[:, -1:]
-        self.binding.bind_cpu_input("tokens", self.tokens)
-        self.bind_output("logits", self.logits)
+        self.bound.give(LOGITS, self.logits.zeros(batch=self.rows, tokens=1))
         return last
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind the next tokens (R, 1); the array is overwritten by the next step."""
-        self.tokens[:] = tokens
-        self.run(1)
-        return self.logits
+        self.bound.feed("tokens", tokens)
+        return self.run(1)
+
+    def choosing(self, inside: bool, *, logits: bool = True) -> None:
+        """Whether the graph chooses tokens; where only sums of the `logits` are needed, these stay on the device."""
+        self.said = TOTALS if inside and self.totals and not logits else LOGITS
 
     def run(self, count: int) -> NDArray[np.float32]:
-        """One call with what is bound, for so many positions: logits (R, S, O)."""
+        """One call with what is bound, for so many positions: logits (R, S, O), or sums of the last ones (R, 1)."""
         self.cache.before(self, count)
         self.position += count
         for name in self.kept:
-            self.bind_output(name)
-        self.sessions.decode.run_with_iobinding(self.binding)
+            self.bound.give(name)
+        self.bound.run(capture=self.captured and count == 1)
         self.cache.after(self)
         for name, values in self.kept.items():
-            values.append(self.output(name).numpy().copy())
-        logits: NDArray[np.float32] = self.output("logits").numpy()
-        return logits
+            values.append(self.bound.read(name).copy())
+        said: NDArray[np.float32] = self.bound.read(self.said)
+        return said
 
     def keep(self, names: Sequence[str]) -> None:
         """Keep these outputs of every call from now on."""
@@ -188,19 +211,6 @@ class Loop:
         if parts[0].ndim == 3 and len({part.shape[2] for part in parts}) == 1:
             return np.concatenate(parts, axis=1)
         return np.concatenate([part.ravel() for part in parts])
-
-    def output(self, name: str) -> onnxruntime.OrtValue:
-        """What the last call gave."""
-        return self.binding.get_outputs()[self.outputs.index(name)]
-
-    def bind_output(self, name: str, array: NDArray[Any] | None = None) -> None:
-        """Let an output be written into an array, or into memory that the runtime makes."""
-        if name not in self.outputs:
-            self.outputs.append(name)
-        if array is None:
-            self.binding.bind_output(name, "cpu")
-        else:
-            self.binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
 class TextLoop(Loop):
@@ -220,8 +230,7 @@ class TextLoop(Loop):
         self.restart()
         self.know(labels, features)
         first = self.read(np.zeros((self.rows, 0), dtype=np.int64))
-        self.text["features"] = features[:, :0].copy()
-        self.binding.bind_cpu_input("features", self.text["features"])
+        self.bound.feed("features", features[:, :0])
         return first if prompt is None else self.read(prompt)
 
 
@@ -248,21 +257,21 @@ class ScaleLoop(Loop):
 
     def advance(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (R, S, O) of latents (R, S, Z)."""
-        latents = np.ascontiguousarray(latents)
-        self.binding.bind_cpu_input("tokens", latents)
-        self.bind_output("logits")  # of another size at every scale
+        self.bound.feed("tokens", latents)
+        self.bound.give(LOGITS)  # of another size at every scale
         return self.run(latents.shape[1])
 
 
 class FedLoop:
-    """A graph without a cache, fed with arrays at every call."""
+    """A graph without a cache: logits of any number of positions, from inputs of any size."""
 
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
-        self.sessions, self.session, self.shape = sessions, sessions.decode, manifest.shape
-        self.outputs = [each.name for each in self.session.get_outputs()]
-        self.feeds: dict[str, NDArray[Any]] = {}
-        self.choice = choice_feeds(NOTHING_TO_CHOOSE) if manifest.sampling else {}
-        self.found: dict[str, NDArray[Any]] = {}
+        self.sessions, self.shape = sessions, manifest.shape
+        self.bound = Bound(sessions.decode, sessions.device)
+        self.chosen_too = sorted({each.name for each in sessions.decode.get_outputs()} & CHOSEN.keys())
+        self.wanted = [LOGITS]
+        if manifest.sampling:
+            self.take(NOTHING_TO_CHOOSE)
 
     def begin(
         self,
@@ -279,19 +288,29 @@ class FedLoop:
 
     def take(self, choice: Choice) -> None:
         """How the next tokens are chosen, of a graph that samples."""
-        self.choice = choice_feeds(choice)
+        for name, value in choice_feeds(choice).items():
+            if name in self.sessions.taken:
+                self.bound.feed(name, value)
+
+    def choosing(self, inside: bool, *, logits: bool = True) -> None:
+        """Whether the graph chooses tokens; where only sums of the `logits` are needed, these stay on the device."""
+        needless = inside and not logits and TOTALS in self.chosen_too
+        self.wanted = [*(() if needless else (LOGITS,)), *(self.chosen_too if inside else ())]
 
     def chosen(self) -> Chosen:
         """What was chosen (B, n)."""
-        sureness = self.found.get("sureness", NOTHING_TO_CHOOSE.noise)
-        return Chosen(self.found["drawn"], sureness, sureness)
+        sureness = self.bound.read("sureness") if "sureness" in self.wanted else NOTHING_TO_CHOOSE.noise
+        return Chosen(self.bound.read("drawn"), sureness, sureness)
 
     def call(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits (R, S, O) of tokens (R, S)."""
-        choice = {name: value for name, value in self.choice.items() if name in self.sessions.taken}
-        made = self.session.run(self.outputs, {"tokens": tokens, **self.feeds, **choice})
-        self.found = dict(zip(self.outputs, made, strict=True))
-        return self.found["logits"]
+        """Logits (R, S, O) of tokens (R, S), or sums of them (R, n) where the graph chooses."""
+        self.bound.feed("tokens", tokens)
+        self.bound.forget_outputs()  # each call gives others, of other sizes
+        for name in self.wanted:
+            self.bound.give(name)
+        self.bound.run()
+        said: NDArray[np.float32] = self.bound.read(TOTALS if LOGITS not in self.wanted else LOGITS)
+        return said
 
 
 class WholeLoop(FedLoop):
@@ -309,19 +328,21 @@ class WholeLoop(FedLoop):
         prompt: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32] | None:
         """Take the classes (R,), and features (R, P, C) where the model has a text."""
-        given = {"labels": labels}
+        given: dict[str, NDArray[Any]] = {"labels": np.ascontiguousarray(labels)}
         if features is not None:
             given["features"] = np.ascontiguousarray(features)
-        begun = {name: value.numpy() for name, value in self.sessions.begun(given).items()}
-        self.feeds = {name: value for name, value in given.items() if name in self.sessions.taken} | begun
+        for name in given.keys() & self.sessions.taken:
+            self.bound.feed(name, given[name])
+        self.sessions.begin_into(self.bound, given)
         return None
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits (R, n, O) of positions (n,) of tokens (R, T)."""
         wanted = self.every if positions is None else positions
         if not self.chooses:
-            return self.call(tokens)[:, wanted]
-        self.feeds["positions"] = wanted
+            said = self.call(tokens)
+            return said[:, wanted] if LOGITS in self.wanted else said
+        self.bound.feed("positions", wanted)
         return self.call(tokens)
 
 
@@ -336,20 +357,23 @@ class RepeatingLoop(FedLoop):
     ) -> NDArray[np.float32] | None:
         """Logits (R, 1, O) of the first token of these classes (R,), behind a prompt (R, S)."""
         self.tokens = np.zeros((len(labels), 0), dtype=np.int64)
-        self.feeds = {"labels": labels} if self.shape.labelled else {}
+        if "labels" in self.sessions.taken:
+            self.bound.feed("labels", labels)
         return self.step(opening(self.shape, labels, prompt))
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind the next tokens (R, 1)."""
         self.tokens = np.concatenate([self.tokens, tokens], axis=1)
-        return self.call(self.tokens)[:, -1:]
+        said = self.call(self.tokens)
+        return said[:, -1:] if LOGITS in self.wanted else said
 
 
 class GraphDrawer:
-    """A drawer whose graph chooses the tokens; of the logits only the largest is read, to find NaN."""
+    """A drawer whose graph chooses the tokens; of the logits only sums are read, or the largest, to find NaN."""
 
     def __init__(self, loop: Loop | FedLoop) -> None:
         self.loop = loop
+        loop.choosing(True, logits=False)
 
     def begin(
         self,
@@ -361,19 +385,19 @@ class GraphDrawer:
         """The first tokens, where the model is not masked."""
         if choice is not None:
             self.loop.take(choice)
-        logits = self.loop.begin(labels, features, prompt)
-        if choice is None or logits is None:
+        said = self.loop.begin(labels, features, prompt)
+        if choice is None or said is None:
             return None
-        return self.chosen(logits, choice)
+        return self.chosen(said, choice)
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """What is chosen next; of a masked model at these positions (n,)."""
         self.loop.take(choice)
         return self.chosen(self.loop.step(tokens, positions), choice)
 
-    def chosen(self, logits: NDArray[np.float32], choice: Choice) -> Chosen:
-        """What the graph chose beside these logits (R, n, O)."""
-        check_sound(logits.max(axis=-1))
+    def chosen(self, said: NDArray[np.float32], choice: Choice) -> Chosen:
+        """What the graph chose beside these logits (R, n, O) or sums of them (R, n)."""
+        check_sound(said.max(axis=-1))
         return self.loop.chosen()
 
 
@@ -382,12 +406,13 @@ class ComparingDrawer(GraphDrawer):
 
     def __init__(self, loop: Loop | FedLoop, sampler: Sampler, shape: Shape) -> None:
         super().__init__(loop)
+        loop.choosing(True)
         self.by_logit, self.surest = sampler.reveal == "logit", "sureness" in chosen_ports(shape, sampler)
         self.apart = self.tokens = 0
 
-    def chosen(self, logits: NDArray[np.float32], choice: Choice) -> Chosen:
+    def chosen(self, said: NDArray[np.float32], choice: Choice) -> Chosen:
         """What the graph chose, which goes on."""
-        found, outside = super().chosen(logits, choice), choose(logits, choice, with_sureness=self.surest)
+        found, outside = super().chosen(said, choice), choose(said, choice, with_sureness=self.surest)
         differs = found.tokens != outside.tokens
         if self.surest:
             sureness = outside.logit if self.by_logit else outside.log_probability

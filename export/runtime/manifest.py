@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from . import deployment
 from .built import Build
+from .devices import DOORS
 from .engine_files import Seal, check_names, check_place, file_hash, sealed
 from .errors import EngineError, shown
 from .sampling import Sampler
@@ -63,6 +64,7 @@ class Manifest:
     or by another kernel for several rows.
     `floats` is what the graphs compute in, but for the nodes that have to stay in float32; those of the modules
     `float32_layers` do because their activations are too large.
+    `provider_options` are those of ONNX Runtime's execution providers, by the name of the device.
     `cpu` says on which processors ONNX Runtime's usual int8 kernels are right: ``any``, or ``vnni`` where weights are
     so large that products saturate on x86 without VNNI; None: made before this was recorded.
     """
@@ -83,6 +85,7 @@ class Manifest:
     cache_format: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
     floats: Floats = "float32"
     float32_layers: tuple[str, ...] = ()
+    provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
     cpu: Cpu | None = None
     build: Build | None = None
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
@@ -145,6 +148,8 @@ class Manifest:
             yield f"order is {shape.order!r}; next-scale models, and no others, have scales, a latent_width and a graph"
         if shape.outputs and shape.outputs < shape.vocabulary:
             yield f"shape.outputs is {shape.outputs}; there are {shape.vocabulary} tokens to choose from"
+        for name in self.provider_options.keys() - DOORS.keys():
+            yield f"provider_options: {shown(name)} is not one of {', '.join(map(repr, DOORS))}"
         found = deployment.find(self.target)
         if found is None:
             yield f"target: {shown(self.target)} is not one of {', '.join(map(repr, deployment.names()))}"

@@ -72,6 +72,22 @@ class Noise:
         return mixed(pictures + steps_of(len(USES) * step + USES[use], 1))
 
 
+@dataclass(frozen=True)
+class NoiseOfEach:
+    """The noise of pictures that are drawn together and belong to several seeds."""
+
+    parts: tuple[Noise, ...]
+
+    @property
+    def count(self) -> int:
+        """Pictures."""
+        return sum(part.count for part in self.parts)
+
+    def gumbel(self, step: int, shape: tuple[int, ...], use: Use = "token") -> NDArray[np.float32]:
+        """As `Noise.gumbel`, of all pictures (B, *shape)."""
+        return np.concatenate([part.gumbel(step, shape, use) for part in self.parts])
+
+
 def check_seed(seed: int) -> None:
     """Refuse what is no seed; a larger number would draw the pictures of a smaller one.
 

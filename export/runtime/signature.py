@@ -58,7 +58,12 @@ SAMPLING: Ports = {
     "temperature": Port("float32"),
     **{cut.name: Port(cut.kind, cut.sizes) for cut in CUTS},
 }
-CHOSEN: Ports = {"drawn": Port("int64", ("pictures", "chosen")), "sureness": Port("float32", ("pictures", "chosen"))}
+LOGITS, TOTALS = "logits", "total"
+CHOSEN: Ports = {
+    "drawn": Port("int64", ("pictures", "chosen")),
+    "sureness": Port("float32", ("pictures", "chosen")),
+    TOTALS: Port("float32", ("batch", "chosen"), needed=False),  # sums of the logits, which tell whether one is NaN
+}
 
 
 @dataclass(frozen=True)

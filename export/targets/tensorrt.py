@@ -46,4 +46,8 @@ class TensorRT(Target):
             raise LoweringError(
                 f"{layer.name}: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
             )
+        if layer.group and layer.weights != "int4":
+            raise LoweringError(
+                f"{layer.name}: tensorrt unpacks {layer.weights} weights in groups to float at every step; use group 0"
+            )
         return super().lowered(builder, in_groups(layer) if layer.weights == "int4" else layer, x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from compress.cli.group import (
+    device_options,
     example,
     json_option,
     threads_option,
@@ -26,13 +27,19 @@ from compress.core.settings import MOST_REPEATS
     help="Interleaved rounds; up to three times as many where it is too noisy to tell.",
 )
 @threads_option
+@device_options
 @json_option
-def bench(engines: tuple[str, ...], batch: str, repeats: int, threads: int, as_json: bool) -> None:
+def bench(
+    engines: tuple[str, ...], batch: str, repeats: int, threads: int, device: str | None,
+    provider_options: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
     """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
     from compress import api
+    from compress.models.candidate import on_device
 
     batches = whole_numbers(batch, "--batch", "1,8", low=1)
-    rows = api.bench(engines, batch=batches, repeats=repeats, threads=threads)
+    opened = on_device(engines, threads, device, provider_options, engines_only=True)
+    rows = api.bench(opened, batch=batches, repeats=repeats, threads=threads)
     if as_json:
         print_json(rows)
         return

@@ -8,6 +8,7 @@ import click
 
 from compress.cli.group import (
     OutputFile,
+    device_options,
     example,
     json_option,
     leave,
@@ -32,10 +33,12 @@ from compress.cli.terminal import print_json, print_rows
 )
 @click.option("--plot", type=OutputFile(), help="Write the error of each layer as a plot (.svg).")
 @threads_option
+@device_options
 @json_option
 def bisect(
-    reference: str, candidate: str, source: str, pictures: int, plot: Path | None, threads: int, as_json: bool
-) -> None:
+    reference: str, candidate: str, source: str, pictures: int, plot: Path | None, threads: int,
+    device: str | None, provider_options: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
     """Find the first place whose output departs from the reference's, and inside a layer the first operator.
 
     Each of the two is a shipped model, a checkpoint or an engine folder. A quantized engine is best compared with a
@@ -43,10 +46,12 @@ def bisect(
     """
     from compress import api
     from compress.core.settings import InputError
+    from compress.models.candidate import on_device
 
     if plot is not None and plot.suffix != ".svg":
         raise InputError(f"--plot: '{plot}' must end in .svg")
-    found = api.bisect(reference, candidate, tokens=source, pictures=pictures, threads=threads)
+    theirs, own = on_device([reference, candidate], threads, device, provider_options)
+    found = api.bisect(theirs, own, tokens=source, pictures=pictures, threads=threads)
     if plot is not None:
         from compress.report.page.figures import layer_lines
         from compress.report.page.html import picture

@@ -12,6 +12,7 @@ from compress.cli.group import (
     OutputFile,
     Share,
     UserPath,
+    device_options,
     example,
     threads_option,
 )
@@ -45,9 +46,11 @@ def sampling_options(command: Command) -> Command:
 @sampling_options
 @click.option("--batch", type=click.IntRange(1), help="Pictures drawn at once.  [default: as many as memory holds]")
 @threads_option
+@device_options
 def generate(
     engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path, image: Path | None,
-    mask: Path | None, keep: float | None, seed: int, batch: int | None, threads: int, **sampling: Unpack[Sampling],
+    mask: Path | None, keep: float | None, seed: int, batch: int | None, threads: int,
+    device: str | None, provider_options: tuple[str, ...], **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
@@ -56,13 +59,14 @@ def generate(
     """
     from compress.core.settings import InputError
     from compress.data.editing import known_tokens
-    from compress.models.candidate import open_candidate
+    from compress.models.candidate import on_device, open_candidate
     from export.runtime.drawing import sampler_of
     from export.runtime.request import wanted
     from export.runtime.sheet import save_grid
     from export.runtime.throughput import draw_pictures
 
-    drawer = open_candidate(str(engine), threads)
+    (opened,) = on_device([str(engine)], threads, device, provider_options)
+    drawer = open_candidate(opened, threads)
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")
     try:

@@ -9,6 +9,7 @@ import click
 from compress.cli.group import (
     RecipeFile,
     example,
+    instead_options,
     json_option,
     store_option,
 )
@@ -19,9 +20,10 @@ from compress.cli.terminal import Terminal, print_json, print_rows
 @example("compress plan quickstart --preflight")
 @click.argument("recipe", type=RecipeFile())
 @click.option("--preflight", is_flag=True, help="Also drive the whole chain once on a two-layer copy of the model.")
+@instead_options
 @store_option
 @json_option
-def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None:
+def plan(recipe: Path, preflight: bool, model: str, tokens: str, store_path: Path, as_json: bool) -> None:
     """Show the chain of forms, what the store would reuse, and why the rest would be made. Makes nothing."""
     from compress.core.strict_yaml import read_yaml
 
@@ -30,10 +32,10 @@ def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None
     from compress.recipe import plan as plans
     from compress.recipe import recipe as recipes
 
-    loaded = recipes.load(recipe)
+    loaded = recipes.load(recipe, model, tokens)
     store = Store(store_path).check()
-    tokens = plans.load_tokens(loaded)
-    planned = plans.make_plan(loaded, tokens)
+    pictures = plans.load_tokens(loaded)
+    planned = plans.make_plan(loaded, pictures)
     made = store.makers()
     rows = [
         {"name": node.name, "form": node.form.value, "key": node.key, "reason": plans.explain(node, store, made)}
@@ -56,8 +58,8 @@ def plan(recipe: Path, preflight: bool, store_path: Path, as_json: bool) -> None
 
         if loaded.form is not Form.TORCH:
             raise InputError(f"--preflight: {recipe} reads an ONNX graph, which has no two-layer copy to rehearse with")
-        model = pipeline.load_reference(loaded, tokens)
-        estimate = rehearse(loaded, planned, model, tokens, Terminal())
+        reference = pipeline.load_reference(loaded, pictures)
+        estimate = rehearse(loaded, planned, reference, pictures, Terminal())
     if as_json:
         print_json({"steps": rows, "preflight": estimate})
     elif estimate is not None:

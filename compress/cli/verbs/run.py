@@ -10,6 +10,7 @@ from compress.cli.group import (
     RecipeFile,
     UserPath,
     example,
+    instead_options,
     json_option,
     leave,
     store_option,
@@ -21,10 +22,19 @@ from compress.cli.terminal import Terminal, console, print_json
 @example("compress run quickstart")
 @click.argument("recipe", type=RecipeFile())
 @click.option("-o", "--output", type=UserPath(), help="The run's folder.  [default: runs/<recipe>]")
+@instead_options
 @store_option
 @click.option("--skip-preflight", is_flag=True, help="Do not rehearse the chain on a two-layer copy first.")
 @json_option
-def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: bool, as_json: bool) -> None:
+def run(
+    recipe: Path,
+    output: Path | None,
+    model: str,
+    tokens: str,
+    store_path: Path,
+    skip_preflight: bool,
+    as_json: bool,
+) -> None:
     """Compress, export, measure and judge: the whole recipe, a file or the name of a shipped one.
 
     Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
@@ -37,8 +47,16 @@ def run(recipe: Path, output: Path | None, store_path: Path, skip_preflight: boo
     from compress.report.text.table import table
     from compress.running import pipeline
 
-    folder = output or api.run_folder(recipe)
-    result = api.run(recipe, folder, store=store_path, listener=Terminal(), preflight=not skip_preflight)
+    folder = output or api.run_folder(recipe, model)
+    result = api.run(
+        recipe,
+        folder,
+        model=model,
+        tokens=tokens,
+        store=store_path,
+        listener=Terminal(),
+        preflight=not skip_preflight,
+    )
     if as_json:
         print_json(result)
     else:

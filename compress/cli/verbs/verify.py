@@ -10,6 +10,7 @@ import click
 from compress.cli.group import (
     GatesFile,
     OutputFile,
+    device_options,
     example,
     json_option,
     leave,
@@ -111,6 +112,7 @@ def few(noticed: tuple[str, ...]) -> str:
 @click.option("--markdown", type=OutputFile(), help="Write a summary in Markdown.")
 @click.option("--than", help="Another candidate: is the first one closer to the reference than this one?")
 @threads_option
+@device_options
 @json_option
 def verify(
     reference: str,
@@ -124,6 +126,8 @@ def verify(
     junit: Path | None,
     markdown: Path | None,
     threads: int,
+    device: str | None,
+    provider_options: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure how far a candidate's outputs drift from a reference's, on held-out tokens.
@@ -136,15 +140,17 @@ def verify(
 
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
     from compress import api
+    from compress.models.candidate import on_device
     from compress.recipe.gates import read_gate
     from compress.report.text.cells import precision
     from compress.verifying import junit as reports
 
     gate = read_gate(limits, f"{gates}:") if gates else None
     try:
+        theirs, own = on_device([reference, candidate], threads, device, provider_options)
         result = api.verify(
-            reference,
-            candidate,
+            theirs,
+            own,
             gate,
             tokens=source,
             held_out=held_out,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from compress.core.settings import InputError
 from compress.measure.speed.timing import Timings
 from compress.models.artifact import Form
 from compress.passes import PassError, find
@@ -14,6 +17,7 @@ from compress.passes.export import Export
 from compress.passes.fuse import Fuse
 from export.graph.onnx_model import OnnxModel
 from export.runtime.engine import Engine as Loaded
+from export.runtime.sampling import Sampler
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +106,24 @@ def test_only_an_alternative_that_is_measurably_faster_is_kept(seconds, kept, ex
     assert all((tokens == drawn[0]).all() for tokens in drawn)
     splits = sum(node.op_type == "SkipSimplifiedLayerNormalization" for node in outcome.model.decode.graph)
     assert (splits == 0) is kept
+
+
+def test_options_of_providers_go_into_the_manifest_beside_those_that_are_there(exported, context) -> None:
+    given = {"cuda": {"use_tf32": "0"}}
+    outcome = Engine(sampling=False, provider_options=given).run(exported("standard"), context())
+    assert outcome.model.manifest.provider_options == given
+    more = Engine(sampling=False, provider_options={"webgpu": {"enableInt64": "1"}}).run(outcome.model, context())
+    assert more.model.manifest.provider_options == {**given, "webgpu": {"enableInt64": "1"}}
+    with pytest.raises(InputError, match="provider_options: 'gpu' is not one of cuda, tensorrt-rtx, directml, webgpu"):
+        Engine(provider_options={"gpu": {}})
+
+
+def test_a_captured_engine_samples_without_branches(exported, context) -> None:
+    model = exported("onnxruntime")
+    sampled = replace(model, manifest=replace(model.manifest, sampler=Sampler(top_k=5)))
+    kinds = [
+        {node.op_type for node in Engine(captured=each).run(sampled, context()).model.decode.graph.all_nodes()}
+        for each in (False, True)
+    ]
+    assert "If" in kinds[0]
+    assert not kinds[1] & {"If", "Neg"}

@@ -36,6 +36,16 @@ def test_a_recipe_becomes_steps_engines_and_gates(tmp_path: Path) -> None:
     assert described["passes"][0]["gate"]["nll_drift"] == 0.02
 
 
+def test_another_model_and_other_pictures_take_the_place_of_the_recipes(tmp_path: Path) -> None:
+    path = written(tmp_path, HEAD + ENGINE)
+    made = recipe.load(path, model="photos", tokens="photos")
+    assert (made.model.checkpoint, made.tokens.source) == ("photos", "photos")
+    assert made.tokens.held_out == recipe.load(path).tokens.held_out
+    assert made.instead == {"model": "photos", "tokens": "photos"}
+    with pytest.raises(InputError, match="nosuch"):
+        recipe.load(path, model="nosuch")
+
+
 def test_a_pass_without_settings_may_be_written_as_a_word(tmp_path: Path) -> None:
     made = recipe.load(written(tmp_path, HEAD + ENGINE + "passes: [quantize]\n"))
     assert made.steps[0].setting.weights == "int8"

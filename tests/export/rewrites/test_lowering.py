@@ -42,7 +42,7 @@ TABLE = {
     "int4": {"onnxruntime": PACKED, "standard": RESTORED, "tensorrt": RESTORED},
     "int4 groups": {"onnxruntime": PACKED, "standard": RESTORED, "tensorrt": RESTORED},
     "int8": dict.fromkeys(("onnxruntime", "standard", "tensorrt"), RESTORED),
-    "int8 groups": dict.fromkeys(("onnxruntime", "standard", "tensorrt"), RESTORED),
+    "int8 groups": dict.fromkeys(("onnxruntime", "standard"), RESTORED),
     "int8 static": dict.fromkeys(("onnxruntime", "standard", "tensorrt"), QDQ),
     "int8 static reduced": dict.fromkeys(("onnxruntime", "standard", "tensorrt"), QDQ),
     "fp8 static": dict.fromkeys(("onnxruntime", "standard", "tensorrt"), QDQ),
@@ -161,6 +161,12 @@ def test_tensorrt_refuses_dynamic_activations_and_says_what_it_takes(kind) -> No
     assert str(error.value) == (
         "proj: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
     )
+
+
+def test_tensorrt_refuses_groups_of_what_it_unpacks_at_every_step() -> None:
+    with pytest.raises(LoweringError) as error:
+        lowered(layer_of(LinearQuantization("int8", group=16), 64), "tensorrt")
+    assert str(error.value) == "proj: tensorrt unpacks int8 weights in groups to float at every step; use group 0"
 
 
 def test_packed_weights_have_the_middle_code_as_their_zero() -> None:

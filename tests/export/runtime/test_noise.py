@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from export.runtime.noise import Noise, mixed, steps_of
+from export.runtime.noise import Noise, NoiseOfEach, mixed, steps_of
 
 MASK = 2**64 - 1
 
@@ -81,3 +81,11 @@ def test_the_last_seed_is_another_one_than_the_first() -> None:
     first, last = Noise(0, 1).gumbel(0, (9,)), Noise(2**64 - 1, 1).gumbel(0, (9,))
     assert (first != last).all()
     assert (Noise(np.uint64(2**64 - 1), 1).gumbel(0, (9,)) == last).all()
+
+
+def test_pictures_of_several_seeds_have_the_noise_that_each_has_alone() -> None:
+    parts = (Noise(3, 2), Noise(4, 1, first=1))
+    found = NoiseOfEach(parts)
+    assert found.count == 3
+    assert (found.gumbel(5, (2, 7)) == np.concatenate([part.gumbel(5, (2, 7)) for part in parts])).all()
+    assert (found.gumbel(5, (2, 7))[2] == Noise(4, 2).gumbel(5, (2, 7))[1]).all()

@@ -35,3 +35,9 @@ def test_bench_refuses_no_batch_and_too_few_rounds(
 ) -> None:
     assert refused("bench", engine, "--batch", "0") == "--batch: 0 is out of range; it must be at least 1"
     assert invoke("bench", engine, "--repeats", 5).exit_code == 2
+
+
+def test_a_checkpoint_is_not_timed_beside_engines_on_a_device(engine: Path, refused: Callable[..., str]) -> None:
+    assert refused("bench", "digits", engine, "--device", "cuda") == (
+        "--device: digits is no engine; PyTorch runs it, on the CPU"
+    )

@@ -63,6 +63,14 @@ def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, r
         (["--labels", "3", "--temperature", "nan"], "temperature nan: must be a number"),
         (["--labels", "3", "--cfg-scale", "inf"], "cfg_scale inf: must be at most 1e+06"),
         (["--labels", "3", "--top-k", f"{10**20}"], f"top_k {10**20}: must be at most 2147483647"),
+        (
+            ["--labels", "3", "--device", "cpu", "--provider-option", "a=1"],
+            "provider options a: the device cpu has none",
+        ),
+        (
+            ["--labels", "3", "--device", "cuda", "--provider-option", "a"],
+            "--provider-option: 'a' is not NAME=VALUE, like enable_cuda_graph=1",
+        ),
         (["--labels", "3", "--steps", "4"], "steps 4: this model draws token by token; leave it out"),
     ],
 )
