@@ -79,8 +79,7 @@ def load_engine(
     warning. `require_plan` refuses that: an engine for TensorRT then runs its plan.
 
     Raises:
-        InputError: the folder is damaged or no engine, or the device is not here or cannot run it, or its plan does not
-            run here though `require_plan` is set.
+        InputError: the folder is damaged or no engine, or the device, or the required plan, does not run here.
     """
     from compress.models.candidate import open_engine
 

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 for verb in (
-    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum, check_tensorrt, export_triton),
+    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum, export_triton, check_tensorrt),
     *(report, passes, models, store, doctor),
 ):
     main.add_command(verb)

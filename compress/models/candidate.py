@@ -104,8 +104,8 @@ def open_engine(
     One in floats that the processor has no kernels for is emulated in float32.
 
     Raises:
-        InputError: the folder is damaged or not an engine, or the device is not here or cannot run it, or its plan
-            does not run here though `require_plan` is set.
+        InputError: the folder is damaged or not an engine, or the device is not here or cannot run it, or the plan that
+            is required does not run here.
     """
     from export.runtime.engine import Engine, EngineError
     from export.runtime.errors import NoKernelsError

@@ -98,6 +98,11 @@ class Pass(ABC, Generic[Given, Made]):
         """Whether the pass, with these settings, reads tokens or the seed."""
         return self.uses_tokens
 
+    @property
+    def keeps_numbers(self) -> bool:
+        """Whether what the pass makes, with these settings, computes the same as what it was given."""
+        return self.exact
+
     def validate(self) -> None:
         """Refuse settings that contradict each other, by a ValueError."""
 

@@ -67,6 +67,11 @@ class Export(Pass[ImageModel, OnnxModel]):
         """Half precision is tried on calibration tokens."""
         return self.floats != "float32"
 
+    @property
+    def keeps_numbers(self) -> bool:
+        """Half precision rounds."""
+        return self.floats == "float32"
+
     def validate(self) -> None:
         """Refuse floats that the target's runtime does not compute in.
 

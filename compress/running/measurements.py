@@ -273,7 +273,7 @@ class Measuring:
             size_share=entry.size_bytes / reference_size,
             fidelity_vs_previous=Fidelity.measured(self.subject(node, previous)) if previous else None,
             speed=self.speed(node, previous),
-            exact=node.setting.exact if node.setting else True,
+            exact=node.setting.keeps_numbers if node.setting else True,
             notes=notes,
             artifact=node.key,
         ).with_results(results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -206,7 +207,7 @@ class Run:
             target=manifest.target,
             sha256={file: file_hash(self.making.make(last).folder / file) for file in manifest.files.values()},
             not_built=not_built,
-            not_run="" if not_built or opened.runs_as_deployed else built_for(manifest),
+            not_run="" if not_built or opened.runs_as_deployed else built_for(manifest, measurement.notes),
         )
         if not not_built:
             engine = engine.with_results(self.measuring.results(last, {"engines"}))
@@ -236,12 +237,13 @@ class Run:
         self.sheets.append(Sheet(name, *files, len(labels), SHEET_COLUMNS, self.recipe.seed, classes))
 
 
-def built_for(manifest: Manifest) -> str:
-    """What was built of an engine that this machine cannot run."""
+def built_for(manifest: Manifest, notes: Mapping[str, Any]) -> str:
+    """What was built of an engine that this machine cannot run, and in how many seconds."""
     build = manifest.build
     if build is None:
         return f"for {manifest.target}, which is not here"
-    return f"by {build.made_by} for {build.made_for}; ONNX Runtime ran the same graphs"
+    seconds = sum(plan["seconds"] for plan in (notes.get("plans") or {}).values())
+    return f"by {build.made_by} for {build.made_for} in {seconds:.1f} s; ONNX Runtime ran the same graphs"
 
 
 def judge_step(node: Node, measurement: Measurement) -> list[Breach]:

@@ -233,8 +233,10 @@ class Engine(Shaped):
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if self.manifest.cpu != "any":
             exact_products(options)
-        if self.manifest.weight_only and file in ("decode", "begin"):  # an image decoder's Q/DQ are there to be fused
-            # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8.
+        half = self.manifest.floats != "float32"
+        if (self.manifest.weight_only or half) and file in ("decode", "begin"):  # an image decoder's are to be fused
+            # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8. Of
+            # half precision it has no int8 kernels, and would unpack the weights at every step instead of once.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         return options
 

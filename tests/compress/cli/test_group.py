@@ -29,6 +29,7 @@ VERBS = [
     "profile",
     "to-optimum",
     "export-triton",
+    "check-tensorrt",
     "report",
     "passes",
     "models",

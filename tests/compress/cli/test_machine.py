@@ -14,7 +14,7 @@ from compress.measure.speed.environment import environment
 
 def test_every_check_says_whether_it_works_and_why() -> None:
     health = machine.examine()
-    assert len({check.name for check in health.checks}) == 5
+    assert len({check.name for check in health.checks}) == 6
     assert all(check.detail for check in health.checks)
     runtime = next(check for check in health.checks if check.name == "ONNX Runtime")
     assert runtime.works
