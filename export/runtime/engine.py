@@ -40,12 +40,11 @@ from .drawing import (
 )
 from .engine_files import PLANS, WEIGHTS, Seal
 from .errors import EngineError, NoKernelsError, PlanWarning, RunnerMissingError, first_line, shown
+from .graph_drawers import ComparingDrawer, GraphDrawer
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
-    ComparingDrawer,
     FedLoop,
-    GraphDrawer,
     Loop,
     Parts,
     Sessions,

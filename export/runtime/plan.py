@@ -90,6 +90,10 @@ class Library:
         said = logger(trt)
         return cls(trt, name, compiles, trt.Runtime(said), said)
 
+    def reason(self) -> str:
+        """The last error that it told, in brackets."""
+        return f" ({self.said.errors[-1]})" if self.said.errors else ""
+
 
 def logger(trt: Any) -> Any:
     """A logger that keeps errors in `errors` instead of printing them. Of a process only the first is ever told."""
@@ -148,10 +152,12 @@ class Plan:
             EngineError: it is not a plan that this library can load on this device.
         """
         self.library, self.gpu, self.path = library, gpu, path
+        library.said.errors.clear()
         self.engine = library.runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
-            reason = f" ({library.said.errors[-1]})" if library.said.errors else ""
-            raise EngineError(f"{path}: {library.name} cannot load it on {gpu.name}{reason}; build it again here")
+            raise EngineError(
+                f"{path}: {library.name} cannot load it on {gpu.name}{library.reason()}; build it again here"
+            )
         trt, engine = library.trt, self.engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         taken = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
@@ -215,8 +221,9 @@ class Plan:
             settings.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if repeated else graphs.DISABLED
             context = self.engine.create_execution_context(settings)
         if context is None:
-            reason = f" ({self.library.said.errors[-1]})" if self.library.said.errors else ""
-            raise EngineError(f"{self.path}: {self.library.name} has no room to run it on {self.gpu.name}{reason}")
+            raise EngineError(
+                f"{self.path}: {self.library.name} has no room to run it on {self.gpu.name}{self.library.reason()}"
+            )
         return context
 
     def save_kernels(self) -> None:
@@ -272,12 +279,7 @@ class Call:
     def check(self, taken: bool, what: str) -> None:
         """Refuse what a context does not take."""
         if not taken:
-            raise EngineError(f"{self.plan.path}: the plan does not take {what}{self.reason()}")
-
-    def reason(self) -> str:
-        """The last error that the library told, in brackets."""
-        errors = self.plan.library.said.errors
-        return f" ({errors[-1]})" if errors else ""
+            raise EngineError(f"{self.plan.path}: the plan does not take {what}{self.plan.library.reason()}")
 
     def run(self) -> None:
         """Start one call on the stream.
@@ -299,7 +301,9 @@ class Call:
     def start(self) -> None:
         """Start one call that is not captured."""
         if not self.context.execute_async_v3(self.stream.cuda_stream):
-            raise EngineError(f"{self.plan.path}: {self.plan.library.name} could not run it{self.reason()}")
+            raise EngineError(
+                f"{self.plan.path}: {self.plan.library.name} could not run it{self.plan.library.reason()}"
+            )
 
 
 def beside(path: Path) -> Path:

@@ -13,7 +13,8 @@ import pytest
 from export.rewrites.sampling_graph import add_sampling, with_sampling, without_sampling
 from export.runtime.choosing import Choice, choose
 from export.runtime.errors import UnsoundLogitsError
-from export.runtime.loops import GraphDrawer, choice_feeds
+from export.runtime.graph_drawers import GraphDrawer
+from export.runtime.loops import choice_feeds
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape

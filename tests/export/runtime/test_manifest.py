@@ -144,7 +144,7 @@ LONG = "x" * 500
     [
         (("shape",), ..., "'shape' is missing"),
         (("sha256",), ..., "'sha256' is missing; it holds the hash of every file"),
-        (("extra",), 1, "unknown key 'extra'; known: cache, cache_format, call_scaled, "),
+        (("extra",), 1, "unknown key 'extra'; known: build, cache, cache_format, "),
         (("kv_head",), 1, "unknown key 'kv_head'; did you mean 'kv_heads'?"),
         (("name",), None, "name: None is not text"),
         (("name",), 3, "name: 3 is not text"),

@@ -14,7 +14,8 @@ import torch
 from tensorrt_stand_in import BINDINGS, Checked, HostGpu, Library, signatures, takes
 
 from export.runtime.engine import Engine, EngineError
-from export.runtime.plan import Call, Gpu, parts_of
+from export.runtime.plan import Gpu, Plan, parts_of
+from export.runtime.plan import Library as LibraryOf
 from export.runtime.plan_loop import PlanLoop
 
 
@@ -201,6 +202,14 @@ def test_memory_of_the_real_library_becomes_bytes() -> None:
     assert bytes(builder.build_serialized_network(network, builder.create_builder_config()))[4:8] != b""
 
 
+@pytest.mark.skipif(BINDINGS is None, reason="needs the bindings of TensorRT for RTX")
+def test_the_real_library_refuses_what_is_no_plan(tmp_path) -> None:
+    path = tmp_path / "decode.plan"
+    path.write_bytes(b"vtrt, cut off")
+    with pytest.raises(EngineError, match=r"decode\.plan: TensorRT for RTX 1\.7 cannot load it on stand-in"):
+        Plan(LibraryOf.of(BINDINGS, "TensorRT for RTX 1.7", compiles=True), HostGpu(torch), path)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_captured_graph_runs_again_on_a_gpu() -> None:
@@ -212,4 +221,3 @@ def test_a_captured_graph_runs_again_on_a_gpu() -> None:
         again()
     stream.synchronize()
     assert numbers.tolist() == [2, 2, 2]
-    assert isinstance(Call, type)

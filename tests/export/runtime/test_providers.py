@@ -29,7 +29,8 @@ from export.runtime.binding import Bound
 from export.runtime.devices import DOORS, NAMES, Device, device_of, parsed_options
 from export.runtime.engine import Engine
 from export.runtime.errors import EngineError
-from export.runtime.loops import GraphDrawer, Loop
+from export.runtime.graph_drawers import GraphDrawer
+from export.runtime.loops import Loop
 from export.runtime.providers import DeviceWarning, FallbackError
 from export.runtime.sampling import Sampler
 from export.targets import fuse

@@ -1,0 +1,75 @@
+"""Drawing with graphs that choose tokens themselves, and comparing what they choose with the sampler outside.
+
+Letters: R rows of a step, O logits of a position, B pictures, n positions of a choice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .choosing import Choice, Chosen, check_sound, choose
+from .loops import FedLoop, Loop
+from .noise import Noise, NoiseOfEach, NoiseSource
+from .sampling import Sampler
+from .shape import Shape
+from .signature import chosen_ports
+
+SURE = 1e-3  # by which logits and log-probabilities of one token may be rounded apart
+
+
+class GraphDrawer:
+    """A drawer whose graph chooses the tokens; of the logits only sums are read, or the largest, to find NaN."""
+
+    def __init__(self, loop: Loop | FedLoop) -> None:
+        self.loop = loop
+        loop.choosing(True, logits=False)
+
+    def noise(self, made: Noise | NoiseOfEach) -> NoiseSource:
+        """The same."""
+        return made
+
+    def begin(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        prompt: NDArray[np.int64] | None,
+        choice: Choice | None,
+    ) -> Chosen | None:
+        """The first tokens, where the model is not masked."""
+        if choice is not None:
+            self.loop.take(choice)
+        said = self.loop.begin(labels, features, prompt)
+        if choice is None or said is None:
+            return None
+        return self.chosen(said, choice)
+
+    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
+        """What is chosen next; of a masked model at these positions (n,)."""
+        self.loop.take(choice)
+        return self.chosen(self.loop.step(tokens, positions), choice)
+
+    def chosen(self, said: NDArray[np.float32], choice: Choice) -> Chosen:
+        """What the graph chose beside these logits (R, n, O) or sums of them (R, n)."""
+        check_sound(said.max(axis=-1))
+        return self.loop.chosen()
+
+
+class ComparingDrawer(GraphDrawer):
+    """A drawer that chooses outside, too: `apart` of all `tokens` the graph chose, or was sure of, otherwise."""
+
+    def __init__(self, loop: Loop | FedLoop, sampler: Sampler, shape: Shape) -> None:
+        super().__init__(loop)
+        loop.choosing(True)
+        self.by_logit, self.surest = sampler.reveal == "logit", "sureness" in chosen_ports(shape, sampler)
+        self.apart = self.tokens = 0
+
+    def chosen(self, said: NDArray[np.float32], choice: Choice) -> Chosen:
+        """What the graph chose, which goes on."""
+        found, outside = super().chosen(said, choice), choose(said, choice, with_sureness=self.surest)
+        differs = found.tokens != outside.tokens
+        if self.surest:
+            sureness = outside.logit if self.by_logit else outside.log_probability
+            differs |= ~np.isclose(found.log_probability, sureness, rtol=SURE, atol=SURE)
+        self.apart, self.tokens = self.apart + int(differs.sum()), self.tokens + differs.size
+        return found
