@@ -70,18 +70,20 @@ def load_engine(
     threads: int = 0,
     device: str | None = None,
     provider_options: Mapping[str, str] | None = None,
+    require_plan: bool = False,
 ) -> Engine:
     """The engine in a folder, every file checked against its hash; `threads` 0 uses all cores.
 
     ONNX Runtime runs it on `device`: ``cpu``, ``cuda``, ``tensorrt-rtx``, ``directml`` or ``webgpu``, with these
-    options of its execution provider. None: a plan of TensorRT where this machine runs one, else the CPU.
+    options of its execution provider. None: a plan of TensorRT where this machine runs one, else the CPU, with a
+    warning. `require_plan` refuses that: an engine for TensorRT then runs its plan.
 
     Raises:
-        InputError: the folder is damaged or no engine, or the device is not here or cannot run it.
+        InputError: the folder is damaged or no engine, or the device, or the required plan, does not run here.
     """
     from compress.models.candidate import open_engine
 
-    return open_engine(Path(folder), threads, device, provider_options)
+    return open_engine(Path(folder), threads, device, provider_options, require_plan=require_plan)
 
 
 def load_tokens(source: str | Path) -> TokenSet:

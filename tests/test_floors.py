@@ -38,7 +38,7 @@ ONLY_IN = {
         *("export/rewrites/ort_quantization.py", "export/runtime/roofline.py"),
     },
     "tensorrt": {"export/runtime/tensorrt.py"},
-    "tensorrt_rtx": {"export/building/rtx.py"},
+    "tensorrt_rtx": {"export/building/rtx.py", "export/runtime/tensorrt.py"},
     "polygraphy": {"export/building/classic.py"},
     "optimum": {"compress/models/families/huggingface.py"},
     "ray": set(),

@@ -292,7 +292,11 @@ threads_option = click.option(
 
 
 def device_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of where ONNX Runtime runs engines."""
+    """The options of what runs engines, and where."""
+    command = click.option(
+        "--require-plan", is_flag=True,
+        help="Refuse an engine for TensorRT whose plan does not run here, which ONNX Runtime would draw with.",
+    )(command)  # fmt: skip
     command = click.option(
         "--provider-option", "provider_options", multiple=True, metavar="NAME=VALUE",
         help="An option of the device's execution provider, like enable_cuda_graph=1; may be given several times.",

@@ -92,20 +92,28 @@ class Candidate(Protocol):
 
 
 def open_engine(
-    folder: Path, threads: int, device: str | None = None, provider_options: Mapping[str, str] | None = None
+    folder: Path,
+    threads: int,
+    device: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    *,
+    require_plan: bool = False,
 ) -> Engine:
-    """The engine in a folder, on a device of ONNX Runtime (`export.runtime.devices`).
+    """The engine in a folder, on a device of ONNX Runtime (`export.runtime.devices`), or with its plan alone.
 
     One in floats that the processor has no kernels for is emulated in float32.
 
     Raises:
-        InputError: the folder is damaged or not an engine, or the device is not here or cannot run it.
+        InputError: the folder is damaged or not an engine, or the device is not here or cannot run it, or the plan that
+            is required does not run here.
     """
     from export.runtime.engine import Engine, EngineError
     from export.runtime.errors import NoKernelsError
 
     try:
-        return Engine.load(folder, threads=threads, device=device, provider_options=provider_options)
+        return Engine.load(
+            folder, threads=threads, device=device, provider_options=provider_options, require_plan=require_plan
+        )
     except NoKernelsError:
         return open_emulated(folder, threads)
     except (EngineError, ValueError) as error:
@@ -126,26 +134,39 @@ def open_emulated(folder: Path, threads: int) -> Engine:
 
 
 def on_device(
-    names: Sequence[str], threads: int, device: str | None, options: Sequence[str], *, engines_only: bool = False
+    names: Sequence[str],
+    threads: int,
+    device: str | None,
+    options: Sequence[str],
+    *,
+    require_plan: bool = False,
+    engines_only: bool = False,
 ) -> list[str | Candidate]:
     """The engines among these, opened on a device with options like ``use_tf32=0``, and the others as they are.
+
+    With `require_plan` those for a target whose engines are built have to run their plans.
 
     Raises:
         InputError: there is no engine among them, a model that is none with `engines_only`, or one cannot be opened.
     """
     from export.runtime.devices import parsed_options
 
-    if device is None and not options:
+    if device is None and not options and not require_plan:
         return [*names]
+    if require_plan and (device is not None or options):
+        raise InputError("--require-plan: on a --device that is named ONNX Runtime runs engines; leave one of both out")
     try:
         given = parsed_options(options)
     except ValueError as error:
         raise InputError(str(error)) from error
     engines = [name for name in names if is_engine(name)]
     others = [name for name in names if name not in engines]
-    if not engines or (engines_only and others):
+    if not require_plan and (not engines or (engines_only and others)):
         raise InputError(f"--device: {others[0]} is no engine; PyTorch runs it, on the CPU")
-    return [open_engine(user_path(name), threads, device, given) if name in engines else name for name in names]
+    return [
+        open_engine(user_path(name), threads, device, given, require_plan=require_plan) if name in engines else name
+        for name in names
+    ]
 
 
 def is_engine(name: str) -> bool:

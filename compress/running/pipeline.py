@@ -40,6 +40,7 @@ from compress.report.page import html
 from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
 from compress.running.measurements import Measuring
+from export.runtime.errors import PlanWarning
 from export.runtime.manifest import Manifest, file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
 from export.runtime.sheet import save_grid
@@ -85,6 +86,7 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ProcessorWarning)  # said once, of the whole recipe
+            warnings.simplefilter("ignore", PlanWarning)  # the report says of each engine that it was not run
             return run_in(recipe, store, output, listener, preflight)
     finally:
         store.release()

@@ -65,6 +65,11 @@ def parser() -> Parser:
         metavar="NAME=VALUE",
         help="an option of the device's execution provider, like enable_cuda_graph=1",
     )
+    made.add_argument(
+        "--require-plan",
+        action="store_true",
+        help="refuse an engine for TensorRT whose plan does not run here, which ONNX Runtime would draw with",
+    )
     made.add_argument("--debug", action="store_true", help="show the traceback of an unexpected error")
     return made
 
@@ -106,7 +111,13 @@ def drawn(arguments: argparse.Namespace) -> int:
     from .sheet import save_grid
 
     options = parsed_options(arguments.provider_option)
-    engine = Engine.load(arguments.engine, arguments.threads, device=arguments.device, provider_options=options)
+    engine = Engine.load(
+        arguments.engine,
+        arguments.threads,
+        device=arguments.device,
+        provider_options=options,
+        require_plan=arguments.require_plan,
+    )
     labels, features = wanted(engine.shape, arguments.labels, arguments.count, arguments.features)
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in Sampling.__annotations__}
     images = engine.generate(labels, arguments.seed, features=features, batch=arguments.batch, **settings)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .cuts import Logits, keep
 from .errors import UnsoundLogitsError
-from .noise import Noise, NoiseOfEach
+from .noise import NoiseSource
 from .sampling import Sampler
 
 UNSOUND = -1  # what a whole generation in one graph, which cannot raise, gives instead of tokens drawn from NaN
@@ -39,7 +39,7 @@ class Choice:
     def at(
         cls,
         sampler: Sampler,
-        noise: Noise | NoiseOfEach,
+        noise: NoiseSource,
         step: int,
         steps: int,
         shape: tuple[int, int],

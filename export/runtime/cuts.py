@@ -1,8 +1,8 @@
-"""What limits the tokens that can be drawn: each limit for NumPy and, beside it, for the decode graph.
+"""What limits the tokens that can be drawn: each limit for NumPy and, beside it, for the decode graph and for PyTorch.
 
 Letters: B pictures, n positions of a step, V logits of a position.
 
-A limit is a setting of `Sampler` with its name; both of its forms keep the same tokens.
+A limit is a setting of `Sampler` with its name; all of its forms keep the same tokens.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ class Cut(ABC):
         """The same as nodes, for scores (B, n, V) and the limit as a graph reads it."""
 
     @abstractmethod
+    def keep_on_device(self, scores: Any, setting: float) -> Any:
+        """The same for a tensor of PyTorch (..., V), where it lies."""
+
+    @abstractmethod
     def limit(self, setting: float) -> NDArray[Any]:
         """A setting as a graph reads it; one that keeps all is a limit that nothing reaches."""
 
@@ -79,6 +83,14 @@ class TopK(Cut):
         floor = builder.add("ReduceMin", [largest, builder.numbers("last", -1)], "floor", keepdims=1)
         below = builder.add("Less", [scores, floor], "below")
         return builder.add("Where", [below, lowest(builder), scores], "likeliest")
+
+    def keep_on_device(self, scores: Any, setting: float) -> Any:
+        """What is below the k-th largest of the row goes."""
+        count = int(setting)
+        if not 0 < count < scores.shape[-1]:
+            return scores
+        floor = scores.topk(count, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+        return scores.masked_fill(scores < floor, -np.inf)
 
     def limit(self, setting: float) -> NDArray[Any]:
         """How many."""
@@ -120,6 +132,16 @@ class TopP(Cut):
         kept = builder.add("Less", [held, builder.add("Mul", [total, limit], "share")], "kept")
         cut = builder.add("Where", [kept, ranked, lowest(builder)], "cut")
         return builder.add("ScatterElements", [scores, order, cut], "nucleus", axis=-1)
+
+    def keep_on_device(self, scores: Any, setting: float) -> Any:
+        """Tokens go before which likelier ones already hold the share."""
+        if setting >= 1:
+            return scores
+        ranked, order = scores.sort(dim=-1, descending=True, stable=True)
+        weight = (ranked - ranked[..., :1]).exp()
+        held = weight.cumsum(dim=-1) - weight  # by likelier tokens
+        share = float(self.limit(setting)) * weight.sum(dim=-1, keepdim=True)
+        return scores.scatter(-1, order, ranked.masked_fill(held >= share, -np.inf))
 
     def limit(self, setting: float) -> NDArray[Any]:
         """The share, as float32 can hold it."""

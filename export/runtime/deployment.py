@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .drawing import Runner
+    from .drawing import Drawer, Runner
     from .manifest import Cache, Manifest
 
 TARGETS, DEPLOYMENTS = "compress.targets", "compress.deployments"  # the groups of entry points of third parties
@@ -26,6 +28,32 @@ class BuiltPlan(Protocol):
 
     def loop(self, rows: int) -> Runner:
         """Decoding for this many rows."""
+
+
+@runtime_checkable
+class BuiltGraphs(BuiltPlan, Protocol):
+    """Plans of several graphs: besides the decode graph, those that run once for a picture."""
+
+    @property
+    def numbers_of_a_row(self) -> int:
+        """How many numbers are computed of a row before its steps."""
+
+    def runs(self, graph: str) -> bool:
+        """Whether the graph of this role has a plan."""
+
+    def sizes(self, graph: str, name: str) -> tuple[int, ...]:
+        """The shape of an input or output of such a graph; one that a call decides is -1."""
+
+    def run(self, graph: str, taken: str, given: str, array: NDArray[Any]) -> NDArray[Any]:
+        """An output (R, ...) of such a graph for an input (R, ...), both by their names."""
+
+
+@runtime_checkable
+class ChoosingRunner(Protocol):
+    """A runner that can choose tokens itself, so that logits need not leave it."""
+
+    def drawer(self) -> Drawer:
+        """What draws with it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +72,7 @@ class Deployment:
 def open_tensorrt(path: Path, manifest: Manifest) -> BuiltPlan:
     """A plan of TensorRT."""
     # By its name: that module reads manifests, and manifests are checked here.
-    plan: BuiltPlan = importlib.import_module(f"{__package__}.tensorrt").TensorRTPlan(path, manifest)
+    plan: BuiltPlan = importlib.import_module(f"{__package__}.tensorrt").TensorRTPlans(path, manifest)
     return plan
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .choosing import Choice, Chosen, choose
 from .errors import shown
-from .noise import Noise, NoiseOfEach
+from .noise import Noise, NoiseOfEach, NoiseSource
 from .sampling import Sampler
 from .shape import Shape
 
@@ -46,6 +46,9 @@ class Runner(Protocol):
 class Drawer(Protocol):
     """A runner that chooses tokens too, so that logits need not leave it."""
 
+    def noise(self, made: Noise | NoiseOfEach) -> NoiseSource:
+        """The noise of a drawing, where this chooses."""
+
     def begin(
         self,
         labels: NDArray[np.int64],
@@ -64,6 +67,10 @@ class Observed:
 
     def __init__(self, drawer: Drawer, on_step: Callable[[], None]) -> None:
         self.drawer, self.on_step = drawer, on_step
+
+    def noise(self, made: Noise | NoiseOfEach) -> NoiseSource:
+        """As of the drawer."""
+        return self.drawer.noise(made)
 
     def begin(
         self,
@@ -89,6 +96,10 @@ class LogitsDrawer:
 
     def __init__(self, runner: Runner, shape: Shape) -> None:
         self.runner, self.with_sureness = runner, shape.drawing.masks
+
+    def noise(self, made: Noise | NoiseOfEach) -> NoiseSource:
+        """The same."""
+        return made
 
     def begin(
         self,
@@ -122,7 +133,7 @@ class Task:
     labels: NDArray[np.int64]
     features: NDArray[np.float32] | None
     sampler: Sampler
-    noise: Noise | NoiseOfEach
+    noise: NoiseSource
     known: Known | None
 
     @property
@@ -221,7 +232,8 @@ def draw(
     """
     check_request(labels, shape, features, known)
     features = None if features is None else features.astype(np.float32, copy=False)
-    task = Task(shape, labels.astype(np.int64), features, sampler, noise or Noise(seed, len(labels), first), known)
+    made = drawer.noise(noise or Noise(seed, len(labels), first))
+    task = Task(shape, labels.astype(np.int64), features, sampler, made, known)
     return shape.drawing.draw(drawer if on_step is None else Observed(drawer, on_step), task)
 
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock, RLock
+from threading import RLock
 from typing import Any, Unpack
 
 import numpy as np
@@ -23,7 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from .choosing import UNSOUND, unsound
-from .deployment import BuiltPlan, Deployment
+from .deployment import BuiltGraphs, BuiltPlan, ChoosingRunner, Deployment
 from .deployment import find as deployment_of
 from .devices import Device, device_of
 from .drawing import (
@@ -38,8 +38,8 @@ from .drawing import (
     opening,
     score_stepwise,
 )
-from .engine_files import WEIGHTS, Seal
-from .errors import EngineError, NoKernelsError, RunnerMissingError, first_line, shown
+from .engine_files import PLANS, WEIGHTS, Seal
+from .errors import EngineError, NoKernelsError, PlanWarning, RunnerMissingError, first_line, shown
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
@@ -100,7 +100,14 @@ class Engine(Shaped):
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, seals: Mapping[str, Seal], threads: int, device: Device | None = None
+        self,
+        folder: Path,
+        manifest: Manifest,
+        seals: Mapping[str, Seal],
+        threads: int,
+        device: Device | None = None,
+        *,
+        require_plan: bool = False,
     ) -> None:
         self.folder, self.manifest, self.seals, self.threads = folder, manifest, seals, threads
         self.asked, self.device = device, device or Device()
@@ -109,14 +116,15 @@ class Engine(Shaped):
         self.process = os.getpid()
         self.signature = DecodeSignature.of(manifest)
         self.deployment = deployment_of(manifest.target) or Deployment()
-        optional = {name: self._promised(name) for name in ("scales", "begin") if name in manifest.files}
-        self.sessions = Sessions(self._promised("decode", optional.get("begin")), **optional, device=self.device)
-        self.image_decoder = self._promised("image_decoder")
+        self._sessions: Sessions | None = None
         self.opened: dict[str, onnxruntime.InferenceSession] = {}  # what is opened when it is first used
-        self.opening = Lock()
-        self.plan = self._open_plan()
+        self.opening = RLock()
+        self.plan = self._open_plan(require_plan)
+        if self.plan is None:  # which has the same weights
+            self._open_sessions()
         # Without this engine in it: a circle would keep its weights until the next garbage collection.
-        self.lending = Lending(partial(new_loop, self.sessions, manifest, self.plan))
+        make = partial(new_loop, self.sessions, manifest) if self.plan is None else self.plan.loop
+        self.lending = Lending(make)
 
     @classmethod
     def load(
@@ -126,16 +134,19 @@ class Engine(Shaped):
         *,
         device: str | None = None,
         provider_options: Mapping[str, str] | None = None,
+        require_plan: bool = False,
     ) -> Engine:
         """Open an engine folder on `threads` CPU threads (0: ONNX Runtime's choice), every file checked by its hash.
 
         `device` is where ONNX Runtime runs it, one of `devices.NAMES`, with these `provider_options` beside those of
-        the manifest. None: a plan runs where there is one and this machine can, elsewhere ONNX Runtime on the CPU.
+        the manifest. None: a plan runs where there is one and this machine can, elsewhere ONNX Runtime on the CPU, with
+        a warning, or with `require_plan` not at all.
 
         Raises:
             EngineError: a file is missing, damaged, or not something ONNX Runtime can run; the file is named. Or the
-            device is not here, or would leave operators of a step to the CPU.
-            ValueError: there cannot be so many threads, or there is no such device.
+            device is not here, or would leave operators of a step to the CPU. Or the engine is for a target whose
+            engines are built, and has no plan that runs here though `require_plan` is set.
+            ValueError: there cannot be so many threads, there is no such device, or both it and a plan are asked for.
         """
         check_whole("threads", threads, 0, MOST_THREADS)
         folder = Path(path)
@@ -143,7 +154,11 @@ class Engine(Shaped):
         if manifest.cpu == "vnni" and products_saturate():
             warnings.warn(f"{folder}: {FOR_VNNI}", ProcessorWarning, stacklevel=2)
         if device is None and not provider_options:
-            return cls(folder, manifest, seals, threads)
+            return cls(folder, manifest, seals, threads, require_plan=require_plan)
+        if require_plan:
+            raise ValueError(
+                "require_plan: on a device that is named ONNX Runtime runs an engine; leave one of both out"
+            )
         asked = device_of(device, manifest.provider_options, provider_options)
         if asked.captures and manifest.cache not in ("shared", "static"):
             raise EngineError(
@@ -235,6 +250,26 @@ class Engine(Shaped):
             raise EngineError(f"{self.folder / self.manifest.files[file]}: {fault}; export the engine again")
         return session
 
+    @property
+    def sessions(self) -> Sessions:
+        """The graphs that a drawing runs, in ONNX Runtime."""
+        return self._open_sessions()
+
+    def _open_sessions(self) -> Sessions:
+        """The same, with the image decoder; opened once."""
+        with self.opening:
+            if self._sessions is None:
+                optional = {name: self._promised(name) for name in ("scales", "begin") if name in self.manifest.files}
+                decode = self._promised("decode", optional.get("begin"))
+                self._sessions = Sessions(decode, **optional, device=self.device)
+                self._opened("image_decoder", "has no image decoder")
+            return self._sessions
+
+    @property
+    def image_decoder(self) -> onnxruntime.InferenceSession:
+        """The graph of the image decoder, in ONNX Runtime; opened once."""
+        return self._opened("image_decoder", "has no image decoder")
+
     def session(self, role: str) -> onnxruntime.InferenceSession:
         """The session of one of the graphs, as the manifest calls it.
 
@@ -254,17 +289,35 @@ class Engine(Shaped):
                 self.opened[file] = self._promised(file)
             return self.opened[file]
 
-    def _open_plan(self) -> BuiltPlan | None:
-        """What the target's builder made, where this machine can run it; elsewhere ONNX Runtime runs the same graph."""
+    def _open_plan(self, required: bool) -> BuiltPlan | None:
+        """What the target's builder made, where this machine can run it; elsewhere ONNX Runtime runs the same graphs.
+
+        Raises:
+            EngineError: it cannot, though that is `required`; or a plan is damaged.
+        """
         opens = self.deployment.opens
-        if "plan" not in self.manifest.files or opens is None or self.asked is not None:
+        if opens is None or self.asked is not None:
+            return None
+        if "plan" not in self.manifest.files:
+            if required:
+                raise EngineError(f"{self.folder}: holds no plan; build one with  build-engine")
             return None
         try:
             plan = opens(self.folder / self.manifest.files["plan"], self.manifest)
-        except RunnerMissingError:
+        except RunnerMissingError as error:
+            if required:
+                raise EngineError(f"{self.folder}: {error}") from error
+            warnings.warn(f"{self.folder}: {error}; ONNX Runtime draws instead", PlanWarning, stacklevel=3)
             return None
-        self.seals["plan"].check()
+        for role in PLANS.values():
+            if role in self.seals:
+                self.seals[role].check()
         return plan
+
+    def _built(self, graph: str) -> BuiltGraphs | None:
+        """The plans, where one of them is of this graph."""
+        plan = self.plan
+        return plan if isinstance(plan, BuiltGraphs) and plan.runs(graph) else None
 
     @property
     def runtime(self) -> str:
@@ -291,6 +344,8 @@ class Engine(Shaped):
     @property
     def picture(self) -> tuple[int, int, int]:
         """Height, width and colour channels of a picture."""
+        if (graphs := self._built("image_decoder")) is not None:
+            return tuple(graphs.sizes("image_decoder", "images")[1:])  # type: ignore[return-value]
         return tuple(self.image_decoder.get_outputs()[0].shape[1:])
 
     def generate(
@@ -316,7 +371,8 @@ class Engine(Shaped):
     @property
     def cache_bytes(self) -> int:
         """What keys and values of one row take, and what is computed of its class before the steps."""
-        return self.signature.cache_bytes(self.shape.reach) + 4 * self.sessions.numbers_of_a_row
+        before = self.plan if isinstance(self.plan, BuiltGraphs) else self.sessions
+        return self.signature.cache_bytes(self.shape.reach) + 4 * before.numbers_of_a_row
 
     def draw_tokens(
         self,
@@ -359,6 +415,8 @@ class Engine(Shaped):
         size = max(1, DECODE_PIXELS // (self.picture[0] * self.picture[1]))
         parts = [tokens[start : start + size] for start in range(0, len(tokens), size)]
         with self._running("image_decoder"):
+            if (graphs := self._built("image_decoder")) is not None:
+                return np.concatenate([graphs.run("image_decoder", "tokens", "images", part) for part in parts])
             return np.concatenate([self.image_decoder.run(["images"], {"tokens": part})[0] for part in parts])
 
     def draw_in_one(
@@ -389,6 +447,9 @@ class Engine(Shaped):
         Raises:
             EngineError: the checkpoint had no image encoder.
         """
+        if (graphs := self._built("image_encoder")) is not None:
+            with self._running("image_encoder"):
+                return graphs.run("image_encoder", "images", "tokens", images)
         encoder = self._opened("image_encoder", "holds no image encoder; its checkpoint only decodes")
         with self._running("image_encoder"):
             tokens: NDArray[np.int64] = encoder.run(["tokens"], {"images": images})[0]
@@ -441,7 +502,7 @@ class Engine(Shaped):
         labels, features = conditions(self.shape, count)
         with tempfile.TemporaryDirectory() as room:
             watched = replace(self.sessions, decode=self._open("decode", str(Path(room) / "profile")))
-            loop = new_loop(watched, self.manifest, None, count * (2 if self.sampler.guided else 1))
+            loop = new_loop(watched, self.manifest, count * (2 if self.sampler.guided else 1))
             draw(self._drawer(loop, self.sampler), labels, self.shape, self.sampler, 0, features)
             return events_of(watched.decode)
 
@@ -470,6 +531,8 @@ class Engine(Shaped):
     def _drawer(self, loop: Runner, sampler: Sampler) -> Drawer:
         """What draws with a loop: the graph itself where it chooses tokens as the sampler wants."""
         inside = self.manifest.sampling and self.sampler.serves(sampler)
+        if isinstance(loop, ChoosingRunner):
+            return loop.drawer()
         return GraphDrawer(loop) if inside and isinstance(loop, (Loop, FedLoop)) else LogitsDrawer(loop, self.shape)
 
     @contextmanager
@@ -479,7 +542,7 @@ class Engine(Shaped):
         Raises:
             EngineError: the graph cannot be run, or this process was forked off the one that loaded the engine.
         """
-        if self.threads != 1 and os.getpid() != self.process:
+        if (self.threads != 1 or self.plan is not None) and os.getpid() != self.process:
             raise EngineError(
                 f"{self.folder}: was loaded by another process, whose threads did not come along when this one was "
                 f"forked off; load the engine in each process"
@@ -488,6 +551,11 @@ class Engine(Shaped):
             with self.alone:
                 yield
         except Exception as error:
+            if out_of_memory(error):
+                raise EngineError(
+                    f"{self.folder}: the device has no room for so many pictures at once; draw fewer "
+                    f"({first_line(error)})"
+                ) from error
             if not from_runtime(error):
                 raise
             raise EngineError(
@@ -522,10 +590,8 @@ class Engine(Shaped):
         return feeds
 
 
-def new_loop(sessions: Sessions, manifest: Manifest, plan: BuiltPlan | None, rows: int) -> Runner:
-    """A loop for this many rows on TensorRT where a plan runs, else on ONNX Runtime."""
-    if plan is not None:
-        return plan.loop(rows)
+def new_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:
+    """A loop of ONNX Runtime for this many rows."""
     return (Parts if manifest.fixed_batch else make_loop)(sessions, manifest, rows)
 
 
@@ -546,6 +612,11 @@ def from_runtime(error: Exception) -> bool:
     """
     bound = isinstance(error, RuntimeError) and str(error).startswith("Error in execution")
     return bound or isinstance(error, UnicodeDecodeError) or type(error).__module__.startswith("onnxruntime.")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch found no room on a device."""
+    return type(error).__name__ == "OutOfMemoryError" and type(error).__module__.startswith("torch")
 
 
 def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:

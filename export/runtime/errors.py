@@ -21,6 +21,10 @@ class RunnerMissingError(Exception):
     """What runs or builds engines of a target cannot be used here, in one line: what is missing, what would help."""
 
 
+class PlanWarning(UserWarning):
+    """An engine has plans that do not run here, in one line: why, and that ONNX Runtime draws instead."""
+
+
 def shown(value: object) -> str:
     """A value as Python writes it, cut where it is long."""
     try:

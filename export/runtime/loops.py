@@ -22,6 +22,7 @@ from .cuts import limits_of
 from .devices import Device
 from .drawing import Runner, opening
 from .manifest import Manifest
+from .noise import Noise, NoiseOfEach, NoiseSource
 from .sampling import Sampler
 from .shape import Shape
 from .signature import (
@@ -374,6 +375,10 @@ class GraphDrawer:
     def __init__(self, loop: Loop | FedLoop) -> None:
         self.loop = loop
         loop.choosing(True, logits=False)
+
+    def noise(self, made: Noise | NoiseOfEach) -> NoiseSource:
+        """The same."""
+        return made
 
     def begin(
         self,

@@ -10,7 +10,7 @@ products and sums modulo 2^64, shifts and exclusive or.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,17 @@ SEEDS = 2**64  # a seed is one word of the hash, so there are no more
 
 Use = Literal["token", "place"]
 USES: dict[Use, int] = {"token": 0, "place": 1}
+
+
+class NoiseSource(Protocol):
+    """The noise of some pictures, wherever it is made."""
+
+    @property
+    def count(self) -> int:
+        """Pictures."""
+
+    def gumbel(self, step: int, shape: tuple[int, ...], use: Use = "token") -> Any:
+        """Gumbel noise (B, *shape) of a step: an array, or for tokens what a drawer chooses with."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""TensorRT: decode with the plan of a decode graph.
+"""TensorRT: open the plans of an engine where this machine can run them, and say in one line why it cannot.
 
-Letters: R rows of a step, V vocabulary, K key/value heads, L length of the cache, d head width.
+Letters: R rows, T tokens of a picture, H x W pixels.
 
-TensorRT 11 networks are strongly typed: precision lies in the ONNX file (Q/DQ, casts), never in a builder flag. A plan
-belongs to one TensorRT version and one kind of GPU; two builds of one graph need not be byte-identical, because the
-builder picks kernels by timing them.
+A plan belongs to one version of its builder, and to the GPUs that it was built for. The manifest says both, so that a
+plan is not loaded where it cannot run.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -19,13 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import opening
-from .errors import EngineError, RunnerMissingError, first_line
+from .built import Build
+from .engine_files import PLANS
+from .errors import RunnerMissingError, first_line
 from .manifest import Manifest
-from .signature import POSITIONS, DecodeSignature
+from .plan import Call, Gpu, Library, Plan
+from .plan_loop import LATENTS, TOKENS, PlanLoop, in_parts
 
 OLDEST = 11  # the first whose networks are always strongly typed; TensorScatter came with 10.15
 INSTALL = "on a machine with an NVIDIA GPU: pip install 'tensorrt>=11' 'polygraphy>=0.53.6'"
+INSTALL_RTX = "pip install tensorrt-rtx-cu13=={version}, on a machine with an NVIDIA GPU"
+CLASSIC_ALONE = ("9.0", "10.0", "10.3")  # capabilities of H100, B200 and B300, which TensorRT for RTX does not know
+NEEDED = ("begin", "scales")  # graphs without which a decode plan cannot draw, where the engine has them
 
 
 class TensorRTMissingError(RunnerMissingError):
@@ -77,32 +83,68 @@ def cuda_devices() -> int:
     return 0
 
 
-class TensorRTPlan:
-    """A plan on the device; it makes loops that decode through it, one at a time under `lock`."""
+def require_rtx(version: str = "") -> Any:
+    """The module tensorrt_rtx, able to run plans that this version built.
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Load a plan.
+    Raises:
+        TensorRTMissingError: it is not installed, has no library, is of another version, or there is no CUDA device.
+    """
+    install = INSTALL_RTX.format(version=version or "1.7.1.116")
+    try:
+        import tensorrt_rtx
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "tensorrt_rtx":
+            raise TensorRTMissingError(f"TensorRT for RTX is not installed; {install}") from error
+        raise TensorRTMissingError(
+            f"TensorRT for RTX is installed, but its library does not load ({first_line(error)}); {install}"
+        ) from error
+    found = getattr(tensorrt_rtx, "__version__", "of unknown version")
+    if version and found != version:
+        raise TensorRTMissingError(
+            f"the plans are of TensorRT for RTX {version}, and {found} is installed, which does not load them; build "
+            f"them again, or {install}"
+        )
+    if not cuda_devices():
+        raise TensorRTMissingError(
+            f"TensorRT for RTX {found} is installed, but no CUDA device is visible to its driver"
+        )
+    return tensorrt_rtx
 
-        Raises:
-            TensorRTMissingError: TensorRT, PyTorch with CUDA, or a device is missing.
-            EngineError: the plan is for another TensorRT version or another kind of GPU.
-        """
-        trt = require(build=False)
-        self.path, self.manifest, self.trt, self.torch = path, manifest, trt, torch_with_cuda()
-        self.lock = RLock()  # a drawing may draw again from what it tells after each step
-        self.runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-        self.engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
-        if self.engine is None:
-            raise EngineError(
-                f"{path}: TensorRT {trt.__version__} cannot load it on {self.torch.cuda.get_device_name()}; a plan is "
-                f"for one version and one kind of GPU, so build it again here"
-            )
-        smallest, _, largest = self.engine.get_tensor_profile_shape("tokens", 0)
-        self.smallest, self.largest = int(smallest[0]), int(largest[0])
 
-    def loop(self, rows: int) -> PlanLoop:
-        """Decoding for this many rows."""
-        return PlanLoop(self, rows)
+def require_for(build: Build | None) -> Library:
+    """The library that runs what was built so; None: by the classic TensorRT, of what version nobody recorded.
+
+    Raises:
+        TensorRTMissingError: it is not here, or of another version.
+    """
+    if build is not None and build.builder == "tensorrt-rtx":
+        trt = require_rtx(build.version)
+        return Library.of(trt, f"TensorRT for RTX {trt.__version__}", compiles=True)
+    trt = require(build=False)
+    if build is not None and trt.__version__ != build.version:
+        raise TensorRTMissingError(
+            f"the plans are of TensorRT {build.version}, and {trt.__version__} is installed, which does not load them; "
+            f"build them again"
+        )
+    return Library.of(trt, f"TensorRT {trt.__version__}", compiles=False)
+
+
+def check_device(build: Build | None, gpu: Gpu) -> None:
+    """Refuse a device that the plans were not built for.
+
+    Raises:
+        TensorRTMissingError: says for what they were.
+    """
+    if build is None:
+        return
+    found = f"{gpu.name} has {gpu.capability}"
+    if build.capabilities and gpu.capability not in build.capabilities:
+        cure = f"build them again with  compute_capability: [{gpu.capability}]"
+        if gpu.capability in CLASSIC_ALONE:
+            cure = "TensorRT for RTX has none for it; build them there with  builder: tensorrt"
+        raise TensorRTMissingError(f"the plans are for {build.made_for}, and {found}; {cure}")
+    if build.device and build.device != gpu.name:
+        raise TensorRTMissingError(f"the plans are for {build.device}, and this is {gpu.name}; build them again here")
 
 
 def torch_with_cuda() -> Any:
@@ -120,104 +162,98 @@ def torch_with_cuda() -> Any:
     return torch
 
 
-class PlanLoop:
-    """Decoding for any number of rows, in parts of at most as many as the plan takes."""
+class TensorRTPlans:
+    """The plans of an engine on the device; they make loops that draw through them, one at a time under `lock`."""
 
-    def __init__(self, plan: TensorRTPlan, rows: int) -> None:
-        starts = range(0, rows, plan.largest)
-        self.parts = [PlanPart(plan, slice(start, min(start + plan.largest, rows))) for start in starts]
-        self.shape = plan.manifest.shape
-        self.masked = plan.manifest.cache == "none"
-        signature = DecodeSignature.of(plan.manifest)
-        self.result = signature.outputs["logits"].zeros(batch=rows, tokens=signature.tokens_of_a_step)  # (R, S, V)
-        self.position = 0
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Load the plans, that of the decode graph at `path` and the others beside it.
 
-    def begin(
-        self,
-        labels: NDArray[np.int64],
-        features: NDArray[np.float32] | None = None,
-        prompt: NDArray[np.int64] | None = None,
-    ) -> NDArray[np.float32] | None:
-        """Logits (R, 1, O) of the first token of these classes (R,) behind a prompt; none of a masked model."""
-        self.position = 0
-        for part in self.parts:
-            part.take(labels[part.rows])
-        if self.masked:
-            return None
-        tokens = opening(self.shape, labels, prompt)
-        for column in np.split(tokens, tokens.shape[1], axis=1):
-            last = self.step(column)
-        return last
+        Raises:
+            TensorRTMissingError: the library, PyTorch with CUDA, or a device that they were built for is missing; or
+            one of the graphs that every drawing needs has no plan.
+            EngineError: a plan cannot be loaded though the manifest says that it can.
+        """
+        build, files = manifest.build, manifest.files
+        for graph in NEEDED:
+            if graph in files and PLANS[graph] not in files:
+                reason = build.not_built.get(graph, "") if build is not None else ""
+                raise TensorRTMissingError(f"{files[graph]} has no plan" + (f": {reason}" if reason else ""))
+        library = require_for(build)
+        self.gpu = Gpu(torch_with_cuda())
+        check_device(build, self.gpu)
+        self.manifest = manifest
+        self.running = RLock()  # a drawing may draw again from what it tells after each step
+        self.stream = self.gpu.stream()
+        opened = {
+            graph: Plan(library, self.gpu, path.with_name(files[role]))
+            for graph, role in PLANS.items()
+            if role in files
+        }
+        self.decode = opened.pop("decode")
+        self.begin = opened.pop("begin", None)
+        self.others = opened
+        self.calls: dict[str, Call] = {}  # of the graphs that run once, one after the other
 
-    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Logits of what comes next, as `drawing.Runner` says; the array is overwritten by the next step."""
-        for part in self.parts:
-            part.enqueue(tokens[part.rows], self.position)
-        self.position += 1
-        for part in self.parts:
-            self.result[part.rows] = part.logits()
-        return self.result if positions is None else self.result[:, positions]
+    @property
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Held by a drawing; what it starts on the device goes to the stream of the plans."""
+        return self.held()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The same."""
+        with self.running, self.gpu.on(self.stream):
+            yield
 
-class PlanPart:
-    """Buffers of some rows on the device and a context bound to them; past and present lie at one address."""
+    def loop(self, rows: int) -> PlanLoop:
+        """Decoding for this many rows."""
+        made = PlanLoop(self, rows)
+        self.save_kernels()
+        return made
 
-    def __init__(self, plan: TensorRTPlan, rows: slice) -> None:
-        torch, signature = plan.torch, DecodeSignature.of(plan.manifest)
-        self.path, self.torch, self.rows = plan.path, torch, rows
-        self.context = plan.engine.create_execution_context()
-        self.stream = torch.cuda.Stream()
-        count = max(rows.stop - rows.start, plan.smallest)  # rows beyond those asked for are computed and dropped
-        with torch.cuda.stream(self.stream):
-            self.buffers = {
-                name: torch.zeros(
-                    port.bound(batch=count, tokens=signature.tokens_of_a_step),
-                    dtype=getattr(torch, port.kind),
-                    device="cuda" if port.sizes else place(plan, name),
-                )
-                for name, port in {**signature.inputs, "logits": signature.outputs["logits"]}.items()
-                if name != POSITIONS  # a plan makes the logits of all positions
-            }
-        for name, buffer in self.buffers.items():
-            self.bind(name, buffer)
-            if name.startswith("past."):
-                self.bind(name.replace("past.", "present."), buffer)
-        missing = self.context.infer_shapes()
-        if missing:
-            raise EngineError(f"{self.path}: the plan has inputs that nothing feeds ({', '.join(missing)})")
+    @property
+    def numbers_of_a_row(self) -> int:
+        """How many numbers are computed of a row before its steps."""
+        begin = self.begin
+        return 0 if begin is None else sum(prod(begin.shapes[name][1:]) for name in begin.outputs)
 
-    def bind(self, name: str, buffer: Any) -> None:
-        """Give a tensor of the plan its address, and an input its shape."""
-        is_input = not name.startswith(("logits", "present."))
-        if is_input and buffer.dim() and not self.context.set_input_shape(name, tuple(buffer.shape)):
-            raise EngineError(f"{self.path}: the plan does not take {name} of shape {tuple(buffer.shape)}")
-        if not self.context.set_tensor_address(name, buffer.data_ptr()):
-            raise EngineError(f"{self.path}: the plan has no tensor {name}; it was built from another graph")
+    def latents(self, tokens: Any) -> Any:
+        """What a next-scale model reads (R, T - 1, Z) of tokens (R, T), on the device."""
+        return self.results("scales", {TOKENS: tokens.to(self.gpu.device)})[LATENTS]
 
-    def take(self, labels: NDArray[np.int64]) -> None:
-        """The classes (R,), where the graph reads them."""
-        if "labels" in self.buffers:
-            with self.torch.cuda.stream(self.stream):
-                self.buffers["labels"][: len(labels)].copy_(self.torch.from_numpy(np.ascontiguousarray(labels)))
+    def runs(self, graph: str) -> bool:
+        """Whether one of the graphs that run once has a plan."""
+        return graph in self.others
 
-    def enqueue(self, tokens: NDArray[np.int64], position: int) -> None:
-        """Start a step for tokens (R, S) at a position."""
-        with self.torch.cuda.stream(self.stream):
-            self.buffers["tokens"][: len(tokens)].copy_(self.torch.from_numpy(np.ascontiguousarray(tokens)))
-            if "position" in self.buffers:
-                self.buffers["position"].fill_(position)
-            if not self.context.execute_async_v3(self.stream.cuda_stream):
-                raise EngineError(f"{self.path}: TensorRT could not run a step at position {position}")
+    def sizes(self, graph: str, name: str) -> tuple[int, ...]:
+        """The shape of an input or output of such a graph; one that a call decides is -1."""
+        return self.others[graph].shapes[name]
 
-    def logits(self) -> NDArray[np.float32]:
-        """Logits (R, S, O) of the step that was started, as soon as it is done."""
-        with self.torch.cuda.stream(self.stream):
-            found = self.buffers["logits"][: self.rows.stop - self.rows.start].cpu()
-        logits: NDArray[np.float32] = found.numpy()
-        return logits
+    def run(self, graph: str, taken: str, given: str, array: NDArray[Any]) -> NDArray[Any]:
+        """An output (R, ...) of one of these graphs for an input (R, ...), from and to the host."""
+        with self.lock:
+            device = self.gpu.torch.from_numpy(np.ascontiguousarray(array)).to(self.gpu.device)
+            made: NDArray[Any] = self.results(graph, {taken: device})[given].to("cpu", copy=True).numpy()
+        return made
 
+    def results(self, graph: str, given: dict[str, Any]) -> dict[str, Any]:
+        """All outputs (R, ...) of one of these graphs for inputs (R, ...), in parts that its plan takes."""
+        plan = self.others[graph]
+        call = self.calls.get(graph)
+        if call is None:
+            call = self.calls[graph] = Call(plan, self.stream)
+        (name,) = plan.inputs
+        made: dict[str, list[Any]] = {each: [] for each in plan.outputs}
+        for part, real in in_parts(given[name], *plan.rows(name)):
+            bound = call.bind({name: part})
+            call.run()
+            for each in plan.outputs:
+                made[each].append(bound[each][:real])
+        plan.save_kernels()
+        return {each: self.gpu.torch.cat(tensors) for each, tensors in made.items()}
 
-def place(plan: TensorRTPlan, name: str) -> str:
-    """Where TensorRT wants a tensor: what it computes shapes from lies on the host."""
-    on_host = plan.engine.get_tensor_location(name) == plan.trt.TensorLocation.HOST
-    return "cpu" if on_host else "cuda"
+    def save_kernels(self) -> None:
+        """Keep what was compiled of all plans."""
+        for plan in (self.decode, self.begin, *self.others.values()):
+            if plan is not None:
+                plan.save_kernels()

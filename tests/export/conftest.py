@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from tensorrt_stand_in import ROWS, VERSION, HostGpu, Library, with_plans
 
 from calibration.tokens import TokenSet
 from compress.models.image_model import ImageModel
@@ -19,6 +22,7 @@ from compress.models.transformer.uvit import UvitConfig
 from compress.passes import Context
 from compress.passes.export import pictures_of
 from compress.passes.quantize import Quantize
+from export.building.profiles import Rows
 from export.graph.onnx_model import OnnxModel
 from export.runtime import tensorrt
 from export.runtime.engine import Engine
@@ -225,3 +229,25 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[mock.MagicMock]:
     forget()
     yield fake
     forget()
+
+
+@pytest.fixture
+def on_stand_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Path, Library]]:
+    """An engine folder of a model with plans, on a machine whose TensorRT is a stand-in, and that stand-in."""
+
+    def make(
+        model: OnnxModel, builder: str = "tensorrt-rtx", rows: Rows = ROWS, host: Sequence[str] = (), **changes: Any
+    ) -> tuple[Path, Library]:
+        folder = tmp_path_factory.mktemp("engine")
+        version = VERSION if builder == "tensorrt-rtx" else "11.4.0"
+        with_plans(model, builder, **{"version": version, **changes}).save(folder)
+        library = Library(folder, model, rows, host, version)
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx" if builder == "tensorrt-rtx" else "tensorrt", library)
+        monkeypatch.setattr(tensorrt, "cuda_devices", lambda: 1)
+        monkeypatch.setattr(tensorrt, "torch_with_cuda", lambda: torch)
+        monkeypatch.setattr(tensorrt, "Gpu", HostGpu)
+        return folder, library
+
+    return make

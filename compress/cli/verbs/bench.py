@@ -31,14 +31,14 @@ from compress.core.settings import MOST_REPEATS
 @json_option
 def bench(
     engines: tuple[str, ...], batch: str, repeats: int, threads: int, device: str | None,
-    provider_options: tuple[str, ...], as_json: bool,
+    provider_options: tuple[str, ...], require_plan: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
     from compress import api
     from compress.models.candidate import on_device
 
     batches = whole_numbers(batch, "--batch", "1,8", low=1)
-    opened = on_device(engines, threads, device, provider_options, engines_only=True)
+    opened = on_device(engines, threads, device, provider_options, require_plan=require_plan, engines_only=True)
     rows = api.bench(opened, batch=batches, repeats=repeats, threads=threads)
     if as_json:
         print_json(rows)

@@ -37,7 +37,7 @@ from compress.cli.terminal import print_json, print_rows
 @json_option
 def bisect(
     reference: str, candidate: str, source: str, pictures: int, plot: Path | None, threads: int,
-    device: str | None, provider_options: tuple[str, ...], as_json: bool,
+    device: str | None, provider_options: tuple[str, ...], require_plan: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the first place whose output departs from the reference's, and inside a layer the first operator.
 
@@ -50,7 +50,7 @@ def bisect(
 
     if plot is not None and plot.suffix != ".svg":
         raise InputError(f"--plot: '{plot}' must end in .svg")
-    theirs, own = on_device([reference, candidate], threads, device, provider_options)
+    theirs, own = on_device([reference, candidate], threads, device, provider_options, require_plan=require_plan)
     found = api.bisect(theirs, own, tokens=source, pictures=pictures, threads=threads)
     if plot is not None:
         from compress.report.page.figures import layer_lines

@@ -50,7 +50,7 @@ def sampling_options(command: Command) -> Command:
 def generate(
     engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path, image: Path | None,
     mask: Path | None, keep: float | None, seed: int, batch: int | None, threads: int,
-    device: str | None, provider_options: tuple[str, ...], **sampling: Unpack[Sampling],
+    device: str | None, provider_options: tuple[str, ...], require_plan: bool, **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
@@ -65,7 +65,7 @@ def generate(
     from export.runtime.sheet import save_grid
     from export.runtime.throughput import draw_pictures
 
-    (opened,) = on_device([str(engine)], threads, device, provider_options)
+    (opened,) = on_device([str(engine)], threads, device, provider_options, require_plan=require_plan)
     drawer = open_candidate(opened, threads)
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")

@@ -128,6 +128,7 @@ def verify(
     threads: int,
     device: str | None,
     provider_options: tuple[str, ...],
+    require_plan: bool,
     as_json: bool,
 ) -> None:
     """Measure how far a candidate's outputs drift from a reference's, on held-out tokens.
@@ -147,7 +148,7 @@ def verify(
 
     gate = read_gate(limits, f"{gates}:") if gates else None
     try:
-        theirs, own = on_device([reference, candidate], threads, device, provider_options)
+        theirs, own = on_device([reference, candidate], threads, device, provider_options, require_plan=require_plan)
         result = api.verify(
             theirs,
             own,

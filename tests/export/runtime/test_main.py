@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tensorrt_stand_in import with_plans
 
 from compress.cli import main as compress
 from export.runtime import __main__ as command
@@ -42,6 +44,43 @@ def refused(engine: Engine, capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         return line.removeprefix("error: ")
 
     return run
+
+
+def test_an_engine_for_tensorrt_without_a_plan_can_be_refused(exported, engine_of, refused, tmp_path) -> None:
+    folder = engine_of(exported("rotary", "tensorrt")).folder
+    assert refused("--labels", 1, "--require-plan", folder=folder) == (
+        f"{folder}: holds no plan; build one with  build-engine"
+    )
+    assert command.main([str(folder), "--labels", "1", "-o", str(tmp_path / "out.png")]) == 0
+
+
+def test_plans_that_do_not_run_here_are_one_line(exported, refused, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with_plans(exported("rotary", "tensorrt")).save(tmp_path)
+    reason = f"{tmp_path}: TensorRT for RTX is not installed; pip install tensorrt-rtx-cu13==1.7.1.116, on a machine"
+    assert refused("--labels", 1, "--require-plan", folder=tmp_path).startswith(reason)
+    assert command.main([str(tmp_path), "--labels", "1", "-o", str(tmp_path / "out.png")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {reason}")
+    assert line.endswith("; ONNX Runtime draws instead")
+    done = CliRunner().invoke(compress, ["generate", str(tmp_path), "--labels", "1", "-o", str(tmp_path / "more.png")])
+    assert done.exit_code == 0, done.output
+    assert [each for each in done.output.splitlines() if each.startswith("warning: ")] == [line]
+
+
+@pytest.mark.parametrize("verb", ["generate", "verify", "bench", "bisect"])
+def test_every_command_that_opens_engines_can_require_their_plans(exported, engine, tmp_path, verb) -> None:
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    exported("rotary", "tensorrt").save(folder)
+    words = {"generate": ["--labels", "1", "-o", str(tmp_path / "out.png")], "bench": []}
+    others = [] if verb in words else [str(engine.folder)]
+    given = [verb, *others, str(folder), "--require-plan", *words.get(verb, ["--tokens", "digits"])]
+    done = CliRunner().invoke(compress, given)
+    assert done.exit_code == 2
+    assert done.output.splitlines() == [f"error: {folder}: holds no plan; build one with  build-engine"]
+    done = CliRunner().invoke(compress, [*given, "--device", "cpu"])
+    assert done.output.startswith("error: --require-plan: on a --device that is named ONNX Runtime runs engines")
 
 
 SETTINGS = {

@@ -1,30 +1,26 @@
-"""What is asked of TensorRT, and decoding through a plan, against stand-ins; the real thing where there is a GPU."""
+"""Plans are opened where this machine can run them; elsewhere one line says why, and ONNX Runtime draws."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
-from unittest import mock
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
+from tensorrt_stand_in import HostGpu, with_plans
 
 from compress.models.image_model import ImageModel
 from compress.passes.export import Export
 from export.graph.onnx_model import OnnxModel
 from export.runtime import tensorrt
 from export.runtime.engine import Engine, EngineError
-from export.runtime.tensorrt import TensorRTMissingError, require
-
-DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+from export.runtime.errors import PlanWarning
+from export.runtime.tensorrt import TensorRTMissingError, require, require_rtx
 
 
 @pytest.fixture(scope="module")
@@ -100,171 +96,6 @@ def test_a_machine_without_a_driver_has_no_devices():
 # Decoding: a stand-in engine that runs the same ONNX on the addresses it is given
 
 
-class OnnxContext:
-    """An execution context that runs a graph in ONNX Runtime on raw addresses, as TensorRT does on the device."""
-
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self.session, self.shapes, self.addresses = session, {"position": ()}, {}
-
-    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """Remember a shape; rows beyond the profile's 3 are refused."""
-        self.shapes[name] = shape
-        return shape[0] <= 3
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        """Remember an address."""
-        self.addresses[name] = address
-        return name in {value.name for value in (*self.session.get_inputs(), *self.session.get_outputs())}
-
-    def infer_shapes(self) -> list[str]:
-        """Inputs that nothing was said of."""
-        return [value.name for value in self.session.get_inputs() if value.name not in self.addresses]
-
-    def execute_async_v3(self, stream: int) -> bool:
-        """Run once."""
-        feeds = {}
-        for value in self.session.get_inputs():
-            shape, dtype = self.shapes[value.name], np.dtype(DTYPES[value.type])
-            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            raw = ctypes.string_at(self.addresses[value.name], size)
-            feeds[value.name] = np.frombuffer(raw, dtype).reshape(shape)
-        names = [value.name for value in self.session.get_outputs()]
-        for name, array in zip(names, self.session.run(names, feeds), strict=True):
-            ctypes.memmove(self.addresses[name], array.ctypes.data, array.nbytes)
-        return True
-
-
-@pytest.fixture
-def device(installed: mock.MagicMock, monkeypatch: pytest.MonkeyPatch, model: OnnxModel, tmp_path: Path) -> Path:
-    """An engine folder with a plan of at most 3 rows, on a stand-in device."""
-    return stand_in(model, installed, monkeypatch, tmp_path)
-
-
-def stand_in(model: OnnxModel, installed: mock.MagicMock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An engine folder of a model with a plan of at most 3 rows, on a stand-in device."""
-    model.with_plans({"decode": b"serialized"}).save(tmp_path)
-    session = onnxruntime.InferenceSession(str(tmp_path / "decode.onnx"), providers=["CPUExecutionProvider"])
-    engine = mock.MagicMock(name="engine")
-    engine.get_tensor_profile_shape.return_value = [(1, 1), (2, 1), (3, 1)]
-    engine.create_execution_context.side_effect = lambda: OnnxContext(session)
-    installed.Runtime.return_value.deserialize_cuda_engine.return_value = engine
-    cuda = SimpleNamespace(
-        Stream=lambda: SimpleNamespace(cuda_stream=0),
-        stream=lambda stream: contextlib.nullcontext(),
-        get_device_name=lambda: "stand-in",
-    )
-    on_cpu: dict[str, Any] = {
-        "zeros": lambda shape, dtype, device: torch.zeros(shape, dtype=dtype),
-        "from_numpy": torch.from_numpy,
-        "int64": torch.int64,
-        "float32": torch.float32,
-        "cuda": cuda,
-    }
-    monkeypatch.setattr(tensorrt, "torch_with_cuda", lambda: SimpleNamespace(**on_cpu))
-    return tmp_path
-
-
-def on_onnxruntime(folder: Path) -> Engine:
-    """The same folder without its plan."""
-    engine = Engine.load(folder, threads=1)
-    engine.plan = None
-    return engine
-
-
-@pytest.mark.parametrize("pictures", [1, 2, 5])
-def test_a_plan_draws_the_same_tokens_as_its_onnx(device, pictures):
-    engine = Engine.load(device, threads=1)
-    assert engine.runtime == "tensorrt"
-    labels = np.arange(pictures, dtype=np.int64)
-    drawn = engine.draw_tokens(labels, seed=3)  # 10 rows of 5 guided pictures are 4 parts of at most 3
-    assert (drawn == on_onnxruntime(device).draw_tokens(labels, seed=3)).all()
-    assert (engine.draw_tokens(labels, seed=3) == drawn).all()  # what an earlier picture left in the cache is not seen
-
-
-def test_a_masked_models_plan_takes_whole_pictures_and_their_classes(tiny_model, installed, monkeypatch, tmp_path):
-    made = tiny_model(layers=1, grid=(4, 4), order="masked", positions="learned", modulation="class", tied_head=True)
-    model = Export("tensorrt").run(made, None).model
-    engine = Engine.load(stand_in(model, installed, monkeypatch, tmp_path), threads=1)
-    assert engine.runtime == "tensorrt"
-    labels = np.array([1, 7])  # 4 rows under guidance: two parts
-    drawn = engine.draw_tokens(labels, seed=3)
-    assert (drawn == on_onnxruntime(tmp_path).draw_tokens(labels, seed=3)).all()
-    assert (drawn == made.draw_tokens(labels, seed=3)).all()
-
-
-def test_a_plan_scores_what_it_deploys(device):
-    inputs = np.arange(4 * 16, dtype=np.int64).reshape(4, 16) % 17
-    expected = on_onnxruntime(device).score(inputs)
-    np.testing.assert_allclose(Engine.load(device, threads=1).score(inputs), expected, atol=1e-5)
-
-
-def test_past_and_present_share_one_address(device):
-    engine = Engine.load(device, threads=1)
-    (part,) = engine.plan.loop(2).parts
-    for name in ("0.key", "0.value"):
-        assert part.context.addresses[f"past.{name}"] == part.context.addresses[f"present.{name}"]
-
-
-def test_fewer_rows_than_a_plan_takes_are_filled_up(device, installed):
-    engine_type = installed.Runtime.return_value.deserialize_cuda_engine.return_value
-    engine_type.get_tensor_profile_shape.return_value = [(3, 1), (3, 1), (3, 1)]
-    engine = Engine.load(device, threads=1)
-    tokens = np.array([[4]], dtype=np.int64)
-    loop = engine.plan.loop(1)
-    assert loop.parts[0].buffers["tokens"].shape == (3, 1)
-    np.testing.assert_allclose(loop.step(tokens), on_onnxruntime(device)._loop(1).step(tokens), atol=1e-5)
-
-
-def test_a_plan_of_another_gpu_is_refused_with_what_to_do(device, installed):
-    installed.Runtime.return_value.deserialize_cuda_engine.return_value = None
-    with pytest.raises(
-        EngineError, match=r"decode\.plan: TensorRT 11\.4\.0 cannot load it on stand-in; .*build it again"
-    ):
-        Engine.load(device)
-
-
-def test_a_plan_of_another_graph_is_refused(device, installed):
-    engine = Engine.load(device)
-    engine.plan.manifest = replace(engine.manifest, kv_heads=(2, 2))
-    with pytest.raises(EngineError, match=r"the plan has no tensor past\.1\.key; it was built from another graph"):
-        engine.plan.loop(1)
-
-
-def test_a_shape_beyond_the_profile_is_refused(device):
-    engine = Engine.load(device)
-    engine.plan.largest = 8
-    with pytest.raises(EngineError, match=r"the plan does not take tokens of shape \(8, 1\)"):
-        engine.plan.loop(8)
-
-
-def test_a_step_that_fails_is_an_error(device):
-    loop = Engine.load(device).plan.loop(1)
-    loop.parts[0].context.execute_async_v3 = lambda stream: False
-    with pytest.raises(EngineError, match="TensorRT could not run a step at position 0"):
-        loop.step(np.zeros((1, 1), dtype=np.int64))
-
-
-def test_a_plan_with_an_input_that_nothing_feeds_is_refused(device, monkeypatch):
-    monkeypatch.setattr(OnnxContext, "infer_shapes", lambda self: ["mask"])
-    with pytest.raises(EngineError, match=r"the plan has inputs that nothing feeds \(mask\)"):
-        Engine.load(device).plan.loop(1)
-
-
-def test_without_tensorrt_the_folder_draws_in_onnx_runtime(model, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    model.with_plans({"decode": b"serialized"}).save(tmp_path)
-    engine = Engine.load(tmp_path, threads=1)
-    assert engine.runtime == "onnxruntime"
-    assert engine.draw_tokens(np.arange(2)).shape == (2, 16)
-
-
-def test_pytorch_without_cuda_cannot_run_a_plan():
-    if torch.cuda.is_available():
-        pytest.skip("PyTorch has CUDA here")
-    with pytest.raises(TensorRTMissingError, match=r"needs PyTorch with CUDA; PyTorch .* has none here"):
-        tensorrt.torch_with_cuda()
-
-
 # A built plan at rest
 
 
@@ -284,20 +115,153 @@ def test_a_damaged_plan_is_found_by_its_hash(model, tmp_path):
         OnnxModel.load(tmp_path)
 
 
-# The real thing
+# Which machine can run what was built
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt") is None,
-    reason="needs TensorRT's bindings, to compare signatures with our calls",
+def refused(folder: Path) -> str:
+    """Why ONNX Runtime draws instead, which is the only warning."""
+    with pytest.warns(PlanWarning) as said:
+        engine = Engine.load(folder, threads=1)
+    assert engine.runtime == "onnxruntime"
+    assert not engine.runs_as_deployed
+    assert engine.draw_tokens(np.arange(2)).shape == (2, 16)
+    (text,) = (str(each.message) for each in said)
+    assert text.startswith(f"{folder}: ")
+    assert text.endswith("; ONNX Runtime draws instead")
+    with pytest.raises(EngineError) as error:
+        Engine.load(folder, threads=1, require_plan=True)
+    reason = text.removeprefix(f"{folder}: ").removesuffix("; ONNX Runtime draws instead")
+    assert str(error.value) == f"{folder}: {reason}"
+    return reason
+
+
+def test_a_machine_without_tensorrt_for_rtx_draws_in_onnx_runtime(model, on_stand_in, monkeypatch):
+    folder, _ = on_stand_in(model)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    assert refused(folder) == (
+        "TensorRT for RTX is not installed; pip install tensorrt-rtx-cu13==1.7.1.116, on a machine with an NVIDIA GPU"
+    )
+
+
+def test_a_library_that_does_not_load_is_told_apart(model, on_stand_in, monkeypatch, tmp_path):
+    folder, _ = on_stand_in(model)
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx")
+    (tmp_path / "tensorrt_rtx.py").write_text("raise ImportError('libtensorrt_rtx.so.1: cannot open')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refused(folder).startswith(
+        "TensorRT for RTX is installed, but its library does not load (libtensorrt_rtx.so.1: cannot open)"
+    )
+
+
+def test_plans_of_another_version_are_not_loaded(model, on_stand_in):
+    folder, library = on_stand_in(model, version="1.7.1.116")
+    library.__version__ = "1.8.0.1"
+    assert refused(folder) == (
+        "the plans are of TensorRT for RTX 1.7.1.116, and 1.8.0.1 is installed, which does not load them; build them "
+        "again, or pip install tensorrt-rtx-cu13==1.7.1.116, on a machine with an NVIDIA GPU"
+    )
+
+
+def test_plans_of_another_classic_version_are_not_loaded(model, on_stand_in):
+    folder, library = on_stand_in(model, "tensorrt")
+    library.__version__ = "11.5.0"
+    assert refused(folder) == (
+        "the plans are of TensorRT 11.4.0, and 11.5.0 is installed, which does not load them; build them again"
+    )
+
+
+def test_a_machine_without_a_driver_is_told_so(model, on_stand_in, monkeypatch):
+    folder, _ = on_stand_in(model)
+    monkeypatch.setattr(tensorrt, "cuda_devices", lambda: 0)
+    assert refused(folder) == ("TensorRT for RTX 1.7.1.116 is installed, but no CUDA device is visible to its driver")
+
+
+def test_pytorch_without_cuda_is_told_so(model, on_stand_in, monkeypatch):
+    folder, _ = on_stand_in(model)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", SimpleNamespace(__version__="1.7.1.116", **library_calls()))
+    monkeypatch.setattr(tensorrt, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "running a plan needs PyTorch with CUDA" in refused(folder)
+
+
+def library_calls() -> dict[str, object]:
+    """What is asked of the module before a device is."""
+    return {"ILogger": type("ILogger", (), {}), "Runtime": lambda logger: None}
+
+
+@pytest.mark.parametrize(
+    ("capability", "cure"),
+    [
+        ("7.5", "build them again with  compute_capability: [7.5]"),
+        ("9.0", "TensorRT for RTX has none for it; build them there with  builder: tensorrt"),
+    ],
 )
-def test_every_call_exists_in_the_bindings():
-    trt = pytest.importorskip("tensorrt", exc_type=ImportError)
-    for kind, names in {
-        "Runtime": ["deserialize_cuda_engine"],
-        "ICudaEngine": ["create_execution_context", "get_tensor_profile_shape", "get_tensor_location"],
-        "IExecutionContext": ["set_input_shape", "set_tensor_address", "infer_shapes", "execute_async_v3"],
-        "IAttention": ["decomposable"],
-    }.items():
-        assert [name for name in names if not hasattr(getattr(trt, kind), name)] == []
-    assert not {"FP16", "INT8", "FP8", "BF16"} & set(trt.BuilderFlag.__members__)
+def test_plans_for_other_gpus_are_not_loaded(model, on_stand_in, monkeypatch, capability, cure):
+    folder, _ = on_stand_in(model, capabilities=("8.6", "8.9", "12.0"))
+    monkeypatch.setattr(HostGpu, "capability", capability)
+    assert refused(folder) == (
+        f"the plans are for compute capability 8.6, 8.9, 12.0, and stand-in has {capability}; {cure}"
+    )
+
+
+def test_plans_for_the_device_that_built_them_run_on_no_other(model, on_stand_in):
+    folder, _ = on_stand_in(model, "tensorrt", device="NVIDIA H100")
+    assert refused(folder) == "the plans are for NVIDIA H100, and this is stand-in; build them again here"
+
+
+def test_a_graph_that_every_drawing_needs_must_have_a_plan(exported, on_stand_in):
+    folder, _ = on_stand_in(exported("text", "tensorrt"), without=("begin",))
+    with pytest.warns(PlanWarning, match=r"begin\.onnx has no plan: it was refused; ONNX Runtime draws instead$"):
+        assert Engine.load(folder, threads=1).plan is None
+
+
+def test_a_plan_that_is_cut_off_is_an_error(model, on_stand_in):
+    folder, _ = on_stand_in(model)
+    made = with_plans(model)
+    replace(made, plans={**made.plans, "decode": b"plan of decod"}).save(folder)
+    with pytest.raises(
+        EngineError,
+        match=r"decode\.plan: TensorRT for RTX 1\.7\.1\.116 cannot load it on stand-in \(The plan is cut off\); build",
+    ):
+        Engine.load(folder)
+
+
+def test_plans_that_nobody_recorded_are_of_the_classic_tensorrt(model, on_stand_in):
+    folder, _ = on_stand_in(model, "tensorrt")
+    made = with_plans(model)
+    made.with_plans(made.plans).save(folder)
+    assert Engine.load(folder, threads=1).runtime == "tensorrt"
+
+
+def test_an_engine_without_plans_can_be_refused(model, tmp_path):
+    model.save(tmp_path)
+    with pytest.raises(EngineError, match="holds no plan; build one with  build-engine"):
+        Engine.load(tmp_path, require_plan=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Engine.load(tmp_path).plan is None
+
+
+def test_an_engine_of_onnx_runtime_needs_no_plan(exported, tmp_path):
+    exported("grouped").save(tmp_path)
+    assert Engine.load(tmp_path, require_plan=True).runs_as_deployed
+
+
+def test_a_device_of_onnx_runtime_and_a_plan_are_not_asked_for_at_once(model, tmp_path):
+    model.save(tmp_path)
+    with pytest.raises(ValueError, match="require_plan: on a device that is named ONNX Runtime runs an engine"):
+        Engine.load(tmp_path, device="cpu", require_plan=True)
+
+
+def test_a_device_that_is_named_leaves_the_plan_alone(model, on_stand_in):
+    folder, _ = on_stand_in(model)
+    assert Engine.load(folder, threads=1, device="cpu").runtime == "onnxruntime"
+
+
+@pytest.mark.tensorrt_rtx
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_the_real_library_without_a_device_is_one_line():
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX")
+    with pytest.raises(TensorRTMissingError, match=r"^TensorRT for RTX [\d.]+ is installed, but no CUDA device"):
+        require_rtx()
