@@ -49,8 +49,8 @@ FORMATS: dict[str, tuple[dict[str, Any] | None, tuple[float, ...]]] = {
     "fp16": (None, (8.6, 8.9, 12.0)),
     "int8": (INT8, (8.6, 8.9, 12.0)),
     "fp8": (FP8, (8.9, 12.0)),
-    "int4 in 64s": ({"weights": "int4", "group": 64}, (8.6, 8.9, 12.0)),
-    "int4 in 128s": ({"weights": "int4", "group": 128}, (8.6, 8.9, 12.0)),
+    "int4 in 64s": ({"weights": "int4", "group": 64, "head": False}, (8.6, 8.9, 12.0)),
+    "int4 in 128s": ({"weights": "int4", "group": 128, "head": False}, (8.6, 8.9, 12.0)),
 }
 PICTURES = 4  # ranges of random tokens mean nothing, but static scales must be there
 BEGIN, END = "<!-- builds -->", "<!-- end of builds -->"
