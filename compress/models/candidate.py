@@ -114,7 +114,9 @@ def open_engine(
         return Engine.load(
             folder, threads=threads, device=device, provider_options=provider_options, require_plan=require_plan
         )
-    except NoKernelsError:
+    except NoKernelsError as error:
+        if device is not None:
+            raise InputError(str(error)) from error
         return open_emulated(folder, threads)
     except (EngineError, ValueError) as error:
         raise InputError(str(error)) from error

@@ -15,13 +15,12 @@ from compress.passes import Context, Notes, Outcome, Pass, PassError, distributi
 from compress.passes.shared.graphs import conforms
 from export.graph.match import scope
 from export.graph.onnx_model import OnnxModel
-from export.rewrites.float_ranges import FloatRangeError, Pictures, overflows
+from export.rewrites.float_ranges import FloatRangeError, Trial, overflows
 from export.rewrites.lowering import LoweringError
 from export.runtime import deployment
 from export.runtime.manifest import Floats
 from export.targets import find, in_floats
-from export.tracing.export import Pictures as Codec
-from export.tracing.export import export_model
+from export.tracing.export import Pictures, export_model
 
 PICTURES = 16  # calibration pictures on which activations are looked at
 
@@ -97,15 +96,15 @@ class Export(Pass[ImageModel, OnnxModel]):
         made = self.exported(model)
         if self.floats == "float32":
             return Outcome(made, ExportNotes(nodes=len(made.decode.graph)))
-        batch = examples(model.shape, context.calibration_tokens(), context.seed).take(slice(PICTURES))
-        wide = find(self.target).float32_operators
-        found = overflows(made, self.floats, wide, Pictures(batch.inputs, batch.targets, batch.features))
-        if found and self.overflow == "refuse":
-            raise FloatRangeError(f"{found[0]}; overflow: keep leaves it in float32")
-        layers = {layer: each.largest for each in reversed(found) for layer in each.layers}
         modules = {scope(node) for graph in made.graphs.values() for node in graph.graph}
         if unknown := sorted(set(self.float32) - modules):
             raise PassError(f"float32: no module is called {shown(unknown[0])}; {nearest(unknown[0], sorted(modules))}")
+        batch = examples(model.shape, context.calibration_tokens(), context.seed).take(slice(PICTURES))
+        trial = Trial(batch.inputs, batch.targets, batch.features)
+        found = overflows(made, self.floats, find(self.target).float32_operators, trial, self.float32)
+        if found and self.overflow == "refuse":
+            raise FloatRangeError(f"{found[0]}; overflow: keep leaves it in float32")
+        layers = {layer: each.largest for each in reversed(found) for layer in each.layers}
         half = in_floats(made, self.floats, {*layers, *self.float32})
         notes = ExportNotes(
             nodes=len(half.model.decode.graph), float32_nodes=half.wide, overflow=dict(sorted(layers.items())) or None
@@ -134,15 +133,15 @@ class Export(Pass[ImageModel, OnnxModel]):
         )
 
 
-LATEST: dict[str, Codec] = {}  # a run exports one tokenizer beside many transformers
+LATEST: dict[str, Pictures] = {}  # a run exports one tokenizer beside many transformers
 
 
-def pictures_of(tokenizer: Tokenizer) -> Codec:
+def pictures_of(tokenizer: Tokenizer) -> Pictures:
     """What an engine needs of a tokenizer; of equal tokenizers one after the other it is the same."""
     key = fingerprint(tokenizer)
     if key not in LATEST:
         LATEST.clear()
-        LATEST[key] = Codec(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
+        LATEST[key] = Pictures(tokenizer.decoder(), tokenizer.encoder(), tokenizer.length, tokenizer.picture)
     return LATEST[key]
 
 

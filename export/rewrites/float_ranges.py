@@ -39,7 +39,7 @@ class FloatRangeError(ValueError):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Trial:
     """What a model is run on: inputs (N, 1 + ...) as `Engine.score` takes them, tokens (N, T), features (N, P, C)."""
 
     inputs: NDArray[np.int64]
@@ -63,14 +63,19 @@ class Overflow:
         return f"{self.value} reaches {self.largest:,.0f}"
 
 
-def overflows(model: OnnxModel, floats: Floats, wide: Collection[str], pictures: Pictures) -> list[Overflow]:
+def overflows(
+    model: OnnxModel, floats: Floats, wide: Collection[str], pictures: Trial, layers: Collection[str] = ()
+) -> list[Overflow]:
     """What of a float32 model on these pictures does not fit into the type, in the order of the graphs.
+
+    Operators called `wide` and the modules `layers` stay in float32 in any case.
 
     Raises:
         FloatRangeError: keys or values do not fit, which are kept in the type.
     """
     limit = limits(TYPES[floats][0]).max / HEADROOM
-    rules, condition = Rules(TYPES[floats][0], frozenset(wide)), unchanging_inputs(model.manifest)
+    rules = Rules(TYPES[floats][0], frozenset(wide), frozenset(layers))
+    condition = unchanging_inputs(model.manifest)
     found: list[Overflow] = []
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room)

@@ -9,7 +9,7 @@ import torch
 from compress.models.transformer.examples import examples
 from compress.passes import PassError
 from compress.passes.export import Export
-from export.rewrites.float_ranges import Pictures, overflows
+from export.rewrites.float_ranges import Trial, overflows
 from export.runtime.engine import Engine
 
 LARGE = 2.0**12
@@ -28,10 +28,10 @@ def loud(tiny_model):
 
 
 @pytest.fixture
-def pictures(loud, tiny_tokens) -> Pictures:
+def pictures(loud, tiny_tokens) -> Trial:
     """Eight."""
     batch = examples(loud.shape, tiny_tokens, 0).take(slice(8))
-    return Pictures(batch.inputs, batch.targets)
+    return Trial(batch.inputs, batch.targets)
 
 
 def test_the_values_that_are_too_large_are_named_with_their_modules(loud, context, pictures) -> None:
@@ -60,6 +60,15 @@ def test_a_recipe_may_refuse_them(loud, context) -> None:
         Export("onnxruntime", floats="float16", overflow="refuse").run(loud, context())
     assert str(error.value).startswith("export: /blocks/1/ffn/")
     assert str(error.value).endswith("; overflow: keep leaves it in float32")
+
+
+def test_modules_that_stay_in_float32_anyway_are_no_reason_to_refuse(loud, context) -> None:
+    kept = ("blocks.1.ffn", "blocks.1.ffn.down")
+    outcome = Export("onnxruntime", floats="float16", overflow="refuse", float32=kept).run(loud, context())
+    assert outcome.model.manifest.float32_layers == kept
+    with pytest.raises(PassError) as error:
+        Export("onnxruntime", floats="float16", float32=("hed",)).run(loud, context())
+    assert str(error.value) == "export: float32: no module is called 'hed'; did you mean 'head'?"
 
 
 def test_keys_that_are_too_large_are_refused_because_the_cache_holds_them(tiny_model, context, tiny_tokens) -> None:
