@@ -109,12 +109,26 @@ class LogitsDrawer:
         choice: Choice | None,
     ) -> Chosen | None:
         """The first tokens, where the model is not masked."""
-        logits = self.runner.begin(labels, features, prompt)
-        return None if logits is None or choice is None else choose(logits, choice)
+        logits = self.first(labels, features, prompt)
+        return None if logits is None or choice is None else self.chosen(logits, choice)
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
-        """What is chosen next."""
-        return choose(self.runner.step(tokens, positions), choice, with_sureness=self.with_sureness)
+        """What is chosen next; of a masked model at these positions (n,)."""
+        return self.chosen(self.following(tokens, positions), choice)
+
+    def first(
+        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None, prompt: NDArray[np.int64] | None
+    ) -> Any:
+        """Logits (R, 1, O) of the first tokens; none of a masked model."""
+        return self.runner.begin(labels, features, prompt)
+
+    def following(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None) -> Any:
+        """Logits (R, n, O) of what comes next."""
+        return self.runner.step(tokens, positions)
+
+    def chosen(self, logits: Any, choice: Choice) -> Chosen:
+        """What is chosen from logits (R, n, O)."""
+        return choose(logits, choice, with_sureness=self.with_sureness)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .choosing import Choice, Chosen, check_sound, choose
+from .drawing import LogitsDrawer
 from .loops import FedLoop, Loop
-from .noise import Noise, NoiseOfEach, NoiseSource
 from .sampling import Sampler
 from .shape import Shape
 from .signature import chosen_ports
@@ -18,16 +18,13 @@ from .signature import chosen_ports
 SURE = 1e-3  # by which logits and log-probabilities of one token may be rounded apart
 
 
-class GraphDrawer:
+class GraphDrawer(LogitsDrawer):
     """A drawer whose graph chooses the tokens; of the logits only sums are read, or the largest, to find NaN."""
 
     def __init__(self, loop: Loop | FedLoop) -> None:
+        super().__init__(loop, loop.shape)
         self.loop = loop
         loop.choosing(True, logits=False)
-
-    def noise(self, made: Noise | NoiseOfEach) -> NoiseSource:
-        """The same."""
-        return made
 
     def begin(
         self,
@@ -39,19 +36,16 @@ class GraphDrawer:
         """The first tokens, where the model is not masked."""
         if choice is not None:
             self.loop.take(choice)
-        said = self.loop.begin(labels, features, prompt)
-        if choice is None or said is None:
-            return None
-        return self.chosen(said, choice)
+        return super().begin(labels, features, prompt, choice)
 
     def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
         """What is chosen next; of a masked model at these positions (n,)."""
         self.loop.take(choice)
-        return self.chosen(self.loop.step(tokens, positions), choice)
+        return super().step(tokens, choice, positions)
 
-    def chosen(self, said: NDArray[np.float32], choice: Choice) -> Chosen:
+    def chosen(self, logits: NDArray[np.float32], choice: Choice) -> Chosen:
         """What the graph chose beside these logits (R, n, O) or sums of them (R, n)."""
-        check_sound(said.max(axis=-1))
+        check_sound(logits.max(axis=-1))
         return self.loop.chosen()
 
 
@@ -64,9 +58,9 @@ class ComparingDrawer(GraphDrawer):
         self.by_logit, self.surest = sampler.reveal == "logit", "sureness" in chosen_ports(shape, sampler)
         self.apart = self.tokens = 0
 
-    def chosen(self, said: NDArray[np.float32], choice: Choice) -> Chosen:
+    def chosen(self, logits: NDArray[np.float32], choice: Choice) -> Chosen:
         """What the graph chose, which goes on."""
-        found, outside = super().chosen(said, choice), choose(said, choice, with_sureness=self.surest)
+        found, outside = super().chosen(logits, choice), choose(logits, choice, with_sureness=self.surest)
         differs = found.tokens != outside.tokens
         if self.surest:
             sureness = outside.logit if self.by_logit else outside.log_probability

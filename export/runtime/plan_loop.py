@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .choosing import Choice, Chosen
-from .drawing import opening
+from .drawing import LogitsDrawer, opening
 from .loops import text_feeds
 from .noise import Noise, NoiseOfEach
 from .plan import Call, parts_of
@@ -175,33 +175,29 @@ class PlanLoop:
         return DeviceDrawer(self)
 
 
-class DeviceDrawer:
+class DeviceDrawer(LogitsDrawer):
     """A drawer that chooses on the device: of a step only tokens come to the host."""
 
     def __init__(self, loop: PlanLoop) -> None:
-        self.loop, self.with_sureness = loop, loop.shape.drawing.masks
+        super().__init__(loop, loop.shape)
+        self.loop = loop
 
     def noise(self, made: Noise | NoiseOfEach) -> DeviceNoise:
         """The same noise, made on the device."""
         return DeviceNoise(made, self.loop.torch, self.loop.plans.gpu.device)
 
-    def begin(
-        self,
-        labels: NDArray[np.int64],
-        features: NDArray[np.float32] | None,
-        prompt: NDArray[np.int64] | None,
-        choice: Choice | None,
-    ) -> Chosen | None:
-        """The first tokens, where the model is not masked."""
-        logits = self.loop.opened(labels, features, prompt)
-        return None if logits is None or choice is None else self.chosen(logits, choice)
+    def first(
+        self, labels: NDArray[np.int64], features: NDArray[np.float32] | None, prompt: NDArray[np.int64] | None
+    ) -> Any:
+        """Logits on the device."""
+        return self.loop.opened(labels, features, prompt)
 
-    def step(self, tokens: NDArray[np.int64], choice: Choice, positions: NDArray[np.int64] | None = None) -> Chosen:
-        """What is chosen next; of a masked model at these positions (n,)."""
-        return self.chosen(self.loop.stepped(tokens, positions), choice)
+    def following(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None) -> Any:
+        """Logits on the device."""
+        return self.loop.stepped(tokens, positions)
 
     def chosen(self, logits: Any, choice: Choice) -> Chosen:
-        """What is chosen from logits (R, n, O)."""
+        """What is chosen from logits (R, n, O) there."""
         return choose(logits, choice, self.loop.torch, with_sureness=self.with_sureness)
 
 
