@@ -8,16 +8,17 @@ Wanted is the change C (D, K) of the layer's weights that makes up best for what
 
 where scale_dk is the sum of squares (gates_d inputs_k)^2, so that the ridge does not depend on the units of the inputs.
 Without gates all outputs have the same normal equations, which are solved directly. With gates each output has its own
-(K, K) matrix, too many to keep; conjugate gradients solve them together, preconditioned by the matrix with the mean
-gate of a row, at one pass over the rows for each iteration (Hestenes and Stiefel 1952). All is in float64, and the rows
-are never kept: they come again, from the function that gave them.
+(K, K) matrix, too many to keep; conjugate gradients solve them together (Hestenes and Stiefel 1952), preconditioned by
+the matrix with the mean gate of a row. Rows of one class have the same gates: each output's matrix is then a sum of the
+classes' grams, which are kept where they are few. Elsewhere an iteration takes another pass over the rows, and there
+are fewer. All is in float64, and the rows are never kept: they come again, from the function that gave them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -25,8 +26,11 @@ from torch import Tensor
 
 LEAST_PIVOT = 1e-10  # of a matrix of unit diagonal: what is smaller is rounding
 FIRST_DAMPING = 1e-9  # where the ridge is 0; times ten until the matrix is regular
-MOST_ITERATIONS = 50
-TOLERANCE = 1e-5  # of the norm of the preconditioned residual, relative to the first
+MOST_ITERATIONS = 100
+MOST_PASSES = 8  # over the rows: most of what is missing is made up for by then
+TOLERANCE = 1e-3  # of the norm of the preconditioned residual, relative to the first
+MOST_BYTES = 2**28  # of grams that are kept
+LEAST_RUN = 8  # rows that gates are shared by, on average: below it grams take more time than the rows
 
 
 class SolveError(Exception):
@@ -53,7 +57,7 @@ class Solution:
     """The change (D, K) of the weights.
 
     `rows` is how many there were; `damped` the ridge that it took where the given one was too little, else 0;
-    `iterations` the passes over the rows behind the first.
+    `iterations` those of conjugate gradients.
     """
 
     change: Tensor
@@ -62,11 +66,15 @@ class Solution:
     iterations: int
 
 
+Groups = dict[bytes, tuple[Tensor, Tensor]]  # squared gates (D,) and the gram (K, K) of the rows that have them
+
+
 @dataclass
 class Moments:
     """Sums over rows: the gram (K, K) of the inputs, each row weighted by the mean of its squared gates, and the rest.
 
-    `right` (D, K) are the right sides; `weights` (D,) the sums of squared gates, `weight` that of their means.
+    `right` (D, K) are the right sides; `weights` (D,) the sums of squared gates, `weight` that of their means. `groups`
+    are the grams of rows with equal gates, None where they would be too many.
     """
 
     gram: Tensor
@@ -75,6 +83,7 @@ class Moments:
     weight: float = 0.0
     rows: int = 0
     gated: bool = False
+    groups: Groups | None = field(default_factory=dict)
 
     @classmethod
     def of(cls, batches: Iterator[Rows], outputs: int, inputs: int) -> Moments:
@@ -96,6 +105,8 @@ class Moments:
             sums.right += (gates * missing).T @ x
             sums.weights += squares.sum(dim=0)
             sums.weight += float(means.sum())
+            if sums.groups is not None:
+                sums.groups = grouped(sums.groups, x, squares)
         return sums
 
     @property
@@ -130,12 +141,31 @@ def solve(rows: Iterator[Rows], again: Callable[[], Iterator[Gated]], shape: tup
     def product(change: Tensor) -> Tensor:
         """Each output's matrix times its row of a change (D, K)."""
         made = ridges * change
+        if sums.groups is not None:
+            for squares, gram in sums.groups.values():
+                made += squares[:, None] * (change @ gram)
+            return made
         for x, gates in ((each.inputs.double(), each.gates.double()) for each in again()):
             made += (gates.square() * (x @ change.T)).T @ x
         return made
 
-    change, iterations = conjugate_gradients(product, nearly, sums.right)
+    most = MOST_PASSES if sums.groups is None else MOST_ITERATIONS
+    change, iterations = conjugate_gradients(product, nearly, sums.right, most)
     return Solution(change, sums.rows, damped, iterations)
+
+
+def grouped(groups: Groups, x: Tensor, squares: Tensor) -> Groups | None:
+    """The grams with those of more rows x (n, K), whose squared gates are `squares` (n, D); None: they are too many."""
+    kinds, counts = torch.unique_consecutive(squares, dim=0, return_counts=True)
+    if len(kinds) * LEAST_RUN > len(x):
+        return None
+    for kind, run in zip(kinds, x.split(counts.tolist()), strict=True):
+        key = kind.numpy().tobytes()
+        if key not in groups and (len(groups) + 1) * x.shape[1] ** 2 * x.element_size() > MOST_BYTES:
+            return None
+        before = groups.get(key, (kind, torch.zeros(())))[1]
+        groups[key] = kind, before + run.T @ run
+    return groups
 
 
 def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
@@ -149,9 +179,9 @@ def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], nearly: Callable[[Tensor], Tensor], right: Tensor
+    product: Callable[[Tensor], Tensor], nearly: Callable[[Tensor], Tensor], right: Tensor, most: int
 ) -> tuple[Tensor, int]:
-    """Solve a symmetric system for every row of `right` (D, K), and say how many products it took.
+    """Solve a symmetric system for every row of `right` (D, K), and say how many products it took, at most `most`.
 
     `product` multiplies each row with its matrix, `nearly` solves for each row with one that is like it.
     """
@@ -160,7 +190,7 @@ def conjugate_gradients(
     direction = preconditioned
     energy = (residual * preconditioned).sum(dim=1, keepdim=True)  # (D, 1)
     first = float(energy.sum())
-    for iteration in range(MOST_ITERATIONS):
+    for iteration in range(most):
         if not first or math.sqrt(max(0.0, float(energy.sum())) / first) <= TOLERANCE:
             return solution, iteration
         multiplied = product(direction)
@@ -171,4 +201,4 @@ def conjugate_gradients(
         preconditioned = nearly(residual)
         before, energy = energy, (residual * preconditioned).sum(dim=1, keepdim=True)
         direction = preconditioned + torch.where(before > 0, energy / before, 0.0) * direction
-    return solution, MOST_ITERATIONS
+    return solution, most

@@ -28,12 +28,15 @@ from compress.models.transformer.blocks import BlockContext
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import replace_module
 from compress.passes import Context, PassError
+from compress.passes.distill import check_same_task
 from compress.passes.shared.blockwise import Streams
+from compress.passes.shared.depths import depths
 from compress.passes.shared.least_squares import Gated, Rows, Solution, SolveError, solve
 from compress.passes.shared.writers import Writer, gates, read, watched, writers
 from compress.training.loop import OnProgress
 
 RIDGE = 0.01
+REPAIR = "then solve what writes into the stream again by least squares, as reconstruct does"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +76,11 @@ class Work:
 
 
 def repair(
-    transformer: TokenTransformer, reference: TokenTransformer, depths: Sequence[int], context: Context, ridge: float
+    transformer: TokenTransformer, reference: TokenTransformer, layers: Sequence[int], context: Context, ridge: float
 ) -> RepairNotes:
     """Put repaired linear layers into a transformer that is nobody else's; its other modules stay.
 
-    `depths` are the layers of the reference that the transformer's are. Where the last stream is no nearer to the
+    `layers` are those of the reference that the transformer's are. Where the last stream is no nearer to the
     reference's behind it, on the validation pictures if there are any, the layers are put back.
 
     Raises:
@@ -93,13 +96,13 @@ def repair(
     at = 0  # the reference's layer that its streams stand in front of
     for index, block in enumerate(transformer.blocks):
         *most, last = writers(block)
-        while at < depths[index]:
+        while at < layers[index]:
             theirs.advance(reference.blocks[at])
             at += 1
         there = reference.blocks[at]
         for writer in most:
             rebuild(own, f"blocks.{index}", writer, sums(theirs, there, writer), ridge, work)
-        until = depths[index + 1] if index + 1 < len(depths) else len(reference.blocks)
+        until = layers[index + 1] if index + 1 < len(layers) else len(reference.blocks)
         if last.seen_by is None:
             while at < until:
                 theirs.advance(reference.blocks[at])
@@ -124,6 +127,20 @@ def repair(
         underdetermined=work.shortest and work.shortest[1],
         kept=kept,
     )
+
+
+def repaired(
+    pruned: TokenTransformer, before: TokenTransformer, context: Context, kept: Sequence[int] | None = None
+) -> RepairNotes:
+    """Repair what a pass made of the transformer `before`, of which the layers `kept` are left, all by default.
+
+    Raises:
+        PassError: as `repair` and `depths` do, and for a reference of another shape.
+    """
+    reference = context.reference.transformer
+    check_same_task(reference, pruned)
+    found = depths(before, reference)
+    return repair(pruned, reference, found if kept is None else [found[index] for index in kept], context, RIDGE)
 
 
 def written(transformer: TokenTransformer) -> list[nn.Module]:
