@@ -12,7 +12,7 @@ from compress.core.settings import MOST_LAYERS, setting
 from compress.models.image_model import ImageModel
 from compress.models.transformer.model import TokenTransformer
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
-from compress.passes.shared.importance import layer_masks, removal_losses, residual_updates, taylor
+from compress.passes.shared.importance import influences, layer_masks, removal_losses, residual_updates, taylor
 from compress.passes.shared.pruning import at_most, check_float, keep_layers
 from compress.passes.shared.repair import REPAIR, RepairNotes, kept_bytes, repaired
 
@@ -31,14 +31,16 @@ class PruneLayers(TorchPass):
 
     Norms of weights do not compare across layers, so `magnitude` is the size of what a layer adds to the residual
     stream relative to the stream, on calibration tokens. `taylor` is the expected rise of NLL when both residual
-    branches close. `removal` measures that rise instead of expecting it: the layer whose absence costs least goes,
+    branches close. `influence` is one minus the cosine of the stream in front of a layer and behind it (ShortGPT, arXiv
+    2403.03853). `removal` measures that rise instead of expecting it: the layer whose absence costs least goes,
     then the next is looked for in what remains (one scoring of the calibration tokens for each layer and removal).
     """
 
     count: int = setting(0, doc="layers to remove; give either this or ratio", low=0, high=MOST_LAYERS)
     ratio: float = setting(0.0, doc="share of the layers to remove", low=0, high=1)
-    score: Literal["magnitude", "taylor", "removal"] = setting(
-        "taylor", doc="importance: size of the residual update, expected rise of NLL, or measured rise of NLL"
+    score: Literal["magnitude", "taylor", "influence", "removal"] = setting(
+        "taylor",
+        doc="importance: size of the residual update, expected rise of NLL, turn of the stream, or measured rise of NLL",
     )
     repair: bool = setting(True, doc=REPAIR)
 
@@ -85,6 +87,8 @@ class PruneLayers(TorchPass):
         tokens = context.calibration_tokens()
         if self.score == "magnitude":
             return residual_updates(transformer, tokens, context.report)
+        if self.score == "influence":
+            return influences(transformer, tokens, context.report)
         return Tensor([score.item() for score in taylor(transformer, layer_masks(transformer), tokens, context.report)])
 
     def without_cheapest(self, transformer: TokenTransformer, removed: int, context: Context) -> list[int]:

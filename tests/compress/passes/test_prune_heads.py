@@ -9,6 +9,7 @@ from compress.models.transformer.examples import examples
 from compress.passes import PassError
 from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
+from compress.passes.reconstruct import Reconstruct
 
 # width 32: embedding 28 x 32 = 896; a layer 4 x 32 x 32 (attention) + 3 x 32 x 40 (feed-forward) + 64 (norms) = 8000;
 # last norm 32; head 17 x 32 = 544.
@@ -139,3 +140,9 @@ def test_heads_that_go_later_are_set_right_on_top_of_it(tiny_model, context):
 def test_a_reference_of_another_shape_is_refused(tiny_model, context):
     with pytest.raises(PassError, match="prune-heads: the reference has width 64, the model 32; they must be equal"):
         PruneHeads(ratio=0.25).run(tiny_model(), context(tiny_model(width=64)))
+
+
+def test_the_streams_of_a_repair_are_counted(tiny_model, tiny_tokens):
+    model = tiny_model()
+    assert PruneHeads(ratio=0.5).keeps(model, tiny_tokens, 16) == Reconstruct().keeps(model, tiny_tokens, 16) > 0
+    assert PruneHeads(ratio=0.5, repair=False).keeps(model, tiny_tokens, 16) == 0

@@ -21,7 +21,7 @@ def weakened(model, index, factor):
     return model
 
 
-@pytest.mark.parametrize("score", ["magnitude", "taylor"])
+@pytest.mark.parametrize("score", ["magnitude", "taylor", "influence"])
 def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_tokens, context, score):
     model = weakened(tiny_model(layers=4), 2, 0.0)
     outcome = PruneLayers(count=1, score=score, repair=False).run(model, context(model))

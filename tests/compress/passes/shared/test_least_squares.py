@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from compress.passes.shared.least_squares import Gated, Rows, SolveError, solve
+from compress.passes.shared import least_squares
+from compress.passes.shared.least_squares import Gated, Moments, Rows, SolveError, solve
 
 INPUTS, OUTPUTS, COUNT = 6, 3, 50
 
@@ -62,6 +63,18 @@ def test_gates_that_are_the_same_for_all_rows_take_one_iteration():
     torch.testing.assert_close(found.change[:2], stacked(inputs, missing, gates, 0.1)[:2])
     assert (found.change[2] == 0).all(), "a closed gate lets nothing through, so its weights stay"
     assert found.iterations == 1
+
+
+@pytest.mark.parametrize("most_bytes", [2**28, 3 * 6 * 6 * 8])
+def test_gates_that_classes_share_give_the_same_from_grams_as_from_rows(monkeypatch, most_bytes):
+    monkeypatch.setattr(least_squares, "MOST_BYTES", most_bytes)  # of five classes, or of three at most
+    monkeypatch.setattr(least_squares, "MOST_PASSES", 50)
+    monkeypatch.setattr(least_squares, "TOLERANCE", 1e-9)
+    inputs, missing = drawn(COUNT, INPUTS), drawn(COUNT, OUTPUTS, seed=1)
+    gates = drawn(5, OUTPUTS, seed=2).repeat_interleave(10, dim=0)
+    sums = Moments.of(iter([Rows(inputs, missing, gates)]), OUTPUTS, INPUTS)
+    assert (sums.groups is None) == (most_bytes < 2**28)
+    torch.testing.assert_close(solved(inputs, missing, gates).change, stacked(inputs, missing, gates, 0.0))
 
 
 def test_a_singular_system_is_damped_and_still_answered():
