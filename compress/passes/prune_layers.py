@@ -40,7 +40,8 @@ class PruneLayers(TorchPass):
     ratio: float = setting(0.0, doc="share of the layers to remove", low=0, high=1)
     score: Literal["magnitude", "taylor", "influence", "removal"] = setting(
         "taylor",
-        doc="importance: size of the residual update, expected rise of NLL, turn of the stream, or measured rise of NLL",
+        doc="importance: size of the residual update, expected rise of NLL, turn of the stream, "
+        "or measured rise of NLL",
     )
     repair: bool = setting(True, doc=REPAIR)
 

@@ -43,7 +43,8 @@ class Structure:
 def head_members(config: TransformerConfig, layer: LayerConfig) -> tuple[Member, ...]:
     """The tensors of attention, by key/value head.
 
-    With qk-norm ``rms``, which normalises over all heads together, what remains is normalised over the remaining heads.
+    With qk-norm ``rms``, which normalises over all heads together, what remains is normalised over the remaining heads;
+    `head_norm` sets that right.
     """
     own = config.head_width
     shared = own * (layer.heads // layer.kv_heads)
