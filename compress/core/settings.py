@@ -226,6 +226,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
             convert(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
         )
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, typing.cast("type[Any]", kind)):
+            return value
         return parse(typing.cast("type[Any]", kind), value, where)
     if kind is float:
         return to_float(value, where)

@@ -50,4 +50,6 @@ class TensorRT(Target):
             raise LoweringError(
                 f"{layer.name}: tensorrt unpacks {layer.weights} weights in groups to float at every step; use group 0"
             )
+        if layer.zero is not None:
+            raise LoweringError(f"{layer.name}: tensorrt has no zero points of weights; use symmetric: true")
         return super().lowered(builder, in_groups(layer) if layer.weights == "int4" else layer, x)

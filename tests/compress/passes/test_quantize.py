@@ -27,6 +27,9 @@ FORMATS = [
     ({"weights": "int4", "group": 16}, 17.0),
     ({"weights": "int4", "activations": "int8", "dynamic": True}, 15.0),
     ({"weights": "int4", "activations": "int8", "dynamic": True, "group": 16}, 17.0),
+    ({"weights": "int4", "group": 16, "symmetric": False}, 17.0),
+    ({"weights": "int8", "symmetric": False}, 40.0),
+    ({"weights": "int2", "activations": "int8", "dynamic": True, "group": 32, "symmetric": False}, 5.0),
     ({"weights": "fp8"}, 29.0),
     ({"weights": "fp8", "activations": "fp8"}, 29.0),
 ]
@@ -48,7 +51,8 @@ def test_every_layer_is_quantized_and_the_model_keeps_its_opinions(
     tiny_model, context, inputs, settings, least_db, ranges
 ):
     model = tiny_model()
-    outcome = Quantize(**settings, ranges=ranges, percentile=99.99).run(model, context())
+    nearest = Quantize(**settings, ranges=ranges, percentile=99.99, rounding="nearest")
+    outcome = nearest.run(model, context())
     layers = quantizations(outcome.model.transformer)
     assert sorted(layers) == sorted(name for name, _ in model.transformer.linears())
     notes = outcome.notes
@@ -60,14 +64,17 @@ def test_every_layer_is_quantized_and_the_model_keeps_its_opinions(
     assert notes.worst_layer in layers
     exact, rounded = model.score(inputs), outcome.model.score(inputs)
     drift = np.sqrt(((exact - rounded) ** 2).mean() / (exact**2).mean())
-    assert 0 < drift < {"int8": 0.06, "fp8": 0.16, "int4": 0.4}[settings["weights"]]
+    assert 0 < drift < {"int8": 0.06, "fp8": 0.16, "int4": 0.4, "int2": 1.0}[settings["weights"]]
     assert quantizations(model.transformer) == {}, "the input is left as it was"
 
 
-@pytest.mark.parametrize("settings", [formats for formats, _ in FORMATS], ids=ident)
+SYMMETRIC = [formats for formats, _ in FORMATS if formats.get("symmetric", True)]
+
+
+@pytest.mark.parametrize("settings", SYMMETRIC, ids=ident)
 def test_weights_have_the_scales_of_their_range(tiny_model, context, settings):
     model = tiny_model()
-    quantized = Quantize(**settings, ranges="absmax").run(model, context()).model
+    quantized = Quantize(**settings, ranges="absmax", rounding="nearest").run(model, context()).model
     largest = 64 if settings.get("reduce_range") else {"int8": 127, "int4": 7, "fp8": 448}[settings["weights"]]
     weight = model.transformer.blocks[1].ffn.down.weight.detach()  # 40 inputs: the last group is short
     layer = quantized.transformer.blocks[1].ffn.down
@@ -103,7 +110,8 @@ def test_a_percentile_clips_more_than_the_absmax(tiny_model, context):
 
 def test_mse_ranges_have_the_least_error(tiny_model, context):
     def noise(ranges):
-        return Quantize(weights="int4", ranges=ranges, percentile=97.0).run(tiny_model(), context()).notes.sqnr_db_worst
+        settings = Quantize(weights="int4", ranges=ranges, percentile=97.0, rounding="nearest")
+        return settings.run(tiny_model(), context()).notes.sqnr_db_worst
 
     assert noise("mse") > max(noise("absmax"), noise("percentile"))
 
@@ -211,7 +219,7 @@ def test_more_calibration_pictures_than_exist_are_refused(tiny_model, context):
         ({"weights": "fp8", "group": 32}, "q: group 32 with weights fp8"),
         ({"group": 24}, "q: group 24: must be 0 or a power of two from 16 to 65536"),
         ({"weights": "fp8", "reduce_range": True}, "q: reduce_range with weights fp8"),
-        ({"weights": "fp4"}, "q.weights: 'fp4' is not one of 'fp8', 'int4', 'int8'"),
+        ({"weights": "fp4"}, "q.weights: 'fp4' is not one of 'fp8', 'int2', 'int4', 'int8'"),
         ({"percentile": 10}, "q.percentile: 10.0 is out of range; it must be between 50 and 100"),
     ],
 )
