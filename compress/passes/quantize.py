@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from calibration.observe import Magnitudes
 from calibration.ranges import one_thread
 from compress.core.settings import MOST_WIDTH, setting
 from compress.models.image_model import ImageModel
+from compress.models.transformer.embedding import EmbeddingQuantization, QuantizedEmbedding, group_of
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import (
     Activations,
@@ -30,8 +31,12 @@ from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, Re
 from compress.passes.shared.blockwise import Streams, seen_inputs
 from compress.passes.shared.formats import Override, kept, overridden
 from compress.passes.shared.rounding import Ranges, round_by_outputs
+from export.runtime.manifest import Cpu
 
 HEAD = "head"
+DOWN = ".ffn.down"
+DOWN_GROUP = 64  # of 16 to 128 none is measurably better, and kernels are as fast
+DYNAMIC = frozenset({"onnxruntime"})  # targets with a kernel for products whose inputs are scaled as they come
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,11 @@ class Quantize(TorchPass):
     the one that changes the layer's outputs least on the calibration tokens (GPTQ, arXiv 2210.17323), block after
     block, each reading what the quantized ones before it give. ``auto`` is gptq, but for int8 weights whose activations
     are rounded too: there activations lose far more than weights.
+
+    ``down: auto`` is dynamic (in groups of `DOWN_GROUP`) where every target of the chain has kernels for that, since a
+    few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8 where every target runs such
+    weights as fast as float ones, and the head is its own; a head that is tied to the table of embeddings is int8 where
+    that is.
     """
 
     weights: Weights = setting("int8", doc="format of the weights")
@@ -77,7 +87,13 @@ class Quantize(TorchPass):
         99.9, doc="share of magnitudes inside the range, for ranges: percentile", low=50, high=100
     )
     reduce_range: ReduceRangeSetting = setting("auto", doc=REDUCE_RANGE)
-    head: bool = setting(False, doc="quantize the head that makes the logits too")
+    down: Literal["auto", "same", "dynamic"] = setting(
+        "auto", doc="inputs of ffn.down where int8 activations are static: as all, or scaled as they come"
+    )
+    head: Literal["auto", "float", "int8", "same"] = setting(
+        "auto", doc="the head that makes the logits: float, int8 weights alone, or as all layers"
+    )
+    embedding: Literal["none", "int8", "fp16"] = setting("none", doc="format of the table of embeddings")
     keep: tuple[str, ...] = setting((), doc="patterns of layers that stay in float")
     override: dict[str, Override] = field(
         default_factory=dict, metadata={"doc": "patterns of layers, and what is different for them"}
@@ -90,38 +106,75 @@ class Quantize(TorchPass):
             ValueError: which, and what would.
         """
         spec = self.spec()
+        if self.down == "dynamic" and not self.static_int8:
+            raise ValueError("down: dynamic is for static int8 activations; leave it at auto")
         for pattern, override in self.override.items():
             try:
                 override.applied(spec)
             except ValueError as error:
                 raise ValueError(f"override.{pattern}: {error}") from error
 
+    @property
+    def static_int8(self) -> bool:
+        """Whether int8 activations have calibrated scales."""
+        return self.weights == "int8" and self.activations == "int8" and not self.dynamic
+
+    def deployed_on(self, cpu: Cpu, targets: Collection[str]) -> Self:
+        """What is ``auto``, as it suits processors and targets."""
+        made = super().deployed_on(cpu, targets)
+        if made.down == "auto" and made.static_int8:
+            made = replace(made, down="dynamic" if DYNAMIC.issuperset(targets) else "same")
+        if made.head == "auto" and "tensorrt" in targets:
+            # Weights alone in int8 are unpacked at every step there.
+            made = replace(made, head="same" if made.static_int8 else "float")
+        return made
+
     def spec(self) -> LinearQuantization:
-        """The formats of every layer, but for those that patterns name."""
-        static = self.weights == "int8" and self.activations == "int8" and not self.dynamic
-        reduce_range = self.int8_range() if static or self.reduce_range != "auto" else False
-        return LinearQuantization(
-            self.weights, self.activations, self.dynamic, self.group, reduce_range, self.symmetric
+        """The formats of every layer, but for those that settings or patterns name."""
+        return self.in_range(
+            LinearQuantization(self.weights, self.activations, self.dynamic, self.group, symmetric=self.symmetric)
         )
 
     def specs(self, transformer: TokenTransformer) -> dict[str, LinearQuantization]:
-        """The formats of each layer that is quantized, in order of execution.
+        """The formats of each linear layer that is quantized, in order of execution; a tied head is none.
 
         Raises:
             PassError: a pattern matches nothing, or makes formats that do not go together.
         """
-        names = [name for name, _ in transformer.linears()]
-        if self.head:
-            names.append(HEAD)
-        floats = kept(self.keep, names)
-        specs = overridden({name: self.spec() for name in names if name not in floats}, self.override)
+        plain = self.spec()
+        specs = {name: plain for name, _ in transformer.linears()}
+        if self.static_int8 and self.down != "same":
+            finer = LinearQuantization("int8", "int8", dynamic=True, group=DOWN_GROUP)
+            specs |= {name: finer for name in specs if name.endswith(DOWN)}
+        if not transformer.config.tied_head and self.head != "float":
+            specs[HEAD] = plain if self.head == "same" else LinearQuantization("int8")
+        floats = kept(self.keep, [*specs])
+        specs = overridden({name: spec for name, spec in specs.items() if name not in floats}, self.override)
         return {name: self.in_range(spec) for name, spec in specs.items()}
 
     def in_range(self, spec: LinearQuantization) -> LinearQuantization:
         """The formats of a layer, with the range of int8 weights that its products need."""
         static = spec.weights == "int8" and spec.static
-        stated = spec.weights == "int8" and self.reduce_range != "auto"
+        stated = spec.weights == self.weights and self.reduce_range != "auto"
         return replace(spec, reduce_range=self.int8_range() if static or stated else False)
+
+    def table(self, transformer: TokenTransformer) -> EmbeddingQuantization | None:
+        """How the table of embeddings is kept; None: in float.
+
+        Raises:
+            PassError: a tied head cannot share it.
+        """
+        tied = transformer.config.tied_head
+        if tied and self.embedding == "fp16":
+            raise PassError("embedding: fp16, but the head is tied to it; use int8 or none")
+        if tied and self.embedding == "none" and self.head in ("int8", "same"):
+            raise PassError(
+                f"head: {self.head}, but the head is tied to the embedding; use embedding: int8, which both share"
+            )
+        if self.embedding == "none":
+            return None
+        group = group_of(transformer.embedding.embedding_dim) if tied and self.embedding == "int8" else 0
+        return EmbeddingQuantization(self.embedding, group, dynamic=tied and self.head == "same" and self.dynamic)
 
     def by_outputs(self, spec: LinearQuantization) -> bool:
         """Whether weights are rounded so that outputs change least."""
@@ -138,9 +191,8 @@ class Quantize(TorchPass):
         """Refuse a model that is quantized already, has no head to quantize, or has no layer of a pattern."""
         if already := quantizations(model.transformer):
             raise PassError(f"the model has {len(already)} quantized layers already; quantize once")
-        if self.head and model.transformer.config.tied_head:
-            raise PassError("head: true, but the head is tied to the embedding; use head: false")
         self.specs(model.transformer)
+        self.table(model.transformer)
 
     def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The model with quantized layers.
@@ -151,6 +203,9 @@ class Quantize(TorchPass):
         transformer = sharing_copy(model.transformer)
         work = Work(transformer, self.specs(transformer), self, context)
         work.run()
+        if (table := self.table(transformer)) is not None:
+            assert isinstance(transformer.embedding, nn.Embedding)
+            transformer.embedding = QuantizedEmbedding.of(transformer.embedding, table)
         worst = min(work.ratios, key=lambda name: work.ratios[name])
         total = parameter_count(transformer)
         notes = QuantizeNotes(

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from export.graph.builder import MICROSOFT, Builder
 from export.graph.number_formats import FORMATS
 from export.rewrites.lowering import LoweringError, QuantizedLayer, n_bits
+from export.rewrites.tables import QuantizedTable, packed_head, packed_rows, plain_head
 from export.targets import STANDARD, Target
 
 TWO_BIT_GROUPS = (32, 64, 128)  # with others MatMulNBits computes in float32, whatever its accuracy level
@@ -34,3 +35,13 @@ class OnnxRuntime(Target):
         if layer.dynamic or FORMATS[layer.weights].bits < 8:
             return n_bits(builder, layer, x)
         return super().lowered(builder, layer, x)
+
+    def table_rows(self, builder: Builder, table: QuantizedTable, ids: ir.Value) -> ir.Value:
+        """GatherBlockQuantized."""
+        return packed_rows(builder, table, ids)
+
+    def tied_head(self, builder: Builder, table: QuantizedTable, outputs: int, dynamic: bool, x: ir.Value) -> ir.Value:
+        """MatMulNBits where inputs are rounded, else a product with rows that the runtime dequantizes at load."""
+        if dynamic and table.group:
+            return packed_head(builder, table, outputs, x)
+        return plain_head(builder, table.as_bytes(builder), outputs, dynamic, x)

@@ -161,14 +161,19 @@ def quantize_dynamic(x: Tensor, block: int) -> Tensor:
     return rounded.flatten(-2)[..., : x.shape[-1]]
 
 
-class QuantizedLinear(nn.Module):
-    """y = x W^T + b with W in few bits, and x rounded likewise where `activations` says so."""
+class Quantized(nn.Module):
+    """A layer whose weights are codes, so that they are buffers and no parameters."""
 
     weight: Tensor
+    bias: Tensor | None
+
+
+class QuantizedLinear(Quantized):
+    """y = x W^T + b with W in few bits, and x rounded likewise where `activations` says so."""
+
     weight_scale: Tensor
     weight_zero: Tensor | None
     activation_scale: Tensor | None
-    bias: Tensor | None
 
     def __init__(
         self,
@@ -307,6 +312,6 @@ def parameter_count(transformer: nn.Module) -> int:
     own = (each for name, each in transformer.named_parameters() if not name.startswith("scales."))
     count = sum(parameter.numel() for parameter in own)
     for module in transformer.modules():
-        if isinstance(module, QuantizedLinear):
+        if isinstance(module, Quantized):
             count += module.weight.numel() + (0 if module.bias is None else module.bias.numel())
     return count
