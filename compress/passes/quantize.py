@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Self
 
@@ -95,9 +95,7 @@ class Quantize(TorchPass):
     )
     embedding: Literal["none", "int8", "fp16"] = setting("none", doc="format of the table of embeddings")
     keep: tuple[str, ...] = setting((), doc="patterns of layers that stay in float")
-    override: dict[str, Override] = field(
-        default_factory=dict, metadata={"doc": "patterns of layers, and what is different for them"}
-    )
+    override: dict[str, Override] = setting(dict, doc="patterns of layers, and what is different for them")
 
     def validate(self) -> None:
         """Refuse formats that do not go together.
