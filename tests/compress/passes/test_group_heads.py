@@ -65,7 +65,7 @@ def test_a_number_that_does_not_divide_the_heads_is_refused(tiny_model, context)
 
 def test_a_quantized_model_is_refused(tiny_model, context):
     quantized = Quantize().run(tiny_model(), context()).model
-    with pytest.raises(PassError, match="group-heads: the model has 14 quantized layers; put group-heads before"):
+    with pytest.raises(PassError, match="group-heads: the model has 15 quantized layers; put group-heads before"):
         GroupHeads(kv_heads=2).run(quantized, context())
 
 

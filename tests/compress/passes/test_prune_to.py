@@ -83,7 +83,7 @@ def test_a_share_that_cannot_be_reached_is_refused(tiny_model, context):
 
 def test_a_quantized_model_is_refused(tiny_model, context):
     quantized = Quantize().run(tiny_model(), context()).model
-    with pytest.raises(PassError, match="prune-to: the model has 14 quantized layers; put prune-to before quantize"):
+    with pytest.raises(PassError, match="prune-to: the model has 15 quantized layers; put prune-to before quantize"):
         PruneTo(parameters=0.9).run(quantized, context())
 
 
