@@ -15,6 +15,7 @@ from compress.models.transformer.examples import examples
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.straight_through import settled, trainable
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
+from compress.training.divergence import Divergence, Kind
 from compress.training.loop import Schedule, fit
 from compress.training.teaching import (
     BATCH,
@@ -24,7 +25,6 @@ from compress.training.teaching import (
     answer,
     answer_bytes,
     hidden_loss,
-    kl,
     matched_layers,
 )
 
@@ -47,8 +47,9 @@ class DistillNotes(Notes):
 class Distill(TorchPass):
     """The reference teaches the model its predictions and hidden states.
 
-    Loss: temperature^2 KL(reference || model) of the softened logits, plus `hidden` times the squared error of hidden
-    states relative to their mean square, up to four layers compared at equal depth. Trains on the training pictures;
+    Loss: temperature^2 times the `divergence` of the softened distributions (`compress.training.divergence`), plus
+    `hidden` times the squared error of hidden states relative to their mean square, up to four layers compared at equal
+    depth. Trains on the training pictures;
     stops early on the KL of the validation pictures, which no gradient sees. A quantized model is trained through its
     rounding (straight-through) and stays on its number grid.
     """
@@ -56,6 +57,10 @@ class Distill(TorchPass):
     steps: int = setting(doc="optimizer steps at most", low=1, high=MOST_STEPS)
     batch: int = setting(32, doc="pictures of a step", low=1, high=MOST_BATCH)
     temperature: float = setting(2.0, doc="softens both distributions", low=0.1, high=100)
+    divergence: Kind = setting(
+        "forward", doc="KL(reference || model), KL(model || reference), or Jensen-Shannon's between them"
+    )
+    mixing: float = setting(0.5, doc="the reference's weight in Jensen-Shannon's mixture", low=0.01, high=0.99)
     hidden: float = setting(1.0, doc="weight of the hidden-state loss; 0 turns it off", low=0, high=MOST_WEIGHT)
     learning_rate: float = setting(5e-4, doc="peak of the cosine schedule", low=0, high=MOST_LEARNING_RATE)
     warmup: int = setting(20, doc="steps of linear warm-up", low=0, high=MOST_STEPS)
@@ -81,12 +86,13 @@ class Distill(TorchPass):
         teacher = Teacher(reference, draws, [theirs for _, theirs in pairs])
         teacher.prepare(self.steps, context.report)
         distance = Distance(reference, validation)
+        divergence = Divergence(self.divergence, self.temperature, self.mixing)
 
         def loss(step: int) -> Tensor:
             chosen = draws.step(step)
             batch = draws.examples_at(chosen, step)
             wanted, own = teacher(chosen, batch), answer(student, batch, [layer for layer, _ in pairs])
-            total = kl(wanted.logits, own.logits, batch.scored, self.temperature)
+            total = divergence(wanted.logits, own.logits, batch.scored)
             return total + self.hidden * hidden_loss(wanted, own) if pairs else total
 
         before = distance(student)
@@ -145,7 +151,7 @@ class Distance:
         """The distance of a model."""
         with torch.no_grad():
             parts = [
-                kl(wanted, model(*batch.tensors()), batch.scored).item() * len(batch)
+                Divergence()(wanted, model(*batch.tensors()), batch.scored).item() * len(batch)
                 for wanted, batch in zip(self.wanted, self.examples, strict=True)
             ]
         return sum(parts) / sum(map(len, self.examples))

@@ -51,16 +51,6 @@ def answer(transformer: TokenTransformer, batch: Examples, layers: Sequence[int]
     return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
 
 
-def kl(teacher: Tensor, student: Tensor, scored: NDArray[np.bool_], temperature: float = 1.0) -> Tensor:
-    """Mean over scored tokens (B, T) of KL(teacher || student) of softened logits (B, T, V), times temperature squared.
-
-    In nats. The square keeps gradients of one size for all temperatures: Hinton et al. 2015 (arXiv 1503.02531).
-    """
-    counted = torch.from_numpy(scored)
-    wanted, given = ((logits[counted] / temperature).log_softmax(-1) for logits in (teacher, student))
-    return functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
-
-
 def hidden_loss(teacher: Answer, student: Answer) -> Tensor:
     """Mean over compared layers of the squared error relative to the teacher's mean square."""
     pairs = list(zip(teacher.hidden, student.hidden, strict=True))
