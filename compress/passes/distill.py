@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from calibration.tokens import TokenSet
 from compress.core.settings import MOST_BATCH, MOST_LEARNING_RATE, MOST_STEPS, MOST_WEIGHT, setting
+from compress.measure.speed.environment import processor
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import examples
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.straight_through import settled, trainable
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.training.divergence import Divergence, Kind
+from compress.training.lesson import Lesson
 from compress.training.loop import Schedule, fit
-from compress.training.teaching import (
-    BATCH,
-    MOST_BYTES,
-    Draws,
-    Teacher,
-    answer,
-    answer_bytes,
-    hidden_loss,
-    matched_layers,
-)
+from compress.training.teaching import BATCH, MOST_BYTES, Draws, Teacher, answer_bytes, matched_layers
 
 REHEARSED_STEPS = 2
 CHECKPOINT = "distill.pt"
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # instructions of x86 and ARM that multiply it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +61,32 @@ class Distill(TorchPass):
     null_share: float = setting(0.1, doc="share of pictures taught without their class, for guidance", low=0, high=1)
     validate_every: int = setting(25, doc="steps between validations", low=1, high=MOST_STEPS)
     patience: int = setting(4, doc="validations without a better one before it stops; 0: never", low=0, high=MOST_STEPS)
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", doc="what products are computed in while training; bfloat16 needs a processor with its instructions"
+    )
+    accumulate: int = setting(
+        1, doc="parts that a step's batch is taken in, one after the other, for less memory", low=1, high=MOST_BATCH
+    )
+
+    def validate(self) -> None:
+        """Refuse more parts than a batch has pictures."""
+        if self.accumulate > self.batch:
+            raise ValueError(
+                f"accumulate {self.accumulate}: a batch of {self.batch} has no more parts than pictures; use at most "
+                f"{self.batch}"
+            )
+
+    def requires(self, model: ImageModel) -> None:
+        """Refuse bfloat16 on a processor that would emulate it.
+
+        Raises:
+            PassError: it has none of the instructions.
+        """
+        if self.precision == "bfloat16" and not set(BFLOAT16) & processor()[1]:
+            raise PassError(
+                f"precision bfloat16: this processor has none of {', '.join(BFLOAT16)}, so float32 is faster; use "
+                "precision float32"
+            )
 
     def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The taught model; the input itself where teaching did not bring it nearer to the reference.
@@ -86,19 +106,20 @@ class Distill(TorchPass):
         teacher = Teacher(reference, draws, [theirs for _, theirs in pairs])
         teacher.prepare(self.steps, context.report)
         distance = Distance(reference, validation)
-        divergence = Divergence(self.divergence, self.temperature, self.mixing)
-
-        def loss(step: int) -> Tensor:
-            chosen = draws.step(step)
-            batch = draws.examples_at(chosen, step)
-            wanted, own = teacher(chosen, batch), answer(student, batch, [layer for layer, _ in pairs])
-            total = divergence(wanted.logits, own.logits, batch.scored)
-            return total + self.hidden * hidden_loss(wanted, own) if pairs else total
-
+        lesson = Lesson(
+            student,
+            teacher,
+            draws,
+            Divergence(self.divergence, self.temperature, self.mixing),
+            own_layers=[own for own, _ in pairs],
+            hidden=self.hidden,
+            parts=self.accumulate,
+            precision=self.precision,
+        )
         before = distance(student)
         log = fit(
             student,
-            loss,
+            lesson,
             Schedule(
                 steps=self.steps,
                 learning_rate=self.learning_rate,

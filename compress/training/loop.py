@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compress.core import durable
 from compress.core.settings import InputError, digest
 
-Loss = Callable[[int], Tensor]
+Loss = Callable[[int], Tensor | Iterable[Tensor]]
 Validate = Callable[[nn.Module], float]
 OnProgress = Callable[[int, int, dict[str, float]], None]
 REPORT_EVERY = 20  # steps, on a GPU, where saying the loss means waiting for it
@@ -64,7 +64,8 @@ def fit(
 
     Every step draws its randomness from (seed, step) alone, so a run that resumes from `checkpoint` (written every
     `checkpoint_seconds` and at an interruption, unless that tears a step in two) ends with the same weights as one that
-    was never stopped. `loss(step)` must do likewise.
+    was never stopped. `loss(step)` must do likewise. It gives the loss whole, or in parts whose sum it is; each part's
+    gradient is taken before the next part is asked for, so that only one part's activations are in memory.
 
     `task` names what the loss is made of (data, augmentation): a checkpoint of another task, schedule or shape is not
     resumed, nor is a damaged one. `after(step)` changes what no gradient reaches, as part of the step.
@@ -146,14 +147,13 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             optimizer.zero_grad(set_to_none=True)
-            value = loss(step)
-            value.backward()
+            value = backward(loss(step))
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             whole = False
             optimizer.step()
             if after is not None:
                 after(step)
-            seen = value.detach().double()
+            seen = value.double()
             state["loss"] = 0.98 * (state["loss"] if step else seen) + 0.02 * seen
             if average:
                 # The decay grows with the step, so the average forgets the random start (as in TensorFlow's EMA).
@@ -178,6 +178,15 @@ def fit(
     model.eval()
     log: list[dict[str, float]] = state["log"]
     return log
+
+
+def backward(loss: Tensor | Iterable[Tensor]) -> Tensor:
+    """Add the gradient of a loss that comes whole or in parts; the loss, without its graph."""
+    total = torch.zeros(())
+    for part in (loss,) if isinstance(loss, Tensor) else loss:
+        part.backward()
+        total = part.detach() + total.to(part.device)
+    return total
 
 
 def read_checkpoint(path: Path | None) -> dict[str, Any]:

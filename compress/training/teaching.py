@@ -37,6 +37,14 @@ class Answer:
     logits: Tensor
     hidden: tuple[Tensor, ...]
 
+    def take(self, rows: slice) -> Answer:
+        """The answer to some of the examples."""
+        return Answer(self.logits[rows], tuple(layer[rows] for layer in self.hidden))
+
+    def float(self) -> Answer:
+        """The same in float32, whatever it was computed in."""
+        return Answer(self.logits.float(), tuple(layer.float() for layer in self.hidden))
+
 
 def matched_layers(student: int, teacher: int) -> list[tuple[int, int]]:
     """Which outputs of the student's and the teacher's layers are compared, by uniform depth; 0 is the embedding."""
@@ -51,10 +59,10 @@ def answer(transformer: TokenTransformer, batch: Examples, layers: Sequence[int]
     return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
 
 
-def hidden_loss(teacher: Answer, student: Answer) -> Tensor:
-    """Mean over compared layers of the squared error relative to the teacher's mean square."""
-    pairs = list(zip(teacher.hidden, student.hidden, strict=True))
-    return torch.stack([functional.mse_loss(own, wanted) / wanted.square().mean() for wanted, own in pairs]).mean()
+def hidden_loss(teacher: Answer, student: Answer, sizes: Sequence[Tensor]) -> Tensor:
+    """Mean over compared layers of the squared error relative to the size of the layer's states, a mean square."""
+    compared = zip(teacher.hidden, student.hidden, sizes, strict=True)
+    return torch.stack([functional.mse_loss(own, wanted) / size for wanted, own, size in compared]).mean()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+from compress.core.settings import InputError
 from compress.models.transformer.examples import examples
 from compress.models.transformer.quantized import quantizations
 from compress.passes import PassError
@@ -239,3 +240,30 @@ def test_the_rehearsal_takes_two_steps():
     lighter, ratio = Distill(steps=300).rehearsal()
     assert (lighter.steps, ratio) == (2, 150)
     assert Distill(steps=1).rehearsal() == (Distill(steps=1), 1.0)
+
+
+def test_more_parts_than_pictures_are_refused():
+    with pytest.raises(InputError) as caught:
+        Distill(steps=1, batch=4, accumulate=5)
+    assert str(caught.value) == ("distill: accumulate 5: a batch of 4 has no more parts than pictures; use at most 4")
+
+
+def test_bfloat16_is_refused_where_the_processor_has_no_instructions_for_it(reference, monkeypatch):
+    settings = Distill(steps=1, precision="bfloat16")
+    for flags in ({"avx512_bf16"}, {"amx_bf16"}, {"bf16", "asimddp"}):
+        monkeypatch.setattr("compress.passes.distill.processor", lambda flags=flags: ("any", frozenset(flags)))
+        settings.requires(reference)
+    monkeypatch.setattr("compress.passes.distill.processor", lambda: ("old", frozenset({"avx2", "avx512f"})))
+    with pytest.raises(PassError) as caught:
+        settings.requires(reference)
+    assert str(caught.value) == (
+        "precision bfloat16: this processor has none of avx512_bf16, amx_bf16, bf16, so float32 is faster; use "
+        "precision float32"
+    )
+    Distill(steps=1).requires(reference)
+
+
+def test_a_model_is_taught_in_bfloat16_and_in_parts(reference, pruned, context, monkeypatch):
+    monkeypatch.setattr("compress.passes.distill.processor", lambda: ("any", frozenset({"avx512_bf16"})))
+    notes = Distill(**QUICK, precision="bfloat16", accumulate=4).run(pruned, context(reference)).notes
+    assert notes.validation_kl_after < 0.6 * notes.validation_kl_before

@@ -30,8 +30,8 @@ def ask(teacher, draws, step):
 def test_the_hidden_loss_is_relative_to_the_teachers_size_and_a_mean_over_layers():
     teacher = Answer(torch.empty(0), (torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[1.0, 1.0]]])))
     student = Answer(torch.empty(0), (torch.tensor([[[3.0, 3.0]]]), torch.tensor([[[1.0, 2.0]]])))
-    # (0 + 1) / (9 + 16) and (0 + 1) / (1 + 1)
-    assert hidden_loss(teacher, student).item() == pytest.approx((1 / 25 + 1 / 2) / 2)
+    sizes = [torch.tensor(12.5), torch.tensor(1.0)]  # means of 9 and 16, of 1 and 1
+    assert hidden_loss(teacher, student, sizes).item() == pytest.approx((1 / 25 + 1 / 2) / 2)
 
 
 @pytest.mark.parametrize(
