@@ -45,7 +45,7 @@ class Distill(TorchPass):
     `hidden` times the squared error of hidden states relative to their mean square, up to four layers compared at equal
     depth. Trains on the training pictures;
     stops early on the KL of the validation pictures, which no gradient sees. A quantized model is trained through its
-    rounding (straight-through) and stays on its number grid.
+    rounding (straight-through), with its scales (LSQ, arXiv 1902.08153) or without, and stays in its number formats.
     """
 
     steps: int = setting(doc="optimizer steps at most", low=1, high=MOST_STEPS)
@@ -63,6 +63,9 @@ class Distill(TorchPass):
     patience: int = setting(4, doc="validations without a better one before it stops; 0: never", low=0, high=MOST_STEPS)
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", doc="what products are computed in while training; bfloat16 needs a processor with its instructions"
+    )
+    scales: Literal["learned", "fixed"] = setting(
+        "learned", doc="of a quantized model: scales of weights and of static activations are trained too, or stay"
     )
     accumulate: int = setting(
         1, doc="parts that a step's batch is taken in, one after the other, for less memory", low=1, high=MOST_BATCH
@@ -94,7 +97,8 @@ class Distill(TorchPass):
         Raises:
             PassError: no pictures to train on or to stop by, a reference of another shape, or training diverged.
         """
-        reference, student = context.reference.transformer, trainable(model.transformer)
+        reference = context.reference.transformer
+        student = trainable(model.transformer, learn_scales=self.scales == "learned")
         check_same_task(reference, student)
         training, validation = context.tokens.part("train"), context.tokens.part("validation")
         for part, name in ((training, "train"), (validation, "validation")):

@@ -179,14 +179,15 @@ def test_the_seed_decides_the_result(reference, pruned, context, tmp_path):
     ],
     ids=lambda formats: "-".join(map(str, formats.values())),
 )
-def test_a_quantized_model_is_taught_on_its_grid(reference, pruned, context, tiny_tokens, formats):
+@pytest.mark.parametrize("scales", ["learned", "fixed"])
+def test_a_quantized_model_is_taught_on_its_grid(reference, pruned, context, tiny_tokens, formats, scales):
     model = Quantize(**formats).run(pruned, context(reference)).model
-    outcome = Distill(**QUICK).run(model, context(reference))
+    outcome = Distill(**QUICK, scales=scales).run(model, context(reference))
     taught, pictures = outcome.model, tiny_tokens.part("validation")
     assert quantizations(taught.transformer) == quantizations(model.transformer)
     layer, old = (each.transformer.blocks[0].ffn.up for each in (taught, model))
     assert layer.weight.dtype == old.weight.dtype
-    assert torch.equal(layer.weight_scale, old.weight_scale)
+    assert torch.equal(layer.weight_scale, old.weight_scale) == (scales == "fixed")
     assert not torch.equal(layer.weight.float(), old.weight.float())
     assert divergence(reference, taught, pictures) < 0.7 * divergence(reference, model, pictures)
     # what was validated while training is what the rounded model does
