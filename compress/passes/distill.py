@@ -19,6 +19,7 @@ from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.training.divergence import Divergence, Kind
 from compress.training.lesson import Lesson
 from compress.training.loop import Schedule, fit
+from compress.training.on_policy import OwnPictures
 from compress.training.teaching import BATCH, MOST_BYTES, Draws, Teacher, answer_bytes, matched_layers
 
 REHEARSED_STEPS = 2
@@ -43,9 +44,9 @@ class Distill(TorchPass):
 
     Loss: temperature^2 times the `divergence` of the softened distributions (`compress.training.divergence`), plus
     `hidden` times the squared error of hidden states relative to their mean square, up to four layers compared at equal
-    depth. Trains on the training pictures;
-    stops early on the KL of the validation pictures, which no gradient sees. A quantized model is trained through its
-    rounding (straight-through), with its scales (LSQ, arXiv 1902.08153) or without, and stays in its number formats.
+    depth. Trains on the training pictures, and where asked on some that the model draws (`on_policy`); stops early on
+    the KL of the validation pictures, which no gradient sees. A quantized model is trained through its rounding
+    (straight-through), with its scales (LSQ, arXiv 1902.08153) or without, and stays in its number formats.
     """
 
     steps: int = setting(doc="optimizer steps at most", low=1, high=MOST_STEPS)
@@ -70,6 +71,9 @@ class Distill(TorchPass):
     accumulate: int = setting(
         1, doc="parts that a step's batch is taken in, one after the other, for less memory", low=1, high=MOST_BATCH
     )
+
+    on_policy: float = setting(0.0, doc="share of a batch that are pictures which the model itself drew", low=0, high=1)
+    redraw: int = setting(10, doc="steps until it draws others, a batch of them", low=1, high=MOST_STEPS)
 
     def validate(self) -> None:
         """Refuse more parts than a batch has pictures."""
@@ -106,10 +110,19 @@ class Distill(TorchPass):
                 raise PassError(f"the tokens have no {name} pictures; split them with a share for {name}")
         config = student.config
         pairs = matched_layers(len(config.layers), len(reference.config.layers)) if self.hidden else []
-        draws = Draws(training, config, self.batch, self.null_share, context.seed)
+        own_count = round(self.on_policy * self.batch)
+        draws = Draws(training, config, self.batch - own_count, self.null_share, context.seed)
         teacher = Teacher(reference, draws, [theirs for _, theirs in pairs])
         teacher.prepare(self.steps, context.report)
         distance = Distance(reference, validation)
+        own = OwnPictures(
+            lambda: settled(student),
+            model.sampler,
+            training,
+            count=self.batch,
+            every=self.redraw,
+            seed=context.seed,
+        )
         lesson = Lesson(
             student,
             teacher,
@@ -119,6 +132,8 @@ class Distill(TorchPass):
             hidden=self.hidden,
             parts=self.accumulate,
             precision=self.precision,
+            own=own if own_count else None,
+            own_count=own_count,
         )
         before = distance(student)
         log = fit(
@@ -135,6 +150,7 @@ class Distill(TorchPass):
             validate=distance,
             checkpoint=context.workspace / CHECKPOINT,
             report=context.report,
+            state_of_loss=own,
         )
         after = distance(student)
         if not after < float("inf"):
@@ -158,7 +174,10 @@ class Distill(TorchPass):
         """What the teacher said of the training pictures, with and without their class, and of the validation's."""
         config = reference.transformer.config
         pairs = matched_layers(len(config.layers), len(config.layers)) if self.hidden else []
-        training = min(self.steps * self.batch, (1 + (self.null_share > 0)) * len(tokens.part("train")))
+        training = min(
+            self.steps * (self.batch - round(self.on_policy * self.batch)),
+            (1 + (self.null_share > 0)) * len(tokens.part("train")),
+        )
         taught = answer_bytes(config, len(pairs)) * training
         validation = 4 * config.predicted * config.length * len(tokens.part("validation"))
         return (taught if taught <= MOST_BYTES and not config.drawing.masks else 0) + validation

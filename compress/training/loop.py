@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,16 @@ Loss = Callable[[int], Tensor | Iterable[Tensor]]
 Validate = Callable[[nn.Module], float]
 OnProgress = Callable[[int, int, dict[str, float]], None]
 REPORT_EVERY = 20  # steps, on a GPU, where saying the loss means waiting for it
+
+
+class Kept(Protocol):
+    """What a loss keeps from one step to the next, and a checkpoint has to hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from these."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     report: OnProgress | None = None,
     after: Callable[[int], None] | None = None,
+    state_of_loss: Kept | None = None,
 ) -> list[dict[str, float]]:
     """Train the model in place and return the log, one row per validation.
 
@@ -69,6 +80,7 @@ def fit(
 
     `task` names what the loss is made of (data, augmentation): a checkpoint of another task, schedule or shape is not
     resumed, nor is a damaged one. `after(step)` changes what no gradient reaches, as part of the step.
+    `state_of_loss` is what the loss keeps between steps.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -83,11 +95,13 @@ def fit(
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     identity = digest(schedule, seed, shapes, task)
     saved = read_checkpoint(checkpoint)
-    if saved.get("identity") == identity and {"model", "optimizer", "average", "state"} <= set(saved):
+    if saved.get("identity") == identity and {"model", "optimizer", "average", "state", "kept"} <= set(saved):
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average = {name: value.to(device) for name, value in saved["average"].items()}
         state = saved["state"]
+        if state_of_loss is not None:
+            state_of_loss.load_state_dict(saved["kept"])
     # Smoothed, and left on the device: reading it at every step would make the processor wait for the GPU.
     state["loss"] = torch.as_tensor(state["loss"], dtype=torch.float64, device=device)
 
@@ -101,6 +115,7 @@ def fit(
             "optimizer": optimizer.state_dict(),
             "average": average,
             "state": state,
+            "kept": {} if state_of_loss is None else state_of_loss.state_dict(),
         }
         try:
             torch.save(saved, draft)

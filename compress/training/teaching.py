@@ -41,6 +41,11 @@ class Answer:
         """The answer to some of the examples."""
         return Answer(self.logits[rows], tuple(layer[rows] for layer in self.hidden))
 
+    def followed_by(self, other: Answer) -> Answer:
+        """The answer to these examples and to others behind them."""
+        hidden = (torch.cat(pair) for pair in zip(self.hidden, other.hidden, strict=True))
+        return Answer(torch.cat([self.logits, other.logits]), tuple(hidden))
+
     def float(self) -> Answer:
         """The same in float32, whatever it was computed in."""
         return Answer(self.logits.float(), tuple(layer.float() for layer in self.hidden))
@@ -89,9 +94,18 @@ class Draws:
 
     def examples_at(self, chosen: NDArray[np.int64], step: int) -> Examples:
         """What a transformer reads of these examples (B,) at a step."""
-        pictures = self.pictures.take(chosen % len(self.pictures))
-        labels = np.where(chosen >= len(self.pictures), self.config.null_class, pictures.labels)
-        seed = self.seed if self.recurring else self.seed * LARGE_PRIME + step
+        pictures, withheld = self.pictures.take(chosen % len(self.pictures)), chosen >= len(self.pictures)
+        return self.asked(pictures, withheld, self.seed if self.recurring else self.seed * LARGE_PRIME + step)
+
+    def others(self, pictures: TokenSet, step: int) -> Examples:
+        """Examples of other pictures (B,) at a step, as many without their class."""
+        generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 4, step]))
+        withheld = generator.random(len(pictures)) < self.null_share
+        return self.asked(pictures, withheld, int(generator.integers(2**63)))
+
+    def asked(self, pictures: TokenSet, withheld: NDArray[np.bool_], seed: int) -> Examples:
+        """What a transformer reads of pictures (B,), the class withheld (B,) from some."""
+        labels = np.where(withheld, self.config.null_class, pictures.labels)
         return examples_of(self.config.shape, pictures.tokens, labels, seed, pictures.features)
 
 
@@ -110,8 +124,8 @@ class Teacher:
         self.hidden: list[Tensor] = []
 
     def prepare(self, steps: int, report: OnProgress) -> None:
-        """Score every example of the first `steps` steps, unless they do not recur or take more than MOST_BYTES."""
-        if not self.draws.recurring:
+        """Score every example of the first `steps` steps, unless none recur or they take more than MOST_BYTES."""
+        if not self.draws.recurring or not self.draws.batch:
             return
         drawn = np.concatenate([self.draws.step(step) for step in range(steps)])
         examples = np.unique(drawn)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,15 @@ class Examples:
         """The examples of these rows."""
         features = None if self.features is None else self.features[rows]
         return Examples(self.inputs[rows], self.targets[rows], self.scored[rows], features)
+
+    def followed_by(self, other: Examples) -> Examples:
+        """These examples and the others behind them."""
+        pairs = zip(self.arrays(), other.arrays(), strict=True)
+        return Examples(*(np.concatenate(pair) for pair in pairs))
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Inputs, true tokens, what is asked for, and features of a text if any."""
+        return [self.inputs, self.targets, self.scored, *([] if self.features is None else [self.features])]
 
     def unconditional(self, shape: Shape) -> Examples:
         """The same pictures, unconditional: what guidance leads away from."""

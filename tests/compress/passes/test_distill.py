@@ -160,6 +160,26 @@ def test_a_distillation_that_was_interrupted_ends_with_the_same_weights(referenc
         assert torch.equal(value.float(), state[name].float()), name
 
 
+def test_an_interrupted_distillation_goes_on_with_the_same_pictures_of_its_own(reference, pruned, context, tmp_path):
+    settings = Distill(steps=6, batch=4, warmup=2, validate_every=3, on_policy=0.5, redraw=4)
+    once = settings.run(pruned, context(reference))
+    with pytest.raises(KeyboardInterrupt):  # after steps 0 to 2, between two drawings
+        settings.run(pruned, context(reference, workspace=tmp_path, report=Stopped(3)))
+    again = settings.run(pruned, context(reference, workspace=tmp_path))
+    assert again.notes == once.notes
+    state = again.model.transformer.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in once.model.transformer.state_dict().items())
+    without = Distill(steps=6, batch=4, warmup=2, validate_every=3)
+    other = without.run(pruned, context(reference, workspace=fresh(tmp_path)))
+    assert other.notes.validation_kl_after != once.notes.validation_kl_after
+
+
+def fresh(folder):
+    """An empty folder inside another."""
+    (folder / "fresh").mkdir()
+    return folder / "fresh"
+
+
 def test_the_seed_decides_the_result(reference, pruned, context, tmp_path):
     def taught(seed, folder):
         (tmp_path / folder).mkdir()
