@@ -20,7 +20,16 @@ from compress.training.divergence import Divergence, Kind
 from compress.training.lesson import Lesson
 from compress.training.loop import Schedule, fit
 from compress.training.on_policy import OwnPictures
-from compress.training.teaching import BATCH, MOST_BYTES, Draws, Teacher, answer_bytes, matched_layers
+from compress.training.teaching import (
+    BATCH,
+    MOST_BYTES,
+    Draws,
+    Teacher,
+    answer_bytes,
+    guided_answer,
+    matched_layers,
+)
+from export.runtime.sampling import HIGHEST, Sampler
 
 REHEARSED_STEPS = 2
 CHECKPOINT = "distill.pt"
@@ -47,6 +56,12 @@ class Distill(TorchPass):
     depth. Trains on the training pictures, and where asked on some that the model draws (`on_policy`); stops early on
     the KL of the validation pictures, which no gradient sees. A quantized model is trained through its rounding
     (straight-through), with its scales (LSQ, arXiv 1902.08153) or without, and stays in its number formats.
+
+    With `guidance: absorb` the model learns what guidance makes of the reference's two rows (classifier-free guidance,
+    arXiv 2207.12598; distilled as in arXiv 2210.03142), and its sampler says so; guidance-free training (arXiv
+    2501.15420) and condition contrastive alignment (arXiv 2410.09347) reach one row without a guided teacher. It
+    learns logits alone, as two rows have no hidden states in common. The scale is fixed: a range of scales needs an
+    input for the scale, which no config, graph or engine here has.
     """
 
     steps: int = setting(doc="optimizer steps at most", low=1, high=MOST_STEPS)
@@ -74,26 +89,63 @@ class Distill(TorchPass):
 
     on_policy: float = setting(0.0, doc="share of a batch that are pictures which the model itself drew", low=0, high=1)
     redraw: int = setting(10, doc="steps until it draws others, a batch of them", low=1, high=MOST_STEPS)
+    guidance: Literal["outside", "absorb"] = setting(
+        "outside", doc="absorb: the model learns the guided distribution of the reference, so that one row draws it"
+    )
+    guidance_scale: float = setting(
+        0.0, doc="the scale that it learns; 0: the one that the model ships with", low=0, high=HIGHEST
+    )
 
     def validate(self) -> None:
-        """Refuse more parts than a batch has pictures."""
+        """Refuse more parts than a batch has pictures, and a scale of guidance that nothing learns."""
         if self.accumulate > self.batch:
             raise ValueError(
                 f"accumulate {self.accumulate}: a batch of {self.batch} has no more parts than pictures; use at most "
                 f"{self.batch}"
             )
+        if self.guidance_scale and self.guidance == "outside":
+            raise ValueError(
+                f"guidance_scale {self.guidance_scale:g} with guidance outside: only a guidance that is learned has a "
+                "scale here; use guidance: absorb"
+            )
+        if self.guidance_scale == 1:
+            raise ValueError("guidance_scale 1: that is no guidance; use another scale, or 0 for the model's own")
 
     def requires(self, model: ImageModel) -> None:
-        """Refuse bfloat16 on a processor that would emulate it.
+        """Refuse bfloat16 on a processor that would emulate it, and guidance that cannot be absorbed.
 
         Raises:
-            PassError: it has none of the instructions.
+            PassError: the processor has none of the instructions, or the model nothing to be guided by.
         """
+        self.learned(model)
         if self.precision == "bfloat16" and not set(BFLOAT16) & processor()[1]:
             raise PassError(
                 f"precision bfloat16: this processor has none of {', '.join(BFLOAT16)}, so float32 is faster; use "
                 "precision float32"
             )
+
+    def learned(self, model: ImageModel) -> Sampler | None:
+        """The sampler whose guidance the model learns, or has inside already; None where it learns none.
+
+        Raises:
+            PassError: there is no guidance to learn.
+        """
+        sampler = model.sampler
+        if self.guidance == "outside":
+            return sampler if sampler.guidance_inside else None
+        if sampler.guidance_inside:
+            raise PassError(
+                f"guidance: absorb, but guidance {sampler.cfg_scale:g} is inside the model already; use guidance: "
+                "outside, which keeps it"
+            )
+        if not model.shape.classes and model.shape.text is None:
+            raise PassError("guidance: absorb, but the model has no classes to be guided by; use guidance: outside")
+        sampler = replace(sampler, cfg_scale=self.guidance_scale or sampler.cfg_scale)
+        if sampler.cfg_scale == 1:
+            raise PassError(
+                "guidance: absorb, but the model is sampled without guidance (cfg_scale 1); say a guidance_scale"
+            )
+        return sampler.with_guidance_inside()
 
     def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The taught model; the input itself where teaching did not bring it nearer to the reference.
@@ -109,15 +161,17 @@ class Distill(TorchPass):
             if not len(part):
                 raise PassError(f"the tokens have no {name} pictures; split them with a share for {name}")
         config = student.config
-        pairs = matched_layers(len(config.layers), len(reference.config.layers)) if self.hidden else []
+        sampler = self.learned(model)
+        compared = self.hidden and sampler is None  # two rows have no hidden states in common
+        pairs = matched_layers(len(config.layers), len(reference.config.layers)) if compared else []
         own_count = round(self.on_policy * self.batch)
         draws = Draws(training, config, self.batch - own_count, self.null_share, context.seed)
-        teacher = Teacher(reference, draws, [theirs for _, theirs in pairs])
+        teacher = Teacher(reference, draws, [theirs for _, theirs in pairs], sampler)
         teacher.prepare(self.steps, context.report)
-        distance = Distance(reference, validation)
+        distance = Distance(reference, validation, sampler)
         own = OwnPictures(
             lambda: settled(student),
-            model.sampler,
+            sampler or model.sampler,
             training,
             count=self.batch,
             every=self.redraw,
@@ -163,7 +217,10 @@ class Distill(TorchPass):
         )
         if after >= before:
             return Outcome(model, replace(notes, kept="the input; teaching did not bring it nearer"))
-        return Outcome(model.with_transformer(settled(student)), notes)
+        taught = model.with_transformer(settled(student))
+        if sampler is None or model.sampler.guidance_inside:
+            return Outcome(taught, notes)
+        return Outcome(replace(taught, sampler=sampler), replace(notes, guidance=sampler.cfg_scale))
 
     def rehearsal(self) -> tuple[Self, float]:
         """Two steps."""
@@ -184,12 +241,11 @@ class Distill(TorchPass):
 
 
 class Distance:
-    """KL(reference || model) on pictures, nats per token; the reference is asked once."""
+    """KL(reference || model) on pictures, nats per token; the reference is asked once, after a sampler's guidance."""
 
-    def __init__(self, reference: TokenTransformer, pictures: TokenSet) -> None:
+    def __init__(self, reference: TokenTransformer, pictures: TokenSet, sampler: Sampler | None = None) -> None:
         self.examples = list(examples(reference.config.shape, pictures).chunks(BATCH))
-        with torch.no_grad():
-            self.wanted = [reference(*batch.tensors()) for batch in self.examples]
+        self.wanted = [guided_answer(reference, batch, [], sampler).logits for batch in self.examples]
 
     def __call__(self, model: nn.Module) -> float:
         """The distance of a model."""

@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.tokens import TokenSet
+from compress.models.guided import guidance_of, lead
 from compress.models.transformer.architecture import TransformerConfig
 from compress.models.transformer.examples import Examples, examples_of
 from compress.models.transformer.model import TokenTransformer
 from compress.training.loop import OnProgress
+from export.runtime.sampling import Sampler
 
 BATCH = 32
 MOST_BYTES = 2**29  # what is remembered at most; beyond it the reference is asked again at every step
@@ -62,6 +64,20 @@ def answer(transformer: TokenTransformer, batch: Examples, layers: Sequence[int]
     x, around = transformer.prepare(*batch.tensors())
     streams = list(transformer.layer_outputs(x, around))
     return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
+
+
+def guided_answer(
+    reference: TokenTransformer, batch: Examples, layers: Sequence[int], sampler: Sampler | None
+) -> Answer:
+    """What the reference says of examples, its logits after the guidance of a sampler where there is one."""
+    with torch.no_grad():
+        said = answer(reference, batch, layers)
+        if sampler is None:
+            return said
+        shape = reference.config.shape
+        null = answer(reference, batch.unconditional(shape), []).logits
+        scales = torch.from_numpy(guidance_of(sampler, shape, batch.scored))[..., None]  # (B, T, 1)
+        return Answer(lead(said.logits, null, scales), said.hidden)
 
 
 def hidden_loss(teacher: Answer, student: Answer, sizes: Sequence[Tensor]) -> Tensor:
@@ -115,10 +131,12 @@ def answer_bytes(config: TransformerConfig, layers: int) -> int:
 
 
 class Teacher:
-    """The reference, asked once for every example where memory allows."""
+    """The reference, asked once for every example where memory allows; with a sampler, after its guidance."""
 
-    def __init__(self, reference: TokenTransformer, draws: Draws, layers: Sequence[int]) -> None:
-        self.reference, self.draws, self.layers = reference, draws, layers
+    def __init__(
+        self, reference: TokenTransformer, draws: Draws, layers: Sequence[int], sampler: Sampler | None = None
+    ) -> None:
+        self.reference, self.draws, self.layers, self.sampler = reference, draws, layers, sampler
         self.place: dict[int, int] = {}
         self.logits = torch.empty(0)
         self.hidden: list[Tensor] = []
@@ -142,8 +160,7 @@ class Teacher:
 
     def ask(self, batch: Examples) -> Answer:
         """Score examples now."""
-        with torch.no_grad():
-            return answer(self.reference, batch, self.layers)
+        return guided_answer(self.reference, batch, self.layers, self.sampler)
 
     def __call__(self, examples: NDArray[np.int64], batch: Examples) -> Answer:
         """What the reference says of the examples of these numbers (B,), remembered or scored now."""

@@ -56,9 +56,7 @@ class Examples:
 
     def unconditional(self, shape: Shape) -> Examples:
         """The same pictures, unconditional: what guidance leads away from."""
-        inputs = self.inputs.copy()
-        inputs[:, 0] = shape.first_class + shape.null_class
-        return replace(self, inputs=inputs)
+        return replace(self, inputs=without_class(shape, self.inputs))
 
     def chunks(self, size: int) -> Iterator[Examples]:
         """The examples in runs of at most `size`."""
@@ -82,6 +80,13 @@ def examples_of(
     classes = labels[:, None] + shape.first_class
     shown, scored = shape.drawing.shown(tokens, shape, seed)
     return Examples(np.concatenate([classes, shown], axis=1), tokens, scored, features)
+
+
+def without_class(shape: Shape, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same inputs (N, S) with the null class."""
+    inputs = inputs.copy()
+    inputs[:, 0] = shape.first_class + shape.null_class
+    return inputs
 
 
 def nll(transformer: nn.Module, batch: Examples) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from compress.passes.distill import CHECKPOINT, Distance, Distill
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
+from export.runtime.sampling import Sampler
 
 
 def divergence(reference, model, pictures):
@@ -288,3 +291,104 @@ def test_a_model_is_taught_in_bfloat16_and_in_parts(reference, pruned, context, 
     monkeypatch.setattr("compress.passes.distill.processor", lambda: ("any", frozenset({"avx512_bf16"})))
     notes = Distill(**QUICK, precision="bfloat16", accumulate=4).run(pruned, context(reference)).notes
     assert notes.validation_kl_after < 0.6 * notes.validation_kl_before
+
+
+ABSORB = {"steps": 30, "batch": 16, "learning_rate": 2e-3, "warmup": 5, "validate_every": 10, "guidance": "absorb"}
+
+
+def guided_distance(reference, model, pictures, scale):
+    """KL(guided reference || model) by PyTorch's own, nats per token."""
+    batch = examples(reference.shape, pictures)
+    given, null = (
+        torch.from_numpy(reference.score(each.inputs, each.features))
+        for each in (batch, batch.unconditional(reference.shape))
+    )
+    wanted = Categorical(logits=null + scale * (given - null))
+    own = Categorical(logits=torch.from_numpy(model.score(batch.inputs, batch.features)))
+    return float(kl_divergence(wanted, own)[torch.from_numpy(batch.scored)].mean())
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_a_model_learns_the_guided_distribution_and_says_so(tiny_model, context, tiny_tokens, scale):
+    reference = tiny_model(sampler=Sampler(cfg_scale=2.0, temperature=0.9))
+    outcome = Distill(**ABSORB, guidance_scale=scale).run(reference, context(reference))
+    inside, pictures = scale or 2.0, tiny_tokens.part("validation")
+    assert outcome.model.sampler == Sampler(cfg_scale=inside, temperature=0.9, guidance_inside=True)
+    assert outcome.notes.guidance == inside
+    assert outcome.notes.compared_layers == ()
+    before, after = (guided_distance(reference, each, pictures, inside) for each in (reference, outcome.model))
+    assert outcome.notes.validation_kl_before == pytest.approx(before, abs=2e-5)
+    assert outcome.notes.validation_kl_after == pytest.approx(after, abs=2e-5)
+    assert after < 0.5 * before
+
+
+def test_every_kind_of_model_learns_guidance(any_model, any_tokens, context):
+    reference = replace(any_model, sampler=Sampler(cfg_scale=2.0, steps=3))
+    settings = Distill(steps=12, batch=8, warmup=0, validate_every=4, guidance="absorb", patience=0)
+    outcome = settings.run(reference, context(reference, tokens=any_tokens))
+    assert outcome.notes.validation_kl_after < outcome.notes.validation_kl_before
+    assert outcome.model.sampler.guidance_inside
+
+
+def test_a_model_with_guidance_inside_is_taught_by_the_guided_reference(tiny_model, context, tiny_tokens, tmp_path):
+    reference = tiny_model(sampler=Sampler(cfg_scale=2.0))
+    inside = replace(reference, sampler=reference.sampler.with_guidance_inside())
+    outcome = Distill(**{**ABSORB, "guidance": "outside"}).run(inside, context(reference))
+    before = guided_distance(reference, reference, tiny_tokens.part("validation"), 2.0)
+    assert outcome.notes.validation_kl_before == pytest.approx(before, abs=2e-5)
+    assert outcome.notes.validation_kl_after < before
+    assert outcome.model.sampler == inside.sampler
+    assert outcome.notes.guidance is None
+
+
+def test_where_teaching_fails_guidance_stays_outside(tiny_model, context):
+    reference = tiny_model(sampler=Sampler(cfg_scale=2.0))
+    outcome = Distill(steps=1, learning_rate=0.0, warmup=0, guidance="absorb").run(reference, context(reference))
+    assert outcome.model is reference
+    assert outcome.notes.guidance is None
+    assert outcome.notes.kept == "the input; teaching did not bring it nearer"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"guidance_scale": 2.0},
+            "distill: guidance_scale 2 with guidance outside: only a guidance that is learned has a scale here; use "
+            "guidance: absorb",
+        ),
+        (
+            {"guidance": "absorb", "guidance_scale": 1.0},
+            "distill: guidance_scale 1: that is no guidance; use another scale, or 0 for the model's own",
+        ),
+    ],
+)
+def test_a_scale_that_nothing_learns_is_refused(settings, text):
+    with pytest.raises(InputError) as caught:
+        Distill(steps=1, **settings)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"sampler": Sampler(cfg_scale=1.0)},
+            "distill: guidance: absorb, but the model is sampled without guidance (cfg_scale 1); say a guidance_scale",
+        ),
+        (
+            {"sampler": Sampler(cfg_scale=2.0, guidance_inside=True)},
+            "distill: guidance: absorb, but guidance 2 is inside the model already; use guidance: outside, which keeps "
+            "it",
+        ),
+        (
+            {"classes": 0},
+            "distill: guidance: absorb, but the model has no classes to be guided by; use guidance: outside",
+        ),
+    ],
+)
+def test_guidance_that_cannot_be_learned_is_refused(tiny_model, context, changes, text):
+    model = tiny_model(**changes)
+    with pytest.raises(PassError) as caught:
+        Distill(steps=1, guidance="absorb").run(model, context(model))
+    assert str(caught.value) == text
