@@ -324,7 +324,7 @@ def test_a_model_learns_the_guided_distribution_and_says_so(tiny_model, context,
 
 def test_every_kind_of_model_learns_guidance(any_model, any_tokens, context):
     reference = replace(any_model, sampler=Sampler(cfg_scale=2.0, steps=3))
-    settings = Distill(steps=8, batch=8, warmup=0, learning_rate=1e-4, validate_every=4, guidance="absorb")
+    settings = Distill(steps=24, batch=8, warmup=0, learning_rate=1e-4, validate_every=8, guidance="absorb")
     outcome = settings.run(reference, context(reference, tokens=any_tokens))
     assert outcome.notes.validation_kl_after < outcome.notes.validation_kl_before
     assert outcome.model.sampler.guidance_inside
