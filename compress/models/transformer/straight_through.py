@@ -1,7 +1,7 @@
 """Trainable stand-ins of quantized layers: the same rounding forward, gradients straight through it.
 
 Values that the range clips get no gradient, since moving them a little changes nothing. Scales are fixed, or trained
-too (`step_size`).
+too (`step_size`); zero points stay.
 """
 
 from __future__ import annotations
@@ -45,13 +45,24 @@ class StraightThroughLinear(nn.Module):
         """Outputs (..., N) of inputs (..., K)."""
         quantized, spec = self.quantized, self.quantized.spec
         step = spread(self.weight_step(), spec.group, self.weight.shape[1])
-        scaled = within(self.weight / step, self.weight.detach().abs() <= (step * spec.largest).detach())
-        weight = straight_through(spec.rounded(scaled.detach()), scaled) * step
+        scaled = within(self.weight / step, self.inside(step.detach()))
+        if quantized.weight_zero is None:
+            weight = straight_through(spec.rounded(scaled.detach()), scaled) * step
+        else:
+            zero = spread(quantized.weight_zero, spec.group, self.weight.shape[1])
+            weight = (straight_through(spec.rounded((scaled + zero).detach()), scaled + zero) - zero) * step
         if self.input_step is not None:
             x = self.rounded_input(x, self.input_step())
         elif spec.dynamic:
             x = straight_through(quantized.quantized_input(x), x)
         return functional.linear(x, weight, self.bias)
+
+    def inside(self, step: Tensor) -> Tensor:
+        """Which weights (N, K) are within the range of their scales, one for each input (N, K) or for all (N, 1)."""
+        spec, zero = self.quantized.spec, self.quantized.weight_zero
+        middle = 0 if zero is None else spread(zero, spec.group, self.weight.shape[1])
+        weight = self.weight.detach()
+        return (weight >= (spec.smallest - middle) * step) & (weight <= (spec.largest - middle) * step)
 
     def rounded_input(self, x: Tensor, step: Tensor) -> Tensor:
         """Inputs (..., K) rounded with one scale for all."""
@@ -63,7 +74,7 @@ class StraightThroughLinear(nn.Module):
     def rounded(self) -> QuantizedLinear:
         """The quantized layer of the weights and scales as they are now."""
         layer, step = copy.deepcopy(self.quantized), self.weight_step().detach()
-        layer.weight.copy_(quantize_weight(self.weight.detach(), step, layer.spec))
+        layer.weight.copy_(quantize_weight(self.weight.detach(), step, layer.spec, layer.weight_zero))
         layer.weight_scale.copy_(step)
         if layer.activation_scale is not None and self.input_step is not None:
             layer.activation_scale.copy_(self.input_step().detach())

@@ -15,6 +15,7 @@ from compress.passes.quantize import Quantize
 FORMATS = [
     {"weights": "int8"},
     {"weights": "int4", "group": 16},
+    {"weights": "int4", "group": 16, "symmetric": False},
     {"weights": "int8", "activations": "int8"},
     {"weights": "int4", "activations": "int8", "dynamic": True, "group": 16},
     {"weights": "fp8", "activations": "fp8"},
@@ -31,7 +32,7 @@ def test_a_trainable_copy_computes_exactly_what_the_quantized_model_does(
     inputs = torch.from_numpy(examples(model.config.shape, tiny_tokens.part("held_out", 3)).inputs)
     with torch.no_grad():
         assert torch.equal(student(inputs), model(inputs))
-    assert len([module for module in student.modules() if isinstance(module, StraightThroughLinear)]) == 14
+    assert len([module for module in student.modules() if isinstance(module, StraightThroughLinear)]) == 15
     assert all(parameter.requires_grad for parameter in student.parameters())
     back = settled(student)
     assert quantizations(back) == quantizations(model)
@@ -118,10 +119,23 @@ def test_the_gradient_of_a_weights_scale_is_lsqs_worked_by_hand():
         layer.weight.copy_(torch.tensor([[0.6, -1.4, 9.0, -9.0]]))  # over the scale: 1.2, -2.8, and two that clip
     x = torch.tensor([[2.0, 3.0, 5.0, 11.0]])
     layer(x).backward()
-    # codes 1, -3, 7, -7: by the scale 1 - 1.2, -3 + 2.8, 7, -7; by its logarithm 0.5 times that
-    by_scale = 2 * (1 - 1.2) + 3 * (-3 + 2.8) + 5 * 7 - 11 * 7
+    # codes 1, -3, 7, -8: by the scale 1 - 1.2, -3 + 2.8, 7, -8; by its logarithm 0.5 times that
+    by_scale = 2 * (1 - 1.2) + 3 * (-3 + 2.8) + 5 * 7 - 11 * 8
     assert layer.weight_step.growth.grad.item() == pytest.approx(share * 0.5 * by_scale, rel=1e-5)
     assert layer.weight.grad.tolist() == [[2.0, 3.0, 0.0, 0.0]]
+
+
+def test_the_gradient_of_a_scale_with_a_zero_point_is_worked_by_hand():
+    quantized = QuantizedLinear(3, 1, LinearQuantization("int4", symmetric=False))
+    quantized.weight_scale.fill_(0.5)
+    quantized.weight_zero.fill_(-5)  # codes -8 to 7 stand for -3 to 12 steps
+    layer, share = learned_layer(quantized)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[5.6, -1.4, -9.0]]))  # over the scale: 11.2, -2.8, and one that clips
+    layer(torch.tensor([[2.0, 3.0, 5.0]])).backward()
+    by_scale = 2 * (11 - 11.2) + 3 * (-3 + 2.8) + 5 * -3
+    assert layer.weight_step.growth.grad.item() == pytest.approx(share * 0.5 * by_scale, rel=1e-4)
+    assert layer.weight.grad.tolist() == [[2.0, 3.0, 0.0]]
 
 
 def test_the_gradient_of_an_inputs_scale_is_lsqs_worked_by_hand():
@@ -182,4 +196,5 @@ def test_fixed_scales_have_nothing_to_train(tiny_model, context):
     model = Quantize(weights="int8", activations="int8").run(tiny_model(), context()).model.transformer
     assert not [name for name, _ in trainable(model).named_parameters() if "step" in name]
     learned = [name for name, _ in trainable(model, learn_scales=True).named_parameters() if "step" in name]
-    assert len(learned) == 2 * (7 + 4), "7 layers of a block have weights, 4 inputs are shared between them"
+    # A block has weights in 7 layers, and static inputs of query, key and value, of output, and of gate and up.
+    assert len(learned) == 2 * (7 + 3) + 1, "and the head has weights"
