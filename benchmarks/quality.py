@@ -158,7 +158,7 @@ def static(method: str) -> Callable[[Bench], OnnxModel]:
             op_types_to_quantize=["MatMul"],
             nodes_to_exclude=left,
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=getattr(CalibrationMethod, method),
             extra_options={"DefaultTensorType": int(ir.DataType.FLOAT), "MatMulConstBOnly": True},

@@ -123,8 +123,8 @@ class Quantize(TorchPass):
         if made.down == "auto" and made.static_int8:
             made = replace(made, down="dynamic" if DYNAMIC.issuperset(targets) else "same")
         if made.head == "auto" and "tensorrt" in targets:
-            # Weights alone in int8 are unpacked at every step there.
-            made = replace(made, head="same" if made.static_int8 else "float")
+            # Weights alone in int8 are unpacked at every step there, and static inputs of the head lose much.
+            made = replace(made, head="float")
         return made
 
     def spec(self) -> LinearQuantization:

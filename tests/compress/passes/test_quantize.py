@@ -178,7 +178,7 @@ def test_the_head_has_weights_of_eight_bits_or_what_is_asked_for(tiny_model, con
     [
         ({"activations": "int8"}, ["onnxruntime"], "dynamic", "auto"),
         ({"activations": "int8"}, ["onnxruntime", "standard"], "same", "auto"),
-        ({"activations": "int8"}, ["tensorrt"], "same", "same"),
+        ({"activations": "int8"}, ["tensorrt"], "same", "float"),
         ({"weights": "int4"}, ["tensorrt", "onnxruntime"], "auto", "float"),
         ({"weights": "fp8", "activations": "fp8"}, ["tensorrt"], "auto", "float"),
         ({"activations": "int8", "down": "dynamic", "head": "int8"}, ["tensorrt"], "dynamic", "int8"),
