@@ -56,6 +56,8 @@ class QuantizeCache(GraphPass):
         Raises:
             PassError: the cache holds NaN or Inf.
         """
+        held = self.format
+        assert held != "fp8", "requires refuses it"
         tokens = context.calibration_tokens()
         batch = examples(model.manifest.shape, tokens, context.seed).take(slice(self.pictures))
         with tempfile.TemporaryDirectory() as room:
@@ -63,8 +65,8 @@ class QuantizeCache(GraphPass):
             seen = Engine.load(room).caches(batch.inputs, batch.features)
         if not all(np.isfinite(value).all() for value in seen.values()):
             raise PassError("keys or values hold NaN or Inf on the calibration tokens")
-        scales = {name: cache_scales(value, self.format, self.scales) for name, value in seen.items()}
-        made = with_quantized_cache(model, self.format, scales)
+        scales = {name: cache_scales(value, held, self.scales) for name, value in seen.items()}
+        made = with_quantized_cache(model, held, scales)
         notes = CacheNotes(
             pictures=len(batch),
             cache_bytes_before=4 * sum(value[0].size for value in seen.values()),

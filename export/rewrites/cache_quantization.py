@@ -25,7 +25,8 @@ from export.runtime.manifest import Cache
 from export.runtime.signature import CODES, DecodeSignature
 
 SMALLEST_SCALE = 1e-8  # of a channel that was always 0
-CacheFormat = Literal["int8", "int4", "fp8"]
+Held = Literal["int8", "int4"]
+CacheFormat = Literal[Held, "fp8"]  # that can be asked for
 CacheScales = Literal["channel", "tensor", "token"]
 # What the kernels of GroupQueryAttention take (tried with ONNX Runtime 1.32 on the CPU): a scale for each channel of
 # each head, or one for all, and the same for keys as for values. Scales are read once for all cached positions, so
@@ -55,7 +56,7 @@ def refusal(cache: Cache, held: str, scales: CacheScales) -> str:
     return ""
 
 
-def cache_scales(seen: NDArray[np.float32], held: CacheFormat, scales: CacheScales) -> NDArray[np.float32]:
+def cache_scales(seen: NDArray[np.float32], held: Held, scales: CacheScales) -> NDArray[np.float32]:
     """Scales of keys or values that were seen (N, K, L, d): (K * d,) by channel, (1,) for all.
 
     The largest magnitude stands for the largest code: what rounds with the least squared error was measured no better
@@ -68,7 +69,7 @@ def cache_scales(seen: NDArray[np.float32], held: CacheFormat, scales: CacheScal
     return made
 
 
-def with_quantized_cache(model: OnnxModel, held: CacheFormat, scales: Mapping[str, NDArray[np.float32]]) -> OnnxModel:
+def with_quantized_cache(model: OnnxModel, held: Held, scales: Mapping[str, NDArray[np.float32]]) -> OnnxModel:
     """A copy of a model with a shared cache, which is of this format now.
 
     Scales by the names `0.key`, `0.value`, ...: (K * d,) by channel, (1,) for all.
