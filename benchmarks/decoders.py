@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import shapes
 import torch
 from numpy.typing import NDArray
@@ -34,12 +36,13 @@ from compress.models.tokenizer.vq import VqAutoencoder
 from compress.passes import Context
 from compress.passes.decoder import Decoder
 from compress.passes.distill_decoder import DistillDecoder, products, weight_count
-from compress.passes.export import Export
-from export.runtime.engine import Engine
+from compress.passes.export import pictures_of
+from export.graph.weights import with_weights_inside
+from export.rewrites.decoder_fusion import fuse_decoder
 
 CALIBRATION = 16
 FEW = 2  # random grids: ranges of random weights mean nothing, but must be there
-BASE = "today"
+BASE, FLOAT, INT8 = "today", "float32", "int8"
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "photos": {
         "smallest": {"width": 0.34, "blocks": 1, "low_blocks": 1},
@@ -51,7 +54,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "smallest": {"width": 0.34, "levels": 2, "low_blocks": 1, "blocks": 1},
         "small": {"width": 0.5, "levels": 2, "low_blocks": 2},
         "medium": {"width": 0.67, "levels": 2, "low_blocks": 2, "blocks": 3},
-        "large": {"width": 0.67},
+        "large": {"width": 0.67, "low_blocks": 2},
     },
     "llamagen-b": {
         "smallest": {"width": 0.25, "blocks": 1, "low_blocks": 2},
@@ -125,59 +128,57 @@ def compared(
     model: ImageModel, made: dict[str, ImageModel], tokens: TokenSet, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """A row for each decoder, in float32 and in int8."""
-    engines: dict[tuple[str, str], Engine] = {}
+    taught = args.model in TAUGHT
+    quantization = parse(Decoder, {} if taught else {"ranges": "minmax", "pictures": FEW}, "decoder")
+    context = Context(model, tokens, CALIBRATION if taught else FEW, 0, args.work)
+    graphs: dict[tuple[str, str], bytes] = {}
     for name, each in {BASE: model, **made}.items():
-        context = Context(each, tokens, CALIBRATION if args.model in TAUGHT else FEW, 0, args.work)
-        exported = Export("onnxruntime").run(each, context).model
-        for form, settings in (("float32", {"quantize": "none"}), ("int8", {})):
-            folder = args.work / "engines" / args.model / f"{name}-{form}"
-            folder.mkdir(parents=True, exist_ok=True)
-            parse(Decoder, settings, form).run(exported, context).model.save(folder)
-            engines[name, form] = Engine.load(folder, threads=args.threads)
-    part = tokens.part("held_out") if args.model not in TAUGHT else tokens.part("held_out", args.held_out)
-    pictures = {key: pixels(engine, part.tokens) for key, engine in engines.items()}
+        fused = fuse_decoder(pictures_of(each.tokenizer).decoder_graph).graph
+        for form, graph in ((FLOAT, fused), (INT8, quantization.quantized(fused, context)[0])):
+            graphs[name, form] = ir.to_proto(with_weights_inside(graph)).SerializeToString()
+    decoders = {key: decoder_of(graph, args.threads) for key, graph in graphs.items()}
+    part = tokens.part("held_out", args.held_out if taught else None).tokens
+    pictures = {
+        key: [clamped(decode(part[row : row + 1])[0]) for row in range(len(part))] for key, decode in decoders.items()
+    }
     if args.pictures:
         sheet(pictures, args.pictures)
     with pinned(args.threads):
-        timings = paired({" ".join(key): drawer(engine, part.tokens) for key, engine in engines.items()}, args.repeats)
+        runners = {" ".join(key): (lambda decode=decode: decode(part[:1])) for key, decode in decoders.items()}
+        timings = paired(runners, args.repeats)
     rows = []
-    for (name, form), engine in engines.items():
-        network = (model if name == BASE else made[name]).tokenizer.autoencoder  # type: ignore[attr-defined]
-        features = network.after_codes(network.lookup(codes(network, model, part.tokens[:1])))
-        pairs = list(zip(pictures[name, form], pictures[BASE, "float32"], strict=True))
-        key = f"{name} {form}"
+    for (name, form), graph in graphs.items():
+        tokenizer = (model if name == BASE else made[name]).tokenizer
+        assert isinstance(tokenizer, VqTokenizer)
+        network = tokenizer.autoencoder
+        assert isinstance(network, VqAutoencoder)
+        codes = torch.from_numpy(part[:1]).unflatten(1, network.code_shape(tokenizer.grid))
+        pairs = list(zip(pictures[name, form], pictures[BASE, FLOAT], strict=True))
+        ratio = timings.speedup(f"{name} {form}", f"{BASE} {INT8}")
         rows.append(
             {
                 "model": args.model,
                 "decoder": name,
                 "form": form,
                 "weights": weight_count(network.decoder),
-                "products": products(network.decoder, features),
+                "products": products(network.decoder, network.after_codes(network.lookup(codes))),
                 "psnr": float(np.mean([psnr(*pair) for pair in pairs])),
                 "ssim": float(np.mean([ssim(*pair) for pair in pairs])),
-                "bytes": (engine.folder / "image_decoder.onnx").stat().st_size,  # type: ignore[operator]
-                "ms": timings.median_ms(key).value,
-                "ratio": timings.speedup(key, f"{BASE} int8").value,
-                "ratio_ci95": timings.speedup(key, f"{BASE} int8").ci95,
+                "bytes": len(graph),
+                "ms": timings.median_ms(f"{name} {form}").value,
+                "ratio": ratio.value,
+                "ratio_ci95": ratio.ci95,
             }
         )
     return rows
 
 
-def codes(network: VqAutoencoder, model: ImageModel, tokens: NDArray[np.int64]) -> torch.Tensor:
-    """Tokens (1, T) as the autoencoder looks them up."""
-    return torch.from_numpy(tokens).unflatten(1, network.code_shape(model.tokenizer.grid))
-
-
-def pixels(engine: Engine, tokens: NDArray[np.int64]) -> list[NDArray[np.float64]]:
-    """Pictures (H, W, C) as they are seen."""
-    decode = engine.image_decoder.run
-    return [clamped(decode(["pixels"], {"tokens": tokens[row : row + 1]})[0][0]) for row in range(len(tokens))]
-
-
-def drawer(engine: Engine, tokens: NDArray[np.int64]) -> Callable[[], object]:
-    """Decodes one picture."""
-    return lambda: engine.image_decoder.run(["pixels"], {"tokens": tokens[:1]})
+def decoder_of(graph: bytes, threads: int) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    """Pixels (N, H, W, C) of tokens (N, T), by ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return lambda tokens: session.run(["pixels"], {"tokens": tokens})[0]
 
 
 def sheet(pictures: dict[tuple[str, str], list[NDArray[np.float64]]], path: Path) -> None:

@@ -118,6 +118,17 @@ def test_every_convolutional_family_is_exported_quantized_and_kept(changes, tiny
         np.testing.assert_allclose(pixels, pixels_of(made)(tokens), atol=2e-5 if name == "float" else 0.2)
 
 
+def test_in_half_precision_it_shows_the_same_pictures(model, context, tmp_path) -> None:
+    made = DistillDecoder(**{**QUICK, "steps": 2}).run(model, context(model)).model
+    exported = Export("onnxruntime", floats="float16").run(made, context(model)).model
+    exported.save(tmp_path)
+    tokens = context(model).tokens.tokens[:3]
+    np.testing.assert_allclose(pixels_of(Engine.load(tmp_path, threads=1))(tokens), pixels_of(made)(tokens), atol=0.01)
+    outcome = Decoder(pictures=4).run(exported, context(model))
+    assert outcome.model.manifest.floats == "float16"
+    assert outcome.notes.convolutions > 0
+
+
 def test_a_decoder_of_several_scales_is_taught_too(tiny_model, context) -> None:
     torch.manual_seed(0)
     reference = VqAutoencoder(config(scales=ScalesConfig(SCALES), quant_kernel=3, middle_attention=True)).eval()
