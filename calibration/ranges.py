@@ -3,7 +3,8 @@
 Letters: N outputs, K inputs, G groups of inputs that share a scale.
 
 A number format is given by its largest code and by a function that rounds scaled values to codes (saturating); it
-returns numbers of its own, never a view of those it was given.
+returns numbers of its own, never a view of those it was given. Of weights with zero points it is whole numbers from one
+code to another, and a range reaches from the least weight to the largest, 0 always among them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from calibration.observe import Magnitudes
 Method = Literal["absmax", "percentile", "mse"]
 Rounded = Callable[[Tensor], Tensor]
 
-# Clips tried by `mse`, as shares of the absmax. Below 0.3 even 4-bit Gaussian or Laplace data loses by clipping.
+# Clips tried by `mse`, as shares of the absmax. Below 0.3 even 4-bit Gaussian or Laplace data loses by clipping; with
+# two bits, whose symmetric codes end at 1, below 0.1.
 CLIPS = torch.linspace(1.0, 0.3, 71)
+TWO_BIT_CLIPS = torch.linspace(1.0, 0.1, 91)
 CLIP_STEP = 0.02  # above the absmax, where neighbours whose codes are limited together may need a coarser scale
 # Weights of the rows that are looked at together: half a megabyte of float32, which stays in a processor's cache while
 # all clips are tried, and bounds the memory of the search. One thread is enough for so few: two would wait for each
@@ -94,6 +97,46 @@ def scales_of_rows(
     return torch.where(top / largest >= SMALLEST_SCALE, top / largest, EMPTY_SCALE)
 
 
+def weight_grid(
+    weight: Tensor, group: int, codes: tuple[float, float], method: Method, percentile: float
+) -> tuple[Tensor, Tensor]:
+    """Scales and zero points (N, G) of weights (N, K) whose codes are the whole numbers from `codes[0]` to `codes[1]`.
+
+    A weight is (code - zero point) * scale. Of the clips that `mse` tries, each keeps a share of the whole range.
+    """
+    with one_thread():
+        parts = [
+            grid_of_rows(part, group, codes, method, percentile)
+            for part in weight.split(rows_together(weight.shape[1]))
+        ]
+    scales, zeros = zip(*parts, strict=True)
+    return torch.cat(scales), torch.cat(zeros)
+
+
+def grid_of_rows(
+    weight: Tensor, group: int, codes: tuple[float, float], method: Method, percentile: float
+) -> tuple[Tensor, Tensor]:
+    """Scales and zero points (N, G) of a few rows."""
+    grouped, (lowest, highest) = in_groups(weight, group), codes  # (N, G, group)
+    bottom, top = (
+        side * reach((side * grouped).clamp(min=0), method, percentile, weight.shape[1], group) for side in (-1, 1)
+    )
+    best: tuple[Tensor, Tensor] | None = None
+    for share in CLIPS.tolist() if method == "mse" else [1.0]:
+        scale = (top - bottom) * (share / (highest - lowest))
+        scale = torch.where(scale >= SMALLEST_SCALE, scale, EMPTY_SCALE)
+        zero = (lowest - bottom * share / scale).round().clamp_(lowest, highest)
+        made = ((grouped / scale[..., None]).round_() + zero[..., None]).clamp_(lowest, highest)
+        error = (made.sub_(zero[..., None]).mul_(scale[..., None]).sub_(grouped)).square_().sum(dim=-1)
+        if best is None:
+            best, least = (scale, zero), error
+        else:
+            best = torch.where(error < least, scale, best[0]), torch.where(error < least, zero, best[1])
+            least = torch.minimum(error, least)
+    assert best is not None
+    return best
+
+
 def reach(grouped: Tensor, method: Method, percentile: float, inputs: int, group: int) -> Tensor:
     """The largest magnitude (N, G) of each group, or the percentile of its magnitudes."""
     if method == "percentile":
@@ -104,7 +147,7 @@ def reach(grouped: Tensor, method: Method, percentile: float, inputs: int, group
 def clips(largest: float, pair_limit: float | None) -> Tensor:
     """The clips that `mse` tries; with a limit for pairs, up to the one at which no pair is beyond it."""
     if pair_limit is None:
-        return CLIPS
+        return TWO_BIT_CLIPS if largest == 1 else CLIPS
     return torch.cat([torch.arange(2 * largest / pair_limit, 1, -CLIP_STEP), CLIPS])
 
 

@@ -59,6 +59,9 @@ def type_words(kind: Any) -> str:
         )
     if typing.get_origin(kind) is tuple:
         return f"list of {type_words(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) is dict:
+        named = dataclasses.fields(typing.get_args(kind)[1])
+        return f"mapping of names to {', '.join(each.name for each in named)}"
     return getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind).replace("typing.", "")
 
 

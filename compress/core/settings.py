@@ -125,9 +125,12 @@ def setting(
     """A field of a settings class: its default, one line of documentation, and what it may be.
 
     `low` and `high` are the closed range of a number, or of each number in a list; `fewest` is the least length of a
-    list; `known` lists the words that a text may be, where others than this project add some.
+    list; `known` lists the words that a text may be, where others than this project add some. A `default` of the class
+    ``dict`` is an empty mapping.
     """
     limits = {"low": low, "high": high, "fewest": fewest, "known": known}
+    if default is dict:
+        return dataclasses.field(default_factory=dict, metadata={"doc": doc, **limits})
     return dataclasses.field(default=default, metadata={"doc": doc, **limits})
 
 
@@ -226,6 +229,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
             convert(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
         )
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, typing.cast("type[Any]", kind)):
+            return value
         return parse(typing.cast("type[Any]", kind), value, where)
     if kind is float:
         return to_float(value, where)

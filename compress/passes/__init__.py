@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -48,8 +48,15 @@ class Context:
     report: Callable[[int, int, dict[str, float]], None] = lambda step, steps, values: None
 
     def calibration_tokens(self) -> TokenSet:
-        """The first `calibration` training pictures."""
-        return self.tokens.part("train", self.calibration)
+        """The first `calibration` training pictures.
+
+        Raises:
+            PassError: there are not so many.
+        """
+        try:
+            return self.tokens.part("train", self.calibration)
+        except ValueError as error:
+            raise PassError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -143,8 +150,11 @@ class Pass(ABC, Generic[Given, Made]):
         except (PassError, *self.refusals) as error:  # type: ignore[misc]  # mypy does not unpack here
             raise PassError(f"{self.name}: {error}") from error
 
-    def for_cpu(self, cpu: Cpu) -> Self:
-        """The pass for engines of these processors: for VNNI alone, ``reduce_range: auto`` is false."""
+    def deployed_on(self, cpu: Cpu, targets: Collection[str]) -> Self:
+        """The pass for engines of these processors and targets: what is ``auto`` in it becomes what suits all of them.
+
+        For VNNI alone, ``reduce_range: auto`` is false.
+        """
         if cpu == "vnni" and getattr(self, "reduce_range", None) == "auto":
             return replace(self, reduce_range=False)  # type: ignore[call-arg]
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def load(path: Path, model: str = "", tokens: str = "") -> Recipe:
             f"{path}: 'engines' names no engine; for example  engines: {{cpu: [export: {{target: onnxruntime}}]}}"
         )
     form = form_of(layout.model, f"{path}: model")
-    trunk = read_chain(layout.passes, layout.cpu, f"{path}: passes")
+    trunk = read_chain(layout.passes, f"{path}: passes")
     check_forms(trunk, form, f"{path}: passes", ends=(form,))
     engines = []
     check_names(layout.engines, f"{path}: engines")
@@ -159,9 +159,11 @@ def load(path: Path, model: str = "", tokens: str = "") -> Recipe:
         where = f"{path}: engines.{name}"
         if not isinstance(items, list) or not items:
             raise InputError(f"{where}: {shown(items)} is not a list of passes")
-        chain = read_chain(items, layout.cpu, where)
+        chain = read_chain(items, where)
         check_forms(chain, form, where, ends=(Form.ONNX, Form.ENGINE))
-        engines.append(EngineChain(name, chain))
+        engines.append(EngineChain(name, deployed(chain, layout.cpu, targets_of(chain))))
+    targets = frozenset().union(*(targets_of(engine.steps) for engine in engines))
+    trunk = deployed(trunk, layout.cpu, targets)
     recipe = Recipe(
         *(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), gate, form),
         cpu=layout.cpu,
@@ -197,12 +199,22 @@ def form_of(source: Source, where: str) -> Form:
     return Form.ONNX if families.graph_family(source, families.checked_path(source, where)) else Form.TORCH
 
 
-def read_chain(items: Any, cpu: Cpu, where: str) -> tuple[Step, ...]:
-    """The steps of one chain, for engines of these processors."""
-    return tuple(read_step(item, cpu, f"{where}[{index}]") for index, item in enumerate(items))
+def read_chain(items: Any, where: str) -> tuple[Step, ...]:
+    """The steps of one chain."""
+    return tuple(read_step(item, f"{where}[{index}]") for index, item in enumerate(items))
 
 
-def read_step(item: Any, cpu: Cpu, where: str) -> Step:
+def targets_of(chain: Iterable[Step]) -> frozenset[str]:
+    """What the steps of a chain export for."""
+    return frozenset(getattr(step.setting, "target", "") for step in chain if step.name == "export")
+
+
+def deployed(chain: Iterable[Step], cpu: Cpu, targets: Collection[str]) -> tuple[Step, ...]:
+    """The steps for engines of these processors and targets."""
+    return tuple(replace(step, setting=step.setting.deployed_on(cpu, targets)) for step in chain)
+
+
+def read_step(item: Any, where: str) -> Step:
     """One step: ``pass-name`` or ``{pass-name: settings}``, optionally with a ``gate`` beside the name."""
     if isinstance(item, str):
         item = {item: None}
@@ -216,7 +228,7 @@ def read_step(item: Any, cpu: Cpu, where: str) -> Step:
     name = str(passes[0])
     made = parse(find(name, where), item[passes[0]], f"{where} {name}")
     gate = read_gate(item["gate"], f"{where} {name}.gate") if "gate" in item else None
-    return Step(name, made.for_cpu(cpu), gate)
+    return Step(name, made, gate)
 
 
 def check_forms(chain: tuple[Step, ...], form: Form, where: str, ends: tuple[Form, ...]) -> None:

@@ -7,7 +7,7 @@ Letters: K inputs, N outputs.
 | MatMul(x, W) | float weights (K, N) |
 | MatMul(x, DequantizeLinear(W)) | integer or FP8 weights (K, N) |
 | MatMul(DequantizeLinear(QuantizeLinear(x)), DequantizeLinear(W)) | and x rounded with one calibrated scale |
-| MatMulNBits(x, W) | weights packed by blocks, (N, blocks, bytes) |
+| MatMulNBits(x, W) | weights packed by blocks, (N, blocks, bytes), with zero points or without |
 | Add(any of these, bias) | and a bias (N,) |
 """
 
@@ -49,7 +49,7 @@ class Product:
             require(len(constant(bias).shape) == 1, node, "it does not add a bias")
             node = made_by(node.inputs[0], *PRODUCTS)
         if node.op_type == "MatMulNBits":
-            require(len(node.inputs) == 3, node, "it has zero points, an order of groups, or a bias of its own")
+            require(len(node.inputs) <= 4, node, "it has an order of groups, or a bias of its own")
             return cls(node, None, bias)
         weights = source(node, 1).producer()
         if weights is None:

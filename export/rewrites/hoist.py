@@ -25,7 +25,7 @@ from onnx_ir.passes import common
 from export.graph.builder import Builder, drop_unused_initializers
 from export.graph.match import integer, scope
 from export.graph.onnx_model import OnnxModel
-from export.graph.weights import bytes_read
+from export.graph.weights import LOOKUPS, bytes_read
 from export.runtime.manifest import BEGIN, Manifest
 
 PREFIX = "begin."
@@ -88,7 +88,7 @@ class Unchanging:
             return
         given = [value for value in node.inputs if value is not None]
         behind = next((self.product[value] for value in given if value in self.product), None)
-        if node.op_type in PRODUCTS or (node.op_type == "Gather" and is_table(given[0]) and axes[0] == NOWHERE):
+        if node.op_type in PRODUCTS or (node.op_type in LOOKUPS and is_table(given[0]) and axes[0] == NOWHERE):
             behind = node
         for value, axis in zip(node.outputs, axes, strict=True):
             self.axes[value] = axis
@@ -332,18 +332,26 @@ def beginning(decode: ir.Model, names: dict[ir.Value, str], facts: Unchanging, m
 
 
 def keep_classes_alone(graph: ir.Graph, labels: ir.Value, manifest: Manifest) -> None:
-    """Of a table of all embeddings only the rows of the classes are read here."""
+    """Of a table of all embeddings, and of its scales, only the rows of the classes are read here."""
+    cut: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
-        table, index = (node.inputs[0], node.inputs[1]) if node.op_type == "Gather" else (None, None)
+        table, index = node.inputs[:2] if node.op_type in LOOKUPS else (None, None)
         added = index.producer() if index is not None else None
         if added is None or added.op_type != "Add" or added.inputs[0] is not labels or not is_table(table):
             continue
-        offset, rows = added.inputs[1], table.const_value  # type: ignore[union-attr]
-        if offset is None or offset.const_value is None or rows is None:
+        offset = added.inputs[1]
+        if offset is None or offset.const_value is None:
             continue
         start = int(offset.const_value.numpy())
-        kept = rows.numpy()[start : start + manifest.shape.classes + 1]
-        node.replace_input_with(0, Builder(graph, node, "begin").initializer("classes", kept))
+        for place in (0, 2) if len(node.inputs) > 2 else (0,):  # GatherBlockQuantized has scales beside its codes
+            whole = node.inputs[place]
+            assert whole is not None
+            assert whole.const_value is not None
+            if whole not in cut:
+                kept = whole.const_value.numpy()[start : start + manifest.shape.classes + 1]
+                suffix = f"classes.{len(cut)}" if cut else "classes"
+                cut[whole] = Builder(graph, node, "begin").initializer(suffix, kept)
+            node.replace_input_with(place, cut[whole])
         node.replace_input_with(1, labels)
         if not added.outputs[0].uses():
             graph.remove(added, safe=True)

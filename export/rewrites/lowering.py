@@ -1,20 +1,23 @@
 """Lower each quantized layer of a source graph to what a target computes fastest, or at all.
 
-The source graph holds one node per quantized layer, with everything symmetric (zero points 0):
+The source graph holds one node per quantized layer:
 
-    y = compress::QuantizedLinear(x, weight, weight_scale[, activation_scale])
+    y = compress::QuantizedLinear(x, weight, weight_scale[, weight_zero][, activation_scale])
 
-Letters: K inputs, N outputs, G groups. x (..., K) float32; weight (N, K) int8 (int4 values too) or float8e4m3fn;
-weight_scale (N, G) float32; activation_scale () float32 where activations are static. A target says by its `lowered`
-which of the forms here a layer takes:
+Letters: K inputs, N outputs, G groups. x (..., K) float32; weight (N, K) int8 (codes of fewer bits too) or
+float8e4m3fn; weight_scale (N, G) float32; weight_zero (N, G) int8 where weights are not symmetric; activation_scale ()
+float32 where activations are static. A target says by its `lowered` which of the forms here a layer takes:
 
 | weights | activations | onnxruntime | standard | tensorrt |
 |---|---|---|---|---|
 | int8, int4 | int8 dynamic | MatMulNBits, accuracy level 4 | blocks in ordinary operators, DQ + MatMul | refused |
 | int4 | none | MatMulNBits, fp32 arithmetic | DQ + MatMul | DQ + MatMul, always in groups |
+| int2 | int8 dynamic, none | MatMulNBits | refused | refused |
 | int8 | none | DQ + MatMul (the runtime dequantizes at load) | DQ + MatMul | DQ + MatMul |
 | int8, fp8 | the same, static | Q/DQ + MatMul | Q/DQ + MatMul | Q/DQ + MatMul |
 | fp8 | none | DQ + MatMul | DQ + MatMul | DQ + MatMul |
+
+Weights that are not symmetric take the same forms, with their zero points; TensorRT refuses them.
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class QuantizedLayer:
     group: int
     weight: NDArray[Any]  # (N, K)
     scale: NDArray[np.float32]  # (N, G)
+    zero: NDArray[np.int8] | None  # (N, G); of symmetric weights None
     activation_scale: ir.Value | None
 
     @classmethod
@@ -60,6 +64,7 @@ class QuantizedLayer:
         scale_value = node.inputs[2]
         weight, scale = constant(node.inputs[1]), constant(scale_value)
         attributes = node.attributes
+        zero, *rest = [None, *node.inputs[3:]] if attributes["symmetric"].as_int() else node.inputs[3:]
         return cls(
             name=(node.inputs[1].name or "").removesuffix(".weight"),  # type: ignore[union-attr]
             weights=attributes["weights"].as_string(),
@@ -68,7 +73,8 @@ class QuantizedLayer:
             group=attributes["group"].as_int(),
             weight=weight,
             scale=scale,
-            activation_scale=node.inputs[3] if len(node.inputs) > 3 else None,
+            zero=None if zero is None else constant(zero),
+            activation_scale=rest[0] if rest else None,
         )
 
     @property
@@ -139,15 +145,26 @@ def blockwise(builder: Builder, block: int, inputs: int, x: ir.Value) -> ir.Valu
 
 
 def dequantized_product(builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
-    """MatMul with DequantizeLinear of the weights (K, N), as every target reads it."""
+    """MatMul with DequantizeLinear of the weights (K, N), as every target reads it.
+
+    Raises:
+        LoweringError: standard ONNX has no such weights.
+    """
     kind = FORMATS[layer.weights].kind
-    scale = layer.scale.T if layer.group else layer.scale[:, 0]  # (G, N) or (N,)
+    if kind is None:
+        raise LoweringError(f"{layer.name}: only onnxruntime has kernels for {layer.weights} weights; use int4")
+    zero = np.zeros(layer.scale.shape, np.int8) if layer.zero is None else layer.zero
+
+    def across(each: NDArray[Any]) -> NDArray[Any]:
+        return each.T if layer.group else each[:, 0]  # (G, N) or (N,)
+
+    scale = across(layer.scale)
     restored, *_ = builder.node(
         "DequantizeLinear",
         [
             builder.initializer("weight", layer.weight.T.astype(kind)),  # (K, N)
             builder.initializer("weight_scale", scale.astype(np.float32)),
-            builder.initializer("weight_zero_point", np.zeros(scale.shape, dtype=kind)),
+            builder.initializer("weight_zero_point", across(zero).astype(kind)),
         ],
         "DequantizeWeight",
         attributes={"axis": 0, "block_size": layer.group} if layer.group else {"axis": 1},
@@ -168,24 +185,24 @@ def in_groups(layer: QuantizedLayer) -> QuantizedLayer:
 
 
 def n_bits(builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
-    """com.microsoft MatMulNBits: weights packed by blocks of inputs, with a scale each and the middle as zero point."""
+    """com.microsoft MatMulNBits: weights packed by blocks of inputs, with a scale each.
+
+    Codes are counted from the smallest one, so the zero point of symmetric weights is the middle, its default.
+    """
     outputs, inputs = layer.weight.shape
     bits, block = FORMATS[layer.weights].bits, layer.block
     blocks = -(-inputs // block)
-    middle = np.uint8(2 ** (bits - 1))  # the default zero point
-    padded = np.full((outputs, blocks * block), middle)
-    np.add(layer.weight.view(np.uint8), middle, out=padded[:, :inputs])  # bytes wrap around as they should
-    stored = padded.reshape(outputs, blocks, block)
-    if bits == 4:
-        stored = stored[..., 0::2] | (stored[..., 1::2] << 4)
-    scale = layer.scale if layer.group else np.repeat(layer.scale, blocks, axis=1)  # (N, blocks)
+    repeats = 1 if layer.group else blocks
+    constants = [
+        builder.initializer("weight", packed(layer.weight, bits, blocks * block).reshape(outputs, blocks, -1)),
+        builder.initializer("weight_scale", np.repeat(layer.scale.astype(np.float32), repeats, axis=1)),
+    ]
+    if layer.zero is not None:
+        zero = np.repeat(layer.zero, repeats, axis=1)  # (N, blocks)
+        constants.append(builder.initializer("weight_zero_point", packed(zero, bits, blocks)))
     return builder.add(
         "MatMulNBits",
-        [
-            x,
-            builder.initializer("weight", np.ascontiguousarray(stored)),
-            builder.initializer("weight_scale", np.ascontiguousarray(scale.astype(np.float32))),
-        ],
+        [x, *constants],
         domain=MICROSOFT,
         K=inputs,
         N=outputs,
@@ -193,3 +210,18 @@ def n_bits(builder: Builder, layer: QuantizedLayer, x: ir.Value) -> ir.Value:
         block_size=block,
         accuracy_level=INT8_ARITHMETIC if layer.dynamic else FLOAT_ARITHMETIC,
     )
+
+
+def packed(codes: NDArray[np.int8], bits: int, length: int) -> NDArray[np.uint8]:
+    """Codes (N, K) as bytes (N, bits * `length` / 8, rounded up), the first in the lowest bits.
+
+    They are counted from the smallest code; rows are filled up to `length` and to whole bytes with the middle, whose
+    weight is 0.
+    """
+    middle, per_byte = np.uint8(2 ** (bits - 1)), 8 // bits
+    padded = np.full((len(codes), -(-length // per_byte) * per_byte), middle)
+    np.add(codes.view(np.uint8), middle, out=padded[:, : codes.shape[1]])  # bytes wrap around as they should
+    made = padded[:, ::per_byte].copy()
+    for place in range(1, per_byte):
+        made |= padded[:, place::per_byte] << np.uint8(bits * place)
+    return made

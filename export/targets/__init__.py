@@ -20,6 +20,7 @@ from export.graph.onnx_model import OnnxModel
 from export.rewrites import fusions, static_cache
 from export.rewrites.floats import Narrowed, narrowed
 from export.rewrites.lowering import QuantizedLayer, dequantized_product, lower, quantized_input
+from export.rewrites.tables import QuantizedTable, lower_tables, plain_head, plain_rows
 from export.runtime import deployment
 from export.runtime.manifest import Cache, Floats
 from export.runtime.shape import Shape
@@ -63,12 +64,25 @@ class Target(ABC):
         """
         return dequantized_product(builder, layer, quantized_input(builder, layer, x))
 
+    def table_rows(self, builder: Builder, table: QuantizedTable, ids: ir.Value) -> ir.Value:
+        """The rows (..., E) of a quantized table of embeddings.
+
+        Raises:
+            LoweringError: it has no form on this target.
+        """
+        return plain_rows(builder, table, ids)
+
+    def tied_head(self, builder: Builder, table: QuantizedTable, outputs: int, dynamic: bool, x: ir.Value) -> ir.Value:
+        """What a head that shares a quantized table computes of x (..., E): (..., `outputs`)."""
+        return plain_head(builder, table, outputs, dynamic, x)
+
     def adapt(self, decode: ir.Model, shape: Shape) -> Cache:
         """Make a traced decode graph one for this target, in place; the cache that it has then.
 
         Raises:
             LoweringError: a quantized layer has no form on this target.
         """
+        lower_tables(decode, self.table_rows, self.tied_head)
         lower(decode, self.lowered)
         if shape.drawing.masks:
             if self.cache == "static":

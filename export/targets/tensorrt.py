@@ -10,6 +10,7 @@ from export.building.plans import build
 from export.graph.builder import Builder
 from export.rewrites.byte_borders import keep_bytes_at_the_borders
 from export.rewrites.lowering import LoweringError, QuantizedLayer, in_groups
+from export.rewrites.tables import QuantizedTable
 from export.runtime.manifest import Floats
 from export.targets import Target, quantization_rules, tensorrt_rules
 
@@ -50,4 +51,12 @@ class TensorRT(Target):
             raise LoweringError(
                 f"{layer.name}: tensorrt unpacks {layer.weights} weights in groups to float at every step; use group 0"
             )
+        if layer.zero is not None:
+            raise LoweringError(f"{layer.name}: tensorrt has no zero points of weights; use symmetric: true")
         return super().lowered(builder, in_groups(layer) if layer.weights == "int4" else layer, x)
+
+    def table_rows(self, builder: Builder, table: QuantizedTable, ids: ir.Value) -> ir.Value:
+        """Refused: the builder has no rows of int8 constants that no DequantizeLinear reads."""
+        raise LoweringError(
+            f"{table.name}: tensorrt reads no rows of int8 tables; use embedding: none, and the floats of the export"
+        )

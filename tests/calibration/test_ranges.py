@@ -8,7 +8,8 @@ import torch
 
 from calibration import ranges
 from calibration.observe import BINS, Magnitudes
-from calibration.ranges import CLIPS, activation_scale, weight_scales
+from calibration.ranges import CLIPS, activation_scale, weight_grid, weight_scales
+from compress.models.transformer.quantized import spread
 
 
 def rounded(scaled):
@@ -105,3 +106,39 @@ def test_ranges_are_the_same_however_many_rows_are_looked_at_together(method, gr
     whole = weight_scales(weight, group, 7, rounded, method, 90)
     monkeypatch.setattr(ranges, "TOGETHER", 100)
     assert torch.equal(weight_scales(weight, group, 7, rounded, method, 90), whole)
+
+
+@pytest.mark.parametrize("group", [0, 8])
+def test_zero_points_put_a_range_where_the_weights_are(group):
+    weight = torch.rand(6, 40, generator=torch.Generator().manual_seed(5)) + 1.0  # 1 to 2: 0 is in the range too
+    scale, zero = weight_grid(weight, group, (-8, 7), "absmax", 0)
+    top = ranges.in_groups(weight, group).amax(dim=-1)
+    torch.testing.assert_close(scale, top / 15)
+    assert (zero == -8).all()
+    codes = (weight / spread(scale, group, 40)).round() + spread(zero, group, 40)
+    assert codes.min() >= -8
+    assert codes.max() == 7
+
+
+def test_the_zero_point_and_scale_of_least_error_are_found():
+    weight = torch.randn(4, 32, generator=torch.Generator().manual_seed(6)).exp()
+    weight[0] -= 3
+
+    def error(scale, zero):
+        codes = ((weight / scale).round() + zero).clamp(-2, 1)
+        return ((codes - zero) * scale - weight).square().sum(dim=1)
+
+    scale, zero = weight_grid(weight, 0, (-2, 1), "mse", 0)
+    low, high = weight.amin(dim=1, keepdim=True).clamp(max=0), weight.amax(dim=1, keepdim=True).clamp(min=0)
+    wanted = torch.full((4,), torch.inf)
+    for share in CLIPS.tolist():
+        step = (high - low) * share / 3
+        wanted = torch.minimum(wanted, error(step, (-2 - low * share / step).round().clamp(-2, 1)))
+    torch.testing.assert_close(error(scale, zero), wanted)
+    assert (wanted < error(*weight_grid(weight, 0, (-2, 1), "absmax", 0))).any()
+
+
+def test_a_row_of_zeros_has_a_scale_that_engines_accept_and_weights_of_zero():
+    scale, zero = weight_grid(torch.zeros(1, 16), 16, (-8, 7), "mse", 0)
+    assert scale.tolist() == [[1.0]]
+    assert float((torch.zeros(1) + zero - zero).abs().max()) == 0

@@ -26,6 +26,7 @@ from compress.models.image_model import ImageModel
 from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.model import Tokenizer, build
 from compress.models.transformer.architecture import TransformerConfig
+from compress.models.transformer.embedding import EmbeddingQuantization, install_embedding, quantized_embedding
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import LinearQuantization, install, quantizations
 from export.runtime.sampling import Sampler
@@ -61,6 +62,7 @@ def save(model: ImageModel, folder: Path, *, half: bool = False) -> None:
         "name": model.name,
         "transformer": plain(model.transformer.config),
         "quantized": {name: plain(spec) for name, spec in quantizations(model.transformer).items()},
+        "quantized_embedding": plain(quantized_embedding(model.transformer)),
         "tokenizer": model.tokenizer.describe(),
         "sampler": plain(model.sampler),
     }
@@ -81,6 +83,8 @@ def load(folder: Path) -> ImageModel:
         for name, spec in config.get("quantized", {}).items()
     }
     install(transformer, specs, f"{where}: quantized")
+    if (table := config.get("quantized_embedding")) is not None:
+        install_embedding(transformer, parse(EmbeddingQuantization, table, f"{where}: quantized_embedding"))
     weights = next((path for path in candidates(folder) if path.exists()), folder / WEIGHTS)
     fill(transformer, read_tensors(weights), weights)
     transformer.eval()

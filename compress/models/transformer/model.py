@@ -36,6 +36,7 @@ from compress.models.transformer.blocks import (
     make_norm,
     rotary_table,
 )
+from compress.models.transformer.embedding import Embedding, QuantizedEmbedding
 from compress.models.transformer.uvit import Stem, Tail, TextCondition
 
 
@@ -53,7 +54,9 @@ class TokenTransformer(nn.Module):
         self.tokens = 0 if config.drawing.scaled else config.first_class  # rows before those of the classes
         classes = 0 if config.text else config.classes + 1
         embedding = config.uvit.embedding if config.uvit else config.width
-        self.embedding = nn.Embedding(self.tokens + classes + min(config.lead, 1), embedding)
+        self.embedding: Embedding | QuantizedEmbedding = Embedding(
+            self.tokens + classes + min(config.lead, 1), embedding
+        )
         if config.positions == "learned":
             self.position = nn.Embedding(config.reach, config.width)
         elif config.positions == "rotary-2d":
@@ -261,7 +264,7 @@ class TokenTransformer(nn.Module):
             x = x * (1 + scale) + shift
         if self.config.tied_head:
             bias = self.head_bias if self.config.head_bias else None
-            return functional.linear(x, self.embedding.weight[: self.config.predicted], bias)
+            return self.embedding.logits(x, self.config.predicted, bias)
         return self.head(x)
 
     def predictions(self, x: Tensor, around: BlockContext, positions: Tensor | None = None) -> Tensor:

@@ -2,8 +2,9 @@
 
 Letters: B batch, T tokens, K inputs, N outputs, G groups of inputs that share a weight scale.
 
-The formats are those of `export.graph.number_formats`: symmetric, int8 weights in -127..127, int4 in -7..7, FP8 E4M3.
-Sums are in float32; an engine's integer sums differ from them by rounding only.
+The formats are those of `export.graph.number_formats`: int8 weights in -127..127, int4 in -8..7, int2 in -2..1, FP8
+E4M3. A weight is (code - zero point) * scale; symmetric layers have no zero points. Sums are in float32; an engine's
+integer sums differ from them by rounding only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from compress.core.settings import MOST_WIDTH, InputError, shown
 from export.graph.number_formats import FORMATS
 from export.graph.saturation import PAIR_LIMIT, ReduceRange, limited
 
-Weights = Literal["int8", "int4", "fp8"]
+Weights = Literal["int8", "int4", "int2", "fp8"]
 Activations = Literal["none", "int8", "fp8"]
 
 # Of any two weights the sum stays within what `export.graph.saturation` allows of neighbours.
@@ -36,9 +37,10 @@ class LinearQuantization:
     """The number formats of one layer.
 
     `dynamic` activations get a scale for every token and block of inputs as they come, static ones had theirs
-    calibrated. `group` inputs share a weight scale; 0: one scale for each output channel. `reduce_range` keeps int8
-    products from saturating on x86 processors without VNNI: ``pairs`` limits the sums of neighbouring weights, which is
-    enough for ONNX Runtime; True keeps all within -64..64, whichever are added.
+    calibrated. `group` inputs share a weight scale; 0: one scale for each output channel. Weights that are not
+    `symmetric` have a zero point beside each scale. `reduce_range` keeps int8 products from saturating on x86
+    processors without VNNI: ``pairs`` limits the sums of neighbouring weights, which is enough for ONNX Runtime; True
+    keeps all within -64..64, whichever are added.
     """
 
     weights: Weights
@@ -46,6 +48,7 @@ class LinearQuantization:
     dynamic: bool = False
     group: int = 0
     reduce_range: ReduceRange = False
+    symmetric: bool = True
 
     def __post_init__(self) -> None:
         """Refuse combinations that no target computes.
@@ -53,20 +56,22 @@ class LinearQuantization:
         Raises:
             ValueError: says which settings do not go together and what would.
         """
+        form = FORMATS[self.weights]
         formats = f"weights {self.weights} with activations {self.activations}"
-        if (self.weights == "fp8") != (self.activations == "fp8") and self.activations != "none":
-            raise ValueError(f"{formats}: no engine multiplies these; use activations {self.natural()} or none")
-        if self.dynamic and self.activations != "int8":
+        if self.activations not in ("none", form.activations):
+            raise ValueError(f"{formats}: no engine multiplies these; use activations {form.activations} or none")
+        if self.dynamic and (self.activations == "none" or not form.dynamic):
             raise ValueError(f"dynamic with activations {self.activations}: only int8 activations can be dynamic")
-        static = self.activations == "int8" and not self.dynamic
-        if static and self.weights == "int4":
+        if self.static and not form.static:
             raise ValueError(
                 f"{formats}: no engine has a static kernel for these; use dynamic: true or activations none"
             )
-        if self.group and (self.weights == "fp8" or static):
+        if (self.group or not self.symmetric) and (self.static or not form.groups):
+            asked = f"group {shown(self.group)}" if self.group else "symmetric false"
             raise ValueError(
-                f"group {shown(self.group)} with weights {self.weights} and {'static ' if static else ''}activations "
-                f"{self.activations}: groups are for int8 and int4 weights with dynamic or no activations; use group 0"
+                f"{asked} with weights {self.weights} and {'static ' if self.static else ''}activations "
+                f"{self.activations}: groups and zero points are for int8, int4 and int2 weights with dynamic or no "
+                f"activations; use {'group 0' if self.group else 'symmetric true'}"
             )
         if self.group and (not SMALLEST_GROUP <= self.group <= MOST_WIDTH or self.group & (self.group - 1)):
             raise ValueError(
@@ -75,10 +80,6 @@ class LinearQuantization:
         if self.reduce_range and self.weights != "int8":
             raise ValueError(f"reduce_range with weights {self.weights}: only int8 weights have a range to reduce")
 
-    def natural(self) -> Activations:
-        """The low-precision activations that go with the weights."""
-        return "fp8" if self.weights == "fp8" else "int8"
-
     @property
     def static(self) -> bool:
         """Whether activations have one calibrated scale."""
@@ -86,8 +87,13 @@ class LinearQuantization:
 
     @property
     def largest(self) -> float:
-        """The largest weight before scaling; the smallest is its negative."""
+        """The largest code of a weight."""
         return LARGEST_REDUCED if self.reduce_range is True else FORMATS[self.weights].largest
+
+    @property
+    def smallest(self) -> float:
+        """The smallest code of a weight."""
+        return -LARGEST_REDUCED if self.reduce_range is True else FORMATS[self.weights].weights_from
 
     @property
     def pair_limit(self) -> float | None:
@@ -96,13 +102,13 @@ class LinearQuantization:
 
     @property
     def storage(self) -> torch.dtype:
-        """What weights are kept as; int4 values lie in int8."""
+        """What weights are kept as; codes of fewer bits lie in int8."""
         kept: torch.dtype = getattr(torch, FORMATS[self.weights].storage)
         return kept
 
     def rounded(self, scaled: Tensor) -> Tensor:
         """Scaled weights (..., K) as the format holds them, in the type they came in."""
-        codes = FORMATS[self.weights].rounded(scaled, -self.largest, self.largest)
+        codes = FORMATS[self.weights].rounded(scaled, self.smallest, self.largest)
         return torch.from_numpy(limited(codes.numpy())) if self.pair_limit is not None else codes
 
     def groups(self, inputs: int) -> int:
@@ -115,14 +121,20 @@ def spread(scale: Tensor, group: int, inputs: int) -> Tensor:
     return scale[..., None].expand(*scale.shape, group).flatten(-2)[..., :inputs] if group else scale
 
 
-def quantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:
-    """Weights (N, K) divided by their scales (N, G), rounded half to even, in storage form."""
-    return spec.rounded(weight / spread(scale, spec.group, weight.shape[1])).to(spec.storage)
+def quantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization, zero: Tensor | None = None) -> Tensor:
+    """Weights (N, K) as codes in storage form, rounded half to even, by their scales and zero points (N, G)."""
+    scaled = weight / spread(scale, spec.group, weight.shape[1])
+    if zero is not None:
+        scaled = scaled + spread(zero, spec.group, weight.shape[1])
+    return spec.rounded(scaled).to(spec.storage)
 
 
-def dequantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization) -> Tensor:
-    """Stored weights (N, K) times their scales (N, G), in float32."""
-    return weight.float() * spread(scale, spec.group, weight.shape[1])
+def dequantize_weight(weight: Tensor, scale: Tensor, spec: LinearQuantization, zero: Tensor | None = None) -> Tensor:
+    """The weights (N, K) that stored codes stand for, by their scales and zero points (N, G), in float32."""
+    codes = weight.float()
+    if zero is not None:
+        codes = codes - spread(zero, spec.group, weight.shape[1])
+    return codes * spread(scale, spec.group, weight.shape[1])
 
 
 def rounded_input(scaled: Tensor, activations: Activations) -> Tensor:
@@ -149,13 +161,19 @@ def quantize_dynamic(x: Tensor, block: int) -> Tensor:
     return rounded.flatten(-2)[..., : x.shape[-1]]
 
 
-class QuantizedLinear(nn.Module):
-    """y = x W^T + b with W in int8, int4 or FP8, and x rounded likewise where `activations` says so."""
+class Quantized(nn.Module):
+    """A layer whose weights are codes, so that they are buffers and no parameters."""
 
     weight: Tensor
-    weight_scale: Tensor
-    activation_scale: Tensor | None
     bias: Tensor | None
+
+
+class QuantizedLinear(Quantized):
+    """y = x W^T + b with W in few bits, and x rounded likewise where `activations` says so."""
+
+    weight_scale: Tensor
+    weight_zero: Tensor | None
+    activation_scale: Tensor | None
 
     def __init__(
         self,
@@ -170,21 +188,36 @@ class QuantizedLinear(nn.Module):
         ones = torch.ones(outputs, spec.groups(inputs), device=device)
         self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=spec.storage, device=device))
         self.register_buffer("weight_scale", ones)
+        zeros = torch.zeros(outputs, spec.groups(inputs), dtype=torch.int8, device=device)
+        self.register_buffer("weight_zero", None if spec.symmetric else zeros)
         self.register_buffer("activation_scale", torch.ones((), device=device) if spec.static else None)
         self.register_buffer("bias", torch.zeros(outputs, device=device) if bias else None)
 
     @classmethod
     def of(
-        cls, linear: nn.Linear, spec: LinearQuantization, weight_scale: Tensor, activation_scale: float | None = None
+        cls,
+        linear: nn.Linear,
+        spec: LinearQuantization,
+        weight_scale: Tensor,
+        activation_scale: float | None = None,
+        weight_zero: Tensor | None = None,
     ) -> QuantizedLinear:
-        """A float layer, rounded with these scales (N, G); static activations need theirs."""
+        """A float layer, rounded to the nearest code by these scales (N, G).
+
+        Static activations need their scale, weights that are not symmetric their zero points (N, G).
+        """
         module = cls(linear.in_features, linear.out_features, spec, linear.bias is not None)
         module.weight_scale.copy_(weight_scale)
-        rows = rows_together(linear.in_features)  # float copies of a whole head would be several times its size
-        for part, weight, scale in zip(
-            module.weight.split(rows), linear.weight.detach().split(rows), weight_scale.split(rows), strict=True
-        ):
-            part.copy_(quantize_weight(weight, scale, spec))
+        if module.weight_zero is not None:
+            if weight_zero is None:
+                raise ValueError("weights that are not symmetric need zero points")
+            module.weight_zero.copy_(weight_zero)
+        start = 0
+        for weight in linear.weight.detach().split(rows_together(linear.in_features)):
+            rows = slice(start, start + len(weight))  # float copies of a whole head would be several times its size
+            zero = None if module.weight_zero is None else module.weight_zero[rows]
+            module.weight[rows] = quantize_weight(weight, module.weight_scale[rows], spec, zero)
+            start += len(weight)
         if module.bias is not None:
             module.bias.copy_(linear.bias.detach())
         if module.activation_scale is not None:
@@ -193,15 +226,16 @@ class QuantizedLinear(nn.Module):
             module.activation_scale.fill_(activation_scale)
         return module.train(linear.training)
 
-    def dequantized(self) -> Tensor:
-        """The weights (N, K) as they act, in float32."""
-        return dequantize_weight(self.weight, self.weight_scale, self.spec)
+    def dequantized(self, rows: slice = slice(None)) -> Tensor:
+        """The weights (N, K), or some of their rows, as they act, in float32."""
+        zero = None if self.weight_zero is None else self.weight_zero[rows]
+        return dequantize_weight(self.weight[rows], self.weight_scale[rows], self.spec, zero)
 
     def dequantized_rows(self) -> Iterator[Tensor]:
         """The same a few rows at a time."""
-        rows = rows_together(self.in_features)
-        for weight, scale in zip(self.weight.split(rows), self.weight_scale.split(rows), strict=True):
-            yield dequantize_weight(weight, scale, self.spec)
+        step = rows_together(self.in_features)
+        for start in range(0, self.out_features, step):
+            yield self.dequantized(slice(start, start + step))
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """Inputs (..., K) as the product sees them."""
@@ -219,8 +253,7 @@ class QuantizedLinear(nn.Module):
     def symbol(self, x: Tensor) -> Tensor:
         """The layer as one node `compress::QuantizedLinear`, which `export` lowers for its target."""
         inputs = [x, self.weight, self.weight_scale]
-        if self.activation_scale is not None:
-            inputs.append(self.activation_scale)
+        inputs += [each for each in (self.weight_zero, self.activation_scale) if each is not None]
         return torch.onnx.ops.symbolic(
             "compress::QuantizedLinear",
             inputs,
@@ -229,6 +262,7 @@ class QuantizedLinear(nn.Module):
                 "activations": self.spec.activations,
                 "dynamic": int(self.spec.dynamic),
                 "group": self.spec.group,
+                "symmetric": int(self.spec.symmetric),
             },
             dtype=torch.float32,
             shape=(*x.shape[:-1], self.out_features),
@@ -278,6 +312,6 @@ def parameter_count(transformer: nn.Module) -> int:
     own = (each for name, each in transformer.named_parameters() if not name.startswith("scales."))
     count = sum(parameter.numel() for parameter in own)
     for module in transformer.modules():
-        if isinstance(module, QuantizedLinear):
+        if isinstance(module, Quantized):
             count += module.weight.numel() + (0 if module.bias is None else module.bias.numel())
     return count

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from compress.models.transformer.quantized import LinearQuantization, QuantizedLinear
-from export.rewrites.lowering import LoweringError, lower
+from export.rewrites.lowering import LoweringError, lower, packed
 from export.targets import find
 
 OUTPUTS, TOKENS = 24, 5
@@ -22,6 +22,11 @@ SPECS = {
     "int4 dynamic groups": LinearQuantization("int4", "int8", dynamic=True, group=32),
     "int4": LinearQuantization("int4"),
     "int4 groups": LinearQuantization("int4", group=16),
+    "int4 zero points": LinearQuantization("int4", "int8", dynamic=True, group=32, symmetric=False),
+    "int4 zero points, float inputs": LinearQuantization("int4", group=16, symmetric=False),
+    "int2 dynamic": LinearQuantization("int2", "int8", dynamic=True, group=32),
+    "int2 zero points": LinearQuantization("int2", "int8", dynamic=True, symmetric=False),
+    "int8 zero points": LinearQuantization("int8", symmetric=False),
     "int8": LinearQuantization("int8"),
     "int8 groups": LinearQuantization("int8", group=16),
     "int8 static": LinearQuantization("int8", "int8"),
@@ -41,6 +46,11 @@ TABLE = {
     "int4 dynamic groups": {"onnxruntime": PACKED, "standard": BLOCKS},
     "int4": {"onnxruntime": PACKED, "standard": RESTORED, "tensorrt": RESTORED},
     "int4 groups": {"onnxruntime": PACKED, "standard": RESTORED, "tensorrt": RESTORED},
+    "int4 zero points": {"onnxruntime": PACKED, "standard": BLOCKS},
+    "int4 zero points, float inputs": {"onnxruntime": PACKED, "standard": RESTORED},
+    "int2 dynamic": {"onnxruntime": PACKED},
+    "int2 zero points": {"onnxruntime": PACKED},
+    "int8 zero points": dict.fromkeys(("onnxruntime", "standard"), RESTORED),
     "int8": dict.fromkeys(("onnxruntime", "standard", "tensorrt"), RESTORED),
     "int8 groups": dict.fromkeys(("onnxruntime", "standard"), RESTORED),
     "int8 static": dict.fromkeys(("onnxruntime", "standard", "tensorrt"), QDQ),
@@ -62,22 +72,25 @@ def layer_of(spec: LinearQuantization, inputs: int) -> QuantizedLinear:
     width = spec.group or inputs
     padded = torch.nn.functional.pad(linear.weight.detach().abs(), (0, groups * width - inputs))
     scales = padded.unflatten(1, (groups, width)).amax(dim=2) / spec.largest
-    return QuantizedLinear.of(linear, spec, scales, activation_scale=3 / (448 if spec.weights == "fp8" else 127)).eval()
+    zero = torch.randint(int(spec.smallest), int(spec.largest) + 1, scales.shape, generator=generator)
+    static = 3 / (448 if spec.weights == "fp8" else 127)
+    return QuantizedLinear.of(linear, spec, scales, static, None if spec.symmetric else zero).eval()
 
 
 def source_of(layer: QuantizedLinear) -> ir.Model:
     """What PyTorch's export leaves of one layer called `proj`, whose input is (B, T, K)."""
     spec, kind = layer.spec, ir.DataType.FLOAT
     x = ir.Value(name="x", shape=ir.Shape(["batch", "tokens", layer.in_features]), type=ir.TensorType(kind))
-    constants = {"proj.weight": layer.weight, "proj.weight_scale": layer.weight_scale}
-    if layer.activation_scale is not None:
-        constants["proj.activation_scale"] = layer.activation_scale
+    buffers = ("weight", "weight_scale", "weight_zero", "activation_scale")
+    held = {f"proj.{name}": getattr(layer, name) for name in buffers}
+    constants = {name: value for name, value in held.items() if value is not None}
     values = [ir.Value(name=name, const_value=tensor_of(name, array)) for name, array in constants.items()]
     attributes = {
         "weights": spec.weights,
         "activations": spec.activations,
         "dynamic": int(spec.dynamic),
         "group": spec.group,
+        "symmetric": int(spec.symmetric),
     }
     node = ir.Node(
         "compress", "QuantizedLinear", [x, *values], ir.convenience.convert_attributes(attributes), name="/proj"
@@ -167,6 +180,30 @@ def test_tensorrt_refuses_groups_of_what_it_unpacks_at_every_step() -> None:
     with pytest.raises(LoweringError) as error:
         lowered(layer_of(LinearQuantization("int8", group=16), 64), "tensorrt")
     assert str(error.value) == "proj: tensorrt unpacks int8 weights in groups to float at every step; use group 0"
+
+
+def test_tensorrt_refuses_zero_points_and_standard_onnx_two_bits() -> None:
+    with pytest.raises(LoweringError) as error:
+        lowered(layer_of(SPECS["int8 zero points"], 64), "tensorrt")
+    assert str(error.value) == "proj: tensorrt has no zero points of weights; use symmetric: true"
+    with pytest.raises(LoweringError) as error:
+        lowered(layer_of(SPECS["int2 dynamic"], 64), "standard")
+    assert str(error.value) == "proj: only onnxruntime has kernels for int2 weights; use int4"
+
+
+@pytest.mark.parametrize("group", [16, 256])
+def test_onnxruntime_refuses_groups_of_two_bits_whose_inputs_it_does_not_round(group) -> None:
+    spec = LinearQuantization("int2", "int8", dynamic=True, group=group)
+    with pytest.raises(LoweringError) as error:
+        lowered(layer_of(spec, 256), "onnxruntime")
+    assert str(error.value) == (
+        f"proj: onnxruntime rounds the inputs of int2 weights in groups of 32, 64 or 128 alone; here they are {group}"
+    )
+
+
+@pytest.mark.parametrize(("bits", "wanted"), [(8, [126, 129, 128]), (4, [0x96, 0x88]), (2, [0b10_10_11_00])])
+def test_codes_are_packed_from_the_lowest_bits_and_filled_up_with_the_middle(bits, wanted) -> None:
+    assert packed(np.array([[-2, 1]], dtype=np.int8), bits, 3).tolist() == [wanted]
 
 
 def test_packed_weights_have_the_middle_code_as_their_zero() -> None:

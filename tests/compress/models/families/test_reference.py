@@ -70,8 +70,9 @@ def test_any_model_comes_back_as_it_was(any_model, tmp_path, any_tokens):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"weights": "int8", "activations": "int8", "head": True},
-        {"weights": "int4", "group": 16},
+        {"weights": "int8", "activations": "int8", "head": "same"},
+        {"weights": "int4", "group": 16, "symmetric": False, "embedding": "int8"},
+        {"weights": "int4", "embedding": "fp16", "head": "float"},
         {"weights": "int8", "activations": "int8", "dynamic": True, "reduce_range": True},
         {"weights": "fp8", "activations": "fp8"},
     ],

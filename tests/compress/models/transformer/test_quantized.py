@@ -34,6 +34,8 @@ SPECS = [
     LinearQuantization("int4"),
     LinearQuantization("int4", group=16),
     LinearQuantization("int4", "int8", dynamic=True, group=16),
+    LinearQuantization("int4", group=16, symmetric=False),
+    LinearQuantization("int2", "int8", dynamic=True, group=16, symmetric=False),
     LinearQuantization("fp8"),
     LinearQuantization("fp8", "fp8"),
 ]
@@ -44,6 +46,7 @@ def name_of(spec):
     extra = [word for word in ("dynamic", "reduce_range") if getattr(spec, word)] + [f"g{spec.group}"] * bool(
         spec.group
     )
+    extra += [] if spec.symmetric else ["zero"]
     return "-".join([spec.weights, spec.activations, *extra])
 
 
@@ -52,15 +55,19 @@ def fp8(array):
     return np.clip(array, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype(np.float32)
 
 
-def forward(x, weight, bias, scale, activation_scale, spec):
+def forward(x, weight, bias, scale, zero, activation_scale, spec):
     """The layer in NumPy, input by input."""
     outputs, inputs = weight.shape
-    top = 64 if spec.reduce_range else {"int8": 127, "int4": 7, "fp8": 448}[spec.weights]
+    low, top = {"int8": (-127, 127), "int4": (-8, 7), "int2": (-2, 1), "fp8": (-448, 448)}[spec.weights]
+    if spec.reduce_range:
+        low, top = -64, 64
     acting = np.empty_like(weight)
     for n, k in itertools.product(range(outputs), range(inputs)):
-        step = scale[n, k // spec.group if spec.group else 0]
+        place = n, k // spec.group if spec.group else 0
+        step, middle = scale[place], zero[place]
         scaled = weight[n, k] / step
-        acting[n, k] = step * (fp8(scaled) if spec.weights == "fp8" else np.clip(np.rint(scaled), -top, top))
+        code = fp8(scaled) if spec.weights == "fp8" else np.clip(np.rint(scaled + middle), low, top)
+        acting[n, k] = step * (code - middle)
     if spec.activations == "fp8":
         x = fp8(x / activation_scale) * activation_scale
     elif spec.static:
@@ -82,12 +89,13 @@ def test_a_layer_computes_what_its_numbers_say(spec):
     linear, x = nn.Linear(40, 6), 3 * torch.randn(5, 40)  # 40: the last group of 16 or 32 is short
     scale = (
         torch.rand(6, spec.groups(40)) * 0.02 + 0.02
-        if spec.weights == "int4"
+        if spec.weights in ("int4", "int2")
         else torch.rand(6, spec.groups(40)) * 2e-3 + 1e-4
     )
-    layer = QuantizedLinear.of(linear, spec, scale, 0.021 if spec.static else None)
+    zero = torch.zeros_like(scale) if spec.symmetric else torch.randint(-2, 2, scale.shape)
+    layer = QuantizedLinear.of(linear, spec, scale, 0.021 if spec.static else None, zero)
     weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
-    wanted = forward(x.numpy(), weight, bias, scale.numpy(), np.float32(0.021), spec)
+    wanted = forward(x.numpy(), weight, bias, scale.numpy(), zero.numpy(), np.float32(0.021), spec)
     np.testing.assert_allclose(layer(x).numpy(), wanted, rtol=1e-5, atol=1e-5)
     assert layer.weight.dtype == (torch.float8_e4m3fn if spec.weights == "fp8" else torch.int8)
     assert layer(x[0]).shape == (6,)
@@ -98,7 +106,9 @@ def test_integers_round_half_to_even_and_saturate() -> None:
     one = torch.ones(1, 1)
     int8 = quantize_weight(weight, one, LinearQuantization("int8"))
     assert int8.tolist() == [[0, 2, 2, 0, -2, 126, 127, -127, 127, -127]]
-    assert quantize_weight(weight, one, LinearQuantization("int4")).tolist() == [[0, 2, 2, 0, -2, 7, 7, -7, 7, -7]]
+    assert quantize_weight(weight, one, LinearQuantization("int4")).tolist() == [[0, 2, 2, 0, -2, 7, 7, -8, 7, -8]]
+    shifted = quantize_weight(weight, one, LinearQuantization("int4", symmetric=False), torch.tensor([[-3]]))
+    assert shifted.tolist() == [[-2, -2, 0, -4, -4, 7, 7, -8, 7, -8]]
     narrow = quantize_weight(weight, one, LinearQuantization("int8", reduce_range=True))
     assert narrow.tolist() == [[0, 2, 2, 0, -2, 64, 64, -64, 64, -64]]
 
