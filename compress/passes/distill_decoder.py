@@ -33,6 +33,7 @@ CHECKPOINT = "distill-decoder.pt"
 VALIDATION = 32  # pictures that judge and stop, at most: a mean PSNR of so many moves by less than 0.1 dB
 CHANNELS_TOGETHER = 8  # widths are multiples: what vector instructions take at once
 EMA = 0.998  # of the weights that are kept: single steps scatter by decibels
+AS_MANY = 3  # pictures of the smaller decoder in the time of one with gradients, or of one of the reference's
 CPU = torch.device("cpu")
 
 
@@ -178,8 +179,14 @@ class DistillDecoder(TorchPass):
 
     def rehearsal(self) -> tuple[Self, float]:
         """Two steps."""
-        steps = min(self.steps, REHEARSED_STEPS)
-        return replace(self, steps=steps), self.steps / steps
+        lighter = replace(self, steps=min(self.steps, REHEARSED_STEPS))
+        return lighter, self.work / lighter.work
+
+    @property
+    def work(self) -> float:
+        """What teaching takes, in pictures that the smaller decoder shows: steps, validations, and their references."""
+        validations = 1 + -(-self.steps // self.validate_every)
+        return AS_MANY * self.steps * self.batch + (AS_MANY + validations) * VALIDATION
 
     def keeps(self, reference: ImageModel, tokens: TokenSet) -> int:
         """The pixels of the training pictures that are drawn."""
