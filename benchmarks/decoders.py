@@ -45,16 +45,12 @@ FEW = 2  # random grids: ranges of random weights mean nothing, but must be ther
 BASE, FLOAT, INT8 = "today", "float32", "int8"
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "photos": {
-        "smallest": {"width": 0.34, "blocks": 1, "low_blocks": 1},
-        "small": {"width": 0.5, "blocks": 1, "low_blocks": 2},
-        "medium": {"width": 0.67},
-        "large": {"width": 1.0},
+        "smallest": {"width": 0.34, "blocks": 1, "low_blocks": 1, "steps": 3000},
+        "small": {"width": 0.5, "blocks": 1, "low_blocks": 2, "steps": 3000},
+        "medium": {"width": 0.67, "steps": 6000},
     },
     "emoji": {
-        "smallest": {"width": 0.34, "levels": 2, "low_blocks": 1, "blocks": 1},
-        "small": {"width": 0.5, "levels": 2, "low_blocks": 2},
-        "medium": {"width": 0.67, "levels": 2, "low_blocks": 2, "blocks": 3},
-        "large": {"width": 0.67, "low_blocks": 2},
+        "medium": {"width": 0.67, "levels": 2, "low_blocks": 2, "blocks": 3, "steps": 4000},
     },
     "llamagen-b": {
         "smallest": {"width": 0.25, "blocks": 1, "low_blocks": 2},
@@ -71,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("--model", default="photos", choices=SIZES)
     parser.add_argument("--sizes", default="", help="those with commas between; all where it is left out")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, help="of teaching, in place of each size's own")
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=20, help="rounds, at least 6")
     parser.add_argument("--threads", type=int, default=1)
@@ -104,7 +100,8 @@ def tokens_of(model: ImageModel, args: argparse.Namespace) -> TokenSet:
 
 def smaller(model: ImageModel, tokens: TokenSet, name: str, args: argparse.Namespace) -> ImageModel:
     """The model with a decoder of this size, taught where there is something to teach."""
-    settings = {"steps": args.steps, "precision": "bfloat16", **SIZES[args.model][name]}
+    settings = {"steps": 1, "precision": "bfloat16", **SIZES[args.model][name]}
+    settings |= {"steps": args.steps} if args.steps else {}
     step = parse(DistillDecoder, settings, name)
     if args.model not in TAUGHT:
         tokenizer = model.tokenizer
@@ -112,7 +109,7 @@ def smaller(model: ImageModel, tokens: TokenSet, name: str, args: argparse.Names
         assert isinstance(tokenizer.autoencoder, VqAutoencoder)
         made = VqTokenizer(step.smaller(tokenizer.autoencoder), tokenizer.grid)
         return ImageModel(model.name, model.family, model.transformer, made, model.sampler)
-    workspace = args.work / args.model / f"{name}-{args.steps}"
+    workspace = args.work / args.model / f"{name}-{step.steps}"
     workspace.mkdir(parents=True, exist_ok=True)
 
     def said(at: int, steps: int, values: dict[str, float]) -> None:
