@@ -272,6 +272,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     found = []
+    print("| model | numbers | row | KL × 1000 | agreement | NLL drift | decode graph | CPU time |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in asked.models:
         for block, label, row in rows_of(name, asked.pictures, asked.calibration, asked.block):
             found.append({"model": name, "block": block, "row": label, **row})
