@@ -173,8 +173,8 @@ class Pass(ABC, Generic[Given, Made]):
         """A pass that does a little of the same work, for the preflight, and how many times that the real work is."""
         return self, 1.0
 
-    def keeps(self, reference: ImageModel, tokens: TokenSet) -> int:
-        """Bytes that the real pass keeps in memory and its rehearsal does not."""
+    def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
+        """Bytes that the real pass keeps in memory and its rehearsal, with a handful of pictures, does not."""
         return 0
 
 

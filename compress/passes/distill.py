@@ -227,7 +227,7 @@ class Distill(TorchPass):
         steps = min(self.steps, REHEARSED_STEPS)
         return replace(self, steps=steps), self.steps / steps
 
-    def keeps(self, reference: ImageModel, tokens: TokenSet) -> int:
+    def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
         """What the teacher said of the training pictures, with and without their class, and of the validation's."""
         config = reference.transformer.config
         pairs = matched_layers(len(config.layers), len(config.layers)) if self.hidden else []

@@ -181,7 +181,10 @@ def memory(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, 
     engines += beyond * len(needs.sessions) + weights * lowered
     logits = min(len(tokens.part("held_out")), recipe.tokens.held_out) * shape.length * shape.predicted
     scores = SCORED_SIDES * logits * BYTES_PER_WEIGHT / MIB
-    kept = max((node.setting.keeps(reference, tokens) / MIB for node in plan.nodes if node.setting), default=0.0)
+    kept = max(
+        (node.setting.keeps(reference, tokens, recipe.tokens.calibration) / MIB for node in plan.nodes if node.setting),
+        default=0.0,
+    )
     # Eager drawing: guidance doubles the rows, and a step's cache is made beside the one before it.
     passing = max(needs.rise(layers) + kept, GRAPH_COPIES * weights, 2 * 2 * caches)
     return needs.held + engines + scores + passing

@@ -17,6 +17,7 @@ from export.runtime.orders import DrawingOrder, order_called
 from export.runtime.shape import Shape, TextShape
 
 GATED = ("swiglu", "geglu")
+STRETCHED = ("l2", "rms-stretch")  # norms of queries and keys behind which each head's queries are stretched
 
 Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias", "none"]
 
@@ -64,7 +65,7 @@ class TransformerConfig:
     final_norm: Norm | None = None
     final_affine: bool = True
     head_bias: bool = False
-    qk_norm: Literal["none", "rms", "layernorm", "l2"] = "none"
+    qk_norm: Literal["none", "rms", "rms-stretch", "layernorm", "l2"] = "none"
     modulation: Literal["none", "class", "class-position", "text"] = "none"
     shared_modulation: bool = False
     rotary_prefix: Literal["identity", "zero"] = "identity"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.models.transformer.architecture import GATED, LayerConfig, Norm, TransformerConfig
+from compress.models.transformer.architecture import GATED, STRETCHED, LayerConfig, Norm, TransformerConfig
 from compress.models.transformer.conditioned import CrossAttention, SteeredNorm
 from compress.models.transformer.uvit import UvitConfig
 from export.runtime.shape import TextShape
@@ -102,7 +102,8 @@ class HeadNorm(nn.Module):
     """What queries and keys (B, H, S, d) go through before they meet, where anything does.
 
     ``rms`` normalises over all heads together, without weights; ``layernorm`` each head with weights they share; ``l2``
-    makes each head's vectors of length 1 (queries are then stretched by a learned number for each head).
+    makes each head's vectors of length 1. Behind ``l2`` and ``rms-stretch``, which is ``rms`` where heads were removed,
+    queries are stretched by a learned number for each head.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -116,7 +117,7 @@ class HeadNorm(nn.Module):
             return self.norm(x)
         if self.kind == "l2":
             return functional.normalize(x, dim=-1)
-        if self.kind == "rms":
+        if self.kind in ("rms", "rms-stretch"):
             return x * torch.rsqrt(x.square().mean(dim=(1, 3), keepdim=True) + self.epsilon)
         return x
 
@@ -132,9 +133,8 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.width, layer.kv_heads * config.head_width, bias=config.bias)
         self.output = nn.Linear(layer.heads * config.head_width, config.width, bias=config.bias)
         self.query_norm, self.key_norm = HeadNorm(config), HeadNorm(config)
-        self.scale = None
-        if config.qk_norm == "l2":
-            self.stretch, self.scale = nn.Parameter(torch.ones(layer.heads)), 1.0
+        self.stretch = nn.Parameter(torch.ones(layer.heads)) if config.qk_norm in STRETCHED else None
+        self.scale = 1.0 if config.qk_norm == "l2" else None
         self.grouped = layer.heads != layer.kv_heads
         self.dropout = 0.0
 
@@ -148,7 +148,7 @@ class Attention(nn.Module):
             for linear, each in ((self.query, asking), (self.key, x), (self.value, x))
         )
         query, key = self.query_norm(query), self.key_norm(key)
-        if self.scale is not None:
+        if self.stretch is not None:
             query = query * self.stretch[:, None, None]
         if around.rotary is not None:
             query, key = rotate(query, *around.rotary), rotate(key, *around.rotary)

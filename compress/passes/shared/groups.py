@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from torch import Tensor
+
+from calibration.tokens import TokenSet
 from compress.core.settings import setting
 from compress.models.image_model import ImageModel
+from compress.models.transformer.model import TokenTransformer
 from compress.passes import Context, Notes, Outcome, TorchPass
 from compress.passes.shared.importance import group_masks, magnitude, taylor
 from compress.passes.shared.pruning import (
@@ -19,6 +24,7 @@ from compress.passes.shared.pruning import (
     kept_globally,
     kept_per_layer,
 )
+from compress.passes.shared.repair import REPAIR, RepairNotes, kept_bytes, repaired
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,7 @@ class GroupNotes(Notes):
     removed: int = setting(doc="groups that went")
     of: int = setting(doc="groups that there were")
     kept_per_layer: tuple[int, ...] = setting(doc="groups that each layer keeps")
+    repair: RepairNotes | None = setting(None, doc="what the repair won")
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,10 @@ class PruneGroups(TorchPass):
     scope: Literal["layer", "global"] = setting(
         "layer", doc="rank within each layer, or all groups of the model together"
     )
+    repair: bool = setting(True, doc=REPAIR)
 
     structure: ClassVar[Structure]
+    version: ClassVar[int] = 2
 
     @property
     def block(self) -> int:
@@ -75,6 +84,20 @@ class PruneGroups(TorchPass):
             kept = kept_per_layer(counts, self.ratio, self.block)
         else:
             kept = kept_globally(scores, self.ratio, self.block)
-        pruned = keep_groups(transformer, self.structure, best(scores, kept))
-        notes = GroupNotes(removed=sum(counts) - sum(kept), of=sum(counts), kept_per_layer=tuple(kept))
+        groups = best(scores, kept)
+        pruned, won = keep_groups(transformer, self.structure, groups), None
+        if self.repair:
+            pruned = self.corrected(transformer, pruned, groups, context.calibration_tokens())
+            won = repaired(pruned, transformer, context)
+        notes = GroupNotes(removed=sum(counts) - sum(kept), of=sum(counts), kept_per_layer=tuple(kept), repair=won)
         return Outcome(model.with_transformer(pruned), notes)
+
+    def corrected(
+        self, before: TokenTransformer, pruned: TokenTransformer, kept: Sequence[Tensor], tokens: TokenSet
+    ) -> TokenTransformer:
+        """The pruned transformer with what normalised all groups together set right for those that are left."""
+        return pruned
+
+    def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
+        """The streams of a repair."""
+        return kept_bytes(reference.transformer, calibration) if self.repair else 0

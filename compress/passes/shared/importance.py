@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from calibration.tokens import TokenSet
 from compress.models.transformer.examples import Examples, examples, nll
@@ -83,13 +84,28 @@ def taylor(
 
 def residual_updates(transformer: TokenTransformer, tokens: TokenSet, report: OnProgress) -> Tensor:
     """Mean over positions of a layer's update relative to the stream it is added to, |x' - x| / |x|; (layers,)."""
+    return over_layers(transformer, tokens, report, lambda x, made: (made - x).norm(dim=-1) / x.norm(dim=-1))
+
+
+def influences(transformer: TokenTransformer, tokens: TokenSet, report: OnProgress) -> Tensor:
+    """Block influence: 1 - cosine of the stream in front of a layer and behind it, mean over positions; (layers,).
+
+    Men et al. 2024 (ShortGPT, arXiv 2403.03853), equation 1.
+    """
+    return over_layers(transformer, tokens, report, lambda x, made: 1 - functional.cosine_similarity(x, made, dim=-1))
+
+
+def over_layers(
+    transformer: TokenTransformer, tokens: TokenSet, report: OnProgress, compare: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Mean over positions of what `compare` finds (B, S) of the streams (B, S, D) around each layer; (layers,)."""
     totals = torch.zeros(len(transformer.config.layers), dtype=torch.float64)
     with torch.no_grad():
         for chunk in chunks(transformer, tokens, report):
             before = None
             for index, x in enumerate(transformer.layer_outputs(*transformer.prepare(*chunk.tensors()))):  # (B, S, D)
                 if before is not None:
-                    totals[index - 1] += ((x - before).norm(dim=-1) / before.norm(dim=-1)).mean(dim=1).sum()
+                    totals[index - 1] += compare(before, x).mean(dim=1).sum()
                 before = x
     return (totals / len(tokens)).float()
 

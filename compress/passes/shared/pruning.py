@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.models.image_model import ImageModel
-from compress.models.transformer.architecture import GATED, LayerConfig, TransformerConfig
+from compress.models.transformer.architecture import GATED, STRETCHED, LayerConfig, TransformerConfig
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import quantizations
 from compress.passes import PassError
@@ -43,14 +43,15 @@ class Structure:
 def head_members(config: TransformerConfig, layer: LayerConfig) -> tuple[Member, ...]:
     """The tensors of attention, by key/value head.
 
-    With qk-norm ``rms``, which normalises over all heads together, what remains is normalised over the remaining heads.
+    With qk-norm ``rms``, which normalises over all heads together, what remains is normalised over the remaining heads;
+    `head_norm` sets that right.
     """
     own = config.head_width
     shared = own * (layer.heads // layer.kv_heads)
     rows = {"query": shared, "key": own, "value": own}
     kinds = ("weight", "bias") if config.bias else ("weight",)
     entries = [Member(f"attention.{name}.{kind}", 0, width) for name, width in rows.items() for kind in kinds]
-    if config.qk_norm == "l2":
+    if config.qk_norm in STRETCHED:
         entries.append(Member("attention.stretch", 0, layer.heads // layer.kv_heads))
     return (*entries, Member("attention.output.weight", 1, shared))
 

@@ -21,10 +21,10 @@ def weakened(model, index, factor):
     return model
 
 
-@pytest.mark.parametrize("score", ["magnitude", "taylor"])
+@pytest.mark.parametrize("score", ["magnitude", "taylor", "influence"])
 def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_tokens, context, score):
     model = weakened(tiny_model(layers=4), 2, 0.0)
-    outcome = PruneLayers(count=1, score=score).run(model, context())
+    outcome = PruneLayers(count=1, score=score, repair=False).run(model, context(model))
     assert outcome.notes.written() == {"removed_layers": [2], "of": 4}
     assert model.parameters() - outcome.model.parameters() == 4 * 32 * 32 + 3 * 32 * 40 + 2 * 32
     inputs = examples(model.shape, tiny_tokens.part("held_out", 4)).inputs
@@ -35,7 +35,7 @@ def test_a_layer_without_effect_goes_first_and_the_logits_stay(tiny_model, tiny_
 
 def test_magnitude_removes_the_smallest_updates(tiny_model, context):
     model = weakened(weakened(tiny_model(layers=4), 1, 0.05), 3, 0.02)
-    assert PruneLayers(ratio=0.5, score="magnitude").run(model, context()).notes.removed_layers == (1, 3)
+    assert PruneLayers(ratio=0.5, score="magnitude").run(model, context(model)).notes.removed_layers == (1, 3)
 
 
 def test_removal_looks_again_after_each_removal(tiny_model, context):
@@ -52,8 +52,8 @@ def test_removal_looks_again_after_each_removal(tiny_model, context):
             }
             kept.remove(min(losses, key=losses.get))
     wanted = [index for index in range(4) if index not in kept]
-    run = context(report=lambda step, count, values: steps.append((step, count)))
-    assert PruneLayers(count=2, score="removal").run(model, run).notes.removed_layers == tuple(wanted)
+    run = context(model, report=lambda step, count, values: steps.append((step, count)))
+    assert PruneLayers(count=2, score="removal", repair=False).run(model, run).notes.removed_layers == tuple(wanted)
     assert steps[-1] == (7, 7), "four scorings, then three"
 
 
@@ -78,7 +78,7 @@ def test_leaving_no_layer_is_refused(tiny_model, context, settings, text):
 
 def test_a_quantized_model_is_refused(tiny_model, context):
     quantized = Quantize().run(tiny_model(), context()).model
-    with pytest.raises(PassError, match="prune-layers: the model has 14 quantized layers"):
+    with pytest.raises(PassError, match="prune-layers: the model has 15 quantized layers"):
         PruneLayers(count=1).run(quantized, context())
 
 
@@ -87,3 +87,14 @@ def test_the_rehearsal_fits_a_two_layer_copy(tiny_model, context):
     assert ratio == 6
     assert lighter.run(tiny_model(layers=2), context()).notes.of == 2
     assert lighter.run(tiny_model(layers=1), context()).notes.removed_layers == ()
+
+
+def test_what_layers_did_is_made_up_for_in_those_that_are_left(tiny_model, context):
+    model = tiny_model(layers=4)
+    run = context(model, calibration=24)
+    first = PruneLayers(count=1).run(model, run)
+    then = PruneLayers(count=1).run(first.model, run)
+    for won in (first.notes.repair, then.notes.repair):
+        assert won.stream_error_after < won.stream_error_before
+    assert then.notes.of == 3, "its layers were found among the reference's four"
+    assert PruneLayers(count=1, repair=False).run(model, run).notes.repair is None

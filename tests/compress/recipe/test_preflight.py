@@ -110,9 +110,9 @@ def test_what_a_teacher_remembers_is_counted(tiny_model) -> None:
     few, many = (Distill(steps=steps, batch=2, null_share=0.0, hidden=0.0) for steps in (1, 10 * pictures))
     shape, validation = model.shape, len(tokens.part("validation"))
     a_picture = 4 * shape.predicted * shape.length
-    assert few.keeps(model, tokens) == (2 + validation) * a_picture
-    assert many.keeps(model, tokens) == (pictures + validation) * a_picture
+    assert few.keeps(model, tokens, 128) == (2 + validation) * a_picture
+    assert many.keeps(model, tokens, 128) == (pictures + validation) * a_picture
     assert (
-        replace(many, hidden=1.0).keeps(model, tokens) - many.keeps(model, tokens)
+        replace(many, hidden=1.0).keeps(model, tokens, 128) - many.keeps(model, tokens, 128)
         == pictures * shape.length * 2 * 32 * 4
     )

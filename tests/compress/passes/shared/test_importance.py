@@ -14,6 +14,7 @@ from compress.passes.shared import importance
 from compress.passes.shared.importance import (
     chunks,
     group_masks,
+    influences,
     layer_masks,
     magnitude,
     masked_groups,
@@ -174,6 +175,19 @@ def test_residual_updates_are_relative_to_the_stream_they_are_added_to(tiny_mode
             expected.append(lengths.mean())
             x = torch.from_numpy(after)
     np.testing.assert_allclose(residual_updates(model, pictures, quiet).numpy(), expected, rtol=1e-5)
+
+
+def test_block_influence_is_one_minus_the_cosine_around_a_layer(tiny_model, pictures):
+    model, expected = tiny_model(layers=3).transformer, []
+    with torch.no_grad():
+        x, around = model.prepare(*given(model, pictures))
+        for block in model.blocks:
+            made, _ = block(x, around, None)
+            a, b = x.double().numpy(), made.double().numpy()
+            cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+            expected.append(1 - cosine.mean())
+            x = made
+    np.testing.assert_allclose(influences(model, pictures, quiet).numpy(), expected, rtol=1e-4)
 
 
 def test_removal_losses_are_the_nll_without_each_layer(tiny_model, pictures, monkeypatch):
