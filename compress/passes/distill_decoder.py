@@ -188,7 +188,7 @@ class DistillDecoder(TorchPass):
         validations = 1 + -(-self.steps // self.validate_every)
         return AS_MANY * self.steps * self.batch + (AS_MANY + validations) * VALIDATION
 
-    def keeps(self, reference: ImageModel, tokens: TokenSet) -> int:
+    def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
         """The pixels of the training pictures that are drawn."""
         tokenizer = reference.tokenizer
         if not isinstance(tokenizer, VqTokenizer) or not isinstance(tokenizer.autoencoder, VqAutoencoder):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from calibration.gptq import Gram
 from calibration.observe import Magnitudes
 from calibration.ranges import one_thread
+from calibration.tokens import TokenSet
 from compress.core.settings import MOST_WIDTH, setting
 from compress.models.image_model import ImageModel
 from compress.models.transformer.embedding import EmbeddingQuantization, QuantizedEmbedding, group_of
@@ -28,7 +29,7 @@ from compress.models.transformer.quantized import (
     replace_module,
 )
 from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting, TorchPass
-from compress.passes.shared.blockwise import Streams, seen_inputs
+from compress.passes.shared.blockwise import Streams, seen_inputs, stream_bytes
 from compress.passes.shared.formats import Override, kept, overridden
 from compress.passes.shared.rounding import Ranges, round_by_outputs
 from export.runtime.manifest import Cpu
@@ -67,8 +68,8 @@ class Quantize(TorchPass):
     scale for every token and block of inputs. `ranges` says what the largest code stands for: the absmax, a percentile
     of the magnitudes, or the clip of least squared error. `rounding` says to which code a weight goes: the nearest, or
     the one that changes the layer's outputs least on the calibration tokens (GPTQ, arXiv 2210.17323), block after
-    block, each reading what the quantized ones before it give. ``auto`` is gptq, but for int8 weights whose activations
-    are rounded too: there activations lose far more than weights.
+    block, each reading what the quantized ones before it give. ``auto`` is gptq, but for int8 weights where
+    activations are rounded: these lose far more.
 
     ``down: auto`` is dynamic (in groups of `DOWN_GROUP`) where every target of the chain has kernels for that, since a
     few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8 where every target runs such
@@ -177,7 +178,7 @@ class Quantize(TorchPass):
     def by_outputs(self, spec: LinearQuantization) -> bool:
         """Whether weights are rounded so that outputs change least."""
         if self.rounding == "auto":
-            return not (spec.weights == "int8" and spec.activations == "int8")
+            return not (spec.weights == "int8" and self.activations != "none")
         return self.rounding == "gptq"
 
     @property
@@ -219,6 +220,15 @@ class Quantize(TorchPass):
         )
         return Outcome(model.with_transformer(transformer), notes)
 
+    def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
+        """The streams of the calibration pictures, where layers are looked at."""
+        looked_at = self.looks_at(self.specs(reference.transformer))
+        return stream_bytes(reference.transformer, calibration) if looked_at else 0
+
+    def looks_at(self, specs: Mapping[str, LinearQuantization]) -> bool:
+        """Whether what layers read has to be seen."""
+        return any(spec.static or self.by_outputs(spec) for spec in specs.values())
+
 
 class Work:
     """The layers of one model on their way into few bits, block after block."""
@@ -239,7 +249,7 @@ class Work:
         Raises:
             PassError: activations hold NaN or Inf, or `rounding: gptq` has too few pictures.
         """
-        looked_at = any(spec.static or self.chosen.by_outputs(spec) for spec in self.specs.values())
+        looked_at = self.chosen.looks_at(self.specs)
         streams = Streams(self.transformer, self.context.calibration_tokens()) if looked_at else None
         for index, block in enumerate(self.transformer.blocks):
             prefix = f"blocks.{index}."

@@ -168,7 +168,7 @@ def test_a_rehearsal_takes_two_steps_and_the_rest_is_said_to_be_kept(model, tiny
     # 3 for each of 40 steps of 4; 32 references of 3, and 3 validations of 32; of the rehearsal 2 steps, 2 validations
     assert (lighter.steps, ratio) == (2, (3 * 160 + 96 + 96) / (3 * 8 + 96 + 64))
     height, width, colours = model.picture
-    assert DistillDecoder(steps=2, batch=3).keeps(model, tiny_tokens) == 6 * 2 * height * width * colours
+    assert DistillDecoder(steps=2, batch=3).keeps(model, tiny_tokens, 8) == 6 * 2 * height * width * colours
 
 
 def test_palettes_transformers_and_what_was_taught_are_refused(model, tiny_model, context) -> None:

@@ -266,6 +266,13 @@ def test_what_stays_in_float_is_listed_with_its_bytes(tiny_model, context):
     assert notes.float_bytes == {"embedding.weight": 28 * 32 * 4, **dict.fromkeys([*norms, "norm.weight"], 32 * 4)}
 
 
+def test_streams_of_the_calibration_pictures_are_kept_where_layers_are_looked_at(tiny_model, tiny_tokens):
+    assert Quantize(weights="int4").keeps(tiny_model(), tiny_tokens, 16) == 16 * 4 * 64 * 32
+    assert Quantize(activations="int8").keeps(tiny_model(), tiny_tokens, 16) == 16 * 4 * 64 * 32
+    assert Quantize(activations="int8", dynamic=True).keeps(tiny_model(), tiny_tokens, 16) == 0
+    assert Quantize(weights="int4", rounding="nearest").keeps(tiny_model(), tiny_tokens, 16) == 0
+
+
 def test_biases_are_kept_as_they_are(tiny_model, context):
     model = tiny_model(bias=True)
     layer = Quantize(weights="int4").run(model, context()).model.transformer.blocks[0].ffn.up
