@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from calibration.gptq import Gram
 from calibration.observe import Magnitudes
@@ -36,6 +37,7 @@ from export.runtime.manifest import Cpu
 
 HEAD = "head"
 DOWN = ".ffn.down"
+CONDITIONED = "modulation.linear"  # of a block that the class modulates
 DOWN_GROUP = 64  # of 16 to 128 none is measurably better, and kernels are as fast
 DYNAMIC = frozenset({"onnxruntime"})  # targets with a kernel for products whose inputs are scaled as they come
 
@@ -256,7 +258,9 @@ class Work:
             names = [name.removeprefix(prefix) for name in self.specs if name.startswith(prefix)]
             seen = {name: self.seen_of(prefix + name) for name in names}
             if streams is not None:
-                streams.watch(block, names, partial(see, seen))
+                streams.watch(block, [name for name in names if name != CONDITIONED], partial(see, seen))
+                if CONDITIONED in seen:
+                    seen[CONDITIONED].add(self.conditions())
             for name in names:
                 self.quantize(prefix + name, seen[name])
             if streams is not None:
@@ -268,6 +272,17 @@ class Work:
                     for _ in streams.logits():
                         pass
             self.quantize(HEAD, seen[HEAD])
+
+    def conditions(self) -> Tensor:
+        """All that modulation by class ever reads (rows, D): every class and none, at every position that matters."""
+        transformer = self.transformer
+        config = transformer.config
+        labels = torch.arange(config.classes + 1)
+        positions = torch.arange(config.reach if config.modulation == "class-position" else 1)
+        with torch.no_grad():
+            condition = transformer.conditioned(labels, positions)
+        assert condition is not None
+        return functional.silu(condition).flatten(0, -2)
 
     def seen_of(self, name: str) -> Seen:
         """What is to be seen of a layer's inputs."""
@@ -296,14 +311,16 @@ class Work:
         self.context.report(len(self.ratios), len(self.specs), {})
 
     def tells_enough(self, name: str, gram: Gram) -> bool:
-        """Whether a layer's inputs say how its outputs change; what reads one vector a picture does not.
+        """Whether a layer's inputs say how its outputs change.
+
+        Of modulation by class they are all that there are. What else reads one vector a picture has seen too few.
 
         Raises:
             PassError: too few pictures, where `rounding: gptq` is asked for by name.
         """
         pictures = len(self.context.calibration_tokens())
         each, needed = gram.rows // pictures, len(gram.matrix)
-        if each > 1 and gram.rows >= needed:
+        if name.endswith(f".{CONDITIONED}") or (each > 1 and gram.rows >= needed):
             return True
         if each > 1 and self.chosen.rounding == "gptq":
             raise PassError(
