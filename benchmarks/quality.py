@@ -187,8 +187,8 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
     },
     "int8 weights and static activations": {
         "ours, one scale for all of ffn.down": ours(activations="int8", down="same"),
+        "ours, nearest": ours(activations="int8", rounding="nearest"),
         "ours": ours(activations="int8"),
-        "ours, gptq": ours(activations="int8", rounding="gptq"),
         "onnxruntime MinMax": static("MinMax"),
         "onnxruntime Entropy": static("Entropy"),
         "onnxruntime Percentile": static("Percentile"),

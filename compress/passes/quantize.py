@@ -70,8 +70,8 @@ class Quantize(TorchPass):
     scale for every token and block of inputs. `ranges` says what the largest code stands for: the absmax, a percentile
     of the magnitudes, or the clip of least squared error. `rounding` says to which code a weight goes: the nearest, or
     the one that changes the layer's outputs least on the calibration tokens (GPTQ, arXiv 2210.17323), block after
-    block, each reading what the quantized ones before it give. ``auto`` is gptq, but for int8 weights where
-    activations are rounded: these lose far more.
+    block, each reading what the quantized ones before it give. ``auto`` is gptq, but for int8 weights with dynamic
+    activations, which need no calibration otherwise: there activations lose far more than weights.
 
     ``down: auto`` is dynamic (in groups of `DOWN_GROUP`) where every target of the chain has kernels for that, since a
     few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8 where every target runs such
@@ -180,7 +180,7 @@ class Quantize(TorchPass):
     def by_outputs(self, spec: LinearQuantization) -> bool:
         """Whether weights are rounded so that outputs change least."""
         if self.rounding == "auto":
-            return not (spec.weights == "int8" and self.activations != "none")
+            return not (spec.weights == "int8" and self.dynamic)
         return self.rounding == "gptq"
 
     @property
