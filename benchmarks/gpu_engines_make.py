@@ -90,7 +90,8 @@ def passed(model: ImageModel, chain: str, group: int | None) -> OnnxModel:
                 if group and "group" in settings:
                     settings = {**settings, "group": group}
                 if name == "quantize":
-                    settings = {"head": not model.transformer.config.tied_head, **settings}
+                    head = "float" if model.transformer.config.tied_head else "same"
+                    settings = {"head": head, "rounding": "nearest", **settings}
                 current = parse(find(name, "chain"), settings, f"chain.{name}").run(current, context).model
     assert isinstance(current, OnnxModel)
     return current

@@ -19,8 +19,10 @@ from compress.core.listener import Listener, Silent
 from compress.core.settings import InputError, digest, plain
 from compress.measure.speed.environment import environment
 from compress.models.candidate import Candidate
+from compress.models.guided import Guided
 from compress.models.transformer.examples import Examples, examples_of
 from export.runtime.drawing import conditions
+from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 
 if TYPE_CHECKING:
@@ -95,6 +97,7 @@ class Side:
         self.name, self.given, self.key = name, given, key
         self.opened, self.place = model, name
         self.null_scores: dict[int, NDArray[np.float32]] = {}
+        self.guided: dict[Sampler, GuidedSide] = {}
 
     @property
     def model(self) -> Candidate:
@@ -183,6 +186,50 @@ class Side:
         for name in ("scores", "scores_of_drawn"):
             self.__dict__.pop(name, None)
         self.null_scores.clear()
+        for guided in self.guided.values():
+            guided.forget()
+
+
+class GuidedSide(Side):
+    """A model with its guidance applied, beside one of which guidance is inside."""
+
+    def __init__(self, unguided: Side, sampler: Sampler) -> None:
+        self.unguided, self.sampler = unguided, sampler
+        key = digest("guided", unguided.key, plain(sampler)) if unguided.key else ""
+        super().__init__(unguided.name, unguided.given, unguided.opened, key)
+        self.place = unguided.place
+
+    @property
+    def model(self) -> Candidate:
+        """The model that gives guided logits."""
+        return Guided(self.unguided.model, self.sampler)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine without guidance."""
+        return self.unguided.engine
+
+    @property
+    def exported(self) -> Side:
+        """What stands for the model where graphs are compared."""
+        return self.unguided.exported
+
+    @property
+    def kept_layers(self) -> list[int] | None:
+        """The reference's layers that it still has; None if all."""
+        return self.unguided.kept_layers
+
+
+def beside(candidate: Side, reference: Side, sampler: Sampler) -> Subject:
+    """A candidate that draws by this sampler beside a reference, whose guidance is applied where it is inside.
+
+    The reference's guided form is made once and kept, as are its scores.
+    """
+    if not sampler.guidance_inside or reference.model.sampler.guidance_inside:
+        return Subject(candidate, reference)
+    if sampler not in reference.guided:
+        reference.guided[sampler] = GuidedSide(reference, sampler)
+    return Subject(candidate, reference.guided[sampler])
 
 
 @dataclass(frozen=True, eq=False)

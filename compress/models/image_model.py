@@ -100,7 +100,8 @@ class ImageModel(Shaped):
         `first` is the number of the first picture among all of this seed. `on_step` is called after each step.
         """
         drawer = LogitsDrawer(self.runner(), self.shape)
-        return draw(drawer, labels, self.shape, sampler or self.sampler, seed, features, known, first, on_step)
+        sampler = self.sampler.admitted(sampler)
+        return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step)
 
     def generate(
         self,

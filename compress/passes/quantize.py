@@ -11,10 +11,12 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from calibration.gptq import Gram
 from calibration.observe import Magnitudes
 from calibration.ranges import one_thread
+from calibration.tokens import TokenSet
 from compress.core.settings import MOST_WIDTH, setting
 from compress.models.image_model import ImageModel
 from compress.models.transformer.embedding import EmbeddingQuantization, QuantizedEmbedding, group_of
@@ -28,13 +30,14 @@ from compress.models.transformer.quantized import (
     replace_module,
 )
 from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting, TorchPass
-from compress.passes.shared.blockwise import Streams, seen_inputs
+from compress.passes.shared.blockwise import Streams, seen_inputs, stream_bytes
 from compress.passes.shared.formats import Override, kept, overridden
 from compress.passes.shared.rounding import Ranges, round_by_outputs
 from export.runtime.manifest import Cpu
 
 HEAD = "head"
 DOWN = ".ffn.down"
+CONDITIONED = "modulation.linear"  # of a block that the class modulates
 DOWN_GROUP = 64  # of 16 to 128 none is measurably better, and kernels are as fast
 DYNAMIC = frozenset({"onnxruntime"})  # targets with a kernel for products whose inputs are scaled as they come
 
@@ -67,8 +70,8 @@ class Quantize(TorchPass):
     scale for every token and block of inputs. `ranges` says what the largest code stands for: the absmax, a percentile
     of the magnitudes, or the clip of least squared error. `rounding` says to which code a weight goes: the nearest, or
     the one that changes the layer's outputs least on the calibration tokens (GPTQ, arXiv 2210.17323), block after
-    block, each reading what the quantized ones before it give. ``auto`` is gptq, but for int8 weights whose activations
-    are rounded too: there activations lose far more than weights.
+    block, each reading what the quantized ones before it give. ``auto`` is gptq, but for int8 weights with dynamic
+    activations, which need no calibration otherwise: there activations lose far more than weights.
 
     ``down: auto`` is dynamic (in groups of `DOWN_GROUP`) where every target of the chain has kernels for that, since a
     few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8 where every target runs such
@@ -177,7 +180,7 @@ class Quantize(TorchPass):
     def by_outputs(self, spec: LinearQuantization) -> bool:
         """Whether weights are rounded so that outputs change least."""
         if self.rounding == "auto":
-            return not (spec.weights == "int8" and spec.activations == "int8")
+            return not (spec.weights == "int8" and self.dynamic)
         return self.rounding == "gptq"
 
     @property
@@ -219,6 +222,15 @@ class Quantize(TorchPass):
         )
         return Outcome(model.with_transformer(transformer), notes)
 
+    def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
+        """The streams of the calibration pictures, where layers are looked at."""
+        looked_at = self.looks_at(self.specs(reference.transformer))
+        return stream_bytes(reference.transformer, calibration) if looked_at else 0
+
+    def looks_at(self, specs: Mapping[str, LinearQuantization]) -> bool:
+        """Whether what layers read has to be seen."""
+        return any(spec.static or self.by_outputs(spec) for spec in specs.values())
+
 
 class Work:
     """The layers of one model on their way into few bits, block after block."""
@@ -239,14 +251,16 @@ class Work:
         Raises:
             PassError: activations hold NaN or Inf, or `rounding: gptq` has too few pictures.
         """
-        looked_at = any(spec.static or self.chosen.by_outputs(spec) for spec in self.specs.values())
+        looked_at = self.chosen.looks_at(self.specs)
         streams = Streams(self.transformer, self.context.calibration_tokens()) if looked_at else None
         for index, block in enumerate(self.transformer.blocks):
             prefix = f"blocks.{index}."
             names = [name.removeprefix(prefix) for name in self.specs if name.startswith(prefix)]
             seen = {name: self.seen_of(prefix + name) for name in names}
             if streams is not None:
-                streams.watch(block, names, partial(see, seen))
+                streams.watch(block, [name for name in names if name != CONDITIONED], partial(see, seen))
+                if CONDITIONED in seen:
+                    seen[CONDITIONED].add(self.conditions())
             for name in names:
                 self.quantize(prefix + name, seen[name])
             if streams is not None:
@@ -258,6 +272,17 @@ class Work:
                     for _ in streams.logits():
                         pass
             self.quantize(HEAD, seen[HEAD])
+
+    def conditions(self) -> Tensor:
+        """All that modulation by class ever reads (rows, D): every class and none, at every position that matters."""
+        transformer = self.transformer
+        config = transformer.config
+        labels = torch.arange(config.classes + 1)
+        positions = torch.arange(config.reach if config.modulation == "class-position" else 1)
+        with torch.no_grad():
+            condition = transformer.conditioned(labels, positions)
+        assert condition is not None
+        return functional.silu(condition).flatten(0, -2)
 
     def seen_of(self, name: str) -> Seen:
         """What is to be seen of a layer's inputs."""
@@ -286,14 +311,16 @@ class Work:
         self.context.report(len(self.ratios), len(self.specs), {})
 
     def tells_enough(self, name: str, gram: Gram) -> bool:
-        """Whether a layer's inputs say how its outputs change; what reads one vector a picture does not.
+        """Whether a layer's inputs say how its outputs change.
+
+        Of modulation by class they are all that there are. What else reads one vector a picture has seen too few.
 
         Raises:
             PassError: too few pictures, where `rounding: gptq` is asked for by name.
         """
         pictures = len(self.context.calibration_tokens())
         each, needed = gram.rows // pictures, len(gram.matrix)
-        if each > 1 and gram.rows >= needed:
+        if name.endswith(f".{CONDITIONED}") or (each > 1 and gram.rows >= needed):
             return True
         if each > 1 and self.chosen.rounding == "gptq":
             raise PassError(

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from calibration.observe import Magnitudes
 from calibration.ranges import activation_scale
+from calibration.tokens import TokenSet
 from compress.core.settings import setting
 from compress.models.image_model import ImageModel
 from compress.models.transformer.quantized import rounded_input
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
-from compress.passes.shared.blockwise import Streams
+from compress.passes.shared.blockwise import Streams, stream_bytes
 from compress.passes.shared.folds import Fold, factors_of, folds_of
 from compress.passes.shared.pruning import check_float
 from export.graph.number_formats import FORMATS
@@ -95,6 +96,10 @@ class Smooth(TorchPass):
             error_ratio_median=round(float(torch.tensor(ratios).median()), 4),
         )
         return Outcome(model.with_transformer(transformer), notes)
+
+    def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
+        """The streams of the calibration pictures."""
+        return stream_bytes(reference.transformer, calibration)
 
     def fold(self, block: nn.Module, fold: Fold, x: Tensor, name: str) -> tuple[float | None, float]:
         """Apply the best exponent to layers that read x (R, K), if one is better than none; the error it leaves."""

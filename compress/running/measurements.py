@@ -21,7 +21,7 @@ from compress.measure.speed.environment import environment
 from compress.measure.speed.memory import peak_mib
 from compress.measure.speed.pinning import pinned
 from compress.measure.speed.timing import REST_S, SPEED_VERSION, SpeedRow, paired
-from compress.measure.subject import Given, Side, Subject
+from compress.measure.subject import Given, Side, Subject, beside
 from compress.models.artifact import Form
 from compress.models.candidate import Candidate
 from compress.models.image_model import ImageModel
@@ -31,6 +31,7 @@ from compress.recipe.plan import Node
 from compress.report.data.pays import step_pays
 from compress.running.artifacts import Making
 from export.runtime.engine import Engine
+from export.runtime.sampling import Sampler
 
 DRAWN_PICTURES = 64  # that a reference draws, of models whose pictures no classifier looks at
 EAGER_REPEATS = 6
@@ -107,6 +108,15 @@ def kept_layers(making: Making, node: Node) -> list[int] | None:
     return [layer for place, layer in enumerate(before) if place not in removed]
 
 
+def sampler_of(making: Making, node: Node) -> Sampler:
+    """The reference's sampler, with the guidance that a pass up to a node put inside the model."""
+    if node.source is None:
+        return making.reference.sampler
+    if (inside := Notes.read(making.make(node).notes).guidance) is None:
+        return sampler_of(making, node.source)
+    return replace(making.reference.sampler, cfg_scale=inside).with_guidance_inside()
+
+
 class Measuring:
     """What was measured of a run so far."""
 
@@ -126,7 +136,8 @@ class Measuring:
 
     def subject(self, node: Node, other: Node | None = None) -> Subject:
         """A node beside the reference, or beside another one."""
-        return Subject(self.side(node), self.side(other or self.plan.reference))
+        sampler = sampler_of(self.making, node)
+        return beside(self.side(node), self.side(other or self.plan.reference), sampler)
 
     def results(self, node: Node, stages: set[Stage]) -> dict[str, Any]:
         """What the measures of these stages find, as rows hold it; a name that finds nothing is left out."""

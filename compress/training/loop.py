@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,20 @@ from torch import Tensor, nn
 from compress.core import durable
 from compress.core.settings import InputError, digest
 
-Loss = Callable[[int], Tensor]
+Loss = Callable[[int], Tensor | Iterable[Tensor]]
 Validate = Callable[[nn.Module], float]
 OnProgress = Callable[[int, int, dict[str, float]], None]
 REPORT_EVERY = 20  # steps, on a GPU, where saying the loss means waiting for it
+
+
+class Kept(Protocol):
+    """What a loss keeps from one step to the next, and a checkpoint has to hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from these."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +69,18 @@ def fit(
     checkpoint_seconds: float = 60.0,
     report: OnProgress | None = None,
     after: Callable[[int], None] | None = None,
+    state_of_loss: Kept | None = None,
 ) -> list[dict[str, float]]:
     """Train the model in place and return the log, one row per validation.
 
     Every step draws its randomness from (seed, step) alone, so a run that resumes from `checkpoint` (written every
     `checkpoint_seconds` and at an interruption, unless that tears a step in two) ends with the same weights as one that
-    was never stopped. `loss(step)` must do likewise.
+    was never stopped. `loss(step)` must do likewise. It gives the loss whole, or in parts whose sum it is; each part's
+    gradient is taken before the next part is asked for, so that only one part's activations are in memory.
 
     `task` names what the loss is made of (data, augmentation): a checkpoint of another task, schedule or shape is not
     resumed, nor is a damaged one. `after(step)` changes what no gradient reaches, as part of the step.
+    `state_of_loss` is what the loss keeps between steps.
     """
     decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -82,11 +95,13 @@ def fit(
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     identity = digest(schedule, seed, shapes, task)
     saved = read_checkpoint(checkpoint)
-    if saved.get("identity") == identity and {"model", "optimizer", "average", "state"} <= set(saved):
+    if saved.get("identity") == identity and {"model", "optimizer", "average", "state", "kept"} <= set(saved):
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average = {name: value.to(device) for name, value in saved["average"].items()}
         state = saved["state"]
+        if state_of_loss is not None:
+            state_of_loss.load_state_dict(saved["kept"])
     # Smoothed, and left on the device: reading it at every step would make the processor wait for the GPU.
     state["loss"] = torch.as_tensor(state["loss"], dtype=torch.float64, device=device)
 
@@ -100,6 +115,7 @@ def fit(
             "optimizer": optimizer.state_dict(),
             "average": average,
             "state": state,
+            "kept": {} if state_of_loss is None else state_of_loss.state_dict(),
         }
         try:
             torch.save(saved, draft)
@@ -146,14 +162,13 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             optimizer.zero_grad(set_to_none=True)
-            value = loss(step)
-            value.backward()
+            value = backward(loss(step))
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             whole = False
             optimizer.step()
             if after is not None:
                 after(step)
-            seen = value.detach().double()
+            seen = value.double()
             state["loss"] = 0.98 * (state["loss"] if step else seen) + 0.02 * seen
             if average:
                 # The decay grows with the step, so the average forgets the random start (as in TensorFlow's EMA).
@@ -178,6 +193,15 @@ def fit(
     model.eval()
     log: list[dict[str, float]] = state["log"]
     return log
+
+
+def backward(loss: Tensor | Iterable[Tensor]) -> Tensor:
+    """Add the gradient of a loss that comes whole or in parts; the loss, without its graph."""
+    total = torch.zeros(())
+    for part in (loss,) if isinstance(loss, Tensor) else loss:
+        part.backward()
+        total = part.detach() + total.to(part.device)
+    return total
 
 
 def read_checkpoint(path: Path | None) -> dict[str, Any]:

@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.tokens import TokenSet
+from compress.models.guided import guidance_of, lead
 from compress.models.transformer.architecture import TransformerConfig
 from compress.models.transformer.examples import Examples, examples_of
 from compress.models.transformer.model import TokenTransformer
 from compress.training.loop import OnProgress
+from export.runtime.sampling import Sampler
 
 BATCH = 32
 MOST_BYTES = 2**29  # what is remembered at most; beyond it the reference is asked again at every step
@@ -36,6 +38,19 @@ class Answer:
 
     logits: Tensor
     hidden: tuple[Tensor, ...]
+
+    def take(self, rows: slice) -> Answer:
+        """The answer to some of the examples."""
+        return Answer(self.logits[rows], tuple(layer[rows] for layer in self.hidden))
+
+    def followed_by(self, other: Answer) -> Answer:
+        """The answer to these examples and to others behind them."""
+        hidden = (torch.cat(pair) for pair in zip(self.hidden, other.hidden, strict=True))
+        return Answer(torch.cat([self.logits, other.logits]), tuple(hidden))
+
+    def float(self) -> Answer:
+        """The same in float32, whatever it was computed in."""
+        return Answer(self.logits.float(), tuple(layer.float() for layer in self.hidden))
 
 
 def matched_layers(student: int, teacher: int) -> list[tuple[int, int]]:
@@ -51,20 +66,24 @@ def answer(transformer: TokenTransformer, batch: Examples, layers: Sequence[int]
     return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
 
 
-def kl(teacher: Tensor, student: Tensor, scored: NDArray[np.bool_], temperature: float = 1.0) -> Tensor:
-    """Mean over scored tokens (B, T) of KL(teacher || student) of softened logits (B, T, V), times temperature squared.
+def guided_answer(
+    reference: TokenTransformer, batch: Examples, layers: Sequence[int], sampler: Sampler | None
+) -> Answer:
+    """What the reference says of examples, its logits after the guidance of a sampler where there is one."""
+    with torch.no_grad():
+        said = answer(reference, batch, layers)
+        if sampler is None:
+            return said
+        shape = reference.config.shape
+        null = answer(reference, batch.unconditional(shape), []).logits
+        scales = torch.from_numpy(guidance_of(sampler, shape, batch.scored))[..., None]  # (B, T, 1)
+        return Answer(lead(said.logits, null, scales), said.hidden)
 
-    In nats. The square keeps gradients of one size for all temperatures: Hinton et al. 2015 (arXiv 1503.02531).
-    """
-    counted = torch.from_numpy(scored)
-    wanted, given = ((logits[counted] / temperature).log_softmax(-1) for logits in (teacher, student))
-    return functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * temperature**2
 
-
-def hidden_loss(teacher: Answer, student: Answer) -> Tensor:
-    """Mean over compared layers of the squared error relative to the teacher's mean square."""
-    pairs = list(zip(teacher.hidden, student.hidden, strict=True))
-    return torch.stack([functional.mse_loss(own, wanted) / wanted.square().mean() for wanted, own in pairs]).mean()
+def hidden_loss(teacher: Answer, student: Answer, sizes: Sequence[Tensor]) -> Tensor:
+    """Mean over compared layers of the squared error relative to the size of the layer's states, a mean square."""
+    compared = zip(teacher.hidden, student.hidden, sizes, strict=True)
+    return torch.stack([functional.mse_loss(own, wanted) / size for wanted, own, size in compared]).mean()
 
 
 @dataclass(frozen=True)
@@ -91,9 +110,18 @@ class Draws:
 
     def examples_at(self, chosen: NDArray[np.int64], step: int) -> Examples:
         """What a transformer reads of these examples (B,) at a step."""
-        pictures = self.pictures.take(chosen % len(self.pictures))
-        labels = np.where(chosen >= len(self.pictures), self.config.null_class, pictures.labels)
-        seed = self.seed if self.recurring else self.seed * LARGE_PRIME + step
+        pictures, withheld = self.pictures.take(chosen % len(self.pictures)), chosen >= len(self.pictures)
+        return self.asked(pictures, withheld, self.seed if self.recurring else self.seed * LARGE_PRIME + step)
+
+    def others(self, pictures: TokenSet, step: int) -> Examples:
+        """Examples of other pictures (B,) at a step, as many without their class."""
+        generator = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 4, step]))
+        withheld = generator.random(len(pictures)) < self.null_share
+        return self.asked(pictures, withheld, int(generator.integers(2**63)))
+
+    def asked(self, pictures: TokenSet, withheld: NDArray[np.bool_], seed: int) -> Examples:
+        """What a transformer reads of pictures (B,), the class withheld (B,) from some."""
+        labels = np.where(withheld, self.config.null_class, pictures.labels)
         return examples_of(self.config.shape, pictures.tokens, labels, seed, pictures.features)
 
 
@@ -103,17 +131,19 @@ def answer_bytes(config: TransformerConfig, layers: int) -> int:
 
 
 class Teacher:
-    """The reference, asked once for every example where memory allows."""
+    """The reference, asked once for every example where memory allows; with a sampler, after its guidance."""
 
-    def __init__(self, reference: TokenTransformer, draws: Draws, layers: Sequence[int]) -> None:
-        self.reference, self.draws, self.layers = reference, draws, layers
+    def __init__(
+        self, reference: TokenTransformer, draws: Draws, layers: Sequence[int], sampler: Sampler | None = None
+    ) -> None:
+        self.reference, self.draws, self.layers, self.sampler = reference, draws, layers, sampler
         self.place: dict[int, int] = {}
         self.logits = torch.empty(0)
         self.hidden: list[Tensor] = []
 
     def prepare(self, steps: int, report: OnProgress) -> None:
-        """Score every example of the first `steps` steps, unless they do not recur or take more than MOST_BYTES."""
-        if not self.draws.recurring:
+        """Score every example of the first `steps` steps, unless none recur or they take more than MOST_BYTES."""
+        if not self.draws.recurring or not self.draws.batch:
             return
         drawn = np.concatenate([self.draws.step(step) for step in range(steps)])
         examples = np.unique(drawn)
@@ -130,8 +160,7 @@ class Teacher:
 
     def ask(self, batch: Examples) -> Answer:
         """Score examples now."""
-        with torch.no_grad():
-            return answer(self.reference, batch, self.layers)
+        return guided_answer(self.reference, batch, self.layers, self.sampler)
 
     def __call__(self, examples: NDArray[np.int64], batch: Examples) -> Answer:
         """What the reference says of the examples of these numbers (B,), remembered or scored now."""

@@ -19,7 +19,7 @@ from compress.measure.drift.fidelity import Fidelity, difference
 from compress.measure.drift.sampled import Sampled
 from compress.measure.pictures.decoding import Decoding
 from compress.measure.quantity import quantity
-from compress.measure.subject import AT_ONCE, Given, Side, Subject
+from compress.measure.subject import AT_ONCE, Given, Side, beside
 from compress.models.candidate import Candidate, name_of, open_candidate
 from compress.models.transformer.examples import Examples, examples, examples_of
 from compress.recipe.gates import Gate, keys
@@ -100,7 +100,8 @@ def compare(
     check_alike(own, candidate, other, reference)
     given = given_of(other, source, held_out, seed, threads, samples=samples)
     theirs = Side(reference, given, other)
-    subject = Subject(Side(candidate, given, own), theirs)
+    subject = beside(Side(candidate, given, own), theirs, own.sampler)
+    theirs = subject.reference
     wanted = [each for each in measures() if each.verified == "always" or (gate and asked(each, gate))]
     found = {each.name: each.measured(subject) for each in wanted}
     results = {name: result for name, result in found.items() if result is not None}

@@ -152,9 +152,14 @@ def part_of(name: str) -> str:
 
 
 def engine_bytes(transformer: TokenTransformer) -> dict[str, int]:
-    """Bytes of the decode graph's weights as `quantize` leaves them: the blocks' products quantized, the rest fp32."""
-    rest = 4 * parameter_count(transformer)
-    int8 = int4 = rest
+    """Bytes of the decode graph's weights as `quantize` leaves them.
+
+    The products of the blocks are quantized, the head is in int8 where it is not tied, the rest in fp32.
+    """
+    rest = int8 = int4 = 4 * parameter_count(transformer)
+    if not transformer.config.tied_head:
+        head = stored(transformer.head, "int8", transformer.head.out_features) - 4 * transformer.head.weight.numel()
+        int8, int4 = int8 + head, int4 + head
     for _, linear in transformer.linears():
         weights = linear.weight.numel()
         int8 += stored(linear, "int8", linear.out_features) - 4 * weights

@@ -22,7 +22,7 @@ from compress.measure.drift.sampler import SamplerCheck, differing
 from compress.measure.drift.states import States, first_states, is_engine, last_states, stepwise_states
 from compress.measure.pictures.encoding import Encoding
 from compress.measure.pictures.shown import Shown
-from compress.measure.subject import Given, Side, Subject
+from compress.measure.subject import Given, Side, Subject, beside
 from compress.models.candidate import pixels_of
 from compress.models.transformer.examples import Examples
 from export.runtime.errors import UnsoundLogitsError
@@ -235,7 +235,7 @@ def has_no_cache(candidate: Candidate) -> bool:
 def outside(reference: Candidate, candidate: Candidate, names: tuple[str, str], examples: Examples) -> Iterator[Place]:
     """Sampler, image decoder, single file and image encoder, where the candidate has them."""
     given = Given(reference.shape, reference.picture, examples.take(slice(PICTURES)), 0, samples=PICTURES)
-    subject = Subject(Side(names[1], given, candidate), Side(names[0], given, reference))
+    subject = beside(Side(names[1], given, candidate), Side(names[0], given, reference), candidate.sampler)
     looks: tuple[Callable[[Subject], Place | None], ...] = (sampler, decoder, single_file, encoder)
     yield from (found for look in looks if (found := looked(look, subject)) is not None)
 

@@ -152,9 +152,10 @@ def before(build: Builder, model: OnnxModel, known: dict[str, ir.Value], picture
             first["tokens"] = build.add("Concat", parts, "opening", axis=1)
         if manifest.cache == "shared":
             first["position"] = build.add("Identity", [constant(build, "beginning", 0)], "first_position")
-    empty = build.initializer("empty", np.array(0, dtype=manifest.cache_format))
+    ports = DecodeSignature.of(manifest).caches
+    empty = build.initializer("empty", np.array(0, dtype=next((port.kind for port in ports.values()), "float32")))
     shapes: dict[str, ir.Value] = {}
-    for name, port in DecodeSignature.of(manifest).caches.items():
+    for name, port in ports.items():
         layer, part = name.split(".")
         if layer not in shapes:
             sizes = constant(build, f"cache_{layer}", port.bound(batch=0, past=0)[1:])

@@ -389,7 +389,7 @@ class Engine(Shaped):
         `first` is the number of the first picture among all of this seed. `on_step` is called after each step. `noise`
         stands in place of seed and number where pictures of several seeds are drawn.
         """
-        sampler = sampler or self.sampler
+        sampler = self.sampler.admitted(sampler)
         with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
             drawer = self._drawer(loop, sampler)
             return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step, noise)

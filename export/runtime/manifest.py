@@ -49,6 +49,7 @@ LARGEST_MANIFEST = 2**24  # bytes; with every measurement of a large model it ha
 Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
 Cache = Literal["growing", "shared", "static", "none"]
 Floats = Literal["float32", "float16", "bfloat16"]
+CacheFormat = Literal[Floats, "int8", "int4"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Manifest:
     `cache` says how keys and values are kept: ``growing`` (past in, longer present out), ``shared`` (one buffer of full
     length, updated in place, GroupQueryAttention), ``static`` (buffers of full length in and out, TensorScatter),
     ``none`` (a masked model sees all positions at every step).
+    `cache_format` is what they are kept in; of int4 two lie in a byte.
     `weight_only` says that weights alone are quantized, so the runtime is not to round activations on its own.
     `fixed_batch` is the only number of rows that the graph takes; 0: any.
     `call_scaled` says that products round their inputs depending on what else is in a call, by one scale for all of it
@@ -82,7 +84,7 @@ class Manifest:
     fixed_batch: int = field(default=0, metadata=whole(0, LONGEST))
     call_scaled: bool = False
     sampling: bool = False
-    cache_format: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    cache_format: CacheFormat = "float32"
     floats: Floats = "float32"
     float32_layers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -141,6 +143,10 @@ class Manifest:
         shape = self.shape
         if self.cache != "none" and not (self.kv_heads and self.head_width):
             yield f"cache is {self.cache!r}, so kv_heads and head_width must not be empty or 0"
+        if self.cache != "shared" and self.cache_format in ("int8", "int4"):
+            yield f"cache is {self.cache!r} and cache_format {self.cache_format!r}; only a 'shared' cache is quantized"
+        if self.cache_format == "int4" and self.head_width % 2:
+            yield f"head_width is {self.head_width}; two numbers of int4 share a byte, so it must be even"
         if shape.drawing.masks and self.cache != "none":
             yield f"cache is {self.cache!r}; a masked model has none"
         of_scales = {bool(shape.scales), shape.latent_width > 0, "scales" in self.files}

@@ -6,7 +6,7 @@ Letters: T tokens of a picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reveal": get_args(Reveal),
     "choice_fall": get_args(ChoiceFall),
 }
+GUIDANCE = ("cfg_scale", "guidance", "guidance_power")  # settings that say how logits are guided
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Sampler:
     ``ramp`` it would reach it one step later), or as (1 - cos(pi x^guidance_power)) / 2. `temperature` 0, or
     below `COLDEST`, takes the likeliest token; `end_temperature` is that of the last step, the inverse in between
     linear. `top_k` 0 and `top_p` 1 keep all tokens.
+
+    `guidance_inside` says that the model learned this guidance: its logits of a class are the guided ones already, so
+    each picture is one row, and no other guidance can be asked of it.
 
     Masked models take `steps`; `schedule` says what share is still masked after each. `reveal` chooses which positions
     are: ``halton`` spreads them over the picture by a fixed sequence, ``confidence`` keeps those drawn with the highest
@@ -62,6 +66,7 @@ class Sampler:
     reveal: Reveal = "confidence"
     choice_temperature: float = 1.0
     choice_fall: ChoiceFall = "after"
+    guidance_inside: bool = False
 
     def __post_init__(self) -> None:
         for name in ("cfg_scale", "temperature", "guidance_power", "choice_temperature"):
@@ -72,6 +77,10 @@ class Sampler:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {shown(getattr(self, name))}: must be one of {', '.join(known)}")
+        if not isinstance(self.guidance_inside, bool):
+            raise ValueError(f"guidance_inside {shown(self.guidance_inside)}: must be true or false")
+        if self.guidance_inside and self.cfg_scale == 1:
+            raise ValueError("guidance_inside with cfg_scale 1: that is no guidance; say which scale is inside")
         if self.end_temperature is not None:
             check_number("end_temperature", self.end_temperature, 0, HIGHEST)
             if not (self.end_temperature >= COLDEST and self.temperature >= COLDEST):
@@ -81,9 +90,53 @@ class Sampler:
         """The same sampler with what is given and not None.
 
         Raises:
-            ValueError: a setting is out of range.
+            ValueError: a setting is out of range, or asks for another guidance than is inside the model.
         """
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in given.items() if value is not None}
+        self.check_guidance(given)
+        return self.admitted(replace(self, **given))
+
+    def admitted(self, wanted: Sampler | None) -> Sampler:
+        """What a model with this sampler draws by when another is wanted: that one, as far as guidance is open.
+
+        Raises:
+            ValueError: another guidance is wanted than is inside the model, or one that is inside where none is.
+        """
+        if wanted is None:
+            return self
+        if not self.guidance_inside:
+            if wanted.guidance_inside:
+                raise ValueError("guidance_inside: no guidance is inside this model; it is drawn with two rows")
+            return wanted
+        self.check_guidance({name: getattr(wanted, name) for name in GUIDANCE})
+        return replace(wanted, guidance_inside=True)
+
+    def check_guidance(self, given: Mapping[str, Any]) -> None:
+        """Refuse settings of another guidance than is inside.
+
+        Raises:
+            ValueError: says which.
+        """
+        if not self.guidance_inside:
+            return
+        for name in GUIDANCE:
+            if given.get(name, getattr(self, name)) != getattr(self, name):
+                raise ValueError(
+                    f"{name} {shown(given[name])}: {name} {getattr(self, name)} is inside this model, which draws with "
+                    "no other; leave it out"
+                )
+
+    def with_guidance_inside(self) -> Sampler:
+        """The sampler of a model that learned this guidance.
+
+        Raises:
+            ValueError: the sampler has no guidance.
+        """
+        return replace(self, guidance_inside=True)
+
+    def with_guidance_outside(self) -> Sampler:
+        """The sampler that applies the same guidance to two rows."""
+        return replace(self, guidance_inside=False)
 
     def serves(self, wanted: Sampler) -> bool:
         """Whether a graph that samples as this one can sample as another: it reveals alike and cuts by nothing else."""
@@ -98,10 +151,14 @@ class Sampler:
     @property
     def guided(self) -> bool:
         """Whether each picture needs a second row for the null class."""
-        return self.cfg_scale != 1.0
+        return self.cfg_scale != 1.0 and not self.guidance_inside
 
     def scale_at(self, step: int, steps: int) -> float:
-        """The guidance of a step (from 0) of so many."""
+        """The guidance that is applied to the logits of a step (from 0) of so many; 1 where it is inside them."""
+        return 1.0 if self.guidance_inside else self.guidance_at(step, steps)
+
+    def guidance_at(self, step: int, steps: int) -> float:
+        """The guidance of a step (from 0) of so many, inside or not."""
         if self.guidance == "constant":
             return self.cfg_scale
         if self.guidance == "linear":

@@ -22,6 +22,7 @@ from .shape import Shape
 SEQLENS, TOTAL = "seqlens_k", "total_sequence_length"  # how far a shared cache is filled after the call
 POSITION = "position"  # where the first token of a call goes in a static cache
 POSITIONS = "positions"  # of which a masked model's logits are wanted
+CODES = {"int8": ("int8", 1), "int4": ("uint8", 2)}  # formats of quantized caches: their type, and codes in one of it
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,11 @@ def logits_port(shape: Shape) -> Port:
     return Port("float32", ("batch", "tokens", shape.predicted))
 
 
-def cache_ports(kv_heads: Sequence[int], head_width: int, length: int | str, kind: str) -> Ports:
-    """Keys and values of each layer (R, K, P or L, d)."""
-    ports = {layer: Port(kind, ("batch", heads, length, head_width)) for layer, heads in enumerate(kv_heads)}
+def cache_ports(kv_heads: Sequence[int], head_width: int, length: int | str, held: str) -> Ports:
+    """Keys and values of each layer (R, K, P or L, d); of int4 they are (R, K, P or L, d / 2), two in a byte."""
+    kind, together = CODES.get(held, (held, 1))
+    width = head_width // together
+    ports = {layer: Port(kind, ("batch", heads, length, width)) for layer, heads in enumerate(kv_heads)}
     return {f"{layer}.{part}": port for layer, port in ports.items() for part in ("key", "value")}
 
 

@@ -24,7 +24,7 @@ from export.graph.weights import save_graph
 from export.rewrites.sampling_graph import without_sampling
 from export.runtime.cuts import CUTS
 from export.runtime.manifest import Manifest
-from export.runtime.signature import SEQLENS, TOTAL
+from export.runtime.signature import CODES, SEQLENS, TOTAL
 
 MODEL, CONFIG, GENERATION = "model.onnx", "config.json", "generation_config.json"
 SPELLED = "adopted.begins"  # a table of graphs that turn one of our tokens into several ids
@@ -62,7 +62,7 @@ def check_layout(model: OnnxModel) -> None:
         "every call reads the class or the text apart from the tokens": shape.labelled or shape.text is not None,
         f"its cache is {manifest.cache}; export for onnxruntime or standard": manifest.cache
         not in ("growing", "shared"),
-        "its cache is int8; leave quantize-cache out": manifest.cache_format == "int8",
+        f"its cache is {manifest.cache_format}; leave quantize-cache out": manifest.cache_format in CODES,
         f"its layers have {sorted(set(manifest.kv_heads))} key/value heads; optimum takes one number": len(
             set(manifest.kv_heads)
         )

@@ -21,6 +21,7 @@ from compress.measure.drift.fidelity import log_softmax
 from compress.measure.measure import Measure
 from compress.measure.quantity import Limit, quantity
 from compress.measure.statistics import bootstrap_mean
+from compress.models.guided import guidance_of, lead
 from export.runtime.cuts import keep
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
@@ -154,7 +155,7 @@ def tokenwise(
 ) -> NDArray[np.float64]:
     """KL, total variation, agreement, flips and their bound for each token (n, T, 5)."""
     steps, count = shape.drawing.step_of_each(scored, shape, sampler)
-    scales = np.array([sampler.scale_at(step, count) for step in range(count)], dtype=np.float32)[steps]
+    scales = guidance_of(sampler, shape, scored)
     heat = np.array([sampler.temperature_at(step, count) for step in range(count)], dtype=np.float32)[steps]
     divisor = np.where(heat > 0, heat, 1).astype(np.float32)[..., None]
     tempered: list[Logits] = [guided(pair, scales) / divisor for pair in (reference, candidate)]
@@ -175,4 +176,4 @@ def tokenwise(
 def guided(pair: Pair, scales: NDArray[np.float32]) -> Logits:
     """Logits (n, T, V) of a class and of none, with a guidance for each token (n, T)."""
     given, null = pair
-    return given if null is None else null + scales[..., None] * (given - null)
+    return given if null is None else lead(given, null, scales[..., None])

@@ -17,6 +17,7 @@ from torch.nn import functional
 from compress.core.settings import shown
 from compress.models.bounds import check_epsilon, check_sizes
 from compress.models.tokenizer.codebook import Codebook
+from compress.models.tokenizer.light import LightConfig, LightDecoder
 from compress.models.tokenizer.scales import MultiScaleQuantizer, ScalesConfig
 
 MOST = 2**20  # codes or channels; the largest published codebook has 2^18
@@ -29,7 +30,8 @@ class VqConfig:
     """The architecture, in the numbers that a checkpoint's shapes must agree with.
 
     `encoder_channels` and `decoder_channels` are the widths of the levels, from full resolution down; without
-    `encoder_channels` there is no encoder. `attention_levels` have attention behind every residual block.
+    `encoder_channels` there is no encoder. `attention_levels` have attention behind every residual block. With `light`
+    the decoder is a light one, and of `decoder_channels` only their number counts.
     """
 
     codes: int
@@ -52,6 +54,7 @@ class VqConfig:
     norm_groups: int = 32
     norm_epsilon: float = 1e-6
     scales: ScalesConfig | None = None
+    light: LightConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that no autoencoder has.
@@ -78,6 +81,12 @@ class VqConfig:
         if self.quant_kernel not in (0, 1, 3) or self.head_kernel not in (1, 3):
             raise ValueError(
                 f"quant_kernel {shown(self.quant_kernel)} and head_kernel {shown(self.head_kernel)}: known are 1 and 3"
+            )
+        if self.light is not None and len(self.light.channels) > self.levels:
+            raise ValueError(f"light: {len(self.light.channels)} levels; this decoder has {self.levels} at most")
+        if self.light is not None and self.light.channels[0] % self.norm_groups:
+            raise ValueError(
+                f"light: {self.light.channels[0]} channels: norm_groups {self.norm_groups} must divide them"
             )
         if not self.quant_kernel and self.code_width != self.latent_width:
             raise ValueError(
@@ -239,6 +248,15 @@ class DecoderNetwork(nn.Module):
         return self.head(functional.silu(self.norm(x)))
 
 
+def decoder_of(config: VqConfig) -> DecoderNetwork | LightDecoder:
+    """Features (B, latent_width, h, w) to pixels (B, 3, H, W)."""
+    if config.light is None:
+        return DecoderNetwork(config)
+    return LightDecoder(
+        config.light, config.latent_width, config.factor, lambda before, after: ResidualBlock(config, before, after)
+    )
+
+
 def quant_conv(config: VqConfig, before: int, after: int) -> nn.Module:
     """The convolution beside the codebook, if there is one."""
     if not config.quant_kernel:
@@ -260,7 +278,7 @@ class VqAutoencoder(nn.Module):
         book = Codebook(config.codes, config.code_width, normalised=config.normalised_codes)
         self.quantizer = book if config.scales is None else MultiScaleQuantizer(book, config.scales)
         self.after_codes = quant_conv(config, config.code_width, config.latent_width)
-        self.decoder = DecoderNetwork(config)
+        self.decoder = decoder_of(config)
 
     @property
     def embedding(self) -> nn.Embedding:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,11 +45,18 @@ class Examples:
         features = None if self.features is None else self.features[rows]
         return Examples(self.inputs[rows], self.targets[rows], self.scored[rows], features)
 
+    def followed_by(self, other: Examples) -> Examples:
+        """These examples and the others behind them."""
+        pairs = zip(self.arrays(), other.arrays(), strict=True)
+        return Examples(*(np.concatenate(pair) for pair in pairs))
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Inputs, true tokens, what is asked for, and features of a text if any."""
+        return [self.inputs, self.targets, self.scored, *([] if self.features is None else [self.features])]
+
     def unconditional(self, shape: Shape) -> Examples:
         """The same pictures, unconditional: what guidance leads away from."""
-        inputs = self.inputs.copy()
-        inputs[:, 0] = shape.first_class + shape.null_class
-        return replace(self, inputs=inputs)
+        return replace(self, inputs=without_class(shape, self.inputs))
 
     def chunks(self, size: int) -> Iterator[Examples]:
         """The examples in runs of at most `size`."""
@@ -72,6 +80,13 @@ def examples_of(
     classes = labels[:, None] + shape.first_class
     shown, scored = shape.drawing.shown(tokens, shape, seed)
     return Examples(np.concatenate([classes, shown], axis=1), tokens, scored, features)
+
+
+def without_class(shape: Shape, inputs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same inputs (N, S) with the null class."""
+    inputs = inputs.copy()
+    inputs[:, 0] = shape.first_class + shape.null_class
+    return inputs
 
 
 def nll(transformer: nn.Module, batch: Examples) -> Tensor:

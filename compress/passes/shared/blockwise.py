@@ -75,3 +75,10 @@ def seen_inputs(root: nn.Module, names: Iterable[str], see: See) -> Iterator[Non
     finally:
         for handle in hooks:
             handle.remove()
+
+
+def stream_bytes(transformer: TokenTransformer, pictures: int) -> int:
+    """Bytes of the streams of so many pictures, and of the states of a text."""
+    config = transformer.config
+    positions = config.reach + config.registers + (config.text.length if config.text else 0)
+    return 4 * pictures * positions * config.width

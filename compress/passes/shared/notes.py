@@ -26,6 +26,7 @@ class Notes:
     removed_layers: tuple[int, ...] | None = setting(None, doc="layers of its input that the result no longer has")
     fused: dict[str, int] | None = setting(None, doc="how often each fusion matched")
     hoisted: Hoisted | None = setting(None, doc="what runs once before the steps, since the pass")
+    guidance: float | None = setting(None, doc="the scale of guidance that the result has inside, since the pass")
     not_built: str | None = setting(None, doc="why a runtime's own files were not built on this machine")
 
     def written(self) -> dict[str, Any]:

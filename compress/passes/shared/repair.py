@@ -29,7 +29,7 @@ from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import replace_module
 from compress.passes import Context, PassError
 from compress.passes.distill import check_same_task
-from compress.passes.shared.blockwise import Streams
+from compress.passes.shared.blockwise import Streams, stream_bytes
 from compress.passes.shared.depths import depths
 from compress.passes.shared.least_squares import Gated, Rows, Solution, SolveError, solve
 from compress.passes.shared.writers import Writer, gates, read, watched, writers
@@ -161,9 +161,7 @@ def check_writers(transformer: TokenTransformer) -> None:
 
 def kept_bytes(reference: TokenTransformer, calibration: int) -> int:
     """Memory of a repair that grows with the pictures: the streams of both models, and the states of a text."""
-    config = reference.config
-    positions = config.reach + config.registers + (config.text.length if config.text else 0)
-    return 2 * 4 * calibration * positions * config.width
+    return 2 * stream_bytes(reference, calibration)
 
 
 def sums(streams: Streams, block: nn.Module, writer: Writer) -> Iterator[Tensor]:

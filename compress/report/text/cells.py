@@ -75,6 +75,8 @@ def flags(model: Measurement) -> list[str]:
     if isinstance(model, EngineMeasurement) and model.distribution is not None:
         said.append(as_sets(model.distribution))
     notes = Notes.read(model.notes)
+    if notes.guidance is not None:
+        said.append(f"guidance {notes.guidance:g} is inside from here on: compared with the guided reference, one row")
     if notes.fused:
         said.append("fused " + ", ".join(f"{name} {count}" for name, count in notes.fused.items()))
     if isinstance(model, EngineMeasurement) and model.single_file is not None:

@@ -135,7 +135,7 @@ def autoencoder_of(transformer: TokenTransformer) -> VqAutoencoder:
             noise = torch.randn(parameter.shape, generator=generator)
             is_norm = "norm" in name and name.endswith("weight")
             parameter.copy_(noise / parameter[0].numel() ** 0.5 if parameter.dim() > 1 else BIASES * noise + is_norm)
-        made.decoder.head.weight.mul_(PIXELS)
+        made.get_parameter("decoder.head.weight").mul_(PIXELS)
         if scales is not None:
             made.quantizer.load_state_dict(transformer.scales.state_dict())
     return made.eval().requires_grad_(False)

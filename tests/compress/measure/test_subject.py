@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from compress.core.settings import InputError
-from compress.measure.subject import Given, Side, Subject
+from compress.measure.subject import Given, GuidedSide, Side, Subject, beside
+from compress.models.guided import Guided
 from compress.models.transformer.examples import examples
+from export.runtime.sampling import Sampler
 
 
 @pytest.fixture
@@ -44,3 +46,19 @@ def test_logits_that_are_no_numbers_are_refused(given) -> None:
 
 def test_what_measures_share_is_made_once(given) -> None:
     assert given.once("classifier", lambda: [1]) is given.once("classifier", lambda: pytest.fail("made again"))
+
+
+def test_beside_a_model_with_guidance_inside_the_reference_is_guided_once(given, tiny_model) -> None:
+    reference, candidate = Side("reference", given, tiny_model()), Side("tiny", given, tiny_model())
+    inside = Sampler(cfg_scale=2.0, guidance_inside=True)
+    subject = beside(candidate, reference, inside)
+    assert isinstance(subject.reference, GuidedSide)
+    assert np.array_equal(subject.reference.scores, Guided(reference.model, inside).score(given.examples.inputs))
+    assert np.array_equal(
+        subject.reference.drawn(), tiny_model().draw_tokens(given.conditions(12)[0], 3, Sampler(cfg_scale=2.0))
+    )
+    assert beside(candidate, reference, inside).reference is subject.reference
+    assert beside(candidate, reference, Sampler(cfg_scale=2.0)).reference is reference
+    assert beside(candidate, Side("both", given, tiny_model(sampler=inside)), inside).reference.name == "both"
+    reference.forget()
+    assert "scores" not in vars(subject.reference)

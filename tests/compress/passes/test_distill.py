@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+from compress.core.settings import InputError
 from compress.models.transformer.examples import examples
 from compress.models.transformer.quantized import quantizations
 from compress.passes import PassError
@@ -14,6 +17,7 @@ from compress.passes.distill import CHECKPOINT, Distance, Distill
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
+from export.runtime.sampling import Sampler
 
 
 def divergence(reference, model, pictures):
@@ -61,6 +65,15 @@ def test_the_input_and_the_reference_are_left_as_they_were(reference, pruned, co
     for model, state in zip((reference, pruned), states, strict=True):
         for name, value in model.transformer.state_dict().items():
             assert torch.equal(value, state[name])
+
+
+@pytest.mark.parametrize("divergence_", ["reverse", "jensen-shannon"])
+def test_every_divergence_brings_every_kind_of_model_nearer(any_model, any_tokens, context, divergence_):
+    ours = context(any_model, tokens=any_tokens)
+    pruned = PruneFfn(ratio=0.4, multiple=1, score="magnitude").run(any_model, ours).model
+    settings = Distill(steps=6, batch=8, warmup=0, validate_every=3, divergence=divergence_)
+    notes = settings.run(pruned, ours).notes
+    assert notes.validation_kl_after < notes.validation_kl_before
 
 
 def test_a_shallower_model_is_taught_at_equal_depth(tiny_model, context):
@@ -150,6 +163,26 @@ def test_a_distillation_that_was_interrupted_ends_with_the_same_weights(referenc
         assert torch.equal(value.float(), state[name].float()), name
 
 
+def test_an_interrupted_distillation_goes_on_with_the_same_pictures_of_its_own(reference, pruned, context, tmp_path):
+    settings = Distill(steps=6, batch=4, warmup=2, validate_every=3, on_policy=0.5, redraw=4)
+    once = settings.run(pruned, context(reference))
+    with pytest.raises(KeyboardInterrupt):  # after steps 0 to 2, between two drawings
+        settings.run(pruned, context(reference, workspace=tmp_path, report=Stopped(3)))
+    again = settings.run(pruned, context(reference, workspace=tmp_path))
+    assert again.notes == once.notes
+    state = again.model.transformer.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in once.model.transformer.state_dict().items())
+    without = Distill(steps=6, batch=4, warmup=2, validate_every=3)
+    other = without.run(pruned, context(reference, workspace=fresh(tmp_path)))
+    assert other.notes.validation_kl_after != once.notes.validation_kl_after
+
+
+def fresh(folder):
+    """An empty folder inside another."""
+    (folder / "fresh").mkdir()
+    return folder / "fresh"
+
+
 def test_the_seed_decides_the_result(reference, pruned, context, tmp_path):
     def taught(seed, folder):
         (tmp_path / folder).mkdir()
@@ -169,14 +202,15 @@ def test_the_seed_decides_the_result(reference, pruned, context, tmp_path):
     ],
     ids=lambda formats: "-".join(map(str, formats.values())),
 )
-def test_a_quantized_model_is_taught_on_its_grid(reference, pruned, context, tiny_tokens, formats):
+@pytest.mark.parametrize("scales", ["learned", "fixed"])
+def test_a_quantized_model_is_taught_on_its_grid(reference, pruned, context, tiny_tokens, formats, scales):
     model = Quantize(**formats).run(pruned, context(reference)).model
-    outcome = Distill(**QUICK).run(model, context(reference))
+    outcome = Distill(**QUICK, scales=scales).run(model, context(reference))
     taught, pictures = outcome.model, tiny_tokens.part("validation")
     assert quantizations(taught.transformer) == quantizations(model.transformer)
     layer, old = (each.transformer.blocks[0].ffn.up for each in (taught, model))
     assert layer.weight.dtype == old.weight.dtype
-    assert torch.equal(layer.weight_scale, old.weight_scale)
+    assert torch.equal(layer.weight_scale, old.weight_scale) == (scales == "fixed")
     assert not torch.equal(layer.weight.float(), old.weight.float())
     assert divergence(reference, taught, pictures) < 0.7 * divergence(reference, model, pictures)
     # what was validated while training is what the rounded model does
@@ -230,3 +264,131 @@ def test_the_rehearsal_takes_two_steps():
     lighter, ratio = Distill(steps=300).rehearsal()
     assert (lighter.steps, ratio) == (2, 150)
     assert Distill(steps=1).rehearsal() == (Distill(steps=1), 1.0)
+
+
+def test_more_parts_than_pictures_are_refused():
+    with pytest.raises(InputError) as caught:
+        Distill(steps=1, batch=4, accumulate=5)
+    assert str(caught.value) == ("distill: accumulate 5: a batch of 4 has no more parts than pictures; use at most 4")
+
+
+def test_bfloat16_is_refused_where_the_processor_has_no_instructions_for_it(reference, monkeypatch):
+    settings = Distill(steps=1, precision="bfloat16")
+    for flags in ({"avx512_bf16"}, {"amx_bf16"}, {"bf16", "asimddp"}):
+        monkeypatch.setattr("compress.passes.distill.processor", lambda flags=flags: ("any", frozenset(flags)))
+        settings.requires(reference)
+    monkeypatch.setattr("compress.passes.distill.processor", lambda: ("old", frozenset({"avx2", "avx512f"})))
+    with pytest.raises(PassError) as caught:
+        settings.requires(reference)
+    assert str(caught.value) == (
+        "precision bfloat16: this processor has none of avx512_bf16, amx_bf16, bf16, so float32 is faster; use "
+        "precision float32"
+    )
+    Distill(steps=1).requires(reference)
+
+
+def test_a_model_is_taught_in_bfloat16_and_in_parts(reference, pruned, context, monkeypatch):
+    monkeypatch.setattr("compress.passes.distill.processor", lambda: ("any", frozenset({"avx512_bf16"})))
+    notes = Distill(**QUICK, precision="bfloat16", accumulate=4).run(pruned, context(reference)).notes
+    assert notes.validation_kl_after < 0.6 * notes.validation_kl_before
+
+
+ABSORB = {"steps": 30, "batch": 16, "learning_rate": 2e-3, "warmup": 5, "validate_every": 10, "guidance": "absorb"}
+
+
+def guided_distance(reference, model, pictures, scale):
+    """KL(guided reference || model) by PyTorch's own, nats per token."""
+    batch = examples(reference.shape, pictures)
+    given, null = (
+        torch.from_numpy(reference.score(each.inputs, each.features))
+        for each in (batch, batch.unconditional(reference.shape))
+    )
+    wanted = Categorical(logits=null + scale * (given - null))
+    own = Categorical(logits=torch.from_numpy(model.score(batch.inputs, batch.features)))
+    return float(kl_divergence(wanted, own)[torch.from_numpy(batch.scored)].mean())
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_a_model_learns_the_guided_distribution_and_says_so(tiny_model, context, tiny_tokens, scale):
+    reference = tiny_model(sampler=Sampler(cfg_scale=2.0, temperature=0.9))
+    outcome = Distill(**ABSORB, guidance_scale=scale).run(reference, context(reference))
+    inside, pictures = scale or 2.0, tiny_tokens.part("validation")
+    assert outcome.model.sampler == Sampler(cfg_scale=inside, temperature=0.9, guidance_inside=True)
+    assert outcome.notes.guidance == inside
+    assert outcome.notes.compared_layers == ()
+    before, after = (guided_distance(reference, each, pictures, inside) for each in (reference, outcome.model))
+    assert outcome.notes.validation_kl_before == pytest.approx(before, abs=2e-5)
+    assert outcome.notes.validation_kl_after == pytest.approx(after, abs=2e-5)
+    assert after < 0.75 * before
+
+
+def test_every_kind_of_model_learns_guidance(any_model, any_tokens, context):
+    reference = replace(any_model, sampler=Sampler(cfg_scale=2.0, steps=3))
+    settings = Distill(steps=24, batch=8, warmup=0, learning_rate=1e-4, validate_every=8, guidance="absorb")
+    outcome = settings.run(reference, context(reference, tokens=any_tokens))
+    assert outcome.notes.validation_kl_after < outcome.notes.validation_kl_before
+    assert outcome.model.sampler.guidance_inside
+
+
+def test_a_model_with_guidance_inside_is_taught_by_the_guided_reference(tiny_model, context, tiny_tokens, tmp_path):
+    reference = tiny_model(sampler=Sampler(cfg_scale=2.0))
+    inside = replace(reference, sampler=reference.sampler.with_guidance_inside())
+    outcome = Distill(**{**ABSORB, "guidance": "outside"}).run(inside, context(reference))
+    before = guided_distance(reference, reference, tiny_tokens.part("validation"), 2.0)
+    assert outcome.notes.validation_kl_before == pytest.approx(before, abs=2e-5)
+    assert outcome.notes.validation_kl_after < before
+    assert outcome.model.sampler == inside.sampler
+    assert outcome.notes.guidance is None
+
+
+def test_where_teaching_fails_guidance_stays_outside(tiny_model, context):
+    reference = tiny_model(sampler=Sampler(cfg_scale=2.0))
+    outcome = Distill(steps=1, learning_rate=0.0, warmup=0, guidance="absorb").run(reference, context(reference))
+    assert outcome.model is reference
+    assert outcome.notes.guidance is None
+    assert outcome.notes.kept == "the input; teaching did not bring it nearer"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"guidance_scale": 2.0},
+            "distill: guidance_scale 2 with guidance outside: only a guidance that is learned has a scale here; use "
+            "guidance: absorb",
+        ),
+        (
+            {"guidance": "absorb", "guidance_scale": 1.0},
+            "distill: guidance_scale 1: that is no guidance; use another scale, or 0 for the model's own",
+        ),
+    ],
+)
+def test_a_scale_that_nothing_learns_is_refused(settings, text):
+    with pytest.raises(InputError) as caught:
+        Distill(steps=1, **settings)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"sampler": Sampler(cfg_scale=1.0)},
+            "distill: guidance: absorb, but the model is sampled without guidance (cfg_scale 1); say a guidance_scale",
+        ),
+        (
+            {"sampler": Sampler(cfg_scale=2.0, guidance_inside=True)},
+            "distill: guidance: absorb, but guidance 2 is inside the model already; use guidance: outside, which keeps "
+            "it",
+        ),
+        (
+            {"classes": 0},
+            "distill: guidance: absorb, but the model has no classes to be guided by; use guidance: outside",
+        ),
+    ],
+)
+def test_guidance_that_cannot_be_learned_is_refused(tiny_model, context, changes, text):
+    model = tiny_model(**changes)
+    with pytest.raises(PassError) as caught:
+        Distill(steps=1, guidance="absorb").run(model, context(model))
+    assert str(caught.value) == text

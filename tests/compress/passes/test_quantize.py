@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from calibration.tokens import TokenSet
 from compress.core.settings import InputError, parse
 from compress.models.transformer.examples import examples
 from compress.models.transformer.quantized import LARGEST_REDUCED, LinearQuantization, QuantizedLinear, quantizations
@@ -260,10 +261,35 @@ def test_too_few_pictures_for_gptq_are_refused_by_name_and_left_to_the_nearest_c
     assert notes.rounded == "gptq"
 
 
+def test_modulation_is_rounded_for_every_class_whichever_the_pictures_have(tiny_model, tiny_tokens, context):
+    model = tiny_model(order="masked", positions="learned", modulation="class")
+    zeros = TokenSet(tiny_tokens.tokens, np.zeros_like(tiny_tokens.labels), tiny_tokens.parts)
+    transformer, layers = model.transformer, []
+    for pictures in (tiny_tokens, zeros):  # of ten classes, and of one
+        outcome = Quantize(weights="int4").run(model, context(model, tokens=pictures))
+        layers.append(outcome.model.transformer.blocks[0].modulation.linear)
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    exact = transformer.blocks[0].modulation.linear
+    nearest = Quantize(weights="int4", rounding="nearest").run(model, context(model)).model.transformer
+    with torch.no_grad():
+        x = torch.nn.functional.silu(transformer.class_vector(torch.arange(11)))
+        errors = [
+            float((layer(x) - exact(x)).square().sum()) for layer in (layers[0], nearest.blocks[0].modulation.linear)
+        ]
+    assert errors[0] < 0.2 * errors[1]
+
+
 def test_what_stays_in_float_is_listed_with_its_bytes(tiny_model, context):
     notes = Quantize(weights="int4").run(tiny_model(), context()).notes
     norms = [f"blocks.{index}.{name}_norm.weight" for index in range(2) for name in ("attention", "ffn")]
     assert notes.float_bytes == {"embedding.weight": 28 * 32 * 4, **dict.fromkeys([*norms, "norm.weight"], 32 * 4)}
+
+
+def test_streams_of_the_calibration_pictures_are_kept_where_layers_are_looked_at(tiny_model, tiny_tokens):
+    assert Quantize(weights="int4").keeps(tiny_model(), tiny_tokens, 16) == 16 * 4 * 64 * 32
+    assert Quantize(activations="int8").keeps(tiny_model(), tiny_tokens, 16) == 16 * 4 * 64 * 32
+    assert Quantize(activations="int8", dynamic=True).keeps(tiny_model(), tiny_tokens, 16) == 0
+    assert Quantize(weights="int4", rounding="nearest").keeps(tiny_model(), tiny_tokens, 16) == 0
 
 
 def test_biases_are_kept_as_they_are(tiny_model, context):

@@ -1,4 +1,4 @@
-"""`quantize-cache` says what it saves, and refuses caches that cannot be int8."""
+"""`quantize-cache` says what it saves, chooses scales, and refuses what no kernel keeps."""
 
 from __future__ import annotations
 
@@ -55,6 +55,22 @@ def test_a_growing_cache_is_refused(model, context) -> None:
     with pytest.raises(PassError) as error:
         QuantizeCache().run(model, context())
     assert str(error.value) == (
-        "quantize-cache: the cache is growing; only a shared one can be int8: put it behind a fuse that matches "
-        "attention, for target onnxruntime"
+        "quantize-cache: the cache is growing; only a shared one can be int8 or int4: put it behind a fuse that "
+        "matches attention, for target onnxruntime"
     )
+
+
+def test_int4_takes_half_of_what_int8_does(model, context) -> None:
+    fused = Fuse().run(model, context()).model
+    notes = {held: QuantizeCache(format=held, pictures=3).run(fused, context()).notes for held in ("int8", "int4")}
+    assert notes["int4"].cache_bytes * 2 == notes["int8"].cache_bytes
+    assert notes["int4"].cache_bytes_before == notes["int8"].cache_bytes_before
+
+
+@pytest.mark.parametrize("settings", [{"format": "fp8"}, {"scales": "token"}])
+def test_what_has_no_kernel_is_refused_in_one_line(settings, model, context) -> None:
+    fused = Fuse().run(model, context()).model
+    with pytest.raises(PassError) as error:
+        QuantizeCache(**settings).run(fused, context())
+    assert str(error.value).startswith("quantize-cache: no kernel of GroupQueryAttention keeps ")
+    assert "\n" not in str(error.value)

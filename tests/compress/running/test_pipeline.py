@@ -35,7 +35,9 @@ from compress.report.data import schema
 from compress.report.data.pays import engine_pays
 from compress.running import measurements as measuring
 from compress.running import pipeline
+from compress.running.measurements import sampler_of
 from export.runtime.engine import Engine
+from export.runtime.sampling import Sampler
 
 ROWS = ["reference", "prune-heads", "distill", "quantize", "cpu.export"]
 
@@ -311,3 +313,18 @@ def test_drift_is_looked_at_from_every_side(shared_run) -> None:
     assert engine.distribution.dimensions == 10
     assert engine.distribution.own.frechet > 0
     assert engine.distribution.floor.frechet > 0, "another seed draws another set"
+
+
+def test_guidance_that_a_pass_put_inside_is_inside_of_every_step_behind_it() -> None:
+    made = {"first": {}, "distill": {"guidance": 3.0}, "quantize": {}}
+    making = SimpleNamespace(
+        reference=SimpleNamespace(sampler=Sampler(cfg_scale=2.0, top_k=5)),
+        make=lambda node: SimpleNamespace(notes=made[node.name]),
+    )
+    node = SimpleNamespace(name="reference", source=None)
+    scales = {}
+    for name in made:
+        node = SimpleNamespace(name=name, source=node)
+        scales[name] = sampler_of(making, node)
+    assert scales["first"] == Sampler(cfg_scale=2.0, top_k=5)
+    assert scales["distill"] == scales["quantize"] == Sampler(cfg_scale=3.0, top_k=5, guidance_inside=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from calibration.tokens import TokenSet
 from compress import api
 from compress.core.settings import InputError
 from compress.models.families import reference
+from compress.models.guided import Guided
 from compress.recipe.gates import gate
 from compress.verifying.comparison import classes_in_turn, compare
 
@@ -23,6 +25,17 @@ def test_a_model_does_not_drift_from_itself(checkpoint: Path) -> None:
     assert result.cached_loop.max_abs_difference < 1e-4
     assert result.sampled.flip_rate == 0
     assert result.evidence.sound
+
+
+def test_a_model_with_guidance_inside_is_held_against_the_guided_reference(tiny_model) -> None:
+    model = tiny_model()
+    perfect = Guided(model, model.sampler)
+    result = compare(model, perfect, gate(kl=0, agreement=1), "digits", 4, threads=1, samples=3)
+    assert result.verdict.passed
+    assert result.fidelity.kl == 0
+    assert (result.sampled.guidance, result.sampled.flip_rate) == (1.5, 0)
+    unlearned = replace(model, sampler=model.sampler.with_guidance_inside())
+    assert not compare(model, unlearned, gate(kl=0.001), "digits", 4, threads=1, samples=3).verdict.passed
 
 
 def test_an_engine_that_drifts_breaks_its_gate_by_name(shared_run, checkpoint: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_manifest_holds_the_hash_of_every_file(folder) -> None:
     [
         (Shape("masked", 17, 10, (8, 4), outputs=18, modulated=True), {"cache": "none", "kv_heads": ()}),
         (Shape("next-scale", 17, 10, (2, 2), modulated=True, scales=(1, 2), latent_width=8), {"cache": "growing"}),
-        (Shape("causal", 17, 1, (8, 4), lead=1, text=TextShape(5, 6)), {"cache_format": "int8"}),
+        (Shape("causal", 17, 1, (8, 4), lead=1, text=TextShape(5, 6)), {"cache": "shared", "cache_format": "int4"}),
     ],
 )
 def test_the_shape_of_every_order_comes_back_as_it_was(folder, shape, changes) -> None:
@@ -78,6 +78,23 @@ def test_the_shape_of_every_order_comes_back_as_it_was(folder, shape, changes) -
     manifest = replace(MANIFEST, shape=shape, sampler=sampler, files=files, **changes)
     manifest.save(folder)
     assert Manifest.load(folder) == manifest
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"cache": "growing", "cache_format": "int8"},
+            "cache is 'growing' and cache_format 'int8'; only a 'shared' cache is quantized",
+        ),
+        (
+            {"head_width": 5, "cache_format": "int4"},
+            "head_width is 5; two numbers of int4 share a byte, so it must be even",
+        ),
+    ],
+)
+def test_a_quantized_cache_is_shared_and_fills_its_bytes(changes, reason) -> None:
+    assert list(replace(MANIFEST, **changes).contradictions()) == [reason]
 
 
 def test_a_files_hash_is_its_sha256(tmp_path) -> None:
@@ -154,7 +171,7 @@ LONG = "x" * 500
         (
             ("cache_format",),
             LONG,
-            f"cache_format: '{LONG[:199]}... is not one of 'float32', 'float16', 'bfloat16', 'int8'",
+            f"cache_format: '{LONG[:199]}... is not one of 'float32', 'float16', 'bfloat16', 'int8', 'int4'",
         ),
         (("kv_heads",), [-1], "kv_heads[0]: -1 is out of range; it must be between 1 and 65536"),
         (("kv_heads",), 3, "kv_heads: 3 is not a list"),

@@ -52,8 +52,8 @@ CASES: list[tuple[str, Callable[[OnnxModel], Change], str]] = [
     ("grouped", lambda model: {"cache": "none"}, "decode.onnx: takes an input 'past.0.key', which nothing feeds"),
     (
         "grouped",
-        lambda model: {"cache_format": "int8"},
-        "decode.onnx: its input 'past.0.key' is tensor(float); the manifest promises tensor(int8)",
+        lambda model: {"cache_format": "float16"},
+        "decode.onnx: its input 'past.0.key' is tensor(float); the manifest promises tensor(float16)",
     ),
     ("grouped", lambda model: {"sampling": True}, "decode.onnx: has no input 'noise', which the manifest promises"),
     ("grouped", lambda model: {"fixed_batch": 2}, "decode.onnx: takes any number of rows; fixed_batch of the manifest"),

@@ -335,3 +335,49 @@ def test_the_halton_order_spreads_the_first_cells_over_the_picture() -> None:
     first = halton_order((16, 16))[:64]
     quarters = np.bincount((first // 16 // 8) * 2 + first % 16 // 8, minlength=4)
     assert quarters.min() >= 14
+
+
+INSIDE = Sampler(cfg_scale=2.0, temperature=0.9, guidance="linear", guidance_inside=True)
+
+
+def test_guidance_that_is_inside_takes_one_row_and_is_not_applied_again():
+    assert not INSIDE.guided
+    assert INSIDE.with_guidance_outside().guided
+    assert [INSIDE.scale_at(step, 3) for step in range(3)] == [1.0, 1.0, 1.0]
+    assert [INSIDE.guidance_at(step, 3) for step in range(3)] == [1.0, 1.5, 2.0]
+    assert INSIDE.with_guidance_outside().with_guidance_inside() == INSIDE
+
+
+def test_what_is_not_guidance_can_be_changed_where_guidance_is_inside():
+    changed = INSIDE.changed(temperature=0.5, top_k=3, cfg_scale=2.0)
+    assert (changed.temperature, changed.top_k, changed.guidance_inside) == (0.5, 3, True)
+    wanted = Sampler(cfg_scale=2.0, guidance="linear", top_p=0.5)
+    assert INSIDE.admitted(wanted) == Sampler(cfg_scale=2.0, guidance="linear", top_p=0.5, guidance_inside=True)
+    assert INSIDE.admitted(None) is INSIDE
+    assert Sampler().admitted(wanted) is wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"cfg_scale": 3.0}, "cfg_scale 3.0: cfg_scale 2.0 is inside this model"),
+        ({"cfg_scale": 1.0}, "cfg_scale 1.0: cfg_scale 2.0 is inside this model"),
+        ({"guidance": "ramp"}, "guidance 'ramp': guidance linear is inside this model"),
+    ],
+)
+def test_another_guidance_than_the_one_inside_is_refused(given, text):
+    ending = ", which draws with no other; leave it out"
+    with pytest.raises(ValueError, match="is inside") as caught:
+        INSIDE.changed(**given)
+    assert str(caught.value) == text + ending
+    with pytest.raises(ValueError, match="is inside"):
+        INSIDE.admitted(Sampler(**{"cfg_scale": 2.0, "guidance": "linear", **given}))
+
+
+def test_guidance_inside_needs_a_scale_and_a_model_that_has_it():
+    with pytest.raises(ValueError, match="that is no guidance; say which scale is inside"):
+        Sampler(guidance_inside=True)
+    with pytest.raises(ValueError, match="guidance_inside 1: must be true or false"):
+        Sampler(cfg_scale=2.0, guidance_inside=1)
+    with pytest.raises(ValueError, match="no guidance is inside this model; it is drawn with two rows"):
+        Sampler(cfg_scale=2.0).admitted(INSIDE)

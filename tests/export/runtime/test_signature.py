@@ -63,7 +63,10 @@ def test_a_port_makes_zeros_of_its_type_where_the_sizes_that_vary_are_given() ->
     assert zeros.dtype == np.int8
 
 
-def test_a_row_of_an_int8_cache_takes_a_quarter_of_the_bytes(exported) -> None:
+def test_a_row_of_an_int8_cache_takes_a_quarter_of_the_bytes_and_of_int4_an_eighth(exported) -> None:
     manifest = replace(exported("grouped").manifest, cache="shared")
     assert DecodeSignature.of(manifest).cache_bytes(16) == 2 * 2 * 16 * 16 * 4  # layers, key and value, L, d, bytes
     assert DecodeSignature.of(replace(manifest, cache_format="int8")).cache_bytes(16) == 2 * 2 * 16 * 16
+    packed = DecodeSignature.of(replace(manifest, cache_format="int4"))
+    assert packed.caches["0.key"] == Port("uint8", ("batch", 1, 16, 8))
+    assert packed.cache_bytes(16) == 2 * 2 * 16 * 16 // 2
