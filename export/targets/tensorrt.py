@@ -45,7 +45,8 @@ class TensorRT(Target):
         """
         if layer.dynamic:
             raise LoweringError(
-                f"{layer.name}: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
+                f"{layer.name}: tensorrt has no dynamic int8 activations; use static ones (dynamic: false, down: same) "
+                "or none"
             )
         if layer.group and layer.weights != "int4":
             raise LoweringError(

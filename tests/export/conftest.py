@@ -116,7 +116,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 FORMATS: dict[str, dict[str, Any]] = {
     "int8 dynamic": {"weights": "int8", "activations": "int8", "dynamic": True},
     "int4 group": {"weights": "int4", "group": 16},
-    "int8 static": {"weights": "int8", "activations": "int8"},
+    "int8 static": {"weights": "int8", "activations": "int8", "down": "same", "head": "float"},
 }
 
 

@@ -36,7 +36,7 @@ def test_dynamic_activations_are_refused_for_tensorrt_with_the_layer(tiny_model,
         Export("tensorrt").run(quantized, context())
     assert str(error.value) == (
         "export: blocks.0.attention.query: tensorrt has no dynamic int8 activations; "
-        "use static ones (dynamic: false) or none"
+        "use static ones (dynamic: false, down: same) or none"
     )
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from calibration.photos import photo_crops
 from compress.cli import main
-from compress.core.settings import InputError, plain
+from compress.core.settings import InputError, parse
 from compress.data.tokens import open_source
 from compress.models import families, zoo
 from compress.models.tokenizer import tokenizer_folder
@@ -224,7 +224,7 @@ def test_the_shipped_tokenizer_is_what_its_record_says() -> None:
     weights = (folder / "model.safetensors").read_bytes()
     recipe = TokenizerRecipe.load(Path(__file__).parents[3] / "recipes" / "train-photos-tokenizer.yaml")
     assert record["weights_sha256"] == hashlib.sha256(weights).hexdigest()
-    assert record["recipe"] == plain(recipe)
+    assert parse(TokenizerRecipe, record["recipe"], "record") == recipe
     assert record["psnr"] >= 22
     assert record["used_codes_share"] >= 0.9
     tokenizer = tokenizer_folder.load(folder)
@@ -245,7 +245,7 @@ def test_the_shipped_emoji_tokenizer_and_models_are_what_their_records_say() -> 
         record = json.loads((zoo.ROOT / name / "training.json").read_text())
         weights = (zoo.ROOT / name / "model.safetensors").read_bytes()
         assert record["weights_sha256"] == hashlib.sha256(weights).hexdigest()
-        assert record["recipe"] == plain(form.load(recipes / f"train-{name}.yaml"))
+        assert parse(form, record["recipe"], "record") == form.load(recipes / f"train-{name}.yaml")
     record = json.loads((zoo.ROOT / "emoji-tokenizer" / "training.json").read_text())
     assert record["psnr"] >= 26
     assert record["used_codes_share"] >= 0.9

@@ -10,13 +10,19 @@ import torch
 from export.graph.number_formats import FORMATS
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.kind is not None])
 def test_the_limits_are_those_of_the_type_in_a_graph(name: str) -> None:
     form = FORMATS[name]
     limits = ml_dtypes.finfo(form.kind) if name == "fp8" else ml_dtypes.iinfo(form.kind)
     assert (form.smallest, form.largest) == (limits.min, limits.max)
     assert np.dtype(form.kind).itemsize * 8 >= form.bits
     assert torch.zeros(1, dtype=getattr(torch, form.storage)).element_size() == 1
+
+
+def test_two_bits_are_no_type_of_standard_onnx_and_have_four_codes() -> None:
+    form = FORMATS["int2"]
+    assert form.kind is None
+    assert (form.smallest, form.largest, form.weights_from) == (-2, 1, -2)
 
 
 @pytest.mark.parametrize(

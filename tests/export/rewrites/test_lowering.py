@@ -172,7 +172,7 @@ def test_tensorrt_refuses_dynamic_activations_and_says_what_it_takes(kind) -> No
     with pytest.raises(LoweringError) as error:
         lowered(layer_of(SPECS[kind], 64), "tensorrt")
     assert str(error.value) == (
-        "proj: tensorrt has no dynamic int8 activations; use static ones (dynamic: false) or none"
+        "proj: tensorrt has no dynamic int8 activations; use static ones (dynamic: false, down: same) or none"
     )
 
 

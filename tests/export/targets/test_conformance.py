@@ -33,7 +33,7 @@ from export.tracing.export import source_graph
 
 RECIPES = {
     "fp32": None,
-    "int8 static": {"weights": "int8", "activations": "int8"},
+    "int8 static": {"weights": "int8", "activations": "int8", "down": "same", "head": "float"},
     "fp8": {"weights": "fp8", "activations": "fp8"},
     "int4": {"weights": "int4"},
     "int4 groups": {"weights": "int4", "group": 16},

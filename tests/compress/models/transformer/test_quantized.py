@@ -185,12 +185,14 @@ def test_a_static_layer_needs_its_activation_scale() -> None:
         ),
         (
             {"weights": "fp8", "group": 32},
-            "group 32 with weights fp8 and activations none: groups are for int8 and int4 weights with dynamic or no "
+            "group 32 with weights fp8 and activations none: groups and zero points are for int8, int4 and int2 "
+            "weights with dynamic or no "
             "activations; use group 0",
         ),
         (
             {"weights": "int8", "activations": "int8", "group": 32},
-            "group 32 with weights int8 and static activations int8: groups are for int8 and int4 weights with dynamic "
+            "group 32 with weights int8 and static activations int8: groups and zero points are for int8, int4 "
+            "and int2 weights with dynamic "
             "or no activations; use group 0",
         ),
         ({"weights": "int4", "group": 8}, "group 8: must be 0 or a power of two from 16 to 65536"),
