@@ -36,8 +36,7 @@ DECODER: Steps = [{"decoder": {"quantize": "int8", "pictures": 4}}]
 def weights(bits: str) -> Steps:
     """Weights and head in groups of 128, activations scaled as they come, the table of embeddings in int8."""
     numbers = {"weights": bits, "activations": "int8", "dynamic": True, "group": 128}
-    # Weights are random: how they are rounded makes no difference to speed or size.
-    return [{"quantize": {**numbers, "ranges": "absmax", "rounding": "nearest", "head": "same", "embedding": "int8"}}]
+    return [{"quantize": {**numbers, "ranges": "absmax", "head": "same", "embedding": "int8"}}]
 
 
 STATIC: Steps = [{"quantize": {"weights": "int8", "activations": "int8", "ranges": "absmax"}}]
@@ -123,8 +122,9 @@ def passed(model: ImageModel, steps: Steps, folder: Path) -> Path:
     current: Any = model
     for step in steps:
         for name, settings in step.items():
-            if name == "quantize":  # a tied head stays with its embedding
-                settings = {"head": not model.transformer.config.tied_head, **settings}
+            if name == "quantize":  # a tied head stays with its embedding; random weights need no care
+                head = "float" if model.transformer.config.tied_head else "same"
+                settings = {"head": head, "rounding": "nearest", **settings}
             made = parse(find(name, "stack"), settings, f"stack.{name}")
             current = made.run(current, Context(model, tokens, count, 0, folder)).model
     current.save(folder)

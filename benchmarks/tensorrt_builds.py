@@ -49,8 +49,8 @@ FORMATS: dict[str, tuple[dict[str, Any] | None, tuple[float, ...]]] = {
     "fp16": (None, (8.6, 8.9, 12.0)),
     "int8": (INT8, (8.6, 8.9, 12.0)),
     "fp8": (FP8, (8.9, 12.0)),
-    "int4 in 64s": ({"weights": "int4", "group": 64, "head": False}, (8.6, 8.9, 12.0)),
-    "int4 in 128s": ({"weights": "int4", "group": 128, "head": False}, (8.6, 8.9, 12.0)),
+    "int4 in 64s": ({"weights": "int4", "group": 64, "head": "float"}, (8.6, 8.9, 12.0)),
+    "int4 in 128s": ({"weights": "int4", "group": 128, "head": "float"}, (8.6, 8.9, 12.0)),
 }
 PICTURES = 4  # ranges of random tokens mean nothing, but static scales must be there
 BEGIN, END = "<!-- builds -->", "<!-- end of builds -->"
@@ -142,8 +142,9 @@ def build(name: str, model: ImageModel, number_format: str, room: Path) -> Row:
         ("build-engine", {"compute_capability": list(capabilities), "required": True}),
     ]
     if quantization is not None:
-        head = not model.transformer.config.tied_head  # a tied head stays with its embedding
-        steps.insert(0, ("quantize", {"ranges": "absmax", "head": head, **quantization}))
+        head = "float" if model.transformer.config.tied_head else "same"  # a tied head stays with its embedding
+        numbers = {"ranges": "absmax", "rounding": "nearest", "down": "same", "head": head}
+        steps.insert(0, ("quantize", {**numbers, **quantization}))
     context = Context(model, random_tokens(model), PICTURES, 0, room)
     current: Any = model
     for step, settings in steps:
