@@ -74,9 +74,9 @@ class Quantize(TorchPass):
     activations, which need no calibration otherwise: there activations lose far more than weights.
 
     ``down: auto`` is dynamic (in groups of `DOWN_GROUP`) where every target of the chain has kernels for that, since a
-    few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8 where every target runs such
-    weights as fast as float ones, and the head is its own; a head that is tied to the table of embeddings is int8 where
-    that is.
+    few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8, but float for tensorrt, which
+    would unpack such weights at every step, and beside static activations (`check_together`); a head that is tied to
+    the table of embeddings is int8 where that is.
     """
 
     weights: Weights = setting("int8", doc="format of the weights")
@@ -147,10 +147,12 @@ class Quantize(TorchPass):
         if self.static_int8 and self.down != "same":
             finer = LinearQuantization("int8", "int8", dynamic=True, group=DOWN_GROUP)
             specs |= {name: finer for name in specs if name.endswith(DOWN)}
-        if not transformer.config.tied_head and self.head != "float":
-            specs[HEAD] = plain if self.head == "same" else LinearQuantization("int8")
+        in_int8 = self.head == "int8" or (self.head == "auto" and not plain.static)
+        if not transformer.config.tied_head and (in_int8 or self.head == "same"):
+            specs[HEAD] = LinearQuantization("int8") if in_int8 else plain
         floats = kept(self.keep, [*specs])
         specs = overridden({name: spec for name, spec in specs.items() if name not in floats}, self.override)
+        check_together(specs)
         return {name: self.in_range(spec) for name, spec in specs.items()}
 
     def in_range(self, spec: LinearQuantization) -> LinearQuantization:
@@ -230,6 +232,23 @@ class Quantize(TorchPass):
     def looks_at(self, specs: Mapping[str, LinearQuantization]) -> bool:
         """Whether what layers read has to be seen."""
         return any(spec.static or self.by_outputs(spec) for spec in specs.values())
+
+
+def check_together(specs: Mapping[str, LinearQuantization]) -> None:
+    """Refuse int8 weights with exact inputs beside layers with static ones.
+
+    ONNX Runtime's optimizer, which makes int8 products of the latter, rounds the inputs of the former too.
+
+    Raises:
+        PassError: names a layer of each.
+    """
+    static = next((name for name, spec in specs.items() if spec.static), None)
+    alone = next((name for name, spec in specs.items() if spec.weights == "int8" and spec.activations == "none"), None)
+    if static and alone:
+        raise PassError(
+            f"{alone} has int8 weights alone and {static} static activations: onnxruntime would round the inputs of "
+            f"both; keep {alone} in float, or give it activations too"
+        )
 
 
 class Work:

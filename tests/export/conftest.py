@@ -114,8 +114,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "next-scale shared": {**NEXT_SCALE, "shared_modulation": True},
 }
 FORMATS: dict[str, dict[str, Any]] = {
-    "int8 dynamic": {"weights": "int8", "activations": "int8", "dynamic": True},
-    "int4 group": {"weights": "int4", "group": 16},
+    "int8 dynamic": {"weights": "int8", "activations": "int8", "dynamic": True, "head": "float"},
+    "int4 group": {"weights": "int4", "group": 16, "head": "float"},
     "int8 static": {"weights": "int8", "activations": "int8", "down": "same", "head": "float"},
 }
 

@@ -75,7 +75,10 @@ BASES: Mapping[str, tuple[str, Chain]] = {
     "plain": ("causal", (EXPORT,)),
     "fused": ("causal", (EXPORT, FUSE, ("engine", {}))),
     "single file": ("causal", (EXPORT, FUSE, ("engine", {"single_file": True}))),
-    "int8": ("causal", (("quantize", {"activations": "int8", "ranges": "absmax"}), EXPORT, FUSE, ("engine", {}))),
+    "int8": (
+        "causal",
+        (("quantize", {"activations": "int8", "ranges": "absmax", "down": "same"}), EXPORT, FUSE, ("engine", {})),
+    ),
     "masked": ("masked", (EXPORT, FUSE, ("engine", {}))),
     "next-scale": ("next-scale", (EXPORT, FUSE, ("engine", {}))),
 }

@@ -209,9 +209,25 @@ def test_layers_are_kept_or_changed_by_patterns(tiny_model, context):
     assert specs["blocks.1.ffn.down"] == LinearQuantization("int8", group=16, symmetric=False)
 
 
+@pytest.mark.parametrize("settings", [{"head": "int8"}, {"override": {"*.key": {"activations": "none"}}}])
+def test_weights_alone_do_not_go_beside_static_activations(tiny_model, settings):
+    with pytest.raises(PassError) as caught:
+        parse(Quantize, {"activations": "int8", **settings}, "q").requires(tiny_model())
+    assert "int8 weights alone and blocks.0.attention.query static activations" in str(caught.value)
+
+
+def test_the_head_stays_in_float_beside_static_activations(tiny_model, context):
+    made = Quantize(activations="int8").run(tiny_model(), context()).model
+    assert "head" not in quantizations(made.transformer)
+
+
 def test_int8_weights_are_limited_where_an_override_makes_their_activations_static(tiny_model, context):
     override = {"*.key": {"weights": "int8", "activations": "int8"}}
-    made = parse(Quantize, {"weights": "int4", "override": override}, "q").run(tiny_model(), context()).model
+    made = (
+        parse(Quantize, {"weights": "int4", "head": "float", "override": override}, "q")
+        .run(tiny_model(), context())
+        .model
+    )
     assert quantizations(made.transformer)["blocks.0.attention.key"].reduce_range == "pairs"
     assert is_limited(made.transformer.blocks[0].attention.key.weight.numpy())
 

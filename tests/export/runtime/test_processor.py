@@ -75,7 +75,11 @@ def engines(tiny_model, tiny_tokens: TokenSet, tmp_path_factory) -> dict[object,
     for reduce_range in ("auto", True, False):
         room = tmp_path_factory.mktemp(f"reduce-range-{reduce_range}")
         context = Context(model, tiny_tokens, calibration=8, seed=0, workspace=room)
-        rounded = Quantize(activations="int8", reduce_range=reduce_range).run(model, context).model
+        rounded = (
+            Quantize(activations="int8", reduce_range=reduce_range, down="same", rounding="nearest")
+            .run(model, context)
+            .model
+        )
         (room / "engine").mkdir()
         Export(target="onnxruntime").run(rounded, context).model.save(room / "engine")
         made[reduce_range] = rounded, room / "engine"
