@@ -77,7 +77,12 @@ BASES: Mapping[str, tuple[str, Chain]] = {
     "single file": ("causal", (EXPORT, FUSE, ("engine", {"single_file": True}))),
     "int8": (
         "causal",
-        (("quantize", {"activations": "int8", "ranges": "absmax", "down": "same"}), EXPORT, FUSE, ("engine", {})),
+        (
+            ("quantize", {"activations": "int8", "ranges": "absmax", "rounding": "nearest", "down": "same"}),
+            EXPORT,
+            FUSE,
+            ("engine", {}),
+        ),
     ),
     "masked": ("masked", (EXPORT, FUSE, ("engine", {}))),
     "next-scale": ("next-scale", (EXPORT, FUSE, ("engine", {}))),
