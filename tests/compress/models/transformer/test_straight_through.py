@@ -32,7 +32,8 @@ def test_a_trainable_copy_computes_exactly_what_the_quantized_model_does(
     inputs = torch.from_numpy(examples(model.config.shape, tiny_tokens.part("held_out", 3)).inputs)
     with torch.no_grad():
         assert torch.equal(student(inputs), model(inputs))
-    assert len([module for module in student.modules() if isinstance(module, StraightThroughLinear)]) == 15
+    stand_ins = [module for module in student.modules() if isinstance(module, StraightThroughLinear)]
+    assert len(stand_ins) == len(quantizations(model)) in (14, 15)
     assert all(parameter.requires_grad for parameter in student.parameters())
     back = settled(student)
     assert quantizations(back) == quantizations(model)
@@ -197,4 +198,4 @@ def test_fixed_scales_have_nothing_to_train(tiny_model, context):
     assert not [name for name, _ in trainable(model).named_parameters() if "step" in name]
     learned = [name for name, _ in trainable(model, learn_scales=True).named_parameters() if "step" in name]
     # A block has weights in 7 layers, and static inputs of query, key and value, of output, and of gate and up.
-    assert len(learned) == 2 * (7 + 3) + 1, "and the head has weights"
+    assert len(learned) == 2 * (7 + 3), "the head stays in float"
