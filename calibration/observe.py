@@ -7,11 +7,9 @@ exact whatever the order of the data.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 BINS = 4096  # even, so that pairs can merge
 LEAST_TOP = 2.0**-100  # a histogram of smaller values would divide by numbers that float32 does not have
@@ -63,33 +61,3 @@ class Magnitudes:
         needed = min(total, math.ceil(round(share * total, 6)))  # 0.999 * 1000 is 999, not a little more
         bin_index = int((self.counts.cumsum(0) >= needed).nonzero()[0])
         return min(self.largest, (bin_index + 1) * self.top / BINS)
-
-
-def observe_inputs(root: nn.Module, names: Iterable[str], run: Callable[[], None]) -> dict[str, Magnitudes]:
-    """Magnitudes of the first input of each named module while `run` drives the model.
-
-    Raises:
-        ValueError: a named module saw NaN or Inf, or nothing at all.
-    """
-    seen = {name: Magnitudes() for name in names}
-
-    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def add(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            try:
-                seen[name].add(arguments[0])
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-
-        return add
-
-    hooks = [root.get_submodule(name).register_forward_pre_hook(hook(name)) for name in seen]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in hooks:
-            handle.remove()
-    for name, magnitudes in seen.items():
-        if not int(magnitudes.counts.sum()):
-            raise ValueError(f"{name}: saw no activations")
-    return seen

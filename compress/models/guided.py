@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from compress.models.candidate import Candidate
 from compress.models.transformer.examples import without_class
+from export.runtime.choosing import lead
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 
@@ -70,11 +71,6 @@ class Guided:
         """Tokens (N, T) of new pictures of these classes (N,), drawn with two rows for each."""
         outside = self.sampler.admitted(sampler).with_guidance_outside()
         return self.unguided.draw_tokens(labels, seed, outside, features, known, first, on_step)
-
-
-def lead(given: Any, null: Any, scale: Any) -> Any:
-    """Logits (..., O) led away from those without a class (classifier-free guidance, arXiv 2207.12598)."""
-    return null + scale * (given - null)
 
 
 def guidance_of(sampler: Sampler, shape: Shape, scored: NDArray[np.bool_]) -> NDArray[np.float32]:

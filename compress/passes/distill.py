@@ -16,6 +16,7 @@ from compress.models.transformer.examples import examples
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.straight_through import settled, trainable
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
+from compress.passes.shared.same_task import check_same_task
 from compress.training.divergence import Divergence, Kind
 from compress.training.lesson import Lesson
 from compress.training.loop import Schedule, fit
@@ -255,15 +256,3 @@ class Distance:
                 for wanted, batch in zip(self.wanted, self.examples, strict=True)
             ]
         return sum(parts) / sum(map(len, self.examples))
-
-
-def check_same_task(reference: TokenTransformer, student: TokenTransformer) -> None:
-    """Refuse a reference that does not speak of the same tokens in the same width.
-
-    Raises:
-        PassError: names the numbers that differ.
-    """
-    for name in ("order", "vocabulary", "classes", "grid", "scales", "text", "width"):
-        theirs, own = getattr(reference.config, name), getattr(student.config, name)
-        if theirs != own:
-            raise PassError(f"the reference has {name} {theirs}, the model {own}; they must be equal")

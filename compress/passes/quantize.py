@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, Self
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from calibration.gptq import Gram
-from calibration.observe import Magnitudes
-from calibration.ranges import one_thread
 from calibration.tokens import TokenSet
 from compress.core.settings import MOST_WIDTH, setting
 from compress.models.image_model import ImageModel
@@ -27,17 +21,15 @@ from compress.models.transformer.quantized import (
     Weights,
     parameter_count,
     quantizations,
-    replace_module,
 )
 from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting, TorchPass
-from compress.passes.shared.blockwise import Streams, seen_inputs, stream_bytes
+from compress.passes.shared.blockwise import stream_bytes
 from compress.passes.shared.formats import Override, kept, overridden
-from compress.passes.shared.rounding import Ranges, round_by_outputs
+from compress.passes.shared.quantizing import HEAD, Work, looks_at
+from compress.passes.shared.rounding import Ranges
 from export.runtime.manifest import Cpu
 
-HEAD = "head"
 DOWN = ".ffn.down"
-CONDITIONED = "modulation.linear"  # of a block that the class modulates
 DOWN_GROUP = 64  # of 16 to 128 none is measurably better, and kernels are as fast
 DYNAMIC = frozenset({"onnxruntime"})  # targets with a kernel for products whose inputs are scaled as they come
 
@@ -179,16 +171,18 @@ class Quantize(TorchPass):
         group = group_of(transformer.embedding.embedding_dim) if tied and self.embedding == "int8" else 0
         return EmbeddingQuantization(self.embedding, group, dynamic=tied and self.head == "same" and self.dynamic)
 
-    def by_outputs(self, spec: LinearQuantization) -> bool:
-        """Whether weights are rounded so that outputs change least."""
+    def by_outputs(self, specs: Mapping[str, LinearQuantization]) -> set[str]:
+        """The layers whose weights are rounded so that outputs change least."""
         if self.rounding == "auto":
-            return not (spec.weights == "int8" and self.dynamic)
-        return self.rounding == "gptq"
+            return {name for name, spec in specs.items() if not (spec.weights == "int8" and self.dynamic)}
+        return set(specs) if self.rounding == "gptq" else set()
 
     @property
     def may_saturate(self) -> bool:
-        """Of full-range weights with static activations."""
-        return self.weights == "int8" and self.spec().static and self.reduce_range is False
+        """Of full-range weights with static activations, of any layer."""
+        plain = self.spec()
+        specs = [plain, *(override.applied(plain) for override in self.override.values())]
+        return self.reduce_range is False and any(spec.weights == "int8" and spec.static for spec in specs)
 
     def requires(self, model: ImageModel) -> None:
         """Refuse a model that is quantized already, has no head to quantize, or has no layer of a pattern."""
@@ -204,7 +198,9 @@ class Quantize(TorchPass):
             PassError: its activations hold NaN or Inf, or `rounding: gptq` has too few pictures.
         """
         transformer = sharing_copy(model.transformer)
-        work = Work(transformer, self.specs(transformer), self, context)
+        specs = self.specs(transformer)
+        ranges = Ranges(self.ranges, self.percentile)
+        work = Work(transformer, specs, ranges, self.by_outputs(specs), context, demanded=self.rounding == "gptq")
         work.run()
         if (table := self.table(transformer)) is not None:
             assert isinstance(transformer.embedding, nn.Embedding)
@@ -224,14 +220,14 @@ class Quantize(TorchPass):
         )
         return Outcome(model.with_transformer(transformer), notes)
 
+    def rehearsal(self) -> tuple[Self, float]:
+        """The same, where it needs more pictures than a rehearsal has."""
+        return replace(self, rounding="auto") if self.rounding == "gptq" else self, 1.0
+
     def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
         """The streams of the calibration pictures, where layers are looked at."""
-        looked_at = self.looks_at(self.specs(reference.transformer))
-        return stream_bytes(reference.transformer, calibration) if looked_at else 0
-
-    def looks_at(self, specs: Mapping[str, LinearQuantization]) -> bool:
-        """Whether what layers read has to be seen."""
-        return any(spec.static or self.by_outputs(spec) for spec in specs.values())
+        specs = self.specs(reference.transformer)
+        return stream_bytes(reference.transformer, calibration) if looks_at(specs, self.by_outputs(specs)) else 0
 
 
 def check_together(specs: Mapping[str, LinearQuantization]) -> None:
@@ -251,133 +247,6 @@ def check_together(specs: Mapping[str, LinearQuantization]) -> None:
         )
 
 
-class Work:
-    """The layers of one model on their way into few bits, block after block."""
-
-    def __init__(
-        self, transformer: TokenTransformer, specs: Mapping[str, LinearQuantization], chosen: Quantize, context: Context
-    ) -> None:
-        self.transformer, self.specs, self.chosen, self.context = transformer, specs, chosen, context
-        self.ranges = Ranges(chosen.ranges, chosen.percentile)
-        self.ratios: dict[str, float] = {}  # signal to noise of each layer's weights
-        self.counts: dict[str, int] = {}  # and how many they are
-        self.damped: dict[str, bool] = {}  # whether that mattered, of the layers that were rounded by their outputs
-        self.left: list[str] = []  # those that could not be
-
-    def run(self) -> None:
-        """Replace every layer that has a format.
-
-        Raises:
-            PassError: activations hold NaN or Inf, or `rounding: gptq` has too few pictures.
-        """
-        looked_at = self.chosen.looks_at(self.specs)
-        streams = Streams(self.transformer, self.context.calibration_tokens()) if looked_at else None
-        for index, block in enumerate(self.transformer.blocks):
-            prefix = f"blocks.{index}."
-            names = [name.removeprefix(prefix) for name in self.specs if name.startswith(prefix)]
-            seen = {name: self.seen_of(prefix + name) for name in names}
-            if streams is not None:
-                streams.watch(block, [name for name in names if name != CONDITIONED], partial(see, seen))
-                if CONDITIONED in seen:
-                    seen[CONDITIONED].add(self.conditions())
-            for name in names:
-                self.quantize(prefix + name, seen[name])
-            if streams is not None:
-                streams.advance(block)
-        if HEAD in self.specs:
-            seen = {HEAD: self.seen_of(HEAD)}
-            if streams is not None:
-                with seen_inputs(self.transformer, [HEAD], partial(see, seen)):
-                    for _ in streams.logits():
-                        pass
-            self.quantize(HEAD, seen[HEAD])
-
-    def conditions(self) -> Tensor:
-        """All that modulation by class ever reads (rows, D): every class and none, at every position that matters."""
-        transformer = self.transformer
-        config = transformer.config
-        labels = torch.arange(config.classes + 1)
-        positions = torch.arange(config.reach if config.modulation == "class-position" else 1)
-        with torch.no_grad():
-            condition = transformer.conditioned(labels, positions)
-        assert condition is not None
-        return functional.silu(condition).flatten(0, -2)
-
-    def seen_of(self, name: str) -> Seen:
-        """What is to be seen of a layer's inputs."""
-        linear, spec = self.transformer.get_submodule(name), self.specs[name]
-        assert isinstance(linear, nn.Linear)
-        gram = Gram(linear.in_features) if self.chosen.by_outputs(spec) else None
-        return Seen(name, Magnitudes() if spec.static else None, gram)
-
-    def quantize(self, name: str, seen: Seen) -> None:
-        """Put a quantized layer in place of a float one.
-
-        Raises:
-            PassError: as `run` says.
-        """
-        linear = self.transformer.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        weight = linear.weight.detach()
-        with one_thread():
-            quantized = self.ranges.quantized(linear, self.specs[name], seen.magnitudes)
-        if seen.gram is not None and self.tells_enough(name, seen.gram):
-            self.damped[name] = round_by_outputs(quantized, weight, seen.gram)
-        with one_thread():
-            self.ratios[name] = sqnr_db(weight, quantized.dequantized_rows())
-        self.counts[name] = weight.numel()
-        replace_module(self.transformer, name, quantized)
-        self.context.report(len(self.ratios), len(self.specs), {})
-
-    def tells_enough(self, name: str, gram: Gram) -> bool:
-        """Whether a layer's inputs say how its outputs change.
-
-        Of modulation by class they are all that there are. What else reads one vector a picture has seen too few.
-
-        Raises:
-            PassError: too few pictures, where `rounding: gptq` is asked for by name.
-        """
-        pictures = len(self.context.calibration_tokens())
-        each, needed = gram.rows // pictures, len(gram.matrix)
-        if name.endswith(f".{CONDITIONED}") or (each > 1 and gram.rows >= needed):
-            return True
-        if each > 1 and self.chosen.rounding == "gptq":
-            raise PassError(
-                f"rounding: gptq: {name} has {needed} inputs and needs as many rows of them, at least "
-                f"{-(-needed // each)} calibration pictures; there are {pictures}: raise tokens.calibration, or use "
-                f"rounding: auto"
-            )
-        self.left.append(name)
-        return False
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is kept of the inputs (rows, K) of one layer."""
-
-    name: str
-    magnitudes: Magnitudes | None
-    gram: Gram | None
-
-    def add(self, x: Tensor) -> None:
-        """Look at inputs.
-
-        Raises:
-            PassError: they hold NaN or Inf.
-        """
-        if not bool(torch.isfinite(x).all()):
-            raise PassError(f"{self.name}: activations hold NaN or Inf")
-        if self.magnitudes is not None:
-            self.magnitudes.add(x)
-        if self.gram is not None:
-            self.gram.add(x)
-
-
-def see(seen: Mapping[str, Seen], name: str, x: Tensor) -> None:
-    """Look at the inputs of the layer of this name."""
-    seen[name].add(x)
-
-
 def float_bytes(transformer: TokenTransformer, total: int) -> dict[str, int]:
     """Bytes of the parameters that stayed in float32, the largest first; those below 0.1 % of all weights together."""
     sizes = {name: 4 * each.numel() for name, each in transformer.named_parameters() if not name.startswith("scales.")}
@@ -393,13 +262,3 @@ def sharing_copy(transformer: TokenTransformer) -> TokenTransformer:
     """
     tensors = (*transformer.parameters(), *transformer.buffers())
     return copy.deepcopy(transformer, {id(each): each for each in tensors})
-
-
-def sqnr_db(exact: Tensor, rounded: Iterable[Tensor]) -> float:
-    """Signal to quantization noise, decibels; of an exact copy 200. What is rounded comes a few rows at a time."""
-    signal, noise, start = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
-    for part in rounded:
-        rows = exact[start : start + len(part)]
-        signal, noise = signal + rows.double().square().sum(), noise + (rows - part).double().square().sum()
-        start += len(part)
-    return float(torch.clamp(10 * torch.log10(signal / noise), max=200)) if noise > 0 else 200.0

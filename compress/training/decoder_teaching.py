@@ -7,6 +7,7 @@ Errors are of pixels from -1 to 1, whatever range the autoencoder has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.measure.pictures.decoding import clamped, psnr
 from compress.models.tokenizer.vq import VqAutoencoder
 
 MOST_BYTES = 2**29  # of pixels that are remembered; pictures beyond it are decoded again whenever they are drawn
 HALVINGS = 2  # how often pixels are averaged for the errors of coarser scales: 2x2 and 4x4
-HIGHEST_PSNR = 140.0  # dB, of equal pictures
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,9 @@ def picture_loss(made: Tensor, wanted: Tensor, weights: PictureWeights) -> Tenso
     return loss
 
 
-def psnr(made: Tensor, wanted: Tensor) -> Tensor:
-    """Peak signal to noise ratio (B,) of pixels (B, 3, H, W) from -1 to 1, clamped to what is seen, dB."""
-    error = ((made.clamp(-1, 1) - wanted.clamp(-1, 1)) / 2).double().square().mean(dim=(1, 2, 3))
-    return (-10 * torch.log10(error)).clamp(max=HIGHEST_PSNR)
+def seen(pixels: Tensor) -> NDArray[np.float64]:
+    """Pixels (B, 3, H, W) from -1 to 1 as they are seen, from 0 to 1."""
+    return clamped(((pixels + 1) / 2).numpy())
 
 
 def picture_bytes(autoencoder: VqAutoencoder, grid: tuple[int, int]) -> int:
@@ -107,10 +107,12 @@ class PictureDistance:
         self.teacher = teacher
 
     def __call__(self, student: nn.Module) -> float:
-        """The distance of a student."""
+        """The distance of a student; NaN where its pixels are no numbers."""
         found = []
         with torch.no_grad():
             for row in range(len(self.teacher.tokens)):
                 made = in_signed_range(student(self.teacher.features([row])), self.teacher.autoencoder)
-                found.append(float(psnr(made, self.teacher([row]))))
+                if bool(made.isnan().any()):
+                    return math.nan
+                found.append(psnr(seen(made), seen(self.teacher([row]))))
         return -float(np.mean(found))

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from calibration.tokens import TokenSet
-from compress.models.guided import guidance_of, lead
+from compress.models.guided import guidance_of
 from compress.models.transformer.architecture import TransformerConfig
 from compress.models.transformer.examples import Examples, examples_of
 from compress.models.transformer.model import TokenTransformer
 from compress.training.loop import OnProgress
+from export.runtime.choosing import lead
 from export.runtime.sampling import Sampler
 
 BATCH = 32

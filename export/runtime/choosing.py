@@ -9,7 +9,7 @@ Everything is float32, so that a graph computes the same.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,13 @@ def guide(logits: Logits, pictures: int, scale: float) -> Logits:
     if len(logits) == pictures:
         return logits
     given, null = logits[:pictures], logits[-pictures:]
-    return null + np.float32(scale) * (given - null)
+    led: Logits = lead(given, null, np.float32(scale))
+    return led
+
+
+def lead(given: Any, null: Any, scale: Any) -> Any:
+    """Logits (..., V) led away from those without a class (classifier-free guidance, arXiv 2207.12598)."""
+    return null + scale * (given - null)
 
 
 def picked(values: Logits, tokens: NDArray[np.int64]) -> Logits:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .choosing import Choice, Chosen, check_sound
+from .choosing import Choice, Chosen, check_sound, lead
 from .cuts import CUTS
 from .noise import BITS, FACTORS, GOLDEN, SHIFTS, Noise, NoiseOfEach, Use
 
@@ -100,4 +100,4 @@ def guide(logits: Any, pictures: int, scale: float) -> Any:
     if len(logits) == pictures:
         return logits
     given, null = logits[:pictures], logits[-pictures:]
-    return null + scale * (given - null)
+    return lead(given, null, scale)

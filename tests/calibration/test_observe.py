@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from calibration.observe import BINS, Magnitudes, observe_inputs
+from calibration.observe import BINS, Magnitudes
 
 
 def seen(*tensors):
@@ -70,36 +69,3 @@ def test_the_smallest_numbers_are_counted_too():
 def test_values_that_are_no_numbers_are_refused(bad):
     with pytest.raises(ValueError, match=r"^activations hold NaN or Inf$"):
         seen(torch.tensor([1.0, bad]))
-
-
-class Two(nn.Module):
-    """Two layers, one of them used."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(2, 2, bias=False), nn.Linear(2, 2)
-        self.first.weight.data = torch.tensor([[1.0, 1.0], [2.0, 0.0]])
-
-    def forward(self, x):
-        return self.first(x)
-
-
-def test_the_inputs_of_the_named_layers_are_observed():
-    model = nn.Sequential(Two(), nn.Linear(2, 1))
-    found = observe_inputs(model, ["0.first", "1"], lambda: model(torch.tensor([[3.0, -4.0]])))
-    assert found["0.first"].largest == 4.0
-    assert found["1"].largest == 6.0  # 2 * 3
-    assert not model[1]._forward_pre_hooks
-
-
-def test_a_layer_that_saw_nothing_is_named():
-    model = Two()
-    with pytest.raises(ValueError, match=r"^second: saw no activations$"):
-        observe_inputs(model, ["first", "second"], lambda: model(torch.ones(1, 2)))
-
-
-def test_a_layer_that_saw_nan_is_named_and_the_hooks_are_gone():
-    model = Two()
-    with pytest.raises(ValueError, match=r"^first: activations hold NaN or Inf$"):
-        observe_inputs(model, ["first"], lambda: model(torch.tensor([[1.0, float("nan")]])))
-    assert not model.first._forward_pre_hooks

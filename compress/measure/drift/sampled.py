@@ -21,7 +21,8 @@ from compress.measure.drift.fidelity import log_softmax
 from compress.measure.measure import Measure
 from compress.measure.quantity import Limit, quantity
 from compress.measure.statistics import bootstrap_mean
-from compress.models.guided import guidance_of, lead
+from compress.models.guided import guidance_of
+from export.runtime.choosing import lead
 from export.runtime.cuts import keep
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler

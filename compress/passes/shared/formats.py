@@ -5,13 +5,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
 
 from compress.core.settings import MOST_WIDTH, nearest, setting, shown
 from compress.models.transformer.quantized import Activations, LinearQuantization, Weights
 from compress.passes import PassError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from compress.models.transformer.blocks import BlockContext
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import replace_module
 from compress.passes import Context, PassError
-from compress.passes.distill import check_same_task
 from compress.passes.shared.blockwise import Streams, stream_bytes
 from compress.passes.shared.depths import depths
 from compress.passes.shared.least_squares import Gated, Rows, Solution, SolveError, solve
+from compress.passes.shared.same_task import check_same_task
 from compress.passes.shared.writers import Writer, gates, read, watched, writers
 from compress.training.loop import OnProgress
 

@@ -14,7 +14,8 @@ from compress.core.settings import InputError, parse
 from compress.models.transformer.examples import examples
 from compress.models.transformer.quantized import LARGEST_REDUCED, LinearQuantization, QuantizedLinear, quantizations
 from compress.passes import PassError
-from compress.passes.quantize import Quantize, sqnr_db
+from compress.passes.quantize import Quantize
+from compress.passes.shared.quantizing import sqnr_db
 from export.graph.saturation import is_limited
 
 FORMATS = [
@@ -306,6 +307,24 @@ def test_streams_of_the_calibration_pictures_are_kept_where_layers_are_looked_at
     assert Quantize(activations="int8").keeps(tiny_model(), tiny_tokens, 16) == 16 * 4 * 64 * 32
     assert Quantize(activations="int8", dynamic=True).keeps(tiny_model(), tiny_tokens, 16) == 0
     assert Quantize(weights="int4", rounding="nearest").keeps(tiny_model(), tiny_tokens, 16) == 0
+
+
+def test_a_rehearsal_has_fewer_pictures_than_gptq_may_need():
+    assert Quantize(rounding="gptq").rehearsal() == (Quantize(), 1.0)
+    assert Quantize(rounding="nearest").rehearsal() == (Quantize(rounding="nearest"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "may"),
+    [
+        ({"activations": "int8", "reduce_range": False}, True),
+        ({"reduce_range": False, "override": {"*.key": {"activations": "int8"}}}, True),
+        ({"reduce_range": False}, False),
+        ({"activations": "int8"}, False),
+    ],
+)
+def test_products_may_saturate_where_any_layer_has_full_range_weights_and_static_inputs(settings, may):
+    assert parse(Quantize, settings, "q").may_saturate == may
 
 
 def test_biases_are_kept_as_they_are(tiny_model, context):

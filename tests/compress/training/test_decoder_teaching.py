@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from compress.measure.pictures.decoding import psnr
 from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training import decoder_teaching
@@ -15,7 +16,7 @@ from compress.training.decoder_teaching import (
     PictureWeights,
     picture_bytes,
     picture_loss,
-    psnr,
+    seen,
 )
 
 NOTHING = PictureWeights(absolute=0, coarse=0, edges=0)
@@ -43,7 +44,8 @@ def test_each_part_of_the_loss_is_what_its_name_says() -> None:
 def test_psnr_is_of_pixels_as_they_are_seen() -> None:
     wanted = torch.ones(2, 3, 2, 2)
     made = torch.stack([wanted[0] - 0.2, wanted[1] + 5])  # a tenth of the range; beyond white, which nobody sees
-    torch.testing.assert_close(psnr(made, wanted), torch.tensor([20.0, 140.0], dtype=torch.float64))
+    found = [psnr(seen(made[index : index + 1]), seen(wanted[index : index + 1])) for index in range(2)]
+    assert found == pytest.approx([20.0, 140.0], rel=1e-6)
 
 
 @pytest.mark.parametrize("pixel_range", ["signed", "unit"])

@@ -38,3 +38,14 @@ def test_a_block_shows_what_goes_into_its_layers_and_stays_where_it_is(any_model
         for batch in examples(transformer.config.shape, pictures).chunks(TOGETHER):
             transformer(*batch.tensors())
     torch.testing.assert_close(torch.cat(first), torch.cat(whole), rtol=0, atol=0)
+
+
+def test_nothing_is_watched_any_more_behind_an_error(any_model, pictures):
+    block = any_model.transformer.blocks[0]
+
+    def see(name, x):
+        raise ValueError(name)
+
+    with pytest.raises(ValueError, match=r"^ffn\.down$"):
+        Streams(any_model.transformer, pictures).watch(block, ["ffn.down"], see)
+    assert not block.get_submodule("ffn.down")._forward_pre_hooks
