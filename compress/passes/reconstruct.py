@@ -30,7 +30,10 @@ class Reconstruct(TorchPass):
     """
 
     ridge: float = setting(
-        RIDGE, doc="keeps weights near what they are, relative to the squares of what they multiply", low=0, high=1
+        RIDGE,
+        doc="keeps weights near what they are, relative to the mean square of what the layer multiplies",
+        low=0,
+        high=1,
     )
     removed: tuple[int, ...] = setting(
         (),

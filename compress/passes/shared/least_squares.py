@@ -4,9 +4,11 @@ Letters: N rows in all, n rows of a batch, K inputs, D outputs.
 
 Wanted is the change C (D, K) of the layer's weights that makes up best for what is missing behind it: over all rows
 
-    sum |missing - gates * (C inputs)|^2  +  ridge * sum over inputs k and outputs d of scale_dk C_dk^2
+    sum |missing - gates * (C inputs)|^2  +  ridge * sum over inputs k and outputs d of scale_d C_dk^2
 
-where scale_dk is the sum of squares (gates_d inputs_k)^2, so that the ridge does not depend on the units of the inputs.
+where scale_d is the sum of squares (gates_d inputs_k)^2, the mean over k: one penalty for all inputs of an output. With
+one for each input's own squares, inputs that are nearly always 0 would get weights a hundred times as large as any
+before, which cost nothing here and everything when they are quantized.
 Without gates all outputs have the same normal equations, which are solved directly. With gates each output has its own
 (K, K) matrix, too many to keep; conjugate gradients solve them together (Hestenes and Stiefel 1952), preconditioned by
 the matrix with the mean gate of a row. Rows of one class have the same gates: each output's matrix is then a sum of the
@@ -124,9 +126,10 @@ def solve(rows: Iterator[Rows], again: Callable[[], Iterator[Gated]], shape: tup
     sums = Moments.of(rows, *shape)
     if not (sums.gram.isfinite().all() and sums.right.isfinite().all()):
         raise SolveError("what goes into it, or what is missing behind it, holds NaN or Inf")
-    scale = sums.gram.diagonal().sqrt()
-    scale = torch.where(scale > 0, 1 / scale, 0.0)  # an input that is always 0 keeps its weights
-    factor, used = factored(sums.gram * scale[:, None] * scale, ridge)
+    energy = sums.gram.diagonal()
+    scale = torch.where(energy > 0, energy.rsqrt(), 0.0)  # an input that is always 0 keeps its weights
+    penalty = energy.mean()
+    factor, used = factored(sums.gram * scale[:, None] * scale, penalty * scale.square(), ridge)
     shares = torch.where(sums.shares > 0, 1 / sums.shares, 0.0)
 
     def nearly(right: Tensor) -> Tensor:
@@ -136,7 +139,7 @@ def solve(rows: Iterator[Rows], again: Callable[[], Iterator[Gated]], shape: tup
     damped = used if used > ridge else 0.0
     if not sums.gated:
         return Solution(nearly(sums.right), sums.rows, damped, 0)
-    ridges = used * sums.shares * sums.gram.diagonal()
+    ridges = used * sums.shares * penalty
 
     def product(change: Tensor) -> Tensor:
         """Each output's matrix times its row of a change (D, K)."""
@@ -168,11 +171,15 @@ def grouped(groups: Groups, x: Tensor, squares: Tensor) -> Groups | None:
     return groups
 
 
-def factored(matrix: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """The Cholesky factor of a matrix of unit diagonal with a ridge added, and the ridge: more where it is singular."""
+def factored(matrix: Tensor, penalty: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """The Cholesky factor of a matrix of unit diagonal with `ridge` times a penalty (K,) added to it, and the ridge.
+
+    It is more where the matrix is singular all the same. An input without squares has no penalty; its 0 becomes 1.
+    """
     used = ridge
+    ones = (matrix.diagonal() == 0).to(matrix.dtype)
     while True:
-        factor, failed = torch.linalg.cholesky_ex(matrix + used * torch.eye(len(matrix), dtype=matrix.dtype))
+        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag(used * penalty + ones))
         if not failed and float(factor.diagonal().min()) ** 2 >= LEAST_PIVOT:
             return factor, used
         used = max(FIRST_DAMPING, 10 * used)

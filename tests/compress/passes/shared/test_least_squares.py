@@ -30,11 +30,11 @@ def solved(inputs, missing, gates=None, ridge=0.0):
 
 
 def stacked(inputs, missing, gates, ridge):
-    """NumPy's solution of the rows and, below them, a row for the ridge of each input; one output after the other."""
+    """NumPy's solution of the rows and, below them, one for the ridge of each input; one output after the other."""
     found = []
     for output in range(missing.shape[1]):
         x = inputs * gates[:, output, None]
-        below = torch.diag((ridge * x.square().sum(dim=0)).sqrt())
+        below = (ridge * x.square().sum(dim=0).mean()).sqrt() * torch.eye(x.shape[1], dtype=torch.float64)
         right = torch.cat([missing[:, output], torch.zeros(len(below), dtype=torch.float64)])
         found.append(np.linalg.lstsq(torch.cat([x, below]).numpy(), right.numpy(), rcond=None)[0])
     return torch.from_numpy(np.stack(found))
@@ -90,6 +90,15 @@ def test_an_input_that_is_always_0_keeps_its_weights():
     inputs = drawn(COUNT, INPUTS)
     inputs[:, 2] = 0
     assert (solved(inputs, drawn(COUNT, OUTPUTS), ridge=0.01).change[:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_an_input_that_is_nearly_always_0_gets_no_huge_weight(gated):
+    inputs, missing = drawn(COUNT, INPUTS), drawn(COUNT, OUTPUTS, seed=1)
+    inputs[:, 2] *= 1e-4
+    gates = drawn(5, OUTPUTS, seed=2).repeat_interleave(10, dim=0) if gated else None
+    assert solved(inputs, missing, gates).change[:, 2].abs().max() > 100
+    assert solved(inputs, missing, gates, ridge=0.01).change[:, 2].abs().max() < 0.1
 
 
 def test_nothing_missing_changes_nothing():
