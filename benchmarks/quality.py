@@ -31,9 +31,11 @@ from calibration.tokens import TokenSet
 from compress.measure.drift.fidelity import Fidelity, fidelity
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, examples
-from compress.passes import Context
+from compress.passes import Context, TorchPass
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
+from compress.passes.rotate import Rotate
+from compress.passes.smooth import Smooth
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import calm, excluded, prepared
 from export.runtime.engine import Engine
@@ -67,13 +69,15 @@ class Bench:
             yield engine.feeds(batch.inputs[index : index + 1], None)
 
 
-def ours(**settings: Any) -> Callable[[Bench], OnnxModel]:
-    """`quantize` with these settings, exported for onnxruntime."""
+def ours(*folds: TorchPass, **settings: Any) -> Callable[[Bench], OnnxModel]:
+    """`quantize` with these settings behind exact passes, exported for onnxruntime."""
 
     def made(bench: Bench) -> OnnxModel:
         chosen = Quantize(**{"head": "float", **settings}).deployed_on("any", ["onnxruntime"])
-        quantized = chosen.run(bench.model, bench.context).model
-        return Export("onnxruntime").run(quantized, bench.context).model
+        model = bench.model
+        for each in (*folds, chosen):
+            model = each.run(model, bench.context).model
+        return Export("onnxruntime").run(model, bench.context).model
 
     return made
 
@@ -169,6 +173,23 @@ def static(method: str) -> Callable[[Bench], OnnxModel]:
 
 
 INT4 = {"weights": "int4", "group": 128}
+STATIC = {"activations": "int8", "down": "same"}
+ALL = Rotate(stream="auto", values=True, down="none")  # the stream where it can be
+
+
+def rotated(name: str, **settings: Any) -> dict[str, Callable[[Bench], OnnxModel]]:
+    """A format as it is, and behind all rotations."""
+    return {name: ours(**settings), f"{name}, all rotated": ours(replace(ALL, down="auto"), **settings)}
+
+
+def rotated_apart(name: str, **settings: Any) -> dict[str, Callable[[Bench], OnnxModel]]:
+    """The same, and behind each rotation."""
+    return rotated(name, **settings) | {
+        f"{name}, stream and values rotated": ours(ALL, **settings),
+        f"{name}, ffn.down rotated": ours(Rotate(), **settings),
+    }
+
+
 BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
     "int4 weights alone, groups of 128": {
         "ours, nearest": ours(**INT4, rounding="nearest"),
@@ -206,6 +227,19 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
             ranges="absmax",
             keep=("*.ffn.down", "*.attention.query", "*.attention.key", "*.attention.value"),
         ),
+    },
+    "behind smooth and rotate": {
+        **rotated_apart("int8 static everywhere", **STATIC),
+        "int8 static everywhere, ffn.down rotated in blocks of 32": ours(Rotate(down=32), **STATIC),
+        "int8 static everywhere, smooth": ours(Smooth(), **STATIC),
+        "int8 static everywhere, smooth and ffn.down rotated": ours(Smooth(), Rotate(), **STATIC),
+        "int8 static, ffn.down dynamic": ours(activations="int8"),
+        "int8 static, ffn.down dynamic, smooth": ours(Smooth(), activations="int8"),
+        **rotated_apart("int8 dynamic", activations="int8", dynamic=True),
+        **rotated("FP8", weights="fp8", activations="fp8", ranges="absmax"),
+        **rotated("int4 weights, groups of 128", **INT4),
+        **rotated("int4 weights, groups of 128, nearest", **INT4, rounding="nearest"),
+        **rotated_apart("int2 weights, groups of 32", weights="int2", group=32),
     },
     "all of a small engine": {
         "int4 groups of 32 with zero points, int8 inputs, int8 head and embedding": ours(
