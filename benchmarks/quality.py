@@ -230,7 +230,7 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
     },
     "behind smooth and rotate": {
         **rotated_apart("int8 static everywhere", **STATIC),
-        "int8 static everywhere, ffn.down rotated in blocks of 32": ours(Rotate(down=32), **STATIC),
+        "int8 static everywhere, ffn.down rotated in blocks of 64": ours(Rotate(down=64), **STATIC),
         "int8 static everywhere, smooth": ours(Smooth(), **STATIC),
         "int8 static everywhere, smooth and ffn.down rotated": ours(Smooth(), Rotate(), **STATIC),
         "int8 static, ffn.down dynamic": ours(activations="int8"),

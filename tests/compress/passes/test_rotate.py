@@ -113,7 +113,7 @@ def test_a_tied_head_becomes_a_matrix_of_its_own_only_where_a_gain_stands_before
 
 
 def test_auto_takes_the_best_block_that_divides_all_layers(tiny_model, context) -> None:
-    for units, block in ((128, 64), (96, 32), (48, 16)):
+    for units, block in ((128, 32), (96, 32), (48, 16)):
         outcome = Rotate().run(tiny_model(ffn=units), context())
         assert outcome.notes.written() == {"rotated": ["down"], "left": {}, "block": block}
         assert outcome.model.transformer.config.down_rotation == block
