@@ -174,22 +174,10 @@ def static(method: str) -> Callable[[Bench], OnnxModel]:
 
 INT4 = {"weights": "int4", "group": 128}
 STATIC = {"activations": "int8", "down": "same"}
-ALL = Rotate(stream="auto", values=True, down="none")  # the stream where it can be
-
-
-def rotated(name: str, **settings: Any) -> dict[str, Callable[[Bench], OnnxModel]]:
-    """A format as it is, and behind all rotations."""
-    return {name: ours(**settings), f"{name}, all rotated": ours(replace(ALL, down="auto"), **settings)}
-
-
-def rotated_apart(name: str, **settings: Any) -> dict[str, Callable[[Bench], OnnxModel]]:
-    """The same, and behind each rotation."""
-    return rotated(name, **settings) | {
-        f"{name}, stream and values rotated": ours(ALL, **settings),
-        f"{name}, ffn.down rotated": ours(Rotate(), **settings),
-    }
-
-
+DYNAMIC = {"activations": "int8", "dynamic": True}
+INT2 = {"weights": "int2", "group": 32}
+ROTATED = Rotate(stream="auto", values=True, down="none")  # the stream where it can be
+ALL = replace(ROTATED, down="auto")
 BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
     "int4 weights alone, groups of 128": {
         "ours, nearest": ours(**INT4, rounding="nearest"),
@@ -229,17 +217,23 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
         ),
     },
     "behind smooth and rotate": {
-        **rotated_apart("int8 static everywhere", **STATIC),
-        "int8 static everywhere, ffn.down rotated in blocks of 64": ours(Rotate(down=64), **STATIC),
-        "int8 static everywhere, smooth": ours(Smooth(), **STATIC),
-        "int8 static everywhere, smooth and ffn.down rotated": ours(Smooth(), Rotate(), **STATIC),
-        "int8 static, ffn.down dynamic": ours(activations="int8"),
-        "int8 static, ffn.down dynamic, smooth": ours(Smooth(), activations="int8"),
-        **rotated_apart("int8 dynamic", activations="int8", dynamic=True),
-        **rotated("FP8", weights="fp8", activations="fp8", ranges="absmax"),
-        **rotated("int4 weights, groups of 128", **INT4),
-        **rotated("int4 weights, groups of 128, nearest", **INT4, rounding="nearest"),
-        **rotated_apart("int2 weights, groups of 32", weights="int2", group=32),
+        "int8, all static": ours(**STATIC),
+        "int8, all static, ffn.down rotated": ours(Rotate(), **STATIC),
+        "int8, all static, smooth": ours(Smooth(), **STATIC),
+        "int8, all static, smooth, ffn.down rotated": ours(Smooth(), Rotate(), **STATIC),
+        "int8, ffn.down dynamic": ours(activations="int8"),
+        "int8, all dynamic": ours(**DYNAMIC),
+        "int8, all dynamic, stream and values rotated": ours(ROTATED, **DYNAMIC),
+        "int8, all dynamic, all rotated": ours(ALL, **DYNAMIC),
+        "int8, all static, stream and values rotated": ours(ROTATED, **STATIC),
+        "int8, ffn.down dynamic, smooth": ours(Smooth(), activations="int8"),
+        "int2 weights, groups of 32": ours(**INT2),
+        "int2 weights, groups of 32, stream and values rotated": ours(ROTATED, **INT2),
+        "int2 weights, groups of 32, all rotated": ours(ALL, **INT2),
+        "int4 weights, groups of 128": ours(**INT4),
+        "int4 weights, groups of 128, all rotated": ours(ALL, **INT4),
+        "int4 weights, groups of 128, nearest": ours(**INT4, rounding="nearest"),
+        "int4 weights, groups of 128, nearest, all rotated": ours(ALL, **INT4, rounding="nearest"),
     },
     "all of a small engine": {
         "int4 groups of 32 with zero points, int8 inputs, int8 head and embedding": ours(

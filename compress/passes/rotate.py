@@ -79,27 +79,30 @@ class Rotate(TorchPass):
             raise PassError(f"the table of embeddings is quantized; put {self.name} before quantize")
         self.plan(model.transformer.config)
 
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Units of a block in front of ffn.down that are tried, best first."""
+        if self.down == "none":
+            return ()
+        return BLOCKS if self.down == "auto" else (self.down,)
+
     def plan(self, config: TransformerConfig) -> Plan:
         """What is rotated of such a model.
 
         Raises:
             PassError: what is asked for cannot be, or nothing can.
         """
-        left: dict[str, str] = {}
-        stream, down = self.stream is not False, 0
+        stream, left = self.stream is not False, dict[str, str]()
         if stream and (reason := stream_obstacle(config)):
             if self.stream is True:
                 raise PassError(f"stream: true, but {reason}; use stream: auto or false")
             stream, left["stream"] = False, reason
-        for block in () if self.down == "none" else BLOCKS if self.down == "auto" else (self.down,):
-            if (reason := down_obstacle(config, block)) is None:
-                down = block
-                break
+        reasons = {block: down_obstacle(config, block) for block in self.blocks}
+        down = next((block for block, reason in reasons.items() if reason is None), 0)
+        if not down and (reason := next(reversed(reasons.values()), None)):
+            if self.down != "auto":
+                raise PassError(f"down: {self.down}, but {reason}; use down: auto or none")
             left["down"] = reason
-        if down:
-            left.pop("down", None)
-        elif self.down not in ("auto", "none"):
-            raise PassError(f"down: {self.down}, but {left['down']}; use down: auto or none")
         if not (stream or self.values or down):
             raise PassError(f"nothing can be rotated: {', and '.join(left.values())}")
         return Plan(stream, self.values, down, left)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.models.bounds import MOST_TABLE
 from compress.models.transformer.architecture import GATED, TransformerConfig
 from compress.models.transformer.blocks import Attention, TextBlock
 from compress.models.transformer.conditioned import CrossAttention
@@ -33,6 +34,8 @@ def stream_obstacle(config: TransformerConfig) -> str | None:
         return f"modulation by {config.modulation} scales and shifts the stream's channels one by one"
     if config.post_norm or config.embedding_norm:
         return "the stream goes through norms, whose gains scale its channels one by one"
+    if config.width**2 > MOST_TABLE:
+        return f"the stream is {config.width} wide, and its rotation has at most {MOST_TABLE**0.5:g} channels"
     return None
 
 

@@ -138,7 +138,7 @@ def test_large_units_no_longer_cost_all_others_their_codes(tiny_model, tiny_toke
     for source in (model, Rotate().run(model, context()).model):
         scores = settings.run(source, context()).model.score(inputs)
         errors.append(float(np.square(scores - model.score(inputs)).mean()))
-    assert errors[1] < 0.2 * errors[0]
+    assert errors[1] < 0.3 * errors[0]
 
 
 @pytest.mark.parametrize("quantized", [False, True])

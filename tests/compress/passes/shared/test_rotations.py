@@ -104,6 +104,7 @@ def config(**changes) -> TransformerConfig:
     [
         ({}, None),
         ({"norm": "layernorm", "tied_head": True}, None),
+        ({"width": 8200}, "the stream is 8200 wide, and its rotation has at most 8192 channels"),
         ({"stream_rotation": 1}, "the stream is rotated already"),
         ({"modulation": "class"}, "modulation by class scales and shifts the stream's channels one by one"),
         (
