@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 GAP = 1e-4  # what is found costs at most this share more than the best
 MOST_SECONDS = 30.0
-INSIDE = 1 - 1e-6  # of the limit, since the solver keeps its constraints to a tolerance
+INSIDE = 1 - 1e-5  # of the limit, where the solver used its tolerance to exceed it
 
 
 def chosen(costs: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], limit: float) -> list[int] | None:
@@ -36,17 +36,19 @@ def chosen(costs: Sequence[Sequence[float]], weights: Sequence[Sequence[float]],
     )
     # Sums near 1 are what the solver's tolerances are made for; weights beyond the limit cannot be taken anyway.
     scaled = np.minimum(weight / limit, 2.0) if limit > 0 else np.minimum(weight, 2.0)
-    found = milp(
-        cost / max(float(cost.max()), np.finfo(np.float64).tiny),
-        integrality=np.ones(starts[-1]),
-        bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(each, 1, 1), LinearConstraint(scaled[None], -np.inf, INSIDE if limit > 0 else 0)],
-        options={"mip_rel_gap": GAP, "time_limit": MOST_SECONDS},
-    )
-    if found.x is None:
-        return lightest
-    made = [int(np.argmax(found.x[start:end])) for start, end in itertools.pairwise(starts)]
-    return made if within(made, weights, limit) else lightest
+    for bound in (1.0, INSIDE) if limit > 0 else (0.0,):
+        found = milp(
+            cost / max(float(cost.max()), np.finfo(np.float64).tiny),
+            integrality=np.ones(starts[-1]),
+            bounds=Bounds(0, 1),
+            constraints=[LinearConstraint(each, 1, 1), LinearConstraint(scaled[None], -np.inf, bound)],
+            options={"mip_rel_gap": GAP, "time_limit": MOST_SECONDS},
+        )
+        if found.x is not None:
+            made = [int(np.argmax(found.x[start:end])) for start, end in itertools.pairwise(starts)]
+            if within(made, weights, limit):
+                return made
+    return lightest
 
 
 def within(choice: Sequence[int], weights: Sequence[Sequence[float]], limit: float) -> bool:
