@@ -29,10 +29,11 @@ Specs = Mapping[str, LinearQuantization]
 Unit = tuple[str, ...]  # layers of one block, or the head
 Formats = Mapping[Unit, Sequence[LinearQuantization | None]]  # None is float
 ByPicture = dict[str, list[float]]  # KL of each picture, nats, by the format's name
-Remember = Callable[[Unit, Callable[[], ByPicture]], ByPicture]
+Measure = Callable[[], ByPicture]
+Remember = Callable[[Unit, Measure], ByPicture]
 
 
-def measured_now(unit: Unit, measure: Callable[[], ByPicture]) -> ByPicture:
+def measured_now(unit: Unit, measure: Measure) -> ByPicture:
     """Remembers nothing."""
     return measure()
 
