@@ -34,6 +34,7 @@ from compress.models.transformer.examples import Examples, examples
 from compress.passes import Context
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
+from compress.passes.shared.assigning import Budget
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import calm, excluded, prepared
 from export.runtime.engine import Engine
@@ -169,6 +170,9 @@ def static(method: str) -> Callable[[Bench], OnnxModel]:
 
 
 INT4 = {"weights": "int4", "group": 128}
+CHOICE = ("int8", "int4-g32-zeros", "int4-g64", "int2-g32-zeros", "float")
+BYTES_OF_G64 = (0.5 + 4 / 64) / 4  # of int4 in groups of 64 for each byte in float32
+
 BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
     "int4 weights alone, groups of 128": {
         "ours, nearest": ours(**INT4, rounding="nearest"),
@@ -206,6 +210,12 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
             ranges="absmax",
             keep=("*.ffn.down", "*.attention.query", "*.attention.key", "*.attention.value"),
         ),
+    },
+    "formats chosen layer by layer, weights alone": {
+        "int4 in groups of 64, all": ours(weights="int4", group=64),
+        "chosen, as many bytes": ours(assign="auto", formats=CHOICE, budget=Budget(size=BYTES_OF_G64)),
+        "chosen, KL x 1000 at most 0.05": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-5)),
+        "chosen, KL x 1000 at most 0.5": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-4)),
     },
     "all of a small engine": {
         "int4 groups of 32 with zero points, int8 inputs, int8 head and embedding": ours(

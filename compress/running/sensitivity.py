@@ -78,6 +78,8 @@ def sensitivity(recipe: Recipe, store: Store, listener: Listener, asked: Asked, 
     if recipe.form is not Form.TORCH:
         raise InputError(f"{recipe.path}: reads an ONNX graph, whose layers no pass changes one by one")
     specs = asked.specs()
+    if not specs and not asked.prune:
+        raise InputError("--formats and --prune: nothing is asked for; name a format, or a share above 0")
     torch.set_num_threads(recipe.bench.threads)
     tokens = plans.load_tokens(recipe)
     model = load_reference(recipe, tokens)
