@@ -51,7 +51,7 @@ from export.targets.onnxruntime import TWO_BIT_GROUPS
 DOWN = ".ffn.down"
 DOWN_GROUP = 64  # of 16 to 128 none is measurably better, and kernels are as fast
 FINER = LinearQuantization("int8", "int8", dynamic=True, group=DOWN_GROUP)
-CHOOSING = 20.0  # times as long as rounding each layer once is what one format of all costs to judge, about
+CHOOSING = 4.0  # times as long as rounding each layer once is what one format of all takes to be judged, about
 DYNAMIC = frozenset({"onnxruntime"})  # targets with a kernel for products whose inputs are scaled as they come
 
 
@@ -323,10 +323,10 @@ class Quantize(TorchPass):
             context.workspace / COSTS, self.rounding, self.ranges, self.percentile, self.dynamic,
             [(unit, [name_of(spec) for spec in specs]) for unit, specs in units.items()],
         )  # fmt: skip
-        costs = LayerCosts(
+        kl = LayerCosts(
             transformer, Predictions(transformer, alone), context, Ranges(self.ranges, self.percentile),
             self.by_outputs, known,
-        )  # fmt: skip
+        ).all(units)  # fmt: skip
         before = Predictions(transformer, together)
 
         def measure(assignment: Assignment) -> tuple[float, Outcome[ImageModel] | None]:
@@ -335,7 +335,7 @@ class Quantize(TorchPass):
             made = self.with_formats(assignment).quantized(model, context)
             return float(before.kl_of(made.model.transformer).mean()), made
 
-        assigner = Assigner(groups_of(transformer, units, costs.all(units)), measure)
+        assigner = Assigner(groups_of(transformer, units, kl), measure)
         in_float = sum(bytes_in(transformer, name, None) for name in formats)
         try:
             if (limit := self.budget.kl) is not None:
@@ -379,9 +379,15 @@ class Quantize(TorchPass):
         return replace(once, assign="none", budget=Budget(), formats=()), CHOOSING * len(self.choice())
 
     def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
-        """The streams of the calibration pictures, where layers are looked at."""
-        specs = self.specs(reference.transformer)
-        return stream_bytes(reference.transformer, calibration) if looks_at(specs, self.by_outputs(specs)) else 0
+        """The streams of the calibration pictures, where layers are looked at, and of those that formats are judged by.
+
+        Of the latter there are two, of what the model predicts and of what it is becoming.
+        """
+        transformer, specs = reference.transformer, self.specs(reference.transformer)
+        kept = stream_bytes(transformer, calibration) if looks_at(specs, self.by_outputs(specs)) else 0
+        if self.assign == "auto":
+            kept += 2 * stream_bytes(transformer, len(scored_pictures(tokens, TOGETHER)))
+        return kept
 
 
 def exactly(spec: LinearQuantization) -> Override:

@@ -25,7 +25,7 @@ def small(checkpoint: Path, tmp_path: Path) -> Path:
     """A recipe of few pictures."""
     path = tmp_path / "small.yaml"
     path.write_text(
-        f"model: {{checkpoint: {checkpoint}}}\ntokens: {{source: digits, calibration: 4}}\n"
+        f"model: {{checkpoint: {checkpoint}}}\ntokens: {{source: digits, calibration: 4}}\nbench: {{threads: 1}}\n"
         "engines: {cpu: [export: {target: onnxruntime}]}\n"
     )
     return path

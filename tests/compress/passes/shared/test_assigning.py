@@ -210,6 +210,15 @@ def test_a_budget_of_bytes_is_kept(tiny_model, context):
     assert settings.rehearsal()[0].assign == "none"
 
 
+def test_a_preflight_counts_the_pictures_that_formats_are_judged_by_and_chooses_none(tiny_model, tiny_tokens):
+    model = tiny_model()
+    once, times = replace(QUICK, formats=("int4-g16", "float")).rehearsal()
+    assert (once.assign, once.budget, once.formats) == ("none", Budget(), ())
+    assert times > 1
+    streams = 2 * 16 * 64 * 32 * 4  # twice 16 validation pictures of 64 positions, 32 wide
+    assert QUICK.keeps(model, tiny_tokens, 8) - once.keeps(model, tiny_tokens, 8) == streams
+
+
 def test_bytes_that_cannot_be_kept_are_refused_before_anything_is_measured(tiny_model):
     settings = Quantize(group=16, assign="auto", budget=Budget(size=0.01))
     with pytest.raises(
