@@ -171,6 +171,7 @@ def static(method: str) -> Callable[[Bench], OnnxModel]:
 
 INT4 = {"weights": "int4", "group": 128}
 CHOICE = ("int8", "int4-g32-zeros", "int4-g64", "int2-g32-zeros", "float")
+CHOICE_OF_G128 = ("int8", "int4-g128", "int2-g32-zeros", "float")
 BYTES_OF_G64 = (0.5 + 4 / 64) / 4  # of int4 in groups of 64 for each byte in float32
 
 BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
@@ -216,6 +217,11 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
         "chosen, as many bytes": ours(assign="auto", formats=CHOICE, budget=Budget(size=BYTES_OF_G64)),
         "chosen, KL x 1000 at most 0.05": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-5)),
         "chosen, KL x 1000 at most 0.5": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-4)),
+    },
+    "formats chosen layer by layer, int4 in groups of 128": {
+        "int4 in groups of 128, all": ours(weights="int4", group=128),
+        "chosen, KL x 1000 at most 0.025": ours(assign="auto", formats=CHOICE_OF_G128, budget=Budget(kl=2.5e-5)),
+        "chosen, KL x 1000 at most 0.1": ours(assign="auto", formats=CHOICE_OF_G128, budget=Budget(kl=1e-4)),
     },
     "all of a small engine": {
         "int4 groups of 32 with zero points, int8 inputs, int8 head and embedding": ours(

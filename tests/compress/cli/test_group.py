@@ -31,6 +31,8 @@ VERBS = [
     "export-triton",
     "check-tensorrt",
     "report",
+    "recipes",
+    "schema",
     "passes",
     "models",
     "store",
