@@ -58,6 +58,17 @@ class Context:
         except ValueError as error:
             raise PassError(str(error)) from error
 
+    def comparison_tokens(self) -> TokenSet:
+        """Pictures to compare two models on: as many of validation, which no pass learns from, or of training.
+
+        Raises:
+            PassError: as `calibration_tokens`, where there are none of validation.
+        """
+        validation = len(self.tokens.part("validation"))
+        if not validation:
+            return self.calibration_tokens()
+        return self.tokens.part("validation", min(validation, self.calibration))
+
 
 @dataclass(frozen=True)
 class Outcome(Generic[Made]):
