@@ -80,7 +80,7 @@ class Outcome(Generic[Made]):
 
 @dataclass(frozen=True)
 class Pass(ABC, Generic[Given, Made]):
-    """Settings are the fields; `apply` does the work. It reads no paths, prints nothing and times nothing.
+    """Settings are the fields; `apply` does the work. It reads no paths and prints nothing.
 
     A pass that exists has valid settings: types, choices and ranges are checked when it is made, then `validate`.
     `version` goes up whenever the same settings give another result, so the store does not serve the old one. A pass
@@ -168,6 +168,10 @@ class Pass(ABC, Generic[Given, Made]):
         """
         if cpu == "vnni" and getattr(self, "reduce_range", None) == "auto":
             return replace(self, reduce_range=False)  # type: ignore[call-arg]
+        return self
+
+    def timed_as(self, threads: int, batch: int) -> Self:
+        """The pass where a recipe measures speed on so many threads, drawing so many pictures at once."""
         return self
 
     def int8_range(self) -> ReduceRange:
