@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
 from compress.measure.speed.kernels import LAYERS, REPEATS
 from compress.measure.speed.timing import paired
 from compress.measure.statistics import Estimate
 from export.graph.builder import MICROSOFT, Builder
 from export.graph.onnx_model import IR_VERSION, OPSET
-from export.runtime.roofline import probe
+from export.runtime.roofline import held, probe
 
 MULTIPLE = 8  # of head widths that GroupQueryAttention takes
 PAST, PRESENT, SEEN, POSITIONS = "past", "present", "seen", "positions"
@@ -62,10 +61,10 @@ def runner(kernel: Attention, threads: int) -> Callable[[], object]:
             value = np.full(given.shape, lengths[given.name], dtype=np.int32)
         else:
             value = generator.standard_normal(given.shape, dtype=np.float32)
-        held = onnxruntime.OrtValue.ortvalue_from_numpy(value)
-        binding.bind_ortvalue_input(given.name, held)
+        buffer = held(value)
+        binding.bind_ortvalue_input(given.name, buffer)
         if given.name.startswith(PAST):
-            binding.bind_ortvalue_output(given.name.replace(PAST, PRESENT), held)
+            binding.bind_ortvalue_output(given.name.replace(PAST, PRESENT), buffer)
     for made in session.get_outputs():
         if not made.name.startswith(PRESENT):
             binding.bind_output(made.name)
