@@ -211,7 +211,7 @@ def targets_of(chain: Iterable[Step]) -> frozenset[str]:
     return frozenset(getattr(step.setting, "target", "") for step in chain if step.name == "export")
 
 
-def deployed(chain: Iterable[Step], layout: _Layout, targets: Collection[str]) -> tuple[Step, ...]:
+def deployed(chain: Iterable[Step], layout: Layout, targets: Collection[str]) -> tuple[Step, ...]:
     """The steps for engines of a recipe's processors and of these targets, timed as it says."""
     threads, batch = layout.bench.threads, min(layout.bench.batch)
     return tuple(
