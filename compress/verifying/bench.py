@@ -57,7 +57,7 @@ def bench(
     rows = []
     for batch in batches:
         runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}
-        with pinned(threads):
+        with timing(), pinned(threads):
             mixed = any(not hasattr(drawer, "manifest") for drawer in drawers.values())
             timings = paired(
                 runners,
