@@ -21,6 +21,7 @@ from compress.cli.verbs.plan import plan
 from compress.cli.verbs.profile import profile
 from compress.cli.verbs.report import report
 from compress.cli.verbs.run import run
+from compress.cli.verbs.search import search
 from compress.cli.verbs.store import store
 from compress.cli.verbs.to_optimum import to_optimum
 from compress.cli.verbs.tokens import tokens
@@ -45,7 +46,21 @@ def main() -> None:
 
 
 for verb in (
-    *(run, plan, train, tokens, generate, verify, bisect, bench, profile, to_optimum, export_triton, check_tensorrt),
+    *(
+        run,
+        plan,
+        search,
+        train,
+        tokens,
+        generate,
+        verify,
+        bisect,
+        bench,
+        profile,
+        to_optimum,
+        export_triton,
+        check_tensorrt,
+    ),
     *(report, passes, models, store, doctor),
 ):
     main.add_command(verb)

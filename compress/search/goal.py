@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compress.core.settings import InputError, nearest, shown
@@ -13,12 +12,7 @@ from compress.measure.measure import Measure
 from compress.measure.quantity import Finding
 from compress.recipe.gates import Gate, Key, keys, read_gate
 from compress.recipe.verdict import unfavourable
-
-LATENCY = "latency"
-RELATED = {LATENCY: ("latency_ms", "speedup")}  # the same time, as limits say it
-SIZE = "size"
-UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-BYTES = re.compile(rf"([0-9]+(?:\.[0-9]+)?) ?({'|'.join(UNITS)})")
+from compress.search.limits import LATENCY, SIZE, bytes_of, limit_of
 
 
 @dataclass(frozen=True)
@@ -54,10 +48,20 @@ class Objective:
 
 @dataclass(frozen=True)
 class Goal:
-    """The objectives, the first of which decides what is best, and the limits as a gate's mapping."""
+    """The objectives, the first of which decides what is best, and the limits as a gate's mapping.
+
+    `most_bytes` is a limit of the size that was given in bytes; `sized` makes a share of the reference's size of it.
+    """
 
     objectives: tuple[Objective, ...]
     limits: Mapping[str, Any]
+    most_bytes: float | None = None
+
+    def sized(self, reference_bytes: int) -> Goal:
+        """The same goal for a reference of so many bytes, which are those of its plain export."""
+        if self.most_bytes is None:
+            return self
+        return replace(self, limits={**self.limits, SIZE: self.most_bytes / reference_bytes})
 
     @property
     def gate(self) -> Gate | None:
@@ -83,58 +87,20 @@ class Goal:
         return any(key.deployed and key.measure is None for key in wanted)
 
 
-def pairs(budgets: Sequence[str]) -> dict[str, str]:
-    """The limits of options like nll_drift=1%, by their quantity; nothing heavy is needed to find them wrong.
+def goal_of(budgets: Mapping[str, str], minimise: Sequence[str], gate: Mapping[str, Any]) -> Goal:
+    """The goal that options and the gate of a space say, which `limits.check` held against each other.
 
     Raises:
-        InputError: one is no limit, or two are on one quantity.
+        InputError: a quantity is unknown, or a limit is out of range.
     """
-    found: dict[str, str] = {}
-    for each in budgets:
-        name, sign, limit = (part.strip() for part in each.partition("="))
-        if not (name and sign and limit):
-            raise InputError(f"--budget {shown(each)}: is no limit; write QUANTITY=LIMIT, for example nll_drift=1%")
-        if name in found:
-            raise InputError(f"--budget {name}: has two limits, {found[name]} and {limit}; give one")
-        found[name] = limit
-    return found
-
-
-def goal_of(
-    budgets: Mapping[str, str], minimise: Sequence[str], gate: Mapping[str, Any] | None, reference_bytes: float
-) -> Goal:
-    """The goal that options and the gate of a space say.
-
-    `reference_bytes` is the size of the reference's plain export, of which a gate's `size` is a share.
-
-    Raises:
-        InputError: a quantity is unknown, has two limits, is both limited and made small, or nothing holds a search
-            back.
-    """
-    objectives = [objective(name) for name in minimise]
-    for index, each in enumerate(minimise):
-        if each in minimise[:index]:
-            raise InputError(f"--minimize {each}: stands twice")
-    own = dict(gate or {})
-    for name in budgets:
-        if name in own:
-            raise InputError(f"--budget {name}: has two limits, {budgets[name]} and the space's gate's {own[name]}")
-    limits = {**own, **{name: limit_of(name, text, reference_bytes) for name, text in budgets.items()}}
+    found = tuple(objective(name) for name in minimise)
+    most_bytes = bytes_of(budgets)
+    limits = {**gate, **{name: limit_of(text) for name, text in budgets.items()}}
+    if most_bytes is not None:
+        limits[SIZE] = 1.0  # in place of the share, which is not known yet
     if limits:
-        read_gate(limits, "--budget")
-    for each in objectives:
-        for name in (each.name, *RELATED.get(each.name, ())):
-            if name in limits:
-                where = f"--budget {name}" if name in budgets else f"gate.{name}"
-                raise InputError(
-                    f"{where}: {each.name} is made as small as it can be, so a limit on {name} says nothing; leave one out"
-                )
-    if len(objectives) == 1 and not limits:
-        raise InputError(
-            f"--minimize {objectives[0].name}: nothing holds it back; give a limit such as --budget nll_drift=1%, or a "
-            "second --minimize"
-        )
-    return Goal(tuple(objectives), limits)
+        read_gate(limits, "--budget" if budgets else "the space's gate")
+    return Goal(found, limits, most_bytes)
 
 
 def objective(name: str) -> Objective:
@@ -151,25 +117,7 @@ def objective(name: str) -> Objective:
         raise InputError(f"--minimize: no quantity is called {shown(name)}; {nearest(name, lower)}")
     if name not in lower:
         raise InputError(f"--minimize {name}: is better the higher it is; give it a limit with --budget {name}=...")
-    return Objective(LATENCY if name == "latency_ms" else name, known[name])
-
-
-def limit_of(name: str, text: str, reference_bytes: float) -> Any:
-    """The limit that a text says, as a gate's mapping holds it; bytes of a size are a share of the reference's.
-
-    Raises:
-        InputError: bytes are a limit of the size alone.
-    """
-    if (written := BYTES.fullmatch(text)) is not None:
-        if name != SIZE:
-            raise InputError(f"--budget {name}={text}: only {SIZE} is limited in bytes")
-        return float(written[1]) * UNITS[written[2]] / reference_bytes
-    if text.endswith("%") or name == SIZE and text.endswith(tuple(UNITS)):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        return text  # which the gate refuses, in its own words
+    return Objective(name, known[name])
 
 
 def excess(key: Key, value: float, limit: float) -> float:

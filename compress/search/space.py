@@ -12,12 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from compress.core.settings import InputError, inside, shown, to_float
 from compress.core.strict_yaml import read_yaml
 
-CHOOSE, BETWEEN, STEP, OPTIONAL, GATE = "choose", "between", "step", "optional", "gate"
+CHOOSE: Final = "choose"
+BETWEEN: Final = "between"
+OPTIONAL: Final = "optional"
+STEP, GATE = "step", "gate"
 MOST_VALUES = 1000  # of one choice; a finer step tells nothing apart
 WHOLE = Decimal("1e-9")  # how far a number of steps may be from a whole one, for numbers that were written rounded
 
@@ -201,18 +204,16 @@ class Reader:
     def settings(self, value: Any, where: str, name: str, within: Choice | None) -> Any:
         """A value inside of a step's settings, its choices found."""
         if isinstance(value, dict) and (CHOOSE in value or BETWEEN in value):
-            kind: Literal["choose", "between"] = CHOOSE if CHOOSE in value else BETWEEN  # type: ignore[assignment]
-            values = chosen(value, where) if kind == CHOOSE else spaced(value, where)
-            return self.add(Choice(name, where, kind, values, within))
+            if CHOOSE in value:
+                return self.add(Choice(name, where, CHOOSE, chosen(value, where), within))
+            return self.add(Choice(name, where, BETWEEN, spaced(value, where), within))
         if isinstance(value, dict):
             return {
                 key: self.settings(each, inside(where, str(key)), f"{name}.{key}", within)
                 for key, each in value.items()
             }
         if isinstance(value, list):
-            return [
-                self.settings(each, f"{where}[{i}]", f"{name}[{i}]", within) for i, each in enumerate(value)
-            ]
+            return [self.settings(each, f"{where}[{i}]", f"{name}[{i}]", within) for i, each in enumerate(value)]
         return value
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from compress.core.lease import timing
 from compress.core.settings import InputError, setting
 from compress.measure.speed.drawing import Drawing
 from compress.measure.speed.pinning import pinned
