@@ -52,8 +52,10 @@ def check(budgets: Mapping[str, str], names: Sequence[str], gate: Mapping[str, A
     `gate` is that of the space, whose limits are budgets too.
 
     Raises:
-        InputError: a quantity has two limits, or is both limited and made small, or nothing holds the search back.
+        InputError: a quantity has two limits, or is both limited and made small, or nothing holds the search back, or
+            another one than the size is limited in bytes.
     """
+    bytes_of(budgets)
     for name, limit in budgets.items():
         if name in gate:
             raise InputError(f"--budget {name}: has two limits, {limit} and {gate[name]} in the space's gate; give one")

@@ -10,6 +10,7 @@ import yaml
 
 from compress.core import durable
 from compress.core.lease import working
+from compress.core.listener import Silent
 from compress.core.store import errors_said
 from compress.measure import EngineMeasurement
 from compress.models.artifact import Form
@@ -54,7 +55,7 @@ def write_best(trial: Outcome, found: Found, shop: Workshop, output: Path) -> No
 
 def publish(trial: Outcome, shop: Workshop, folder: Path, recipe: Path) -> None:
     """Copy a trial's engine out of the store, where it is made again if it is gone."""
-    run = shop.run(recipe_of(shop.space, trial.picked))
+    run = shop.run(recipe_of(shop.space, trial.picked), Silent())
     ((name, chain),) = run.plan.engines.items()
     with working():
         entry = run.making.make(chain[-1])
