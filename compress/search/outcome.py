@@ -35,6 +35,7 @@ class Outcome:
     )
     values: tuple[float, ...] = setting((), doc="the objectives, in order; empty unless it was measured")
     size_bytes: int | None = setting(None, doc="bytes on disk of its engine")
+    artifact: str = setting("", doc="the engine's key in the store")
     ms_per_token: float | None = setting(None, doc="time of a step at the smallest batch, milliseconds")
     judged: tuple[str, ...] = setting((), doc="limits that were judged by everything that the recipe measures")
     breached: tuple[str, ...] = setting((), doc="those of them that were not kept")

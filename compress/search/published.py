@@ -36,7 +36,7 @@ def write(found: Found, shop: Workshop, output: Path) -> None:
 
 def engine_folder(output: Path, trial: Outcome) -> Path:
     """Where a trial's engine lies."""
-    return output / ENGINES / f"trial-{trial.number}"
+    return output / ENGINES / f"trial-{trial.number}-{trial.artifact[:8]}"
 
 
 def write_best(trial: Outcome, found: Found, shop: Workshop, output: Path) -> None:

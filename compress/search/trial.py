@@ -1,7 +1,7 @@
 """One trial: a combination of choices is made, measured and judged, cheap before dear, and stopped as soon as it fails.
 
 What trials have in common lies in the store by its key, so it is made and measured once. Models are made, and measured
-in everything but time, under a shared lease of the machine; they are timed while they have it alone.
+in everything but time, under a lease of the machine that they share; they are timed while no other trial works.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from compress.core.lease import working
+from compress.core.lease import alone, working
 from compress.core.listener import Listener, Silent
-from compress.core.settings import InputError, digest
+from compress.core.settings import InputError, digest, one_line
 from compress.core.store import Store, is_full
 from compress.measure import EngineMeasurement
 from compress.measure.drift.fidelity import Fidelity
@@ -75,6 +75,7 @@ class Row:
             found=dict(self.found),
             values=values,
             size_bytes=self.engine.size_bytes if self.engine else None,
+            artifact=self.engine.artifact if self.engine else "",
             ms_per_token=min(timed, key=lambda each: each.batch).ms_per_token if timed else None,
             judged=tuple(self.judged),
             breached=tuple(self.breached),
@@ -138,6 +139,9 @@ class Workshop:
     def evaluate(self, picked: Mapping[str, Any], before: Sequence[Outcome]) -> Outcome:
         """Make, measure and judge a combination; `before` are the outcomes of trials that ended.
 
+        An unexpected error refuses the combination, so that one does not end a search of hours, once another one was
+        measured.
+
         Raises:
             InputError: the disk is full or an input went away; the trial says nothing of its combination.
         """
@@ -151,6 +155,10 @@ class Workshop:
             if of_the_machine(error):
                 raise
             outcome = row.outcome("refused", str(error))
+        except Exception as error:
+            if of_the_machine(error) or not any(each.state == "measured" for each in before):
+                raise
+            outcome = row.outcome("refused", one_line(f"an unexpected error, {type(error).__name__}: {error}"))
         finally:
             self.store.release()
         return replace(outcome, seconds=round(time.monotonic() - started, 3))
@@ -340,8 +348,9 @@ class Trial:
         batches = self.recipe.bench.batch
         every = any(key.limit.key in ("speedup", "peak_mib") for key, _ in self.goal.judged())
         rows = []
-        for batch in batches if every else (min(batches),):
-            rows += self.measuring.speed_at(last, None, batch, eager=False)
+        with alone(self.shop.listener.say):
+            for batch in batches if every else (min(batches),):
+                rows += self.measuring.speed_at(last, None, batch, eager=False)
         deployed = self.measuring.making.deployed(self.plan.reference).key
         self.shop.first.making.engines.setdefault(deployed, self.making.engines[deployed])
         self.engine = replace(self.engine, speed=tuple(rows))
@@ -375,10 +384,10 @@ class Trial:
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Whether an error is of the disk or of files, and says nothing of a combination."""
+    """Whether an error is of the disk, of files or of memory, and says nothing of a combination."""
     each: BaseException | None = error
     while each is not None:
-        if isinstance(each, (OSError, NotHereError)) or is_full(each):
+        if isinstance(each, (OSError, MemoryError, NotHereError)) or is_full(each):
             return True
-        each = each.__cause__ or each.__context__
+        each = each.__cause__
     return False
