@@ -351,8 +351,9 @@ class Trial:
         with alone(self.shop.listener.say):
             for batch in batches if every else (min(batches),):
                 rows += self.measuring.speed_at(last, None, batch, eager=False)
-        deployed = self.measuring.making.deployed(self.plan.reference).key
-        self.shop.first.making.engines.setdefault(deployed, self.making.engines[deployed])
+        deployed = self.making.deployed(self.plan.reference).key
+        if deployed in self.making.engines:  # not where the times were in the store
+            self.shop.first.making.engines.setdefault(deployed, self.making.engines[deployed])
         self.engine = replace(self.engine, speed=tuple(rows))
 
     def judge(self, keys: Sequence[Key]) -> None:

@@ -52,7 +52,7 @@ def test_the_best_recipe_is_one_with_its_budget_as_gate_and_its_engine_draws(sea
     assert value["passes"][0]["prune-ffn"]["ratio"] == searched.found.best.picked["prune-ffn.ratio"]
     folder = engine_folder(searched.output, searched.found.best)
     assert str(folder) in path.read_text()
-    assert [each for each in folder.parent.iterdir()] == [folder]
+    assert list(folder.parent.iterdir()) == [folder]
     engine = compress.load_engine(folder, threads=1)
     assert engine.generate([1, 2]).shape == (2, 8, 8, 1)
     assert engine.manifest.provenance["recipe"]["passes"]

@@ -73,7 +73,10 @@ def test_a_step_that_is_not_optional_says_so_without_a_choice() -> None:
         ({"choose": [0.3]}, ".choose: [0.3] is no choice; offer two values at least, or write the value itself"),
         ({"choose": [0.3, 0.4, 0.3]}, ".choose: 0.3 stands twice"),
         ({"choose": [1, 2], "step": 1}, ": 'step' does not belong to a choice, which has choose"),
-        ({"choose": [{"choose": [1, 2]}, 3]}, ".choose[0]: {'choose': [1, 2]}: only settings of steps may have choices"),
+        (
+            {"choose": [{"choose": [1, 2]}, 3]},
+            ".choose[0]: {'choose': [1, 2]}: only settings of steps may have choices",
+        ),
         ({"between": [0.1, 0.5]}, ": 'step' is missing; write for example  {between: [0.1, 0.5], step: 1}"),
         ({"between": 0.1, "step": 1}, ".between: 0.1 is not [low, high]"),
         ({"between": [0.1, 0.2, 0.3], "step": 0.1}, ".between: [0.1, 0.2, 0.3] is not [low, high]"),
@@ -84,7 +87,10 @@ def test_a_step_that_is_not_optional_says_so_without_a_choice() -> None:
         ({"between": [0.1, 0.5], "step": 0.15}, ": steps of 0.15 from 0.1 do not end at 0.5; write 0.55 or 0.40"),
         ({"between": [1, 2], "step": 5}, ": steps of 5 from 1 do not end at 2; write 6"),
         ({"between": [1, 5000], "step": 1}, ": has 5000 values; at most 1000 are searched, take a larger step"),
-        ({"between": [1, 2], "step": 1, "log": True}, ": 'log' does not belong to a choice, which has between and step"),
+        (
+            {"between": [1, 2], "step": 1, "log": True},
+            ": 'log' does not belong to a choice, which has between and step",
+        ),
     ],
 )
 def test_a_choice_that_is_none_is_refused(setting: Any, said: str) -> None:
