@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from calibration.archives import DAMAGED, FileError, check_regular, opened, read
 LIMIT_BYTES = 4 << 30  # of all arrays that are wanted of a file together
 MAGIC = b"\x93NUMPY"
 HEADER_BYTES = 4096  # NumPy's own headers of plain arrays are 128 bytes
-WHOLE, FLOATS, NUMBERS, TRUTHS = "iu", "f", "iuf", "b"  # NumPy's letters for kinds of numbers
-KINDS = {WHOLE: "whole numbers", FLOATS: "floats", NUMBERS: "real numbers", TRUTHS: "truth values"}
+WHOLE, FLOATS, NUMBERS, TRUTHS, TEXTS = "iu", "f", "iuf", "b", "U"  # NumPy's letters for kinds of numbers
+KINDS = {WHOLE: "whole numbers", FLOATS: "floats", NUMBERS: "real numbers", TRUTHS: "truth values", TEXTS: "texts"}
 SUFFIX = ".npy"
 
 
@@ -190,8 +191,10 @@ def check_header(header: Header, wanted: Wanted, where: str) -> None:
 
 
 def check_values(array: NDArray[Any], where: str) -> None:
-    """Refuse NaN, Inf, and whole numbers that int64 does not hold."""
+    """Refuse NaN, Inf, whole numbers that int64 does not hold, and texts of what are no characters."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise FileError(f"{where}: holds NaN or Inf")
+    if array.dtype.kind == "U" and array.size and array.view(np.uint32).max() > sys.maxunicode:
+        raise FileError(f"{where}: holds what is no text")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise FileError(f"{where}: holds {array.max()}, which is out of range")

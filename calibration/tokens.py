@@ -6,6 +6,7 @@ Letters: N pictures, T tokens of a picture, P x C features of a text.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.archives import FileError
-from calibration.arrays import FLOATS, WHOLE, Wanted, read_arrays
+from calibration.arrays import FLOATS, TEXTS, WHOLE, Wanted, read_arrays
 
 Part = Literal["train", "validation", "held_out"]
 PARTS: tuple[Part, ...] = ("train", "validation", "held_out")
@@ -23,6 +24,7 @@ ARRAYS = {
     "labels": Wanted(WHOLE, (1,)),
     "parts": Wanted(WHOLE, (1,)),
     "features": Wanted(FLOATS, (3,), needed=False),
+    "class_names": Wanted(TEXTS, (1,), needed=False),
 }
 # What a file's arrays may take: 256 MiB (2 GiB where bytes become int64), and of larger files so many times their size.
 # ImageNet at 24 x 24 tokens takes 1.5 GB of a file of 0.7 GB; features of texts hardly shrink at all.
@@ -39,13 +41,15 @@ DIGITS_SPLIT_SEED = 20_240_607
 class TokenSet:
     """Pictures as tokens (N, T), their classes (N,) and the part each belongs to (N,), an index into PARTS.
 
-    Pictures of texts have features (N, P, C) of an encoder too; their class is 0.
+    Pictures of texts have features (N, P, C) of an encoder too; their class is 0. `class_names` name the classes from 0
+    on, if they have names.
     """
 
     tokens: NDArray[np.int64]
     labels: NDArray[np.int64]
     parts: NDArray[np.int64]
     features: NDArray[np.float32] | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.features is not None and (self.features.ndim != 3 or len(self.features) != len(self.tokens)):
@@ -55,6 +59,8 @@ class TokenSet:
                 f"tokens {self.tokens.shape}, labels {self.labels.shape}, parts {self.parts.shape}: "
                 "need (N, T), (N,) and (N,)"
             )
+        if self.class_names and len(self.labels) and (label := int(self.labels.max())) > len(self.class_names):
+            raise ValueError(f"labels holds {label}, but there are {len(self.class_names)} class_names")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -73,7 +79,7 @@ class TokenSet:
     def take(self, rows: NDArray[np.int64]) -> TokenSet:
         """The pictures at these rows."""
         features = None if self.features is None else self.features[rows]
-        return TokenSet(self.tokens[rows], self.labels[rows], self.parts[rows], features)
+        return TokenSet(self.tokens[rows], self.labels[rows], self.parts[rows], features, self.class_names)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content."""
@@ -82,6 +88,8 @@ class TokenSet:
             state.update(str(array.shape).encode() + np.ascontiguousarray(array, dtype="<i8").tobytes())
         if self.features is not None:
             state.update(str(self.features.shape).encode() + np.ascontiguousarray(self.features, "<f4").tobytes())
+        if self.class_names:
+            state.update(json.dumps(self.class_names).encode())
         return state.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -91,6 +99,8 @@ class TokenSet:
         arrays: dict[str, Any] = {"tokens": tokens, "labels": self.labels, "parts": self.parts}
         if self.features is not None:
             arrays["features"] = self.features
+        if self.class_names:
+            arrays["class_names"] = np.array(self.class_names)
         np.savez_compressed(path, **arrays)
 
     @classmethod
@@ -113,7 +123,8 @@ class TokenSet:
                 raise FileError(f"{path}: features holds a number that float32 does not")
         try:
             tokens, labels, parts = (found[name].astype(np.int64) for name in ("tokens", "labels", "parts"))
-            return cls(tokens, labels, parts, features)
+            names = tuple(found["class_names"].tolist()) if "class_names" in found else ()
+            return cls(tokens, labels, parts, features, names)
         except ValueError as error:
             raise FileError(f"{path}: {error}") from error
 

@@ -277,7 +277,7 @@ def bisect(
 
 def generate(
     model: str | Path | Candidate,
-    labels: Sequence[int] | NDArray[np.int64],
+    labels: Sequence[int | str] | NDArray[np.int64],
     *,
     seed: int = 0,
     features: NDArray[np.float32] | None = None,
@@ -315,11 +315,12 @@ def train(recipe: str | Path, output: str | Path, *, listener: Listener | None =
     """
     from compress.core.listener import Silent
     from compress.core.strict_yaml import read_yaml
-    from compress.recipe.shipped import located
+    from compress.recipe.shipped import check_verb, located
 
     path, folder = located(recipe), Path(output)
     listener = listener or Silent()
     content = read_yaml(path)
+    check_verb(content, path, "train")
     if isinstance(content, dict) and "tokenizer" in content and "model" not in content:
         from compress.training.tokenizer import TokenizerRecipe, train_tokenizer
 

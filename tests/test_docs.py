@@ -14,7 +14,7 @@ from compress.models.artifact import Form
 from compress.models.families import Source
 from compress.passes import find
 from compress.recipe import gates
-from compress.recipe.recipe import Bench, TokenSource, _Layout
+from compress.recipe.recipe import Bench, Layout, TokenSource
 from compress.training.transformer import AugmentSettings, ModelSettings, TrainRecipe, TrainSettings
 from export import targets
 from export.rewrites import fusions
@@ -27,7 +27,7 @@ PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 OWN_PASSES = sorted(
     path.stem.replace("_", "-") for path in (ROOT / "compress/passes").glob("*.py") if path.stem != "__init__"
 )
-RECIPE_KEYS = (_Layout, Source, TokenSource, Bench, TrainRecipe, ModelSettings, TrainSettings, AugmentSettings)
+RECIPE_KEYS = (Layout, Source, TokenSource, Bench, TrainRecipe, ModelSettings, TrainSettings, AugmentSettings)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

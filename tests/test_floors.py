@@ -29,6 +29,8 @@ ONLY_IN = {
     "onnxruntime": {
         *(
             "export/runtime/engine.py",
+            "export/runtime/graphs.py",
+            "export/runtime/profiling.py",
             "export/runtime/binding.py",
             "export/runtime/providers.py",
             "export/foreign/first_run.py",

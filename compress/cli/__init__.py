@@ -19,8 +19,10 @@ from compress.cli.verbs.models import models
 from compress.cli.verbs.passes import passes
 from compress.cli.verbs.plan import plan
 from compress.cli.verbs.profile import profile
+from compress.cli.verbs.recipes import recipes
 from compress.cli.verbs.report import report
 from compress.cli.verbs.run import run
+from compress.cli.verbs.schema import schema
 from compress.cli.verbs.search import search
 from compress.cli.verbs.store import store
 from compress.cli.verbs.to_optimum import to_optimum
@@ -46,21 +48,8 @@ def main() -> None:
 
 
 for verb in (
-    *(
-        run,
-        plan,
-        search,
-        train,
-        tokens,
-        generate,
-        verify,
-        bisect,
-        bench,
-        profile,
-        to_optimum,
-        export_triton,
-        check_tensorrt,
-    ),
-    *(report, passes, models, store, doctor),
+    *(run, plan, search, train, tokens, generate, verify, bisect, bench, profile),
+    *(to_optimum, export_triton, check_tensorrt),
+    *(report, recipes, schema, passes, models, store, doctor),
 ):
     main.add_command(verb)

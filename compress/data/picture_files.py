@@ -108,3 +108,8 @@ def fitted(image: Image.Image, picture: tuple[int, int, int]) -> NDArray[np.uint
     mode, filtered = ("L", Image.Resampling.BOX) if channels == 1 else ("RGB", Image.Resampling.LANCZOS)
     made = ImageOps.fit(image.convert(mode), (width, height), filtered)
     return np.array(made, dtype=np.uint8).reshape(picture)
+
+
+def save_picture(pixels: NDArray[np.uint8], path: Path) -> None:
+    """A picture (H, W, C) as a PNG file, grey where C is 1."""
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")

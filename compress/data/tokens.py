@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from calibration.photos import photo_crops
 from calibration.tokens import TokenSet, digits, split
 from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
+from compress.data.class_labels import numbered, said_by_file, said_by_folders
 from compress.models import zoo
 from compress.models.tokenizer.model import Tokenizer
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Shipped pictures as tokens, beside the tokenizer that made them.
 SHIPPED = {"photos": "photos-tokenizer/tokens.npz", "emoji": "emoji-tokenizer/tokens.npz"}
+DECODED_AT_ONCE = 64
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
@@ -63,6 +65,7 @@ def check_fits(tokens: TokenSet, model: ImageModel | AdoptedModel, where: str) -
             f"({config.grid[0]}x{config.grid[1]})"
         )
     check_features(tokens, config, where)
+    check_class_names(tokens.class_names, config, where)
     for name, values, limit in (
         ("token", tokens.tokens, config.vocabulary),
         ("class", tokens.labels, config.classes + 1),
@@ -70,6 +73,17 @@ def check_fits(tokens: TokenSet, model: ImageModel | AdoptedModel, where: str) -
         wrong = values[(values < 0) | (values >= limit)]
         if len(wrong):
             raise InputError(f"{where}: {name} {wrong[0]} is out of range; {model.name} knows 0 to {limit - 1}")
+
+
+def check_class_names(names: Sequence[str], shape: Shape, where: str) -> None:
+    """Refuse classes whose names are others than the model's, or stand in another order.
+
+    Raises:
+        InputError: the first class that differs.
+    """
+    for label, (own, wanted) in enumerate(zip(names, shape.class_names, strict=False)):
+        if own != wanted:
+            raise InputError(f"{where}: calls class {label} {shown(own)}; the model calls it {shown(wanted)}")
 
 
 def check_features(tokens: TokenSet, shape: Shape, where: str) -> None:
@@ -94,29 +108,80 @@ def photos(tokenizer: Tokenizer, train: int, seed: int) -> TokenSet:
     return TokenSet(tokens, labels, np.repeat(np.arange(len(parts)), [len(labels) for _, labels in parts]))
 
 
-def from_folder(folder: Path, model: Candidate, validation: float, held_out: float, seed: int) -> TokenSet:
-    """Tokens of every picture in a folder; the pictures of a subfolder whose name is a class number get that class.
+@dataclass(frozen=True)
+class Encoding:
+    """What turns pictures (H, W, C) into tokens, and the model whose classes they are, if there is one already."""
 
-    Pictures right in the folder get the null class. Each is cropped to the aspect of the model's pictures around its
-    centre and scaled to their size. Shares of `validation` and `held_out` are set apart.
+    picture: tuple[int, int, int]
+    encode: Callable[[NDArray[np.uint8]], NDArray[np.int64]]
+    shape: Shape | None
+
+    @classmethod
+    def of(cls, given: Candidate | Tokenizer) -> Encoding:
+        """That of a model or an engine, or of a tokenizer alone."""
+        if hasattr(given, "encode_images") and hasattr(given, "shape"):
+            return cls(given.picture, given.encode_images, given.shape)
+        return cls(given.picture, given.encode, None)
+
+
+def from_folder(
+    folder: Path, encoding: Encoding, validation: float, held_out: float, seed: int, labels: Path | None = None
+) -> TokenSet:
+    """Tokens of every picture in a folder, with the class that its subfolder or a CSV file of `labels` says.
+
+    Pictures right in the folder get the null class; of a CSV file, those that it lists are read. Each is cropped to the
+    aspect of the model's pictures around its centre and scaled to their size. Shares of `validation` and `held_out` are
+    set apart.
 
     Raises:
-        InputError: no pictures, an unreadable picture, a subfolder that is not a class, or shares that leave nothing.
+        InputError: no pictures, an unreadable picture, what is not a class, or shares that leave nothing.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder of pictures")
     if validation + held_out >= 1:
         raise InputError(f"validation {validation:g} and held-out {held_out:g} leave nothing to train on; stay below 1")
-    arrays, labels = [], []
-    for path in sorted(pictures_in(folder)):
-        labels.append(class_of(path.relative_to(folder), model.shape.null_class, folder))
-        arrays.append(read_picture(path, model.picture))
-    if not arrays:
-        raise InputError(f"{folder}: holds no pictures ({', '.join(PICTURES)})")
-    classes = np.array(labels, dtype=np.int64)
+    said = said_by_folders(sorted(pictures_in(folder)), folder) if labels is None else said_by_file(labels, folder)
+    if not said:
+        raise InputError(f"{folder}: holds no pictures ({', '.join(PICTURES)})" if labels is None else
+                         f"{labels}: lists no pictures")  # fmt: skip
+    classes, names = numbered(said, encoding.shape)
+    arrays = [read_picture(each.picture, encoding.picture) for each in said]
     parts = split(classes, round(validation * len(arrays)), round(held_out * len(arrays)), seed)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(arrays))
-    return TokenSet(model.encode_images(np.stack(arrays)), classes, parts).take(order)
+    return TokenSet(encoding.encode(np.stack(arrays)), classes, parts, class_names=names).take(order)
+
+
+def to_folder(tokens: TokenSet, decoder: Candidate | Tokenizer, folder: Path) -> int:
+    """Decode a set's pictures into PNG files, in subfolders of their classes, as `from_folder` reads them.
+
+    Files are numbered in the order of the set. How many there are is returned.
+
+    Raises:
+        InputError: the folder holds something, or the set's tokens are not the decoder's.
+    """
+    from compress.data.picture_files import save_picture
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is there already; name a new folder, so that nothing is overwritten")
+    length, vocabulary = tokens.tokens.shape[1], decoder.vocabulary
+    if length != decoder.length or int(tokens.tokens.max()) >= vocabulary:
+        raise InputError(
+            f"tokens: pictures have {length} tokens up to {tokens.tokens.max()}; the model decodes {decoder.length} "
+            f"tokens below {vocabulary}"
+        )
+    decode = decoder.decode_images if hasattr(decoder, "decode_images") else decoder.decode
+    null = decoder.shape.null_class if hasattr(decoder, "shape") else len(tokens.class_names)
+    width = len(str(len(tokens) - 1))
+    for start in range(0, len(tokens), DECODED_AT_ONCE):
+        rows = slice(start, start + DECODED_AT_ONCE)
+        for number, (pixels, label) in enumerate(
+            zip(decode(tokens.tokens[rows]), tokens.labels[rows], strict=True), start
+        ):
+            named = tokens.class_names[label] if label < len(tokens.class_names) else str(label)
+            room = folder if label == null and null else folder / named.replace("/", "_")
+            room.mkdir(parents=True, exist_ok=True)
+            save_picture(pixels, room / f"{number:0{width}}.png")
+    return len(tokens)
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
@@ -142,12 +207,3 @@ def read_picture(path: Path, picture: tuple[int, int, int]) -> NDArray[np.uint8]
     from compress.data.picture_files import fitted, open_picture
 
     return fitted(open_picture(path), picture)
-
-
-def class_of(path: Path, null_class: int, folder: Path) -> int:
-    """The class that a picture's subfolder names, or the null class."""
-    if len(path.parts) == 1 or not null_class:
-        return null_class
-    if not re.fullmatch("[0-9]+", path.parts[0]) or int(path.parts[0]) >= null_class:
-        raise InputError(f"{folder / path.parts[0]}: a subfolder is named for its class, 0 to {null_class - 1}")
-    return int(path.parts[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,11 +35,12 @@ class ImageModel(Shaped):
     transformer: TokenTransformer
     tokenizer: Tokenizer
     sampler: Sampler
+    class_names: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def shape(self) -> Shape:
         """Its tokens, classes and order of drawing."""
-        return self.transformer.config.shape
+        return replace(self.transformer.config.shape, class_names=self.class_names)
 
     @property
     def picture(self) -> tuple[int, int, int]:

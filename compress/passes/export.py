@@ -129,6 +129,7 @@ class Export(Pass[ImageModel, OnnxModel]):
             family=model.family,
             sampler=model.sampler,
             parameters=model.parameters(),
+            class_names=model.class_names,
             fixed_batch=self.fixed_batch,
         )
 

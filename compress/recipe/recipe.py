@@ -29,6 +29,7 @@ from compress.models.artifact import Form
 from compress.models.families import Source
 from compress.passes import Pass, find
 from compress.recipe.gates import Gate, read_gate
+from compress.recipe.shipped import check_verb
 from export.runtime.manifest import Cpu
 
 LONGEST_NAME = 64  # letters of an engine's name; file systems take 255 bytes
@@ -117,7 +118,7 @@ def describe(step: Step) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """The top level of a recipe, before its chains are read."""
 
     model: Source = setting(doc="the checkpoint")
@@ -143,7 +144,8 @@ def load(path: Path, model: str = "", tokens: str = "") -> Recipe:
 
 def of_value(value: Any, path: Path, model: str = "", tokens: str = "") -> Recipe:
     """The recipe that the content of a YAML file says, checked as `load` does; `path` names the file in messages."""
-    layout = parse(_Layout, value, f"{path}:")
+    check_verb(value, path, "run")
+    layout = parse(Layout, value, f"{path}:")
     if model:
         layout = replace(layout, model=Source(model))
     if tokens:

@@ -242,7 +242,8 @@ class EncodedPictures:
         parts = [source.part(name) for name in ("validation", "held_out")]
         tokens = np.concatenate([tokenizer.encode(pictures) for pictures, _ in parts])
         labels = np.concatenate([labels for _, labels in parts])
-        self.data = TokenSet(tokens, labels, np.repeat([1, 2], [len(labels) for _, labels in parts]))
+        parts_of = np.repeat([1, 2], [len(labels) for _, labels in parts])
+        self.data = TokenSet(tokens, labels, parts_of, class_names=source.classes)
 
     def batch(self, step: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         settings, augment = self.recipe.train, self.recipe.augment
@@ -333,7 +334,8 @@ def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None) -
     if not all(map(math.isfinite, result.values())):
         raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
     cpu = torch.device("cpu")
-    trained = ImageModel(recipe.name, "reference", model.to(cpu), on_device(tokenizer, cpu), recipe.sampler)
+    tokenizer = on_device(tokenizer, cpu)
+    trained = ImageModel(recipe.name, "reference", model.to(cpu), tokenizer, recipe.sampler, data.class_names)
     with errors_said(output), durable.files_of(output) as draft:
         reference.save(trained, draft, half=True)
         record = {

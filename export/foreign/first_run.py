@@ -174,7 +174,7 @@ def of_engine(
     classes = np.array([[engine.shape.first_class + row["label"]] for row in rows])
     tokens = np.array([row["tokens"][: count - 1] for row in rows], dtype=np.int64).reshape(len(rows), count - 1)
     inputs = np.concatenate([classes, tokens], axis=1)
-    whole = engine.sessions.decode.run(["logits"], engine.feeds(inputs, None))[0]
+    whole = engine.graphs.sessions.decode.run(["logits"], engine.feeds(inputs, None))[0]
     return whole, engine.score_stepwise(inputs[:, : min(count, steps)])
 
 

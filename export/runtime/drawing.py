@@ -198,12 +198,14 @@ def sampler_of(shape: Shape, sampler: Sampler, **given: Any) -> Sampler:
     return sampler.changed(**given)
 
 
-def classes_of(labels: Sequence[int] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
-    """Classes (N,) from what a caller gives.
+def classes_of(labels: Sequence[int | str] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
+    """Classes (N,) from what a caller gives: their numbers, or their names where they have some.
 
     Raises:
-        ValueError: they are not whole numbers, or one is not a class.
+        ValueError: they are neither, or one is not a class.
     """
+    if not isinstance(labels, np.ndarray):
+        labels = [shape.class_called(each) if isinstance(each, str) else each for each in labels]
     found = np.asarray(labels)
     if found.dtype.kind not in "iu":  # also what no array of integers could hold
         for each in found.ravel().tolist():

@@ -6,13 +6,12 @@ length of a cache, d head width.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -38,9 +37,10 @@ from .drawing import (
     opening,
     score_stepwise,
 )
-from .engine_files import PLANS, WEIGHTS, Seal
-from .errors import EngineError, NoKernelsError, PlanWarning, RunnerMissingError, first_line, shown
+from .engine_files import PLANS, Seal
+from .errors import EngineError, PlanWarning, RunnerMissingError, first_line
 from .graph_drawers import ComparingDrawer, GraphDrawer
+from .graphs import Graphs
 from .lending import Lending
 from .loops import (
     NOTHING_TO_CHOOSE,
@@ -56,15 +56,15 @@ from .loops import (
 from .manifest import Manifest
 from .noise import NoiseOfEach, check_seed
 from .options import Sampling
-from .processor import ProcessorWarning, exact_products, products_saturate
-from .promises import broken
-from .providers import CPU, DeviceWarning, FallbackError, open_session
+from .processor import ProcessorWarning, products_saturate
+from .profiling import Event, events_of
+from .providers import CPU
 from .sampling import Sampler, check_whole
 from .shape import Shape, Shaped
 from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
 from .throughput import draw_pictures
 
-__all__ = ["Engine", "EngineError", "Event", "Manifest", "Sampler", "low_precision_share"]
+__all__ = ["Engine", "EngineError", "Manifest", "Sampler"]
 
 SCORE_ROWS = 32  # rows scored at once at most; ONNX Runtime keeps the memory that a prefill once took
 SCORE_LOGITS = 2**26  # and logits, 256 MB
@@ -73,21 +73,8 @@ FOR_VNNI = (
     "made for x86 processors with VNNI (cpu: vnni, or reduce_range: false), which this one lacks; slower exact kernels "
     "keep its pictures right; make it with  cpu: any  to be fast here"
 )
-NO_BFLOAT16 = "is in bfloat16, which ONNX Runtime does not compute in on CPUs; run its TensorRT plan on a GPU"
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 MOST_THREADS = 1024
-FATAL = 4  # what is logged: an error is raised, and one line of it is enough
-LOW_PRECISION = {
-    "DynamicQuantizeMatMul",
-    "MatMulBnb4",
-    "MatMulInteger",
-    "MatMulInteger16",
-    "MatMulIntegerToFloat",
-    "MatMulNBits",
-    "QGemm",
-    "QLinearMatMul",
-}
-FULL_PRECISION = {"FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul"}
 
 
 class Engine(Shaped):
@@ -115,15 +102,12 @@ class Engine(Shaped):
         self.process = os.getpid()
         self.signature = DecodeSignature.of(manifest)
         self.deployment = deployment_of(manifest.target) or Deployment()
-        self._sessions: Sessions | None = None
-        self.opened: dict[str, onnxruntime.InferenceSession] = {}  # what is opened when it is first used
-        self.opening = RLock()
+        self.graphs = Graphs(folder, manifest, seals, threads, self.device)
         self.plan = self._open_plan(require_plan)
-        if self.plan is None:  # which has the same weights
-            self._open_sessions()
-        # Without this engine in it: a circle would keep its weights until the next garbage collection.
-        make = partial(new_loop, self.sessions, manifest) if self.plan is None else self.plan.loop
-        self.lending = Lending(make)
+        if self.plan is not None:  # which has the same weights: no graph is opened
+            self.lending = Lending(self.plan.loop)
+        else:  # without this engine in it: a circle would keep its weights until the next garbage collection
+            self.lending = Lending(partial(new_loop, self.graphs.sessions, manifest))
 
     @classmethod
     def load(
@@ -178,115 +162,20 @@ class Engine(Shaped):
 
         All tokens are read in one call, or step by step through the cache, as a next-scale model always runs.
         """
-        session = self._open("decode", path=path)
+        session = self.graphs.open("decode", path=path)
         if stepwise or self.shape.drawing.scaled:
-            loop = make_loop(replace(self.sessions, decode=session), self.manifest, len(inputs))
+            loop = make_loop(replace(self.graphs.sessions, decode=session), self.manifest, len(inputs))
             assert isinstance(loop, Loop)
             loop.keep(list(dict.fromkeys(outputs)))
             score_stepwise(loop, inputs, self.shape, features)
             return [loop.whole(name) for name in outputs]
         taken, feeds = {each.name for each in session.get_inputs()}, self.feeds(inputs, features)
         wanted = list(dict.fromkeys(name for name in outputs if name not in feeds))
-        made = replace(self.sessions, decode=session).run(
+        made = replace(self.graphs.sessions, decode=session).run(
             wanted, {name: value for name, value in feeds.items() if name in taken}
         )
         found = feeds | dict(zip(wanted, made, strict=True))
         return [found[name] for name in outputs]
-
-    def _open(
-        self, file: str, profile: str = "", path: Path | None = None, device: Device | None = None
-    ) -> onnxruntime.InferenceSession:
-        """A session of a graph, with a profile in files that begin with this."""
-        path = path or self.folder / self.manifest.files[file]
-        if self.manifest.floats == "bfloat16":
-            raise NoKernelsError(f"{path}: {NO_BFLOAT16}")
-        # Steps of the decode graph are alike; the others run once for a picture, with inputs of any size.
-        device = device or (self.device if file == "decode" else self.device.without_capture())
-        try:
-            session = open_session(device, path, self._options(file, profile))
-            check_names(session)
-            return session
-        except FallbackError as error:
-            if file not in ("image_decoder", "image_encoder"):
-                raise
-            # Run once for a picture, these may as well run on the CPU as a whole, where nothing is copied in between.
-            warnings.warn(f"{error}; so all of it runs on the CPU", DeviceWarning, stacklevel=2)
-            return self._open(file, profile, path, Device())
-        except EngineError:
-            raise
-        except UnicodeDecodeError as error:
-            raise EngineError(f"{path}: damaged: a name in it is not UTF-8 ({error})") from error
-        except Exception as error:
-            raise EngineError(f"{path}: ONNX Runtime cannot load it ({first_line(error)})") from error
-
-    def _options(self, file: str, profile: str) -> onnxruntime.SessionOptions:
-        """How ONNX Runtime runs one of the graphs."""
-        options = onnxruntime.SessionOptions()
-        if profile:
-            options.enable_profiling, options.profile_file_prefix = True, profile
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = FATAL
-        # A plan of its large activations would be memory beside the arena that the first picture has filled already.
-        options.enable_mem_pattern = file not in ("image_decoder", "image_encoder")
-        # Threads of an engine that just finished would go on spinning on the cores that the next one needs.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self.manifest.cpu != "any":
-            exact_products(options)
-        half = self.manifest.floats != "float32"
-        if (self.manifest.weight_only or half) and file in ("decode", "begin"):  # an image decoder's are to be fused
-            # ONNX Runtime would turn weights with a DequantizeLinear into a kernel that rounds activations to int8. Of
-            # half precision it has no int8 kernels, and would unpack the weights at every step instead of once.
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        return options
-
-    def _promised(self, file: str, begin: onnxruntime.InferenceSession | None = None) -> onnxruntime.InferenceSession:
-        """The session of one of the folder's graphs, which is what was hashed and what the manifest says."""
-        session = self._open(file)
-        for role, seal in self.seals.items():
-            if role == file or role.endswith(WEIGHTS):
-                seal.check()
-        if (fault := broken(self.manifest, file, session, begin)) is not None:
-            raise EngineError(f"{self.folder / self.manifest.files[file]}: {fault}; export the engine again")
-        return session
-
-    @property
-    def sessions(self) -> Sessions:
-        """The graphs that a drawing runs, in ONNX Runtime."""
-        return self._open_sessions()
-
-    def _open_sessions(self) -> Sessions:
-        """The same, with the image decoder; opened once."""
-        with self.opening:
-            if self._sessions is None:
-                optional = {name: self._promised(name) for name in ("scales", "begin") if name in self.manifest.files}
-                decode = self._promised("decode", optional.get("begin"))
-                self._sessions = Sessions(decode, **optional, device=self.device)
-                self._opened("image_decoder", "has no image decoder")
-            return self._sessions
-
-    @property
-    def image_decoder(self) -> onnxruntime.InferenceSession:
-        """The graph of the image decoder, in ONNX Runtime; opened once."""
-        return self._opened("image_decoder", "has no image decoder")
-
-    def session(self, role: str) -> onnxruntime.InferenceSession:
-        """The session of one of the graphs, as the manifest calls it.
-
-        Raises:
-            EngineError: the engine has no such graph.
-        """
-        known = {"decode": self.sessions.decode, "begin": self.sessions.begin, "scales": self.sessions.scales}
-        found = {**known, "image_decoder": self.image_decoder}.get(role)
-        return self._opened(role, f"has no graph {shown(role)}") if found is None else found
-
-    def _opened(self, file: str, missing: str) -> onnxruntime.InferenceSession:
-        """The session of a graph that not every engine has; opened once, by whichever thread needs it first."""
-        with self.opening:
-            if file not in self.opened:
-                if file not in self.manifest.files:
-                    raise EngineError(f"{self.folder}: {missing}")
-                self.opened[file] = self._promised(file)
-            return self.opened[file]
 
     def _open_plan(self, required: bool) -> BuiltPlan | None:
         """What the target's builder made, where this machine can run it; elsewhere ONNX Runtime runs the same graphs.
@@ -319,6 +208,11 @@ class Engine(Shaped):
         return plan if isinstance(plan, BuiltGraphs) and plan.runs(graph) else None
 
     @property
+    def image_decoder(self) -> onnxruntime.InferenceSession:
+        """The graph of the image decoder, in ONNX Runtime."""
+        return self.graphs.image_decoder
+
+    @property
     def runtime(self) -> str:
         """What runs the decode graph."""
         if self.plan is not None:
@@ -349,7 +243,7 @@ class Engine(Shaped):
 
     def generate(
         self,
-        labels: Sequence[int] | NDArray[np.int64],
+        labels: Sequence[int | str] | NDArray[np.int64],
         seed: int = 0,
         *,
         features: NDArray[np.float32] | None = None,
@@ -370,7 +264,7 @@ class Engine(Shaped):
     @property
     def cache_bytes(self) -> int:
         """What keys and values of one row take, and what is computed of its class before the steps."""
-        before = self.plan if isinstance(self.plan, BuiltGraphs) else self.sessions
+        before = self.plan if isinstance(self.plan, BuiltGraphs) else self.graphs.sessions
         return self.signature.cache_bytes(self.shape.reach) + 4 * before.numbers_of_a_row
 
     def draw_tokens(
@@ -430,7 +324,7 @@ class Engine(Shaped):
         classes = classes_of(labels, self.shape)
         check_request(classes, self.shape, features, None)
         check_seed(seed)
-        whole = self._opened("generate", "has no single file; make it with  engine: {single_file: true}")
+        whole = self.graphs.opened("generate", "has no single file; make it with  engine: {single_file: true}")
         feeds: dict[str, Any] = {"labels": classes, "seed": np.array(seed, dtype=np.uint64).view(np.int64)}
         if features is not None:
             feeds["features"] = features
@@ -449,7 +343,7 @@ class Engine(Shaped):
         if (graphs := self._built("image_encoder")) is not None:
             with self._running("image_encoder"):
                 return graphs.run("image_encoder", "images", "tokens", images)
-        encoder = self._opened("image_encoder", "holds no image encoder; its checkpoint only decodes")
+        encoder = self.graphs.opened("image_encoder", "holds no image encoder; its checkpoint only decodes")
         with self._running("image_encoder"):
             tokens: NDArray[np.int64] = encoder.run(["tokens"], {"images": images})[0]
             return tokens
@@ -467,7 +361,7 @@ class Engine(Shaped):
             return np.concatenate(parts)
         if self.plan is not None or self.shape.drawing.scaled:
             return self.score_stepwise(inputs, features)
-        numbers = self.length * self.shape.predicted + self.sessions.numbers_of_a_row
+        numbers = self.length * self.shape.predicted + self.graphs.sessions.numbers_of_a_row
         size = self.manifest.fixed_batch or max(1, min(SCORE_ROWS, SCORE_LOGITS // numbers))
         logits = []
         for start in range(0, len(inputs), size):
@@ -475,7 +369,7 @@ class Engine(Shaped):
             padded = filled_up(inputs[rows], self.manifest.fixed_batch or 1)
             text = None if features is None else filled_up(features[rows], self.manifest.fixed_batch or 1)
             with self._running("decode"):
-                made = self.sessions.run(["logits"], self.feeds(padded, text))[0]
+                made = self.graphs.sessions.run(["logits"], self.feeds(padded, text))[0]
             logits.append(made[: len(inputs[rows])])
         whole = np.concatenate(logits)
         return whole[:, self.shape.prefix - 1 :] if self.shape.drawing.sequential else whole
@@ -487,7 +381,7 @@ class Engine(Shaped):
         names = list(self.signature.caches)
         outputs = [f"present.{name}" for name in names]
         with self._running("decode"):
-            return dict(zip(names, self.sessions.run(outputs, self.feeds(inputs, features)), strict=True))
+            return dict(zip(names, self.graphs.sessions.run(outputs, self.feeds(inputs, features)), strict=True))
 
     def score_stepwise(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
@@ -500,7 +394,7 @@ class Engine(Shaped):
         """Time of every operator while drawing this many pictures, from ONNX Runtime's own profiler."""
         labels, features = conditions(self.shape, count)
         with tempfile.TemporaryDirectory() as room:
-            watched = replace(self.sessions, decode=self._open("decode", str(Path(room) / "profile")))
+            watched = replace(self.graphs.sessions, decode=self.graphs.open("decode", str(Path(room) / "profile")))
             loop = new_loop(watched, self.manifest, count * (2 if self.sampler.guided else 1))
             draw(self._drawer(loop, self.sampler), labels, self.shape, self.sampler, 0, features)
             return events_of(watched.decode)
@@ -508,7 +402,7 @@ class Engine(Shaped):
     def profile_image_decoder(self, count: int = 1) -> list[Event]:
         """The same while decoding this many pictures."""
         with tempfile.TemporaryDirectory() as room:
-            session = self._open("image_decoder", str(Path(room) / "profile"))
+            session = self.graphs.open("image_decoder", str(Path(room) / "profile"))
             session.run(["images"], {"tokens": np.zeros((count, self.length), dtype=np.int64)})
             return events_of(session)
 
@@ -574,8 +468,8 @@ class Engine(Shaped):
             feeds["labels"] = labels
         if features is not None:
             feeds |= text_feeds(features)
-        taken = self.sessions.taken
-        begun = self.sessions.begun(feeds)
+        taken = self.graphs.sessions.taken
+        begun = self.graphs.sessions.begun(feeds)
         feeds = {name: value for name, value in feeds.items() if name in taken} | begun
         if POSITIONS in taken:
             feeds[POSITIONS] = np.arange(shape.length)
@@ -592,16 +486,6 @@ class Engine(Shaped):
 def new_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:
     """A loop of ONNX Runtime for this many rows."""
     return (Parts if manifest.fixed_batch else make_loop)(sessions, manifest, rows)
-
-
-def check_names(session: onnxruntime.InferenceSession) -> None:
-    """Read all that a graph says of its inputs and outputs: ONNX Runtime loads any bytes as names.
-
-    Raises:
-        UnicodeDecodeError: a name, a type or the name of a size is not UTF-8.
-    """
-    for each in (*session.get_inputs(), *session.get_outputs()):
-        str((each.name, each.type, each.shape))
 
 
 def from_runtime(error: Exception) -> bool:
@@ -622,32 +506,3 @@ def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray
     """One output of a graph on disk."""
     found: NDArray[Any] = onnxruntime.InferenceSession(str(path), providers=[CPU]).run([output], feeds)[0]
     return found
-
-
-@dataclass(frozen=True)
-class Event:
-    """One run of one operator."""
-
-    op: str
-    node: str
-    microseconds: float
-
-
-def events_of(session: onnxruntime.InferenceSession) -> list[Event]:
-    """What a session's profiler has seen; it ends there."""
-    return [
-        Event(record["args"]["op_name"], record["name"].removesuffix("_kernel_time"), record["dur"])
-        for record in json.loads(Path(session.end_profiling()).read_text())
-        if record.get("cat") == "Node" and record["name"].endswith("_kernel_time")
-    ]
-
-
-def low_precision_share(events: Sequence[Event]) -> float:
-    """Share of the matrix products' time that ran in kernels for low-precision weights or activations.
-
-    The operators are those that ONNX Runtime really ran, after its own optimisation: a Q/DQ pair that it did not
-    fuse, or weights that it dequantized at load, count as full precision.
-    """
-    low = sum(event.microseconds for event in events if event.op in LOW_PRECISION)
-    full = sum(event.microseconds for event in events if event.op in FULL_PRECISION)
-    return low / (low + full) if low + full else 0.0

@@ -5,6 +5,7 @@ Letters: N pictures, P x C features of a text.
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -41,13 +42,28 @@ def wanted(
         raise ValueError("--count: this model draws classes; give a label for each picture and leave it out")
     if labels is None:
         raise ValueError(f"--labels: needed, one of 0 to {shape.classes - 1} for each picture, separated by commas")
-    if not all(NUMBER.fullmatch(part.strip()) for part in labels.split(",")):
-        raise ValueError(f"--labels: {shown(labels)} is not a list of whole numbers like 3,1,4")
-    numbers = [int(part) for part in labels.split(",")]
     try:
-        return classes_of(numbers, shape), None
+        return classes_of(labels_in(labels, shape), shape), None
     except ValueError as error:
         raise ValueError(f"--labels: {error}") from error
+
+
+def labels_in(text: str, shape: Shape) -> list[int | str]:
+    """Numbers and names of classes, separated by commas; a name that holds one stands in double quotes, or alone.
+
+    Raises:
+        ValueError: the text is no such list.
+    """
+    if text in shape.class_names:
+        return [text]
+    try:
+        (parts,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{shown(text)} is not a list of classes separated by commas ({error})") from error
+    parts = [part.strip() for part in parts]
+    if not shape.class_names and not all(NUMBER.fullmatch(part) for part in parts):
+        raise ValueError(f"{shown(text)} is not a list of whole numbers like 3,1,4")
+    return [int(part) if NUMBER.fullmatch(part) and part not in shape.class_names else part for part in parts]
 
 
 def read_features(path: Path) -> NDArray[np.float32]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .errors import shown
 from .orders import DrawingOrder, order_called
 from .strict_json import whole
 
 MOST_IDS = 2**31 - 1
+LONGEST_NAME = 200  # letters of a class's name
 LONGEST = 2**16  # sides, texts and widths; far beyond every model, and products of two stay whole numbers
 
 
@@ -25,7 +29,7 @@ class Shape:
 
     Ids: tokens 0 to vocabulary - 1, then the mask token of a masked model, the classes, the null class, and a start
     token where `lead` is 1. `outputs` 0: a logit for each token. `modulated`: every call reads the classes.
-    `latent_width` is the width of what a next-scale model reads.
+    `latent_width` is the width of what a next-scale model reads. `class_names` name each class, or there are none.
     """
 
     order: str
@@ -38,9 +42,11 @@ class Shape:
     text: TextShape | None = None
     scales: tuple[int, ...] = field(default=(), metadata=whole(1, LONGEST))
     latent_width: int = field(default=0, metadata=whole(0, LONGEST))
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         order_called(self.order)  # refuses a name that is none
+        check_class_names(self.class_names, self.classes)
 
     @property
     def drawing(self) -> DrawingOrder:
@@ -90,6 +96,26 @@ class Shape:
         """The class that stands for no class (the unconditional branch of guidance)."""
         return self.classes
 
+    def class_called(self, name: str) -> int:
+        """The class of this name.
+
+        Raises:
+            ValueError: none has it; the nearest is suggested.
+        """
+        if name in self.class_names:
+            return self.class_names.index(name)
+        if not self.class_names:
+            raise ValueError(f"label {shown(name)} is not a class; the classes of this model have numbers, no names")
+        close = difflib.get_close_matches(name[:LONGEST_NAME], self.class_names, n=1, cutoff=0.5)
+        hint = f"; did you mean {shown(close[0])}?" if close else f"; the first is {shown(self.class_names[0])}"
+        raise ValueError(f"label {shown(name)} is not a class{hint}")
+
+    def class_name(self, label: int) -> str:
+        """What a class is called: its name, its number where classes have none, or nothing for the null class."""
+        if label == self.null_class:
+            return ""
+        return self.class_names[label] if self.class_names else str(label)
+
     @property
     def start_token(self) -> int:
         """The id of what stands before the class, where something does."""
@@ -99,6 +125,25 @@ class Shape:
     def predicted(self) -> int:
         """Logits of a position."""
         return self.outputs or self.vocabulary
+
+
+def check_class_names(names: Sequence[str], classes: int) -> None:
+    """Refuse names that do not name each class, and each by another name.
+
+    Raises:
+        ValueError: the name is shown.
+    """
+    if names and len(names) != classes:
+        raise ValueError(f"class_names has {len(names)} names for {classes} classes")
+    seen = set()
+    for name in names:
+        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+            raise ValueError(
+                f"class_names: {shown(name)} is no name; printable text of at most {LONGEST_NAME} letters is"
+            )
+        if name in seen:
+            raise ValueError(f"class_names: {shown(name)} stands there twice")
+        seen.add(name)
 
 
 class Shaped:

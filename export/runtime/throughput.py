@@ -125,7 +125,7 @@ def free_bytes() -> int:
 
 def draw_pictures(
     drawing: Drawing,
-    labels: Sequence[int] | NDArray[np.int64],
+    labels: Sequence[int | str] | NDArray[np.int64],
     seed: int = 0,
     *,
     features: NDArray[np.float32] | None = None,

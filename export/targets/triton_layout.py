@@ -154,7 +154,7 @@ def drawing(engine: Engine, serving: Serving, version: Path) -> Config:
 
 def graph(engine: Engine, serving: Serving, role: str, version: Path) -> Config:
     """One graph of an engine, or the plan that was built of it."""
-    session, files = engine.session(role), engine.manifest.files
+    session, files = engine.graphs.session(role), engine.manifest.files
     planned = serving.backend == "tensorrt" and role == "decode"
     for each in ("plan",) if planned else (role, f"{role}{WEIGHTS}"):
         if each in files:

@@ -6,7 +6,7 @@ Letters: B batch, T tokens of a call, P cached tokens, K key/value heads, d head
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, Self
 
@@ -151,6 +151,7 @@ def export_model(
     family: str,
     sampler: Sampler,
     parameters: int,
+    class_names: tuple[str, ...] = (),
     fixed_batch: int = 0,
 ) -> OnnxModel:
     """Export a transformer for a target; `fixed_batch` 0 keeps the batch dynamic.
@@ -159,7 +160,7 @@ def export_model(
         LoweringError: a quantized layer, or the model's order of drawing, has no form on this target.
     """
     config: Any = transformer.config
-    shape: Shape = config.shape
+    shape: Shape = replace(config.shape, class_names=class_names)
     if reason := target.refusal(shape):
         raise LoweringError(f"{name}: {reason}")
     decode = source_graph(transformer)

@@ -34,6 +34,25 @@ def test_a_set_survives_its_file(tmp_path: Path) -> None:
     assert TokenSet.load(tmp_path / "tokens.npz").fingerprint() == tokens.fingerprint()
 
 
+def test_names_of_classes_survive_and_count() -> None:
+    tokens = TokenSet(**ZEROS, class_names=("a", "ö"))
+    assert tokens.part("train").class_names == ("a", "ö")
+    assert tokens.fingerprint() != TokenSet(**ZEROS).fingerprint()
+    with pytest.raises(ValueError, match="labels holds 3, but there are 2 class_names"):
+        TokenSet(ZEROS["tokens"], np.array([0, 3]), ZEROS["parts"], class_names=("a", "b"))
+
+
+def test_names_of_classes_survive_a_file(tmp_path: Path) -> None:
+    TokenSet(**ZEROS, class_names=("a", "ö")).save(tmp_path / "t.npz")
+    assert TokenSet.load(tmp_path / "t.npz").class_names == ("a", "ö")
+    np.savez(tmp_path / "u.npz", **ZEROS, class_names=np.array([1, 2]))
+    with pytest.raises(FileError, match="array 'class_names': is int64; texts are needed"):
+        TokenSet.load(tmp_path / "u.npz")
+    np.savez(tmp_path / "v.npz", **ZEROS, class_names=np.full(2, 0x110000, np.uint32).view("<U1"))
+    with pytest.raises(FileError, match="array 'class_names': holds what is no text"):
+        TokenSet.load(tmp_path / "v.npz")
+
+
 def test_more_pictures_than_there_are_is_an_error() -> None:
     with pytest.raises(ValueError, match="298 held_out pictures are asked for, but only 297 exist"):
         digits().part("held_out", 298)

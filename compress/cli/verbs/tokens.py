@@ -1,41 +1,72 @@
-"""The command `tokens`: pictures to a TokenSet."""
+"""The command `tokens`: pictures to a TokenSet, and back."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from compress.cli.group import (
-    OutputFile,
     Share,
     UserPath,
     example,
 )
 
+if TYPE_CHECKING:
+    from compress.models.candidate import Candidate
+    from compress.models.tokenizer.model import Tokenizer
+
 
 @click.command()
 @example("compress tokens photos/ -o tokens.npz --model digits")
 @click.argument("images", type=UserPath())
-@click.option("-o", "--output", type=OutputFile(), required=True, help="The TokenSet to write (.npz).")
-@click.option("--model", "model_name", default="digits", show_default=True, help="A shipped model or a checkpoint.")
+@click.option("-o", "--output", type=UserPath(), required=True, help="The TokenSet to write (.npz).")
+@click.option(
+    "--model", "model_name", default="digits", show_default=True, help="A model or a tokenizer, shipped or your own."
+)
+@click.option("--labels", type=UserPath(), help="A CSV file with a picture and its class on each line.")
 @click.option("--validation", type=Share(0, 0.9), default=0.05, show_default=True, help="Share set apart.")
 @click.option("--held-out", type=Share(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split.")
-def tokens(images: Path, output: Path, model_name: str, validation: float, held_out: float, seed: int) -> None:
-    """Turn a folder of pictures into a TokenSet with the model's tokenizer.
+@click.option("--decode", is_flag=True, help="The other way: pictures of a TokenSet, into the folder OUTPUT.")
+def tokens(
+    images: Path, output: Path, model_name: str, labels: Path | None, validation: float, held_out: float, seed: int,
+    decode: bool,
+) -> None:  # fmt: skip
+    """Turn a folder of pictures into a TokenSet with the tokenizer of a model, or a TokenSet into pictures.
 
-    Pictures in a subfolder named 0, 1, 2 ... get that class; pictures right in the folder get no class.
+    A picture's class is the name of its subfolder, or its number: one of the model's, or, with a tokenizer alone, a
+    class of its own. Pictures right in the folder get no class.
     """
+    from compress.cli.group import OutputFile
     from compress.core.settings import InputError
-    from compress.data.tokens import from_folder
-    from compress.models.candidate import open_model
+    from compress.data import tokens as data
 
+    if decode:
+        if labels is not None:
+            raise InputError("--labels: goes with pictures, not with --decode")
+        made = data.open_source(str(images), "tokens")
+        count = data.to_folder(made, opened(model_name), output)
+        click.echo(f"{output}: {count} pictures")
+        return
     if output.suffix != ".npz":
         raise InputError(f"--output: '{output}' must end in .npz")
-    model = open_model(model_name)
-    made = from_folder(images, model, validation, held_out, seed)
+    OutputFile().convert(output, None, None)
+    made = data.from_folder(images, data.Encoding.of(opened(model_name)), validation, held_out, seed, labels)
     made.save(output)
     parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
     counts = ", ".join(f"{count} {part.replace('_', '-')}" for part, count in parts.items())
-    click.echo(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts})")
+    named = f", {len(made.class_names)} classes by name" if made.class_names else ""
+    click.echo(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts}){named}")
+
+
+def opened(name: str) -> Candidate | Tokenizer:
+    """The model or tokenizer that a user names."""
+    from compress.models import families
+    from compress.models.candidate import is_engine, open_candidate
+
+    path = families.locate(name, "--model")
+    if is_engine(name) or not families.is_tokenizer(path):
+        return open_candidate(name)
+    return families.read_tokenizer(path, {}, "--model")

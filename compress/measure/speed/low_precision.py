@@ -10,7 +10,7 @@ from compress.core.settings import plain
 from compress.measure.measure import Measure
 from compress.measure.quantity import Finding, Limit, quantity
 from compress.measure.speed.environment import environment
-from export.runtime.engine import low_precision_share
+from export.runtime.profiling import low_precision_share
 
 if TYPE_CHECKING:
     from compress.measure.measurement import Measurement

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from compress.core.settings import setting
 from export.graph.graph_file import load_graph
 from export.graph.weights import LOOKUPS
-from export.runtime.engine import Engine, Event
+from export.runtime.engine import Engine
+from export.runtime.profiling import Event
 from export.runtime.roofline import Roofline
 
 # The first that occurs in a node's name; modulation and norms stand inside of what they belong to.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -331,19 +331,12 @@ def tokenizer_of(
     Raises:
         InputError: there is none, or it does not have the transformer's tokens.
     """
-    from compress.models.checkpoints.checkpoint import Checkpoint
-    from compress.models.tokenizer import formats, tokenizer_folder
-
-    grid = {"grid": list(config.grid)}
     if source.tokenizer:
         path = locate(source.tokenizer, f"{where}.tokenizer")
         if (own := family.read_tokenizer(path, config)) is not None:
             tokenizer = own
-        elif tokenizer_folder.is_one(path):
-            tokenizer = tokenizer_folder.load(path)
         else:
-            opened = without_prefix(Checkpoint.open(path, grid, weights=None))
-            tokenizer = formats.read(opened, opened.config, f"{where}.tokenizer: {path}")
+            tokenizer = read_tokenizer(path, {"grid": list(config.grid)}, f"{where}.tokenizer")
     else:
         brought = family.tokenizer(checkpoint, config)
         if brought is None and stand_in is not None and not family.needs_tokenizer:
@@ -356,6 +349,35 @@ def tokenizer_of(
         if found != wanted:
             raise InputError(f"{where}.tokenizer: its {what} is {found}; the transformer's is {wanted}")
     return tokenizer
+
+
+def read_tokenizer(path: Path, stated: Mapping[str, Any], where: str) -> Tokenizer:
+    """The image tokenizer in a folder or file, in our format or a published one; `stated` is what the user knows of it.
+
+    Raises:
+        InputError: it is none, or incomplete.
+    """
+    from compress.models.checkpoints.checkpoint import Checkpoint
+    from compress.models.tokenizer import formats, tokenizer_folder
+
+    if tokenizer_folder.is_one(path):
+        return tokenizer_folder.load(path)
+    opened = without_prefix(Checkpoint.open(path, dict(stated), weights=None))
+    return formats.read(opened, opened.config, f"{where}: {path}")
+
+
+def is_tokenizer(path: Path) -> bool:
+    """Whether a path holds an image tokenizer and no transformer, by the names of its tensors."""
+    from compress.models.checkpoints.checkpoint import Checkpoint
+    from compress.models.tokenizer import formats, tokenizer_folder
+
+    if tokenizer_folder.is_one(path) or is_own(path):
+        return not is_own(path)
+    try:
+        opened = without_prefix(Checkpoint.open(path, {}, weights=None))
+    except InputError:
+        return False  # whoever opens it as a model says what is wrong
+    return recognise(opened) is None and formats.recognise(opened) is not None
 
 
 def plan(checkpoint: Checkpoint, name: str) -> TokenTransformer:

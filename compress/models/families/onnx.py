@@ -8,7 +8,7 @@ from typing import Any
 from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import AdoptedModel, adopted, decoder_size, opened, picture_config
-from compress.models.checkpoints.checkpoint import Checkpoint, read_config
+from compress.models.checkpoints.checkpoint import read_config
 from compress.models.checkpoints.containers import PICKLES, SAFETENSORS
 from compress.models.checkpoints.family import GraphFamily
 from compress.models.tokenizer.model import Tokenizer
@@ -95,7 +95,6 @@ def image_tokenizer(source: families.Source, grid: tuple[int, int], where: str) 
         InputError: none is named, or it is of no known format.
     """
     from compress.models.families import reference
-    from compress.models.tokenizer import formats, tokenizer_folder
 
     if not source.tokenizer:
         raise InputError(
@@ -104,7 +103,4 @@ def image_tokenizer(source: families.Source, grid: tuple[int, int], where: str) 
     path = families.locate(source.tokenizer, f"{where}.tokenizer")
     if families.is_own(path):
         return reference.load(path).tokenizer
-    if path.is_dir() and "format" in read_config(path / tokenizer_folder.CONFIG):
-        return tokenizer_folder.load(path)
-    opened = Checkpoint.open(path, {"grid": list(grid)}, weights=None)
-    return formats.read(opened, opened.config, f"{where}.tokenizer: {path}")
+    return families.read_tokenizer(path, {"grid": list(grid)}, f"{where}.tokenizer")

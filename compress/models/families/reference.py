@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from compress.core.settings import InputError, nearest, parse, plain, shown
+from compress.core.settings import InputError, convert, nearest, parse, plain, shown
 from compress.core.strict_json import read_json
 from compress.models import zoo
 from compress.models.checkpoints.checkpoint import fill, read_state, read_tensors
@@ -30,6 +30,7 @@ from compress.models.transformer.embedding import EmbeddingQuantization, install
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import LinearQuantization, install, quantizations
 from export.runtime.sampling import Sampler
+from export.runtime.shape import check_class_names
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -65,6 +66,7 @@ def save(model: ImageModel, folder: Path, *, half: bool = False) -> None:
         "quantized_embedding": plain(quantized_embedding(model.transformer)),
         "tokenizer": model.tokenizer.describe(),
         "sampler": plain(model.sampler),
+        **({"class_names": list(model.class_names)} if model.class_names else {}),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
@@ -94,7 +96,18 @@ def load(folder: Path) -> ImageModel:
         transformer=transformer,
         tokenizer=read_tokenizer(config["tokenizer"], transformer.config, folder, f"{where}: tokenizer"),
         sampler=parse(Sampler, config["sampler"], f"{where}: sampler"),
+        class_names=read_class_names(config, transformer.config, where),
     )
+
+
+def read_class_names(config: dict[str, Any], architecture: TransformerConfig, where: str) -> tuple[str, ...]:
+    """What the classes are called, where the config says it."""
+    names = convert(tuple[str, ...], config.get("class_names", ()), f"{where}: class_names")
+    try:
+        check_class_names(names, architecture.classes)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    return tuple(names)
 
 
 def planned(folder: Path) -> TokenTransformer:

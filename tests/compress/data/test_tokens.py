@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_pictures_become_tokens_of_the_class_their_folder_names(pictures: Path, tiny_model) -> None:
-    made = tokens.from_folder(pictures, tiny_model(), validation=0.125, held_out=0.25, seed=0)
+    made = tokens.from_folder(pictures, tokens.Encoding.of(tiny_model()), validation=0.125, held_out=0.25, seed=0)
     assert made.tokens.shape == (16, 64)
     assert sorted(made.labels.tolist()) == [3] * 10 + [7] * 5 + [10]
     assert set(made.tokens[made.labels == 3].flat) == {0}
@@ -35,7 +36,7 @@ def test_pictures_become_tokens_of_the_class_their_folder_names(pictures: Path, 
 
 
 def test_the_same_seed_splits_alike(pictures: Path, tiny_model) -> None:
-    one, two = (tokens.from_folder(pictures, tiny_model(), 0.1, 0.2, seed=4) for _ in range(2))
+    one, two = (tokens.from_folder(pictures, tokens.Encoding.of(tiny_model()), 0.1, 0.2, seed=4) for _ in range(2))
     assert one.fingerprint() == two.fingerprint()
 
 
@@ -51,14 +52,14 @@ def test_the_same_seed_splits_alike(pictures: Path, tiny_model) -> None:
 def test_what_is_no_folder_of_pictures_is_refused(pictures: Path, tiny_model, harm, message: str) -> None:
     harm(pictures)
     with pytest.raises(InputError, match=message):
-        tokens.from_folder(pictures, tiny_model(), 0.1, 0.2, 0)
+        tokens.from_folder(pictures, tokens.Encoding.of(tiny_model()), 0.1, 0.2, 0)
 
 
 def test_an_empty_folder_and_shares_that_leave_nothing_are_refused(tmp_path: Path, tiny_model) -> None:
     with pytest.raises(InputError, match=r"holds no pictures \(\.png, "):
-        tokens.from_folder(tmp_path, tiny_model(), 0.1, 0.2, 0)
+        tokens.from_folder(tmp_path, tokens.Encoding.of(tiny_model()), 0.1, 0.2, 0)
     with pytest.raises(InputError, match=r"validation 0\.5 and held-out 0\.5 leave nothing to train on; stay below 1"):
-        tokens.from_folder(tmp_path, tiny_model(), 0.5, 0.5, 0)
+        tokens.from_folder(tmp_path, tokens.Encoding.of(tiny_model()), 0.5, 0.5, 0)
 
 
 def test_a_source_is_digits_or_a_file(tmp_path: Path, tiny_tokens: TokenSet) -> None:
@@ -96,3 +97,43 @@ def test_tokens_that_the_model_cannot_read_are_refused(tiny_tokens: TokenSet, ti
     tokens.check_fits(tiny_tokens, tiny_model(), "here")
     with pytest.raises(InputError, match=f"^here: {message}"):
         tokens.check_fits(tiny_tokens, tiny_model(**change), "here")
+
+
+def test_a_tokenizer_alone_makes_classes_of_the_names_of_folders(pictures: Path, tiny_model) -> None:
+    (pictures / "3").rename(pictures / "dark")
+    (pictures / "7").rename(pictures / "bright")
+    made = tokens.from_folder(pictures, tokens.Encoding.of(tiny_model().tokenizer), 0.1, 0.2, 0)
+    assert made.class_names == ("bright", "dark")
+    assert set(made.tokens[made.labels == 0].flat) == {16}
+    assert sorted(made.labels.tolist()) == [0] * 5 + [1] * 10 + [2]
+
+
+def test_pictures_come_back_from_tokens_in_folders_of_their_classes(pictures: Path, tiny_model, tmp_path: Path) -> None:
+    for name, other in (("3", "dark"), ("7", "bright")):
+        (pictures / name).rename(pictures / other)
+    tokenizer = tiny_model().tokenizer
+    made = tokens.from_folder(pictures, tokens.Encoding.of(tokenizer), 0.1, 0.2, 0)
+    assert tokens.to_folder(made, tokenizer, tmp_path / "back") == 16
+    again = tokens.from_folder(tmp_path / "back", tokens.Encoding.of(tokenizer), 0.1, 0.2, 0)
+    assert again.class_names == made.class_names
+    assert sorted(map(tuple, again.tokens.tolist())) == sorted(map(tuple, made.tokens.tolist()))
+    assert np.bincount(again.labels).tolist() == [5, 10, 1]
+
+
+def test_pictures_are_not_written_over_others_nor_of_other_tokens(tiny_tokens, tiny_model, tmp_path: Path) -> None:
+    tokenizer = tiny_model().tokenizer
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    with pytest.raises(InputError, match="full: is there already; name a new folder"):
+        tokens.to_folder(tiny_tokens, tokenizer, tmp_path / "full")
+    with pytest.raises(InputError, match="the model decodes 16 tokens below 17"):
+        tokens.to_folder(tiny_tokens, tiny_model(grid=(4, 4)).tokenizer, tmp_path / "new")
+
+
+def test_tokens_whose_classes_have_other_names_than_the_models_are_refused(tiny_tokens, tiny_model) -> None:
+    names = tuple("abcdefghij")
+    model = replace(tiny_model(), class_names=names)
+    tokens.check_fits(replace(tiny_tokens, class_names=names), model, "here")
+    tokens.check_fits(tiny_tokens, model, "here")
+    with pytest.raises(InputError, match=r"^here: calls class 1 'x'; the model calls it 'b'"):
+        tokens.check_fits(replace(tiny_tokens, class_names=("a", "x", *names[2:])), model, "here")

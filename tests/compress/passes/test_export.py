@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from compress.core.settings import InputError, parse
@@ -11,6 +13,7 @@ from compress.models.artifact import Form
 from compress.passes import PassError, find
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
+from export.runtime.engine import Engine
 from export.targets.conformance import violations
 
 
@@ -61,3 +64,13 @@ def test_settings_that_cannot_be_are_refused(settings, text) -> None:
     with pytest.raises(InputError) as error:
         parse(Export, settings, "r.yaml: passes[0] export")
     assert text in str(error.value)
+
+
+def test_an_engine_draws_classes_by_their_names(tiny_model, context, tmp_path) -> None:
+    model = replace(tiny_model(layers=1), class_names=tuple("abcdefghij"))
+    Export("onnxruntime").run(model, context()).model.save(tmp_path)
+    engine = Engine.load(tmp_path)
+    assert engine.shape.class_names == model.class_names
+    np.testing.assert_array_equal(engine.generate(["c", 1], seed=5), engine.generate([2, 1], seed=5))
+    with pytest.raises(ValueError, match="label 'k' is not a class"):
+        engine.generate(["k"])

@@ -115,7 +115,7 @@ def test_a_step_gives_logits_of_the_positions_asked_for(
     model, batch = model_of(kind), examples_of(kind)
     engine, positions = engine_of(exported(kind, target)), np.array([9, 0, 15])
     expected = model.score(batch.inputs, batch.features)[:, positions]
-    for runner in (make_loop(engine.sessions, engine.manifest, 3), TorchRunner(model.transformer)):
+    for runner in (make_loop(engine.graphs.sessions, engine.manifest, 3), TorchRunner(model.transformer)):
         runner.begin(batch.inputs[:, 0] - model.shape.first_class, batch.features)
         found = runner.step(batch.inputs[:, 1:], positions)
         np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)

@@ -33,7 +33,7 @@ def test_every_key_and_value_is_scattered_and_nothing_is_joined_to_a_cache(expor
 
 
 def test_a_step_writes_its_own_place_and_no_other(exported, engine_of) -> None:
-    session = engine_of(exported("grouped", "tensorrt")).sessions.decode
+    session = engine_of(exported("grouped", "tensorrt")).graphs.sessions.decode
     generator = np.random.default_rng(0)
     feeds = {"tokens": np.array([[4, 2]]), "position": np.array(5)}
     for value in session.get_inputs()[2:]:
@@ -46,7 +46,7 @@ def test_a_step_writes_its_own_place_and_no_other(exported, engine_of) -> None:
 
 
 def test_what_lies_behind_the_position_is_not_seen(exported, engine_of) -> None:
-    session = engine_of(exported("grouped", "tensorrt")).sessions.decode
+    session = engine_of(exported("grouped", "tensorrt")).graphs.sessions.decode
     names = [value.name for value in session.get_inputs()[2:]]
     feeds = {"tokens": np.array([[20]]), "position": np.array(0)}
     clean = {name: np.zeros((1, 1, 16, 16), dtype=np.float32) for name in names}
@@ -83,7 +83,7 @@ def test_no_attention_states_a_scale(exported) -> None:
 def test_a_scale_sees_all_of_itself_and_a_call_of_tokens_only_what_is_before(exported, engine_of) -> None:
     for kind, alike in (("next-scale", True), ("rotary", False)):
         engine = engine_of(exported(kind, "tensorrt"))
-        session, generator = engine.sessions.decode, np.random.default_rng(0)
+        session, generator = engine.graphs.sessions.decode, np.random.default_rng(0)
         feeds = {"position": np.array(1)}
         for value in session.get_inputs():
             if value.name.startswith("past."):
@@ -99,7 +99,7 @@ def test_a_scale_sees_all_of_itself_and_a_call_of_tokens_only_what_is_before(exp
 
 
 def test_rows_of_a_text_are_read_at_its_positions_however_a_call_is_cut(exported, engine_of) -> None:
-    session = engine_of(exported("text", "tensorrt")).sessions.decode
+    session = engine_of(exported("text", "tensorrt")).graphs.sessions.decode
     generator = np.random.default_rng(0)
     given = {
         "valid": np.array([[True, True, True, False, True]]),

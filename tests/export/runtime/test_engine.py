@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from export.runtime.engine import Engine, EngineError, Event, low_precision_share
+from export.runtime.engine import Engine, EngineError
+from export.runtime.profiling import Event, low_precision_share
 from export.runtime.sampling import Sampler
 from export.targets import fuse
 

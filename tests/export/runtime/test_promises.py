@@ -17,6 +17,7 @@ from export.rewrites.hoist import hoist
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_file import single_file
 from export.runtime.engine import Engine, EngineError
+from export.runtime.graphs import Graphs
 from export.runtime.manifest import GENERATE
 from export.runtime.promises import broken
 from export.targets import fuse
@@ -110,7 +111,7 @@ def test_every_engine_keeps_its_promises_sampled_hoisted_fused_or_in_one_file(ki
     engine = engine_of(model)
     for role in ("generate", "image_encoder"):
         if role in files:
-            engine._opened(role, "is not there")
+            engine.graphs.opened(role, "is not there")
 
 
 @dataclass
@@ -211,17 +212,17 @@ def test_a_fault_at_a_node_whose_name_is_not_text_is_said_in_one_line(exported, 
 def test_weights_that_were_exchanged_while_the_engine_opened_them_are_noticed(exported, tmp_path, monkeypatch) -> None:
     model = exported("grouped")
     model.save(tmp_path)
-    graph, opened = tmp_path / "decode.onnx", Engine._open
+    graph, opened = tmp_path / "decode.onnx", Graphs.open
 
-    def exchanged(engine: Engine, file: str, *given: Any, **named: Any) -> Any:
-        session = opened(engine, file, *given, **named)
+    def exchanged(graphs: Graphs, file: str, *given: Any, **named: Any) -> Any:
+        session = opened(graphs, file, *given, **named)
         if file == "decode":
             other = tmp_path / "other"
             other.write_bytes(graph.read_bytes() + b"\x00")
             other.replace(graph)
         return session
 
-    monkeypatch.setattr(Engine, "_open", exchanged)
+    monkeypatch.setattr(Graphs, "open", exchanged)
     with pytest.raises(EngineError) as error:
         Engine.load(tmp_path, threads=1)
     assert str(error.value) == f"{graph}: was changed while it was opened; load the engine again"

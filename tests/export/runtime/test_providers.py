@@ -324,7 +324,7 @@ def test_engines_run_on_a_gpu_of_software() -> None:
 
 def test_a_graph_of_the_drawing_is_forgotten_when_its_buffers_change(exported: Callable, engine_of: Callable) -> None:
     engine = engine_of(captured(fuse(exported("grouped")).model))
-    bound = Bound(engine.sessions.decode, Device())
+    bound = Bound(engine.graphs.sessions.decode, Device())
     bound.feed("tokens", np.zeros((2, 1), dtype=np.int64))
     first = bound.graph()
     assert bound.graph() == first

@@ -144,7 +144,7 @@ def test_threads_share_the_single_file_and_the_image_encoder(exported, engine_of
         tokens, images = other.draw_in_one(labels, seed)
         alone.append(np.concatenate([tokens, other.encode_images(images)]))
     same(in_threads(draw_and_encode, 24), alone)
-    assert sorted(engine.opened) == ["generate", "image_decoder", "image_encoder"]
+    assert sorted(engine.graphs._opened) == ["generate", "image_decoder", "image_encoder"]
 
 
 def test_threads_score_and_draw_at_once(exported, engine_of, inputs) -> None:
@@ -186,7 +186,7 @@ def test_an_engine_that_nobody_holds_is_gone_at_once(exported, engine_of) -> Non
     folder = engine_of(exported("grouped")).folder
     engine = Engine.load(folder, threads=1)
     engine.generate([1])
-    seen = weakref.ref(engine.sessions)
+    seen = weakref.ref(engine.graphs.sessions)
     gc.disable()
     try:
         del engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -252,3 +253,27 @@ def test_a_shipped_tokenizer_is_shared_by_name_and_hash(saved):
     assert "'digits' is not shipped" in complaint(saved), "a model is not a tokenizer"
     rewrite(saved, lambda config: config.update(tokenizer={"kind": "shipped"}))
     assert "config.json: tokenizer" in complaint(saved)
+
+
+def test_names_of_classes_survive_and_reach_the_shape(tiny_model, tmp_path) -> None:
+    names = tuple("abcdefghij")
+    reference.save(replace(tiny_model(), class_names=names), tmp_path)
+    loaded = reference.load(tmp_path)
+    assert (loaded.class_names, loaded.shape.class_names) == (names, names)
+    assert loaded.with_transformer(loaded.transformer).shape.class_names == names
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a"], "class_names has 1 names for 10 classes"),
+        ("abc", "class_names: 'abc' is not a list"),
+        ([1] * 10, "text"),
+    ],
+)
+def test_names_that_are_not_the_classes_are_refused(tiny_model, tmp_path, names, message) -> None:
+    reference.save(tiny_model(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "class_names": names}))
+    with pytest.raises(InputError, match=message):
+        reference.load(tmp_path)
