@@ -46,7 +46,7 @@ def axes_of(goal: Goal, outcomes: list[Outcome]) -> tuple[str, ...]:
     """What a front is of: the objectives, and of one alone also the first budget that is better the lower it is."""
     names = tuple(each.name for each in goal.objectives)
     if len(names) > 1:
-        return names[:2]
+        return names
     lower = [key.limit.key for key, _ in goal.judged() if key.quantity.better == "lower"]
     return *names, *(key for key in lower[:1] if any(key in each.found for each in outcomes))
 

@@ -11,7 +11,6 @@ import pytest
 from compress.core.listener import Silent
 from compress.core.store import Store
 from compress.search.goal import goal_of
-from compress.search.outcome import Outcome
 from compress.search.published import write
 from compress.search.recipes import check
 from compress.search.search import Found, search
@@ -31,7 +30,6 @@ passes:
 engines:
   cpu: [export: {{target: onnxruntime}}]
 """
-USED = {"prune-ffn.ratio": 0.25, "prune-heads used": False}
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,3 @@ def workshop(searched: Searched, tmp_path: Path) -> Callable[..., Workshop]:
         return Workshop(space, check(space), goal, Store(searched.store).prepare(), tmp_path / "out", Silent())
 
     return make
-
-
-def outcome_of(number: int, **more: object) -> Outcome:
-    """A measured trial."""
-    given: dict[str, object] = {"picked": {}, "state": "measured", "number": number, "values": (1.0,), **more}
-    return Outcome(**given)  # type: ignore[arg-type]
