@@ -171,18 +171,19 @@ def trials(found: Found, goal: Goal) -> Markup:
             *(() if "size" in names else (cell_of_size(each),)),
             *(label(each.picked[name]) if name in each.picked else ABSENT for name in moved),
             f"{each.seconds:.0f}",
-            each.reason,
         )
         for each in found.trials
     ]
     headers = (
         "trial", "state", *(title(name, goal) for name in names), *(() if "size" in names else ("size",)), *moved,
-        "seconds", "why",
+        "seconds",
     )  # fmt: skip
     command = f"compress search {shlex.quote(found.space)}"
+    reasons = [element("li", f"Trial {each.number}: {each.reason}") for each in found.trials if each.reason]
     return element(
         "div",
-        table(headers, rows, caption="Every trial, with the choices in which they differ", words=("state", "why")),
+        table(headers, rows, caption="Every trial, with the choices in which they differ", words=("state",)),
+        element("ul", *reasons) if reasons else None,
         element("p", f"The same {command} goes on where it was.", class_="note"),
     )
 

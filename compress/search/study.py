@@ -21,6 +21,7 @@ INSTALL = "pip install 'optuna>=5'"
 NAME = "search"
 OUTCOME = "outcome"  # the attribute of a trial
 ATTEMPTS = 50  # proposals that were tried before, until a search ends
+FEWEST_MEASURED = 4  # trials; of fewer, all choices are said to decide alike
 STARTUP = 6  # trials that are drawn at random before the sampler follows what it saw; a trial takes minutes
 
 
@@ -165,10 +166,12 @@ class Study:
         """
         from optuna.importance import get_param_importances
 
+        if sum(each.state == "measured" for each in self.outcomes()) < FEWEST_MEASURED:
+            return {}
         with quiet():
             try:
                 found = get_param_importances(self.study, target=lambda trial: trial.values[objective])
-            except (ValueError, RuntimeError):  # fewer than two trials, or all are equal
+            except (ValueError, RuntimeError):  # all are equal
                 return {}
         return {name: float(share) for name, share in found.items()}
 
