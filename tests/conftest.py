@@ -14,6 +14,7 @@ import torch
 from remembered_traces import Export, folder_of_now, remembering
 
 from calibration.tokens import TokenSet
+from compress.core import lease
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
 from compress.models.tokenizer.scales import ScalesConfig
@@ -33,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("tensorrt_rtx"):
                 item.add_marker(pytest.mark.skip(reason=process.missing()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leases of a machine of their own: tests wait for nothing that runs beside them."""
+    before, lease.SYSTEM = lease.SYSTEM, tmp_path_factory.mktemp("machine")
+    yield
+    lease.SYSTEM = before
 
 
 @pytest.fixture(scope="session", autouse=True)

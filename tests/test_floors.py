@@ -17,7 +17,7 @@ PACKAGES = ("compress", "export", "calibration")
 # From the top down; a module may import what is in its own room and in those below.
 ROOMS = {
     "compress": (
-        *("cli", "api", "verifying", "running", "report", "recipe", "passes"),
+        *("cli", "api", "verifying", "search", "running", "report", "recipe", "passes"),
         *("training", "measure", "data", "models", "core"),
     ),
     "export": ("foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
@@ -44,6 +44,7 @@ ONLY_IN = {
     "polygraphy": {"export/building/classic.py"},
     "optimum": {"compress/models/families/huggingface.py"},
     "ray": set(),
+    "optuna": {"compress/search/study.py"},
 }
 
 

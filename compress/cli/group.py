@@ -211,6 +211,16 @@ class GatesFile(UserPath):
         return located_gates(str(super().convert(value, param, ctx)))
 
 
+class SpaceFile(UserPath):
+    """The file of a space of recipes, given by its path or by the name of a shipped one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path."""
+        from compress.recipe.shipped import located_space
+
+        return located_space(str(super().convert(value, param, ctx)))
+
+
 class OutputFile(UserPath):
     """A file that a verb writes in the end: that it can be is found out before the work."""
 

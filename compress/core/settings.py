@@ -153,6 +153,7 @@ def parse(cls: type[T], value: object, where: str) -> T:
 
     Raises:
         InputError: an unknown key, a missing one, another type, a number out of range.
+        ContradictionError: each setting may be so, but not all of them together.
     """
     place = where.removesuffix(":")
     if value is None:
@@ -175,9 +176,9 @@ def parse(cls: type[T], value: object, where: str) -> T:
     try:
         return cls(**arguments)
     except ContradictionError as error:
-        raise InputError(f"{place}: {error.text}") from error
+        raise ContradictionError(place, error.text) from error
     except ValueError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise ContradictionError(place, str(error)) from error
 
 
 def check_fields(settings: Any, where: str) -> None:

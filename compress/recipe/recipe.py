@@ -139,7 +139,11 @@ def load(path: Path, model: str = "", tokens: str = "") -> Recipe:
     Raises:
         InputError: anything is wrong; file, place, value, and what would be right.
     """
-    value = read_yaml(path)
+    return of_value(read_yaml(path), path, model, tokens)
+
+
+def of_value(value: Any, path: Path, model: str = "", tokens: str = "") -> Recipe:
+    """The recipe that the content of a YAML file says, checked as `load` does; `path` names the file in messages."""
     check_verb(value, path, "run")
     layout = parse(Layout, value, f"{path}:")
     if model:

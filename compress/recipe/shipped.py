@@ -1,4 +1,4 @@
-"""The recipes and the sets of gates that come with the project, by name."""
+"""The recipes, the sets of gates and the spaces that come with the project, by name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Verb = Literal["run", "train"]
 
 ROOT = Path(__file__).parents[1] / "recipes"
 GATES = ROOT / "gates"
+SPACES = ROOT / "spaces"
 NAME = re.compile(r"[\w-]{1,64}")
 
 
@@ -62,7 +63,7 @@ def check_verb(recipe: Any, path: Path, verb: Verb) -> None:
 
 
 def names(folder: Path = ROOT) -> list[str]:
-    """Every recipe that can be run by its name, or every set of gates."""
+    """Every recipe that can be run by its name, or every set of gates, or every space."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
@@ -82,6 +83,15 @@ def located_gates(gates: str | Path) -> Path:
         InputError: it looks like a name, but nothing has it; the nearest is suggested.
     """
     return _located(gates, GATES, "set of gates")
+
+
+def located_space(space: str | Path) -> Path:
+    """The file of a space, given as a recipe is: by its path, or by the name of a shipped one.
+
+    Raises:
+        InputError: it looks like a name, but nothing has it; the nearest is suggested.
+    """
+    return _located(space, SPACES, "space")
 
 
 def _located(given: str | Path, folder: Path, kind: str) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from compress.core.lease import timing
 from compress.core.listener import step
 from compress.core.memory import give_back
 from compress.core.settings import InputError, digest, parse, plain
@@ -200,7 +201,11 @@ class Measuring:
             if eager:
                 runners["eager"] = Drawing(self.reference, labels, features)
                 repeats = min(repeats, EAGER_REPEATS)
-            with pinned(bench.threads), self.listener.work(f"time {node.name}, batch {batch}") as progress:
+            with (
+                timing(self.listener.say),
+                pinned(bench.threads),
+                self.listener.work(f"time {node.name}, batch {batch}") as progress,
+            ):
                 timings = paired(
                     runners,
                     repeats,

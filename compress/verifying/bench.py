@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from compress.core.lease import timing
 from compress.core.settings import InputError, setting
 from compress.measure.speed.drawing import Drawing
 from compress.measure.speed.pinning import pinned
@@ -57,7 +58,7 @@ def bench(
     rows = []
     for batch in batches:
         runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}
-        with pinned(threads):
+        with timing(), pinned(threads):
             mixed = any(not hasattr(drawer, "manifest") for drawer in drawers.values())
             timings = paired(
                 runners,

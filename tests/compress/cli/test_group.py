@@ -20,6 +20,7 @@ VERBS = [
     "run",
     "plan",
     "sensitivity",
+    "search",
     "train",
     "tokens",
     "generate",

@@ -10,7 +10,7 @@ from compress.core.settings import InputError
 from compress.core.strict_yaml import read_yaml
 from compress.recipe import recipe
 from compress.recipe.gates import read_gate
-from compress.recipe.shipped import GATES, ROOT, located, located_gates, names
+from compress.recipe.shipped import GATES, ROOT, SPACES, located, located_gates, names
 from compress.verifying.comparison import check_gate
 
 
@@ -54,6 +54,11 @@ def test_a_name_that_nothing_has_is_refused_with_the_nearest(tmp_path: Path, mon
 def test_the_sets_of_gates_of_the_checkout_are_shipped() -> None:
     checkout = Path(__file__).parents[3] / "recipes" / "gates"
     assert names(GATES) == sorted(path.stem for path in checkout.glob("*.yaml")) == ["exact", "lossy"]
+
+
+def test_the_spaces_of_the_checkout_are_shipped() -> None:
+    checkout = Path(__file__).parents[3] / "recipes" / "spaces"
+    assert names(SPACES) == sorted(path.stem for path in checkout.glob("*.yaml")) == ["digits"]
 
 
 @pytest.mark.parametrize("name", ["exact", "lossy"])

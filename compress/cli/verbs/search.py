@@ -1,0 +1,119 @@
+"""The command `search`: the best recipe of a space under a budget."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compress.cli.group import SpaceFile, UserPath, example, json_option, leave, store_option
+from compress.cli.terminal import Terminal, print_json, print_rows
+
+if TYPE_CHECKING:
+    from compress.search.goal import Goal
+    from compress.search.search import Found
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
+
+
+class Duration(click.ParamType[float]):
+    """A time such as 90s, 30m or 1h30m, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        parts = re.findall(r"([0-9.]+)([smhd])", value) if DURATION.fullmatch(value) else []
+        seconds = sum(float(number) * SECONDS[unit] for number, unit in parts)
+        if not seconds:
+            self.fail(f"'{value}' is no time above 0; write it as 90s, 30m or 1h30m.", param, ctx)
+        return float(seconds)
+
+
+@click.command()
+@example("compress search digits --budget nll_drift=1% --budget size=8MB --minimize latency --time 30m")
+@click.argument("space", type=SpaceFile())
+@click.option(
+    "--budget", "budgets", multiple=True, metavar="QUANTITY=LIMIT",
+    help="A limit that trials must keep, of any quantity of a gate; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--minimize", "minimise", multiple=True, metavar="QUANTITY", default=("latency",), show_default=True,
+    help="What is made small; given several times, the first decides what is best.",
+)  # fmt: skip
+@click.option(
+    "--time", "seconds", type=Duration(), default="30m", show_default=True, metavar="TIME",
+    help="Time of all trials together, those of earlier calls too; the last one is finished.",
+)  # fmt: skip
+@click.option("--trials", type=click.IntRange(1), help="Most trials, those of earlier calls too.")
+@click.option("-o", "--output", type=UserPath(), help="The search's folder.  [default: searches/<space>]")
+@store_option
+@json_option
+def search(
+    space: Path,
+    budgets: tuple[str, ...],
+    minimise: tuple[str, ...],
+    seconds: float,
+    trials: int | None,
+    output: Path | None,
+    store_path: Path,
+    as_json: bool,
+) -> None:
+    """Search a space of recipes for the best one under a budget.
+
+    A space is a recipe in which settings are {choose: [...]} or {between: [low, high], step: s}, and steps may be
+    optional: true. The best recipe so far is always best.yaml, with its engine beside it; search.html shows the
+    trade-off. The same command goes on where it was. Exits with 1 if no trial keeps every budget.
+    """
+    from compress.core.settings import InputError, shown
+    from compress.search import limits as written
+    from compress.search import space as spaces
+    from compress.search.study import require
+
+    read = spaces.load(space)  # all that can be said before anything heavy is imported
+    gate = read.value.get("gate") or {}
+    if not isinstance(gate, dict):
+        raise InputError(f"{space}: gate: {shown(gate)} is not a mapping of limits")
+    limits, names = written.pairs(budgets), written.objectives(minimise)
+    written.check(limits, names, gate)
+    require()
+    from compress.core.store import Store
+    from compress.search.goal import goal_of
+    from compress.search.published import write
+    from compress.search.search import search as run
+
+    goal, store = goal_of(limits, names, gate), Store(store_path)
+    folder = output or Path("searches") / space.stem
+    found = run(read, goal, store, folder, Terminal(), seconds=seconds, most_trials=trials, write=write)
+    if as_json:
+        print_json(found)
+    else:
+        show(found, goal, folder)
+    leave(passed=found.best is not None)
+
+
+def show(found: Found, goal: Goal, folder: Path) -> None:
+    """The front, the best or the nearest trial, and where everything lies."""
+    from compress.search import published
+    from compress.search.page import columns, headline, measured, title
+    from compress.search.search import words
+
+    names = columns(goal)
+    rows = [[str(each.number), *(measured(each, name, goal) for name in names), words(each.picked)]
+            for each in found.front]  # fmt: skip
+    if rows:
+        print_rows("trials that no other one beats", ["trial", *(title(name, goal) for name in names), ""], rows)
+    click.echo(f"{headline(found, goal)} ({len(found.trials)} trials, {found.seconds:.0f} s; ended: {found.ended})")
+    if found.best is not None:
+        click.echo(f"recipe: {folder / published.BEST}")
+        click.echo(f"engine: {published.engine_folder(folder, found.best)}")
+    elif found.nearest is not None:
+        click.echo(f"nearest: trial {found.nearest.number}: {words(found.nearest.picked)}")
+        for text in found.nearest.lacks or (found.nearest.reason,):
+            click.echo(f"breach: {text}")
+    click.echo(f"page: {folder / published.PAGE}")

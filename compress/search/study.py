@@ -1,0 +1,195 @@
+"""The study: Optuna's, in an SQLite file beside the store's artifacts; it proposes combinations and keeps outcomes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.locks import EXCLUSIVE, Lock
+from compress.core.settings import InputError, digest, parse, plain
+from compress.search.outcome import Number, Outcome
+from compress.search.space import BETWEEN, Choice, Space
+
+if TYPE_CHECKING:
+    import optuna
+
+INSTALL = "pip install 'optuna>=5'"
+NAME = "search"
+OUTCOME = "outcome"  # the attribute of a trial
+ATTEMPTS = 50  # proposals that were tried before, until a search ends
+FEWEST_MEASURED = 4  # trials; of fewer, all choices are said to decide alike
+STARTUP = 6  # trials that are drawn at random before the sampler follows what it saw; a trial takes minutes
+
+
+def require() -> None:
+    """See that Optuna is there.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"search needs Optuna ({error}); {INSTALL}") from error
+
+
+class Study:
+    """A study that this process works at, until `close`. Every outcome that was told is in the file."""
+
+    def __init__(self, path: Path, space: Space, objectives: int, seed: int) -> None:
+        """Open the study in a file, or make it; what was killed in it is asked for again.
+
+        Raises:
+            InputError: another process works at it, or the file is no study.
+        """
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space, self.seed, self.path = space, seed, path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = Lock(path.with_suffix(".lock"))
+        if not self.lock.take(EXCLUSIVE, wait=None):
+            raise InputError(f"{path}: another search works at this study; wait for it, or search in another --store")
+        if not path.exists():
+            self.create(objectives)
+        self.storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+        self.study = optuna.load_study(study_name=NAME, storage=self.storage, sampler=self.sampler(0))
+        self.begin_again()
+
+    def create(self, objectives: int) -> None:
+        """Make the file whole, then give it its name: a kill leaves no half one."""
+        import optuna
+
+        draft = self.path.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{draft}")
+        made = optuna.create_study(storage=storage, study_name=NAME, directions=["minimize"] * objectives)
+        made.enqueue_trial(self.parameters(self.space.first()))
+        storage.engine.dispose()
+        draft.replace(self.path)
+
+    def close(self) -> None:
+        """Let others work at it."""
+        self.storage.engine.dispose()
+        self.lock.release()
+
+    def begin_again(self) -> None:
+        """Trials that a process left unfinished when it was killed: the same combinations come first now."""
+        from optuna.trial import TrialState
+
+        for each in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if params := {**each.system_attrs.get("fixed_params", {}), **each.params}:
+                self.study.enqueue_trial(params)
+            self.study.tell(each.number, state=TrialState.FAIL)
+
+    def parameters(self, picked: Mapping[str, Any]) -> dict[str, Any]:
+        """A combination as Optuna's parameters."""
+        return {
+            each.name: picked[each.name] if each.kind == BETWEEN else each.labels[each.values.index(picked[each.name])]
+            for each in self.space.asked(picked)
+        }
+
+    def outcomes(self) -> list[Outcome]:
+        """What the finished trials came to."""
+        found = []
+        for each in self.study.get_trials(deepcopy=False):
+            if each.state.is_finished() and each.state.name != "FAIL" and OUTCOME in each.user_attrs:
+                told = json.loads(each.user_attrs[OUTCOME])
+                made = parse(Outcome, told, f"{self.path}: trial {each.number}")
+                numbers = {name: parse(Number, one, "number") for name, one in told["found"].items()}
+                found.append(Outcome(**{**vars(made), "found": numbers}))
+        return found
+
+    def ask(self) -> tuple[optuna.trial.Trial, dict[str, Any]] | None:
+        """A combination that was not tried; None if all were."""
+        from optuna.trial import TrialState
+
+        known = {digest(each.picked) for each in self.outcomes()}
+        if len(known) >= self.space.size:
+            return None
+        for attempt in range(ATTEMPTS):
+            self.study.sampler = self.sampler(len(self.study.get_trials(deepcopy=False)), attempt)
+            trial = self.study.ask()
+            try:
+                picked = self.suggested(trial)
+            except ValueError:  # of BruteForceSampler, where a trial was killed before it had all its parameters
+                picked = {}
+            if picked and digest(picked) not in known:
+                return trial, picked
+            self.study.sampler = self.sampler(0)
+            self.study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def suggested(self, trial: optuna.trial.Trial) -> dict[str, Any]:
+        """What the sampler picks for each choice that counts."""
+        picked: dict[str, Any] = {}
+        for each in self.space.asked(picked):
+            picked[each.name] = each.value(suggestion(trial, each))
+        return picked
+
+    def tell(self, trial: optuna.trial.Trial, outcome: Outcome) -> None:
+        """Keep an outcome; a trial that was stopped or refused is pruned."""
+        from optuna.trial import TrialState
+
+        self.study.sampler = self.sampler(0)  # another one may want to stop a loop that this is not
+        trial.set_user_attr(OUTCOME, json.dumps(plain(outcome)))
+        trial.set_constraint("budget", outcome.excess)
+        if outcome.state == "measured":
+            self.study.tell(trial, values=outcome.values)
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED)
+
+    def sampler(self, trials: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
+        """What proposes the next combination.
+
+        Its seed follows from the number of trials, so a study is the same however often it was interrupted. Where the
+        first proposal was tried before, the next ones are of what was not.
+        """
+        import optuna
+
+        seed = int(digest("search", self.seed, trials)[:8], 16)
+        with quiet():
+            if attempt % 2:
+                return optuna.samplers.BruteForceSampler(seed=seed, avoid_premature_stop=True)
+            if attempt:
+                return optuna.samplers.RandomSampler(seed=seed)
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True)
+
+    def importances(self, objective: int) -> dict[str, float]:
+        """How much each choice decides an objective, by Optuna's evaluator; the sum is 1.
+
+        Empty where too few trials were measured to say.
+        """
+        from optuna.importance import get_param_importances
+
+        if sum(each.state == "measured" for each in self.outcomes()) < FEWEST_MEASURED:
+            return {}
+        with quiet():
+            try:
+                found = get_param_importances(self.study, target=lambda trial: trial.values[objective])
+            except (ValueError, RuntimeError):  # all are equal
+                return {}
+        return {name: float(share) for name, share in found.items()}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without a library's warnings: of what is experimental, and of too few values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def suggestion(trial: optuna.trial.Trial, choice: Choice) -> Any:
+    """What a trial gets for one choice."""
+    if choice.kind != BETWEEN:
+        return trial.suggest_categorical(choice.name, choice.labels)
+    low, high = choice.values[0], choice.values[-1]
+    step = choice.values[1] - low
+    if all(isinstance(each, int) for each in choice.values):
+        return trial.suggest_int(choice.name, low, high, step=step)
+    return trial.suggest_float(choice.name, low, high, step=float(f"{step:.12g}"))

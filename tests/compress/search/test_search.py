@@ -1,0 +1,128 @@
+"""A search: it ends with the best recipe and its engine, goes on where it was, and says what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import compress
+from compress.core.listener import Silent
+from compress.core.settings import InputError
+from compress.core.store import Store
+from compress.recipe import recipe as recipes
+from compress.search import search as driver
+from compress.search.goal import goal_of
+from compress.search.published import BEST, FRONT, PAGE, engine_folder, write
+from compress.search.search import search
+from compress.search.space import load
+from compress.search.trial import Workshop
+
+
+def again(searched, output: Path, *, budgets: dict[str, str] | None = None, trials: int = 4, seconds: float = 1e6):
+    """The search once more."""
+    goal = goal_of(budgets or {"kl": "50"}, ["latency"], {})
+    return search(
+        load(searched.space), goal, Store(searched.store), output, Silent(), seconds=seconds, most_trials=trials,
+        write=write,
+    )  # fmt: skip
+
+
+def test_a_search_ends_with_its_best_trial_and_the_first_one_took_the_first_choices(searched) -> None:
+    found = searched.found
+    assert len(found.trials) == 4
+    assert found.ended == "4 trials"
+    assert found.trials[0].picked == {
+        "prune-ffn.ratio": 0.25, "prune-heads used": True, "prune-heads.score": "magnitude",
+    }  # fmt: skip
+    kept = [each for each in found.trials if each.kept]
+    assert found.best in kept
+    assert found.best.values[0] == min(each.values[0] for each in kept)
+    assert found.nearest is None
+    assert found.best in found.front
+    assert found.axes == ("latency", "kl")
+
+
+def test_the_best_recipe_is_one_with_its_budget_as_gate_and_its_engine_draws(searched) -> None:
+    path = searched.output / BEST
+    made = recipes.load(path)
+    assert made.gate == compress.recipe.gates.gate(kl=50.0)  # type: ignore[attr-defined]
+    value = yaml.safe_load(path.read_text())
+    assert value["passes"][0]["prune-ffn"]["ratio"] == searched.found.best.picked["prune-ffn.ratio"]
+    folder = engine_folder(searched.output, searched.found.best)
+    assert str(folder) in path.read_text()
+    assert list(folder.parent.iterdir()) == [folder]
+    engine = compress.load_engine(folder, threads=1)
+    assert engine.generate([1, 2]).shape == (2, 8, 8, 1)
+    assert engine.manifest.provenance["recipe"]["passes"]
+
+
+def test_there_is_a_recipe_for_every_trial_of_the_front_and_a_page(searched) -> None:
+    names = {path.name for path in (searched.output / FRONT).iterdir()}
+    assert names == {f"trial-{each.number}.yaml" for each in searched.found.front}
+    assert all(recipes.load(path).engines for path in (searched.output / FRONT).iterdir())
+    assert (searched.output / PAGE).read_text().startswith("<!doctype html>")
+
+
+def test_the_same_search_again_tries_nothing_and_writes_what_is_missing(searched, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Workshop, "evaluate", lambda *args: pytest.fail("tried again"))
+    found = again(searched, tmp_path / "out")
+    assert found.trials == searched.found.trials
+    assert (tmp_path / "out" / BEST).exists()
+    assert engine_folder(tmp_path / "out", found.best).is_dir()
+    assert again(searched, tmp_path / "out", trials=99, seconds=0.001).ended.endswith("s of trials")
+
+
+def test_budgets_that_nothing_reaches_end_with_the_nearest_trial_and_what_it_lacks(searched, tmp_path: Path) -> None:
+    found = again(searched, tmp_path / "out", budgets={"size": "1kB"}, trials=2)
+    assert found.best is None
+    assert found.nearest.excess == min(each.excess for each in found.trials)
+    assert "size" in found.nearest.lacks[0]
+    assert not (tmp_path / "out" / BEST).exists()
+    page = (tmp_path / "out" / PAGE).read_text()
+    assert "No trial keeps every budget" in page
+    assert f"Trial {found.nearest.number} lacks: " in page
+
+
+def test_an_error_of_the_machine_ends_the_search_and_the_trial_is_tried_again(
+    searched, tmp_path: Path, monkeypatch
+) -> None:
+    real = Workshop.evaluate
+
+    def full(*args):
+        raise InputError("store: the disk is full")
+
+    monkeypatch.setattr(Workshop, "evaluate", full)
+    with pytest.raises(InputError, match="the disk is full"):
+        again(searched, tmp_path / "out", budgets={"kl": "49"}, trials=1)
+    monkeypatch.setattr(Workshop, "evaluate", real)
+    found = again(searched, tmp_path / "out", budgets={"kl": "49"}, trials=1)
+    assert found.trials[0].picked == searched.found.trials[0].picked
+
+
+def test_an_onnx_graph_and_a_reference_that_shows_no_drift_are_refused(searched, tmp_path: Path, monkeypatch) -> None:
+    from compress.search import trial
+
+    monkeypatch.setattr(trial.Measuring, "evidence", lambda self: unsound())
+    with pytest.raises(InputError, match="the reference: this is no evidence: it guesses"):
+        again(searched, tmp_path / "out", budgets={"kl": "48"})
+    monkeypatch.setattr(driver, "check", lambda space: graph())
+    with pytest.raises(InputError, match="is an ONNX graph; a search tries passes of a model in PyTorch"):
+        again(searched, tmp_path / "out")
+
+
+def unsound():
+    """Evidence that is none."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(sound=False, contrast=0.0, reason="it guesses")
+
+
+def graph():
+    """A recipe of a graph."""
+    from types import SimpleNamespace
+
+    from compress.models.artifact import Form
+
+    return SimpleNamespace(form=Form.ONNX, seed=0)
