@@ -35,6 +35,7 @@ from compress.passes import Context, TorchPass
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
 from compress.passes.rotate import Rotate
+from compress.passes.shared.assigning import Budget
 from compress.passes.smooth import Smooth
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import calm, excluded, prepared
@@ -178,6 +179,10 @@ DYNAMIC = {"activations": "int8", "dynamic": True}
 INT2 = {"weights": "int2", "group": 32}
 ROTATED = Rotate(stream="auto", values=True, down="none")  # the stream where it can be
 ALL = replace(ROTATED, down="auto")
+CHOICE = ("int8", "int4-g32-zeros", "int4-g64", "int2-g32-zeros", "float")
+CHOICE_OF_G128 = ("int8", "int4-g128", "int2-g32-zeros", "float")
+BYTES_OF_G64 = (0.5 + 4 / 64) / 4  # of int4 in groups of 64 for each byte in float32
+
 BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
     "int4 weights alone, groups of 128": {
         "ours, nearest": ours(**INT4, rounding="nearest"),
@@ -234,6 +239,17 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
         "int4 weights, groups of 128, all rotated": ours(ALL, **INT4),
         "int4 weights, groups of 128, nearest": ours(**INT4, rounding="nearest"),
         "int4 weights, groups of 128, nearest, all rotated": ours(ALL, **INT4, rounding="nearest"),
+    },
+    "formats chosen layer by layer, weights alone": {
+        "int4 in groups of 64, all": ours(weights="int4", group=64),
+        "chosen, as many bytes": ours(assign="auto", formats=CHOICE, budget=Budget(size=BYTES_OF_G64)),
+        "chosen, KL x 1000 at most 0.05": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-5)),
+        "chosen, KL x 1000 at most 0.5": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-4)),
+    },
+    "formats chosen layer by layer, int4 in groups of 128": {
+        "int4 in groups of 128, all": ours(weights="int4", group=128),
+        "chosen, KL x 1000 at most 0.025": ours(assign="auto", formats=CHOICE_OF_G128, budget=Budget(kl=2.5e-5)),
+        "chosen, KL x 1000 at most 0.1": ours(assign="auto", formats=CHOICE_OF_G128, budget=Budget(kl=1e-4)),
     },
     "all of a small engine": {
         "int4 groups of 32 with zero points, int8 inputs, int8 head and embedding": ours(
