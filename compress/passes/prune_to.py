@@ -20,7 +20,7 @@ from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.passes.shared.allocation import Piece, Size, cheapest, group_sizes, left, removable
 from compress.passes.shared.head_norm import stretched
 from compress.passes.shared.importance import group_masks, taylor
-from compress.passes.shared.pruning import HEADS, UNITS, Structure, check_float, keep_groups
+from compress.passes.shared.pruning import HEADS, UNITS, Structure, check_float, check_units, keep_groups
 from compress.passes.shared.repair import REPAIR, RepairNotes, kept_bytes, repaired
 from compress.passes.shared.step_times import Deployment, StepTimes, drawn, measured
 
@@ -105,6 +105,7 @@ class PruneTo(TorchPass):
     def requires(self, model: ImageModel) -> None:
         """Refuse a quantized model, and a share of the parameters that cannot be reached."""
         check_float(model, self.name)
+        check_units(model, self.name)
         if self.latency:
             return
         layers = model.transformer.config.layers

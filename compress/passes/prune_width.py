@@ -65,6 +65,8 @@ class PruneWidth(TorchPass):
         """Refuse a quantized model, a number of channels that it cannot have, and a basis that it cannot have."""
         check_float(model, self.name)
         config = model.transformer.config
+        if config.stream_rotation:
+            raise PassError(f"the stream's channels are rotated; put {self.name} before rotate")
         if self.keep > config.width:
             raise PassError(f"the stream has {config.width} channels; keep {self.keep} is more; use at most that")
         if round(self.ratio * config.width) >= config.width:

@@ -9,8 +9,8 @@ from calibration.tokens import TokenSet
 from compress.core.settings import MOST_LAYERS, setting
 from compress.models.image_model import ImageModel
 from compress.passes import Context, Notes, Outcome, PassError, TorchPass
-from compress.passes.quantize import sharing_copy
 from compress.passes.shared.depths import depths
+from compress.passes.shared.quantizing import sharing_copy
 from compress.passes.shared.repair import RIDGE, RepairNotes, check_writers, kept_bytes, repair
 from compress.passes.shared.same_task import check_same_task
 

@@ -19,6 +19,7 @@ from compress.core.settings import InputError
 VERBS = [
     "run",
     "plan",
+    "sensitivity",
     "train",
     "tokens",
     "generate",
@@ -30,6 +31,8 @@ VERBS = [
     "export-triton",
     "check-tensorrt",
     "report",
+    "recipes",
+    "schema",
     "passes",
     "models",
     "store",

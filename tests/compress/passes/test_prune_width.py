@@ -17,6 +17,7 @@ from compress.passes.fuse import Fuse
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_width import PruneWidth
 from compress.passes.quantize import Quantize
+from compress.passes.rotate import Rotate
 from compress.passes.shared.principal import unturnable
 from export.runtime.engine import Engine
 
@@ -164,3 +165,11 @@ def test_the_streams_of_a_repair_are_counted(tiny_model, tiny_tokens):
     model = tiny_model()
     assert PruneWidth(keep=24).keeps(model, tiny_tokens, 4) == 2 * 4 * 4 * 32 * model.transformer.config.reach
     assert PruneWidth(keep=24, repair=False).keeps(model, tiny_tokens, 4) == 0
+
+
+def test_a_rotated_stream_is_refused(tiny_model, context):
+    model = tiny_model()
+    rotated = Rotate(stream=True, values=False, down="none").run(model, context(model)).model
+    assert rotated.transformer.config.stream_rotation
+    with pytest.raises(PassError, match="the stream's channels are rotated; put prune-width before rotate"):
+        PruneWidth(ratio=0.25).run(rotated, context(model))
