@@ -18,7 +18,8 @@ from torch.nn import functional
 
 import compress
 from calibration import emoji
-from compress.training.pictures import AugmentSettings, Emoji
+from compress.training.augment import AugmentSettings
+from compress.training.pictures import Emoji
 
 VARIED = AugmentSettings(shift=4, turn=8, scale=0.12, mirror=0.3)
 

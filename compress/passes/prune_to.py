@@ -15,7 +15,7 @@ from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.passes.shared.allocation import Piece, cheapest, left, removable
 from compress.passes.shared.head_norm import stretched
 from compress.passes.shared.importance import group_masks, taylor
-from compress.passes.shared.pruning import HEADS, UNITS, Structure, check_float, keep_groups
+from compress.passes.shared.pruning import HEADS, UNITS, Structure, check_float, check_units, keep_groups
 from compress.passes.shared.repair import REPAIR, RepairNotes, kept_bytes, repaired
 
 
@@ -50,6 +50,7 @@ class PruneTo(TorchPass):
     def requires(self, model: ImageModel) -> None:
         """Refuse a quantized model, and a share that cannot be reached."""
         check_float(model, self.name)
+        check_units(model, self.name)
         layers = model.transformer.config.layers
         unscored = [[torch.zeros(structure.count(layer)) for layer in layers] for structure, _ in self.structures]
         spare = sum(piece.parameters for piece in removable(model.transformer, self.structures, unscored))

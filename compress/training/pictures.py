@@ -17,27 +17,17 @@ from torch.nn import functional
 
 from calibration import emoji, photos
 from calibration.tokens import Part
-from compress.core.settings import MOST_SIDE, InputError, nearest, setting, shown
-
-
-@dataclass(frozen=True)
-class AugmentSettings:
-    """How pictures are varied."""
-
-    shift: float = setting(0.0, doc="largest shift, pixels", low=0, high=MOST_SIDE)
-    turn: float = setting(0.0, doc="largest turn, degrees", low=0, high=180)
-    scale: float = setting(0.0, doc="largest change of size, as a share", low=0, high=0.9)
-    untouched: float = setting(0.0, doc="share of pictures left as they are", low=0, high=1)
-    until: float = setting(1.0, doc="share of the steps that augment; the rest see real pictures only", low=0, high=1)
-    mirror: float = setting(0.0, doc="share of pictures mirrored, of those that stay what they are", low=0, high=1)
-    recolour: float = setting(0.0, doc="share of pictures whose colour channels change places", low=0, high=1)
+from compress.core.settings import InputError, shown
+from compress.core.user_files import user_path
+from compress.training.augment import AugmentSettings, affine_maps, moved, recoloured
+from compress.training.folder import Folder
 
 
 class PictureSource(Protocol):
     """Where a training has its pictures from."""
 
     side: int  # of a whole picture, pixels
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # what they are called; none where they have numbers alone
 
     def batch(
         self, count: int, side: int, augment: AugmentSettings, generator: np.random.Generator
@@ -111,48 +101,22 @@ def check_augment(pictures: str, augment: AugmentSettings, where: str) -> None:
         raise InputError(f"{where}: augment: photographs are varied as they are cut; leave it out")
 
 
-def open_pictures(name: str, device: torch.device, where: str) -> PictureSource:
-    """The pictures called 'photos' or 'emoji'.
+def open_pictures(name: str, device: torch.device, where: str, side: int = 0) -> PictureSource:
+    """The pictures called 'photos' or 'emoji', or those of a folder as squares of `side` pixels.
 
     Raises:
-        InputError: it is neither, or what it is made of is not installed.
+        InputError: it is none of them, or what it is made of is not installed.
     """
     if name not in SOURCES:
-        raise InputError(f"{where}: {shown(name)} are no pictures to train on; {nearest(name, SOURCES)}")
+        folder = user_path(name, where)
+        if not folder.is_dir():
+            raise InputError(f"{where}: {shown(name)} is neither a folder of pictures nor 'photos' or 'emoji'")
+        if not side:
+            raise InputError(f"{where}: pictures of a folder are scaled; give  side, the pixels of one")
+        return Folder(device, folder, side)
+    if side:
+        raise InputError(f"{where}: {name} have a size of their own; leave  side  out")
     try:
         return SOURCES[name](device)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def affine_maps(
-    count: int,
-    side: int,
-    augment: AugmentSettings,
-    mirrorable: NDArray[np.bool_],
-    generator: np.random.Generator,
-) -> Tensor:
-    """Random maps (B, 2, 3) from places in the new picture to places in the old, as `affine_grid` takes them."""
-    turn, scale, right, down = generator.uniform(-1, 1, size=(4, count))
-    touched = generator.random(count) >= augment.untouched
-    angle, size = np.radians(turn * augment.turn) * touched, 1 + scale * augment.scale * touched
-    mirrored = np.where((generator.random(count) < augment.mirror) & mirrorable, -1.0, 1.0)
-    cosine, sine = np.cos(angle) / size, np.sin(angle) / size
-    shift = np.stack([right, down]) * touched * augment.shift * 2 / side  # affine_grid's picture goes from -1 to 1
-    maps = np.stack([cosine * mirrored, -sine, shift[0], sine * mirrored, cosine, shift[1]], axis=1)
-    return torch.from_numpy(maps.reshape(count, 2, 3).astype(np.float32))
-
-
-def moved(pictures: Tensor, maps: Tensor) -> Tensor:
-    """Pictures (B, 3, S, S) from 0 to 1, each moved by its map (B, 2, 3); what comes in from outside is white."""
-    grid = functional.affine_grid(maps.to(pictures.device), list(pictures.shape), align_corners=False)
-    return 1 - functional.grid_sample(1 - pictures, grid, mode="bilinear", align_corners=False)
-
-
-def recoloured(pictures: Tensor, share: float, generator: np.random.Generator) -> Tensor:
-    """Pictures (B, 3, S, S), a share of them with their colour channels in another order."""
-    orders = np.tile(np.arange(3), (len(pictures), 1))
-    changed = generator.random(len(pictures)) < share
-    orders[changed] = generator.permuted(orders[changed], axis=1)
-    places = torch.from_numpy(orders).to(pictures.device)[:, :, None, None].expand_as(pictures)
-    return pictures.gather(1, places)

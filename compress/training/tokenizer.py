@@ -44,9 +44,10 @@ from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.codebook import Codebook, channels_last
 from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
+from compress.training.augment import AugmentSettings
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import AugmentSettings, PictureSource, check_augment, open_pictures
+from compress.training.pictures import PictureSource, check_augment, open_pictures
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
 DEAD_SHARE = 0.1
@@ -103,7 +104,8 @@ class TokenizerRecipe:
     name: str = setting(doc="the tokenizer's name")
     tokenizer: VqConfig = setting(doc="the architecture")
     train: TokenizerTrainSettings = setting(doc="the schedule and the loss")
-    pictures: str = setting("photos", doc="what to train on: 'photos' or 'emoji'")
+    pictures: str = setting("photos", doc="what to train on: 'photos', 'emoji', or a folder of pictures")
+    side: int = setting(0, doc="pixels of a side that pictures of a folder are scaled to", low=0, high=MOST_SIDE)
     augment: AugmentSettings = setting(AugmentSettings(), doc="how pictures are varied; photographs are cut at random")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
@@ -234,8 +236,9 @@ def measure(tokenizer: VqTokenizer, source: PictureSource, seed: int) -> dict[st
     images, labels = source.part("held_out")
     errors = squared_errors(tokenizer, images)
     found = {"psnr": psnr(float(errors.mean()))}
-    if len(source.classes) <= FEW_CLASSES:
-        own = {f"psnr_{name}": psnr(float(errors[labels == label].mean())) for label, name in enumerate(source.classes)}
+    if 0 < len(source.classes) <= FEW_CLASSES:
+        present = [(name, labels == label) for label, name in enumerate(source.classes) if (labels == label).any()]
+        own = {f"psnr_{name}": psnr(float(errors[rows].mean())) for name, rows in present}
         found |= {"psnr_mean_of_classes": float(np.mean(list(own.values()))), **own}
     generator = np.random.Generator(np.random.Philox(seed))
     pictures, _ = source.batch(USAGE_CROPS, source.side, AugmentSettings(), generator)
@@ -254,7 +257,7 @@ def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: OnProgress | 
     settings, config = recipe.train, recipe.tokenizer
     torch.set_num_threads(settings.threads)
     device = find_device(settings.device, f"{recipe.name}: train.device")
-    source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures")
+    source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", recipe.side)
     recipe.check(source)
     prepare_output(output)
     torch.manual_seed(recipe.seed)

@@ -48,9 +48,10 @@ from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokeniz
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
 from compress.models.transformer.examples import examples, examples_of, nll
 from compress.models.transformer.model import TokenTransformer
+from compress.training.augment import AugmentSettings
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import AugmentSettings, PictureSource, check_augment, open_pictures
+from compress.training.pictures import SOURCES, PictureSource, check_augment, open_pictures
 from compress.training.teaching import LARGE_PRIME
 from export.runtime.orders import order_called
 from export.runtime.sampling import Sampler
@@ -163,7 +164,9 @@ class TrainRecipe:
     augment: AugmentSettings = setting(AugmentSettings(), doc="the augmentation")
     sampler: Sampler = setting(Sampler(), doc="how the model is sampled unless told otherwise")
     tokens: str = setting("digits", doc="'digits', 'photos', 'emoji', or a TokenSet (.npz) of `compress tokens`")
-    pictures: str = setting("", doc="in place of tokens: 'photos' or 'emoji', varied anew and encoded at every step")
+    pictures: str = setting(
+        "", doc="in place of tokens: 'photos', 'emoji' or a folder, varied anew and encoded at every step"
+    )
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
@@ -197,6 +200,8 @@ def check_tokens(data: TokenSet, config: TransformerConfig, recipe: TrainRecipe)
             f"{where}: pictures of {length} tokens up to {token}, classes up to {label}; the model reads "
             f"{config.length} tokens below {config.vocabulary}, and classes up to {config.classes}"
         )
+    if data.class_names and len(data.class_names) != config.classes:
+        raise InputError(f"{where}: has {len(data.class_names)} classes; model.classes is {config.classes}")
     needed: dict[Part, int] = {"train": 0 if recipe.pictures else recipe.train.batch, "validation": 1, "held_out": 1}
     for part, count in needed.items():
         try:
@@ -286,7 +291,8 @@ def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None) -
     device = find_device(settings.device, f"{recipe.name}: train.device")
     batches: Batches
     if recipe.pictures:
-        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures")
+        side = 0 if recipe.pictures in SOURCES else tokenizer.picture[0]
+        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", side)
         batches = EncodedPictures(recipe, source, on_device(tokenizer, device))
     else:
         batches = TokenBatches(recipe, open_source(recipe.tokens, f"{recipe.name}: tokens"))

@@ -18,6 +18,7 @@ from export.runtime.shape import Shape, TextShape
 
 GATED = ("swiglu", "geglu")
 STRETCHED = ("l2", "rms-stretch")  # norms of queries and keys behind which each head's queries are stretched
+MOST_ROTATED = 1024  # units of a block; a rotation of more costs more than the product that reads it
 
 Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias", "none"]
 
@@ -45,6 +46,9 @@ class TransformerConfig:
     `uvit` is the stem and the head of a masked model of texts; then modulation is ``text``: every block attends to the
     text too, and its pooled embedding scales and shifts the norms. `class_token` puts the class before the tokens of a
     masked model. `post_norm` normalises after each branch was added (BERT), `embedding_norm` before the first block.
+
+    What the pass `rotate` made: the units that ``ffn.down`` reads are rotated in blocks of `down_rotation` (0: not),
+    and the channels of the residual stream by the random matrix of the seed `stream_rotation` (0: not).
     """
 
     vocabulary: int
@@ -81,6 +85,8 @@ class TransformerConfig:
     class_token: bool = False
     post_norm: bool = False
     embedding_norm: bool = False
+    down_rotation: int = 0
+    stream_rotation: int = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers that no model has.
@@ -90,12 +96,16 @@ class TransformerConfig:
         """
         check_sizes(self, "vocabulary", "width", "head_width", "patch")
         check_sizes(self, "classes", "lead", "registers", "context", "outputs", "latent_width", least=0)
+        check_sizes(self, "stream_rotation", least=0)
+        check_sizes(self, "down_rotation", least=0, most=MOST_ROTATED)
         check_grid(self.grid)
         check_epsilon(self.norm_epsilon)
         if not 0 < self.rotary_base < HUGE:
             raise ValueError(f"rotary_base {self.rotary_base}: must be above 0 and below {HUGE:g}")
         if not 1 <= len(self.layers) <= MOST_LAYERS:
             raise ValueError(f"{len(self.layers)} layers: must be 1 to {MOST_LAYERS}")
+        if self.stream_rotation and self.width**2 > MOST_TABLE:
+            raise ValueError(f"width {self.width}: a stream that is rotated has a width of at most {MOST_TABLE**0.5:g}")
         if self.scales:
             ScalesConfig(self.scales)
         for index, layer in enumerate(self.layers):
@@ -104,6 +114,11 @@ class TransformerConfig:
                 raise ValueError(
                     f"layers[{index}]: heads {shown(layer.heads)}, kv_heads {shown(layer.kv_heads)}, ffn "
                     f"{shown(layer.ffn)}: each must be from 1 to {MOST} and kv_heads must divide heads"
+                )
+            if self.down_rotation & (self.down_rotation - 1) or (self.down_rotation and layer.ffn % self.down_rotation):
+                raise ValueError(
+                    f"layers[{index}]: ffn {layer.ffn}, down_rotation {self.down_rotation}: blocks that are rotated "
+                    "have a power of two of units and fill the layer"
                 )
         if any(side % self.patch for side in self.grid):
             raise ValueError(f"patch {self.patch}: must divide the grid {self.grid}")

@@ -84,8 +84,10 @@ def repair(
     reference's behind it, on the validation pictures if there are any, the layers are put back.
 
     Raises:
-        PassError: numbers are not finite; the message names the layer.
+        PassError: numbers are not finite (the message names the layer), or only one of the streams is rotated.
     """
+    if transformer.config.stream_rotation != reference.config.stream_rotation:
+        raise PassError("the stream is rotated, and the reference's is not; put rotate behind what is repaired")
     work = Work(len(written(transformer)), context.report)
     validation = len(context.tokens.part("validation"))
     pictures = context.calibration_tokens()

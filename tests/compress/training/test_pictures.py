@@ -17,7 +17,8 @@ from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training import pictures
-from compress.training.pictures import AugmentSettings, affine_maps, moved, open_pictures, recoloured
+from compress.training.augment import AugmentSettings, affine_maps, moved, recoloured
+from compress.training.pictures import open_pictures
 from compress.training.transformer import TrainRecipe, train
 
 CONFIG = VqConfig(
@@ -111,7 +112,7 @@ def test_recoloured_pictures_have_the_same_channels_in_another_order() -> None:
 
 
 def test_pictures_that_are_not_known_are_refused_with_those_that_are() -> None:
-    with pytest.raises(InputError, match=r"here: 'emojis' are no pictures to train on; did you mean 'emoji'\?"):
+    with pytest.raises(InputError, match=r"here: 'emojis' is neither a folder of pictures nor 'photos' or 'emoji'"):
         open_pictures("emojis", torch.device("cpu"), "here")
 
 
