@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from numpy.typing import NDArray
 
 from .providers import CPU
 
@@ -86,6 +87,11 @@ def probe(model: ir.Model, threads: int, *, exact_inputs: bool = False) -> onnxr
     if exact_inputs:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=[CPU])
+
+
+def held(array: NDArray[Any]) -> onnxruntime.OrtValue:
+    """An array that a session can read, and write where it reads it."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def best(run: Callable[[], object]) -> float:

@@ -35,7 +35,7 @@ class BlockContext(NamedTuple):
 
     `mask` (S, P + S) or (B, 1, S, P + S), true where a query sees a key; None with `causal` is the triangle, without it
     everything. `rotary` are the cosines and sines of the positions; `condition` (B, 1 or S, D), or (B, 1 or S, 6 D)
-    where modulation is shared; `states` (B, P, D) those of a text that blocks attend to.
+    where modulation is shared; `states` (B, P, X) those of a text that blocks attend to, X wide.
     """
 
     mask: Tensor | None
@@ -273,13 +273,13 @@ class TextBlock(nn.Module):
 
     def __init__(self, config: TransformerConfig, layer: LayerConfig, uvit: UvitConfig) -> None:
         super().__init__()
-        width, epsilon = config.width, config.norm_epsilon
-        self.attention_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, width)
+        width, inner, epsilon = config.width, config.inner, config.norm_epsilon
+        self.attention_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, inner)
         self.attention = Attention(config, layer)
-        self.text_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, width)
-        self.text = CrossAttention(width, width, uvit.cross_heads)
+        self.text_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, inner)
+        self.text = CrossAttention(width, inner, uvit.cross_heads, inner)
         # The original's third norm is another kind than its first two.
-        self.ffn_norm = SteeredNorm(nn.LayerNorm(width, eps=epsilon, bias=False), width, width)
+        self.ffn_norm = SteeredNorm(nn.LayerNorm(width, eps=epsilon, bias=False), width, inner)
         self.ffn = FeedForward(config, layer)
         self.dropout = nn.Dropout(0.0)
 
@@ -297,11 +297,11 @@ class TextBlock(nn.Module):
 class TextPrefix(nn.Module):
     """Features of a text as the positions before the picture: a two-layer network, and learned features of no text."""
 
-    def __init__(self, config: TextShape, width: int) -> None:
+    def __init__(self, config: TextShape, inner: int, width: int) -> None:
         super().__init__()
         self.null = nn.Parameter(torch.zeros(config.length, config.width))
-        self.up = nn.Linear(config.width, width, bias=False)
-        self.down = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(config.width, inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, features: Tensor, null: Tensor) -> Tensor:
         """Embeddings (B, S, D) of features (B, S, C), S the text's length or 0; where `null` (B,) those of no text."""

@@ -77,12 +77,12 @@ class TokenTransformer(nn.Module):
             self.divide = nn.Linear(config.width, config.width * config.patch**2, bias=False)
         if config.uvit:
             assert config.text is not None
-            around = (config.uvit, config.grid, config.width, config.norm_epsilon)
+            around = (config.uvit, config.grid, config.width, config.inner, config.norm_epsilon)
             self.text: TextPrefix | TextCondition
-            self.text = TextCondition(config.uvit, config.text, config.width, config.norm_epsilon)
+            self.text = TextCondition(config.uvit, config.text, config.inner, config.norm_epsilon)
             self.stem, self.tail = Stem(*around), Tail(*around)
         elif config.text:
-            self.text = TextPrefix(config.text, config.width)
+            self.text = TextPrefix(config.text, config.inner, config.width)
         if config.drawing.scaled:
             self.latent = nn.Linear(config.latent_width, config.width)
             codebook = Codebook(config.vocabulary, config.latent_width)
