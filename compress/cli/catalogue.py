@@ -55,7 +55,7 @@ def type_words(kind: Any) -> str:
     """A type as a user writes it."""
     if typing.get_origin(kind) is typing.Literal:
         return " | ".join(
-            str(option).lower() if option in (True, False) else option for option in typing.get_args(kind)
+            str(option).lower() if isinstance(option, bool) else str(option) for option in typing.get_args(kind)
         )
     if typing.get_origin(kind) is tuple:
         return f"list of {type_words(typing.get_args(kind)[0])}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -26,6 +26,12 @@ SCORE_ROWS = 32  # rows scored at once at most
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 
 
+@lru_cache(maxsize=64)  # it is asked for at every step, and checks a name for each of thousands of classes
+def named(shape: Shape, class_names: tuple[str, ...]) -> Shape:
+    """A shape whose classes are called so."""
+    return replace(shape, class_names=class_names)
+
+
 @dataclass(frozen=True)
 class ImageModel(Shaped):
     """A trained image-token transformer with what it needs to make pictures."""
@@ -37,10 +43,10 @@ class ImageModel(Shaped):
     sampler: Sampler
     class_names: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def shape(self) -> Shape:
         """Its tokens, classes and order of drawing."""
-        return replace(self.transformer.config.shape, class_names=self.class_names)
+        return named(self.transformer.config.shape, self.class_names)
 
     @property
     def picture(self) -> tuple[int, int, int]:

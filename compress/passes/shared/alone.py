@@ -88,12 +88,13 @@ class Changes:
     def logits(self) -> Iterator[Tensor]:
         """What the model predicts now (B, T, O), from the streams on."""
         transformer = self.transformer
-        with torch.no_grad():
-            for x, around in self.streams.parts:
+        for x, around in self.streams.parts:
+            with torch.no_grad():  # never around a yield: whoever stops reading would go on without gradients
                 inside = transformer.inside(around)
                 for block in transformer.blocks[self.index :]:
                     x, _ = block(x, inside, None)
-                yield transformer.predictions(x, around)
+                made = transformer.predictions(x, around)
+            yield made
 
 
 def scored_pictures(tokens: TokenSet, most: int) -> TokenSet:

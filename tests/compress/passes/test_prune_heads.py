@@ -138,8 +138,8 @@ def test_heads_that_go_later_are_set_right_on_top_of_it(tiny_model, context):
 
 
 def test_a_reference_of_another_shape_is_refused(tiny_model, context):
-    with pytest.raises(PassError, match="prune-heads: the reference has width 64, the model 32; they must be equal"):
-        PruneHeads(ratio=0.25).run(tiny_model(), context(tiny_model(width=64)))
+    with pytest.raises(PassError, match="prune-heads: the reference has classes 3, the model 10; they must be equal"):
+        PruneHeads(ratio=0.25).run(tiny_model(), context(tiny_model(classes=3)))
 
 
 def test_the_streams_of_a_repair_are_counted(tiny_model, tiny_tokens):

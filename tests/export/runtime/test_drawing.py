@@ -215,7 +215,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         ([1.5], "label 1.5 is not a class; labels are whole numbers"),
         ([np.nan], "label nan is not a class; labels are whole numbers"),
         ([True], "label True is not a class; labels are whole numbers"),
-        (["1"], "label '1' is not a class; labels are whole numbers"),
+        (["1"], "label '1' is not a class; the classes of this model have numbers, no names"),
         ([None], "label None is not a class; labels are whole numbers"),
     ],
 )

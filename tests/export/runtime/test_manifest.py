@@ -193,7 +193,7 @@ LONG = "x" * 500
         (("shape", "outputs"), 3, "shape.outputs is 3; there are 17 tokens to choose from"),
         (("shape", "vocabulary"), 0, "shape.vocabulary: 0 is out of range; it must be between 1 and 2147483647"),
         (("shape", "text"), {"length": 5}, "shape.text: 'width' is missing"),
-        (("shape", "unknown"), 1, "shape: unknown key 'unknown'; known: classes, grid"),
+        (("shape", "unknown"), 1, "shape: unknown key 'unknown'; known: class_names, classes, grid"),
         (("target",), "tensorrt", "cache is 'shared'; one for tensorrt is 'static' or 'none'"),
         (("sampler",), {"cfg_scale": -1.0}, "sampler: cfg_scale -1.0: must be at least 0"),
         (("sampler",), {"cfg_scale": "2"}, "sampler.cfg_scale: '2' is not a number"),

@@ -18,6 +18,7 @@ from export.rewrites.hoist import hoist
 from export.runtime import plan_loop
 from export.runtime.drawing import Known
 from export.runtime.engine import Engine
+from export.runtime.graphs import Graphs
 from export.runtime.errors import UnsoundLogitsError
 from export.runtime.plan_loop import PlanLoop
 from export.runtime.sampling import Sampler
@@ -101,7 +102,7 @@ def test_a_prompt_is_read_in_one_call_where_a_profile_takes_it(engine_on, model_
 
 def test_pictures_are_decoded_and_encoded_by_plans(engine_on, model_of, monkeypatch) -> None:
     engine, _ = engine_on("next-scale")
-    monkeypatch.setattr(Engine, "_open_sessions", lambda self: pytest.fail("ONNX Runtime opens its own graphs"))
+    monkeypatch.setattr(Graphs, "sessions", property(lambda self: pytest.fail("ONNX Runtime opens its own graphs")))
     model = model_of("next-scale")
     assert engine.picture == model.picture
     tokens = np.random.default_rng(0).integers(0, 17, (5, 16))  # parts of at most 3
