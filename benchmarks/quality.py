@@ -31,9 +31,12 @@ from calibration.tokens import TokenSet
 from compress.measure.drift.fidelity import Fidelity, fidelity
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, examples
-from compress.passes import Context
+from compress.passes import Context, TorchPass
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
+from compress.passes.rotate import Rotate
+from compress.passes.shared.assigning import Budget
+from compress.passes.smooth import Smooth
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import calm, excluded, prepared
 from export.runtime.engine import Engine
@@ -67,13 +70,15 @@ class Bench:
             yield engine.feeds(batch.inputs[index : index + 1], None)
 
 
-def ours(**settings: Any) -> Callable[[Bench], OnnxModel]:
-    """`quantize` with these settings, exported for onnxruntime."""
+def ours(*folds: TorchPass, **settings: Any) -> Callable[[Bench], OnnxModel]:
+    """`quantize` with these settings behind exact passes, exported for onnxruntime."""
 
     def made(bench: Bench) -> OnnxModel:
         chosen = Quantize(**{"head": "float", **settings}).deployed_on("any", ["onnxruntime"])
-        quantized = chosen.run(bench.model, bench.context).model
-        return Export("onnxruntime").run(quantized, bench.context).model
+        model = bench.model
+        for each in (*folds, chosen):
+            model = each.run(model, bench.context).model
+        return Export("onnxruntime").run(model, bench.context).model
 
     return made
 
@@ -169,6 +174,15 @@ def static(method: str) -> Callable[[Bench], OnnxModel]:
 
 
 INT4 = {"weights": "int4", "group": 128}
+STATIC = {"activations": "int8", "down": "same"}
+DYNAMIC = {"activations": "int8", "dynamic": True}
+INT2 = {"weights": "int2", "group": 32}
+ROTATED = Rotate(stream="auto", values=True, down="none")  # the stream where it can be
+ALL = replace(ROTATED, down="auto")
+CHOICE = ("int8", "int4-g32-zeros", "int4-g64", "int2-g32-zeros", "float")
+CHOICE_OF_G128 = ("int8", "int4-g128", "int2-g32-zeros", "float")
+BYTES_OF_G64 = (0.5 + 4 / 64) / 4  # of int4 in groups of 64 for each byte in float32
+
 BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
     "int4 weights alone, groups of 128": {
         "ours, nearest": ours(**INT4, rounding="nearest"),
@@ -206,6 +220,36 @@ BLOCKS: dict[str, dict[str, Callable[[Bench], OnnxModel]]] = {
             ranges="absmax",
             keep=("*.ffn.down", "*.attention.query", "*.attention.key", "*.attention.value"),
         ),
+    },
+    "behind smooth and rotate": {
+        "int8, all static": ours(**STATIC),
+        "int8, all static, ffn.down rotated": ours(Rotate(), **STATIC),
+        "int8, all static, smooth": ours(Smooth(), **STATIC),
+        "int8, all static, smooth, ffn.down rotated": ours(Smooth(), Rotate(), **STATIC),
+        "int8, ffn.down dynamic": ours(activations="int8"),
+        "int8, all dynamic": ours(**DYNAMIC),
+        "int8, all dynamic, stream and values rotated": ours(ROTATED, **DYNAMIC),
+        "int8, all dynamic, all rotated": ours(ALL, **DYNAMIC),
+        "int8, all static, stream and values rotated": ours(ROTATED, **STATIC),
+        "int8, ffn.down dynamic, smooth": ours(Smooth(), activations="int8"),
+        "int2 weights, groups of 32": ours(**INT2),
+        "int2 weights, groups of 32, stream and values rotated": ours(ROTATED, **INT2),
+        "int2 weights, groups of 32, all rotated": ours(ALL, **INT2),
+        "int4 weights, groups of 128": ours(**INT4),
+        "int4 weights, groups of 128, all rotated": ours(ALL, **INT4),
+        "int4 weights, groups of 128, nearest": ours(**INT4, rounding="nearest"),
+        "int4 weights, groups of 128, nearest, all rotated": ours(ALL, **INT4, rounding="nearest"),
+    },
+    "formats chosen layer by layer, weights alone": {
+        "int4 in groups of 64, all": ours(weights="int4", group=64),
+        "chosen, as many bytes": ours(assign="auto", formats=CHOICE, budget=Budget(size=BYTES_OF_G64)),
+        "chosen, KL x 1000 at most 0.05": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-5)),
+        "chosen, KL x 1000 at most 0.5": ours(assign="auto", formats=CHOICE, budget=Budget(kl=5e-4)),
+    },
+    "formats chosen layer by layer, int4 in groups of 128": {
+        "int4 in groups of 128, all": ours(weights="int4", group=128),
+        "chosen, KL x 1000 at most 0.025": ours(assign="auto", formats=CHOICE_OF_G128, budget=Budget(kl=2.5e-5)),
+        "chosen, KL x 1000 at most 0.1": ours(assign="auto", formats=CHOICE_OF_G128, budget=Budget(kl=1e-4)),
     },
     "all of a small engine": {
         "int4 groups of 32 with zero points, int8 inputs, int8 head and embedding": ours(

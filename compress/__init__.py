@@ -2,7 +2,20 @@
 
 from typing import TYPE_CHECKING, Any
 
-from compress.api import apply, bench, bisect, generate, load, load_engine, load_tokens, plan, run, train, verify
+from compress.api import (
+    apply,
+    bench,
+    bisect,
+    generate,
+    load,
+    load_engine,
+    load_tokens,
+    plan,
+    run,
+    sensitivity,
+    train,
+    verify,
+)
 
 if TYPE_CHECKING:
     from compress.core.settings import InputError
@@ -19,6 +32,7 @@ __all__ = [
     "load_tokens",
     "plan",
     "run",
+    "sensitivity",
     "train",
     "verify",
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from compress.recipe.gates import Gate
     from compress.recipe.plan import Plan
     from compress.report import Report
+    from compress.report.data.sensitivity import Sensitivity
     from compress.verifying.bench import BenchRow
     from compress.verifying.bisect import Bisection
     from compress.verifying.comparison import Comparison
@@ -230,6 +231,38 @@ def verify(
         gates = read_gate(read_yaml(file), f"{file}:")
     limits = gates if gates is None or isinstance(gates, Gate) else read_gate(dict(gates), "gates")
     return compare(reference, candidate, limits, str(tokens), held_out, threads, than, samples=samples)
+
+
+def sensitivity(
+    recipe: str | Path,
+    *,
+    formats: Sequence[str] | None = None,
+    prune: float = 0.25,
+    pictures: int | None = None,
+    model: str = "",
+    tokens: str = "",
+    store: str | Path = STORE,
+    listener: Listener | None = None,
+) -> Sensitivity:
+    """What quantizing or pruning each layer of a recipe's untouched model alone adds to the KL, and what it saves.
+
+    `formats` are names such as ``int8-static`` or ``int4-g128``; `prune` is the share of heads and of units that a
+    layer loses, 0 for neither. Measured on `pictures` of the validation part, else of the training part; never on
+    held-out ones. What the store holds is not measured again.
+
+    Raises:
+        InputError: the recipe, a format or an input is wrong.
+    """
+    from compress.core.listener import Silent
+    from compress.core.store import Store
+    from compress.recipe import recipe as recipes
+    from compress.recipe.shipped import located
+    from compress.running.sensitivity import FORMATS, Asked, command_of
+    from compress.running.sensitivity import sensitivity as measured
+
+    loaded = recipes.load(located(recipe), model, tokens)
+    asked = Asked(FORMATS if formats is None else tuple(formats), prune, pictures or 0)
+    return measured(loaded, Store(Path(store)), listener or Silent(), asked, command_of(recipe, asked, model, tokens))
 
 
 def bench(

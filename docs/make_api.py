@@ -12,7 +12,10 @@ import re
 from compress import api
 
 WIDTH = 100
-ORDER = ("load", "load_engine", "load_tokens", "plan", "run", "apply", "verify", "bisect", "bench", "generate", "train")
+ORDER = (
+    *("load", "load_engine", "load_tokens", "plan", "run", "apply", "sensitivity", "verify", "bisect", "bench"),
+    *("generate", "train"),
+)
 HEAD = """\
 # Python API
 

@@ -7,7 +7,7 @@ import json
 import typing
 from typing import Any
 
-from compress.core.settings import bound
+from compress.core.settings import bound, plain
 from compress.models import families, zoo
 from compress.models.tokenizer import formats
 from compress.passes import find, names
@@ -69,6 +69,8 @@ def default_words(field: dataclasses.Field[Any]) -> str:
     """A default as a user writes it, or that there is none."""
     if field.default is dataclasses.MISSING:
         return "needed" if field.default_factory is dataclasses.MISSING else str(field.default_factory())
+    if dataclasses.is_dataclass(field.default):
+        return json.dumps({name: value for name, value in plain(field.default).items() if value is not None})
     return json.dumps(field.default) if not isinstance(field.default, tuple) else str(list(field.default))
 
 

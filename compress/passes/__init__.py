@@ -58,6 +58,17 @@ class Context:
         except ValueError as error:
             raise PassError(str(error)) from error
 
+    def comparison_tokens(self) -> TokenSet:
+        """Pictures to compare two models on: as many of validation, which no pass learns from, or of training.
+
+        Raises:
+            PassError: as `calibration_tokens`, where there are none of validation.
+        """
+        validation = len(self.tokens.part("validation"))
+        if not validation:
+            return self.calibration_tokens()
+        return self.tokens.part("validation", min(validation, self.calibration))
+
 
 @dataclass(frozen=True)
 class Outcome(Generic[Made]):
@@ -69,7 +80,7 @@ class Outcome(Generic[Made]):
 
 @dataclass(frozen=True)
 class Pass(ABC, Generic[Given, Made]):
-    """Settings are the fields; `apply` does the work. It reads no paths, prints nothing and times nothing.
+    """Settings are the fields; `apply` does the work. It reads no paths and prints nothing.
 
     A pass that exists has valid settings: types, choices and ranges are checked when it is made, then `validate`.
     `version` goes up whenever the same settings give another result, so the store does not serve the old one. A pass
@@ -157,6 +168,10 @@ class Pass(ABC, Generic[Given, Made]):
         """
         if cpu == "vnni" and getattr(self, "reduce_range", None) == "auto":
             return replace(self, reduce_range=False)  # type: ignore[call-arg]
+        return self
+
+    def timed_as(self, threads: int, batch: int) -> Self:
+        """The pass where a recipe measures speed on so many threads, drawing so many pictures at once."""
         return self
 
     def int8_range(self) -> ReduceRange:

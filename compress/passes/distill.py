@@ -163,7 +163,8 @@ class Distill(TorchPass):
                 raise PassError(f"the tokens have no {name} pictures; split them with a share for {name}")
         config = student.config
         sampler = self.learned(model)
-        compared = self.hidden and sampler is None  # two rows have no hidden states in common
+        # Two rows have no hidden states in common, and neither have streams of two widths.
+        compared = self.hidden and sampler is None and config.width == reference.config.width
         pairs = matched_layers(len(config.layers), len(reference.config.layers)) if compared else []
         own_count = round(self.on_policy * self.batch)
         draws = Draws(training, config, self.batch - own_count, self.null_share, context.seed)

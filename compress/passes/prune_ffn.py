@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from compress.core.settings import MOST_WIDTH, setting
+from compress.models.image_model import ImageModel
 from compress.passes.shared.groups import PruneGroups
-from compress.passes.shared.pruning import UNITS, Structure
+from compress.passes.shared.pruning import UNITS, Structure, check_units
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,8 @@ class PruneFfn(PruneGroups):
     def block(self) -> int:
         """`multiple`."""
         return self.multiple
+
+    def requires(self, model: ImageModel) -> None:
+        """Refuse rotated units too."""
+        check_units(model, self.name)
+        super().requires(model)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -16,6 +16,7 @@ from compress.models.image_model import ImageModel
 from compress.models.transformer.embedding import EmbeddingQuantization, QuantizedEmbedding, group_of
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import (
+    DEFAULT_BLOCK,
     Activations,
     LinearQuantization,
     Weights,
@@ -23,14 +24,34 @@ from compress.models.transformer.quantized import (
     quantizations,
 )
 from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting, TorchPass
+from compress.passes.shared.alone import Predictions, scored_pictures
+from compress.passes.shared.assigning import (
+    ALONE,
+    COSTS,
+    TOGETHER,
+    AssignedNotes,
+    Assigner,
+    Assignment,
+    Budget,
+    Remembered,
+    UnreachableError,
+    bytes_in,
+    grouped,
+    groups_of,
+)
 from compress.passes.shared.blockwise import stream_bytes
-from compress.passes.shared.formats import Override, kept, overridden
-from compress.passes.shared.quantizing import HEAD, Work, looks_at
+from compress.passes.shared.format_names import format_called, name_of
+from compress.passes.shared.formats import Override, kept, matched, overridden
+from compress.passes.shared.layer_costs import LayerCosts
+from compress.passes.shared.quantizing import HEAD, Work, looks_at, sharing_copy
 from compress.passes.shared.rounding import Ranges
 from export.runtime.manifest import Cpu
+from export.targets.onnxruntime import TWO_BIT_GROUPS
 
 DOWN = ".ffn.down"
 DOWN_GROUP = 64  # of 16 to 128 none is measurably better, and kernels are as fast
+FINER = LinearQuantization("int8", "int8", dynamic=True, group=DOWN_GROUP)
+CHOOSING = 4.0  # times as long as rounding each layer once is what one format of all takes to be judged, about
 DYNAMIC = frozenset({"onnxruntime"})  # targets with a kernel for products whose inputs are scaled as they come
 
 
@@ -51,6 +72,7 @@ class QuantizeNotes(Notes):
     damped: tuple[str, ...] | None = setting(
         None, doc="layers whose inputs depend on each other linearly, so that gptq's damping chose between codes"
     )
+    assigned: AssignedNotes | None = setting(None, doc="what `assign: auto` chose")
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,11 @@ class Quantize(TorchPass):
     few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8, but float for tensorrt, which
     would unpack such weights at every step, and beside static activations (`check_together`); a head that is tied to
     the table of embeddings is int8 where that is.
+
+    With ``assign: auto`` each layer gets the one of several `formats` that keeps a `budget` together with the others:
+    what each adds to the KL alone is measured on validation pictures, an integer program chooses (as in HAWQ-V3, arXiv
+    2011.10680), and what it chose is made and measured (`shared/assigning.py`). Products that engines compute as one
+    get one format; layers that `keep`, `override`, or a `head` of float or int8 decide are left to these.
     """
 
     weights: Weights = setting("int8", doc="format of the weights")
@@ -91,6 +118,11 @@ class Quantize(TorchPass):
     embedding: Literal["none", "int8", "fp16"] = setting("none", doc="format of the table of embeddings")
     keep: tuple[str, ...] = setting((), doc="patterns of layers that stay in float")
     override: dict[str, Override] = setting(dict, doc="patterns of layers, and what is different for them")
+    assign: Literal["none", "auto"] = setting("none", doc="auto: choose the format of each layer by what it costs")
+    budget: Budget = setting(Budget(), doc="what the chosen formats have to keep: kl, bytes or size")
+    formats: tuple[str, ...] = setting(
+        (), doc="formats to choose from, by name; none given: int2, int4 and int8 as the other settings say, and float"
+    )
 
     def validate(self) -> None:
         """Refuse formats that do not go together.
@@ -106,6 +138,12 @@ class Quantize(TorchPass):
                 override.applied(spec)
             except ValueError as error:
                 raise ValueError(f"override.{pattern}: {error}") from error
+        given = self.budget.given
+        if self.assign == "none" and (given or self.formats):
+            raise ValueError(f"{'budget' if given else 'formats'} is for assign: auto")
+        if self.assign == "auto" and len(given) != 1:
+            raise ValueError(f"budget has {', '.join(given) or 'nothing'}; give it one of kl, bytes and size")
+        self.choice()
 
     @property
     def static_int8(self) -> bool:
@@ -120,7 +158,54 @@ class Quantize(TorchPass):
         if made.head == "auto" and "tensorrt" in targets:
             # Weights alone in int8 are unpacked at every step there, and static inputs of the head lose much.
             made = replace(made, head="float")
+        if made.assign == "auto" and not made.formats and not DYNAMIC.issuperset(targets):
+            # Only onnxruntime has kernels for two bits.
+            named = [name_of(spec) for spec in made.choice() if spec is None or spec.weights != "int2"]
+            made = replace(made, formats=tuple(named))
         return made
+
+    def choice(self) -> tuple[LinearQuantization | None, ...]:
+        """What each layer may be, but for those that settings or patterns name; None is float.
+
+        Raises:
+            ValueError: a name is none, or two do not go together in one engine.
+        """
+        if not self.formats:
+            return (*self.of_fewer_bits(), None)
+        made = [format_called(name, "formats") for name in dict.fromkeys(self.formats)]
+        check_together({name_of(spec): spec for spec in made if spec is not None})
+        return tuple(made)
+
+    def of_fewer_bits(self) -> Iterator[LinearQuantization]:
+        """The formats of all layers with as many bits and with fewer, where there are kernels."""
+        plain = self.spec()
+        weights: tuple[Weights, ...] = ("fp8",) if self.weights == "fp8" else ("int2", "int4", "int8")
+        for each in weights:
+            with contextlib.suppress(ValueError):
+                made = replace(plain, weights=each, reduce_range=False)
+                if each != "int2" or not made.dynamic or (made.group or DEFAULT_BLOCK) in TWO_BIT_GROUPS:
+                    yield made
+
+    def candidates(self, transformer: TokenTransformer) -> dict[str, tuple[LinearQuantization | None, ...]]:
+        """The formats that each linear layer may get, in order of execution; those that stay in float are left out.
+
+        Raises:
+            PassError: as of `specs`.
+        """
+        specs, choice = self.specs(transformer), self.choice()
+        decided = {name for pattern in self.override for name in matched(pattern, [*specs], "override")}
+        found: dict[str, tuple[LinearQuantization | None, ...]] = {}
+        for name, spec in specs.items():
+            own = choice
+            if name in decided or (name == HEAD and self.head == "int8"):
+                own = (spec,)
+            elif name == HEAD and self.head == "auto":
+                own = tuple(each for each in choice if each is None or not each.static)
+            elif name.endswith(DOWN) and self.down != "same":
+                own = tuple(FINER if each is not None and each.weights == "int8" and each.static else each
+                            for each in choice)  # fmt: skip
+            found[name] = tuple(None if each is None else self.in_range(each) for each in own)
+        return found
 
     def spec(self) -> LinearQuantization:
         """The formats of every layer, but for those that settings or patterns name."""
@@ -137,8 +222,7 @@ class Quantize(TorchPass):
         plain = self.spec()
         specs = {name: plain for name, _ in transformer.linears()}
         if self.static_int8 and self.down != "same":
-            finer = LinearQuantization("int8", "int8", dynamic=True, group=DOWN_GROUP)
-            specs |= {name: finer for name in specs if name.endswith(DOWN)}
+            specs |= {name: FINER for name in specs if name.endswith(DOWN)}
         in_int8 = self.head == "int8" or (self.head == "auto" and not plain.static)
         if not transformer.config.tied_head and (in_int8 or self.head == "same"):
             specs[HEAD] = LinearQuantization("int8") if in_int8 else plain
@@ -190,13 +274,20 @@ class Quantize(TorchPass):
             raise PassError(f"the model has {len(already)} quantized layers already; quantize once")
         self.specs(model.transformer)
         self.table(model.transformer)
+        if self.assign == "auto":
+            self.check_bytes(model.transformer)
 
     def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The model with quantized layers.
 
         Raises:
-            PassError: its activations hold NaN or Inf, or `rounding: gptq` has too few pictures.
+            PassError: its activations hold NaN or Inf, `rounding: gptq` has too few pictures, or no formats keep the
+                budget.
         """
+        return self.quantized(model, context) if self.assign == "none" else self.assigned(model, context)
+
+    def quantized(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
+        """The model with layers in the formats of `specs`."""
         transformer = sharing_copy(model.transformer)
         specs = self.specs(transformer)
         ranges = Ranges(self.ranges, self.percentile)
@@ -220,14 +311,88 @@ class Quantize(TorchPass):
         )
         return Outcome(model.with_transformer(transformer), notes)
 
+    def assigned(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
+        """The model with layers in formats that keep the budget."""
+        transformer, formats = model.transformer, self.candidates(model.transformer)
+        try:
+            alone, together = (scored_pictures(context.tokens, most) for most in (ALONE, TOGETHER))
+        except ValueError as error:
+            raise PassError(f"assign: auto: {error}") from error
+        units = grouped(formats)
+        known = Remembered(
+            context.workspace / COSTS, self.rounding, self.ranges, self.percentile, self.dynamic,
+            [(unit, [name_of(spec) for spec in specs]) for unit, specs in units.items()],
+        )  # fmt: skip
+        kl = LayerCosts(
+            transformer, Predictions(transformer, alone), context, Ranges(self.ranges, self.percentile),
+            self.by_outputs, known,
+        ).all(units)  # fmt: skip
+        before = Predictions(transformer, together)
+
+        def measure(assignment: Assignment) -> tuple[float, Outcome[ImageModel] | None]:
+            if not any(assignment.values()):
+                return 0.0, None
+            made = self.with_formats(assignment).quantized(model, context)
+            return float(before.kl_of(made.model.transformer).mean()), made
+
+        assigner = Assigner(groups_of(transformer, units, kl), measure)
+        in_float = sum(bytes_in(transformer, name, None) for name in formats)
+        try:
+            if (limit := self.budget.kl) is not None:
+                choice = assigner.within_kl(limit)
+            else:
+                choice = assigner.within_bytes(self.budget.bytes_of(in_float))
+        except UnreachableError as error:
+            raise PassError(str(error)) from error
+        made = assigner.made(choice)
+        notes = replace(made.notes, assigned=assigner.notes(choice, len(together), in_float))
+        return replace(made, notes=notes)
+
+    def check_bytes(self, transformer: TokenTransformer) -> None:
+        """Refuse a budget of bytes that no formats keep, before anything is measured.
+
+        Raises:
+            PassError: shows the smallest assignment.
+        """
+        if self.budget.kl is not None:
+            return
+        formats = self.candidates(transformer)
+        groups = groups_of(transformer, grouped(formats))
+        in_float = sum(bytes_in(transformer, name, None) for name in formats)
+        try:
+            Assigner(groups, lambda assignment: (0.0, None)).within_bytes(self.budget.bytes_of(in_float))
+        except UnreachableError as error:
+            raise PassError(str(error)) from error
+
+    def with_formats(self, assignment: Assignment) -> Self:
+        """The same with the format of each layer decided, by the settings that a recipe would say them with."""
+        floats = tuple(name for name, spec in assignment.items() if spec is None)
+        given = {name: exactly(spec) for name, spec in assignment.items() if spec is not None}
+        kept_too = (*self.keep, *floats)
+        return replace(self, keep=kept_too, override=self.override | given, assign="none", budget=Budget(), formats=())
+
     def rehearsal(self) -> tuple[Self, float]:
-        """The same, where it needs more pictures than a rehearsal has."""
-        return replace(self, rounding="auto") if self.rounding == "gptq" else self, 1.0
+        """The same, where it needs more pictures than a rehearsal has, in formats that need no choosing."""
+        once = replace(self, rounding="auto") if self.rounding == "gptq" else self
+        if self.assign == "none":
+            return once, 1.0
+        return replace(once, assign="none", budget=Budget(), formats=()), CHOOSING * len(self.choice())
 
     def keeps(self, reference: ImageModel, tokens: TokenSet, calibration: int) -> int:
-        """The streams of the calibration pictures, where layers are looked at."""
-        specs = self.specs(reference.transformer)
-        return stream_bytes(reference.transformer, calibration) if looks_at(specs, self.by_outputs(specs)) else 0
+        """The streams of the calibration pictures, where layers are looked at, and of those that formats are judged by.
+
+        Of the latter there are two, of what the model predicts and of what it is becoming.
+        """
+        transformer, specs = reference.transformer, self.specs(reference.transformer)
+        kept = stream_bytes(transformer, calibration) if looks_at(specs, self.by_outputs(specs)) else 0
+        if self.assign == "auto":
+            kept += 2 * stream_bytes(transformer, len(scored_pictures(tokens, TOGETHER)))
+        return kept
+
+
+def exactly(spec: LinearQuantization) -> Override:
+    """What makes the format of any layer this one."""
+    return Override(spec.weights, spec.activations, spec.dynamic, spec.group, spec.symmetric)
 
 
 def check_together(specs: Mapping[str, LinearQuantization]) -> None:
@@ -253,12 +418,3 @@ def float_bytes(transformer: TokenTransformer, total: int) -> dict[str, int]:
     large = {name: size for name, size in sizes.items() if size >= 4 * total / 1000}
     rest = sum(sizes.values()) - sum(large.values())
     return dict(sorted(large.items(), key=lambda item: -item[1])) | ({"others": rest} if rest else {})
-
-
-def sharing_copy(transformer: TokenTransformer) -> TokenTransformer:
-    """Modules of their own around the same tensors, so that layers can be replaced without a second copy in memory.
-
-    Nobody changes a model's tensors in place: what is trained is a full copy.
-    """
-    tensors = (*transformer.parameters(), *transformer.buffers())
-    return copy.deepcopy(transformer, {id(each): each for each in tensors})

@@ -8,9 +8,9 @@ from typing import Self
 from calibration.tokens import TokenSet
 from compress.core.settings import MOST_LAYERS, setting
 from compress.models.image_model import ImageModel
-from compress.passes import Context, Notes, Outcome, TorchPass
-from compress.passes.quantize import sharing_copy
+from compress.passes import Context, Notes, Outcome, PassError, TorchPass
 from compress.passes.shared.depths import depths
+from compress.passes.shared.quantizing import sharing_copy
 from compress.passes.shared.repair import RIDGE, RepairNotes, check_writers, kept_bytes, repair
 from compress.passes.shared.same_task import check_same_task
 
@@ -54,6 +54,12 @@ class Reconstruct(TorchPass):
         """
         transformer, reference = sharing_copy(model.transformer), context.reference.transformer
         check_same_task(reference, transformer)
+        theirs, own = reference.config.width, transformer.config.width
+        if theirs != own:
+            raise PassError(
+                f"the reference's stream is {theirs} wide and the model's {own}, so they cannot be compared; "
+                "prune-width repairs what it makes, and so do passes behind it"
+            )
         notes = repair(transformer, reference, depths(transformer, reference, self.removed), context, self.ridge)
         return Outcome(model.with_transformer(transformer), ReconstructNotes(repair=notes))
 

@@ -167,9 +167,9 @@ def of_value(value: Any, path: Path, model: str = "", tokens: str = "") -> Recip
             raise InputError(f"{where}: {shown(items)} is not a list of passes")
         chain = read_chain(items, where)
         check_forms(chain, form, where, ends=(Form.ONNX, Form.ENGINE))
-        engines.append(EngineChain(name, deployed(chain, layout.cpu, targets_of(chain))))
+        engines.append(EngineChain(name, deployed(chain, layout, targets_of(chain))))
     targets = frozenset().union(*(targets_of(engine.steps) for engine in engines))
-    trunk = deployed(trunk, layout.cpu, targets)
+    trunk = deployed(trunk, layout, targets)
     recipe = Recipe(
         *(path, layout.model, layout.tokens, layout.bench, layout.seed, trunk, tuple(engines), gate, form),
         cpu=layout.cpu,
@@ -215,9 +215,12 @@ def targets_of(chain: Iterable[Step]) -> frozenset[str]:
     return frozenset(getattr(step.setting, "target", "") for step in chain if step.name == "export")
 
 
-def deployed(chain: Iterable[Step], cpu: Cpu, targets: Collection[str]) -> tuple[Step, ...]:
-    """The steps for engines of these processors and targets."""
-    return tuple(replace(step, setting=step.setting.deployed_on(cpu, targets)) for step in chain)
+def deployed(chain: Iterable[Step], layout: Layout, targets: Collection[str]) -> tuple[Step, ...]:
+    """The steps for engines of a recipe's processors and of these targets, timed as it says."""
+    threads, batch = layout.bench.threads, min(layout.bench.batch)
+    return tuple(
+        replace(step, setting=step.setting.deployed_on(layout.cpu, targets).timed_as(threads, batch)) for step in chain
+    )
 
 
 def read_step(item: Any, where: str) -> Step:

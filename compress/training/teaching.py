@@ -64,7 +64,8 @@ def answer(transformer: TokenTransformer, batch: Examples, layers: Sequence[int]
     """What a transformer says of examples, with the hidden states of these layers."""
     x, around = transformer.prepare(*batch.tensors())
     streams = list(transformer.layer_outputs(x, around))
-    return Answer(transformer.predictions(streams[-1], around), tuple(streams[layer] for layer in layers))
+    hidden = (transformer.unrotated(streams[layer]) for layer in layers)
+    return Answer(transformer.predictions(streams[-1], around), tuple(hidden))
 
 
 def guided_answer(

@@ -175,10 +175,12 @@ def modules(model: ImageModel, block: int, stream: NDArray[np.float32], examples
             for name, each in module.named_modules()
             if name and not list(each.children())
         ]
-        out, _ = module(torch.from_numpy(stream), transformer.inside(around), None)
+        out, _ = module(transformer.rotated(torch.from_numpy(stream)), transformer.inside(around), None)
         for hook in hooks:
             hook.remove()
-    return {f"blocks.{block}.{name}": value for name, value in found.items()} | {f"blocks.{block}": out.numpy()}
+    return {f"blocks.{block}.{name}": value for name, value in found.items()} | {
+        f"blocks.{block}": transformer.unrotated(out).numpy()
+    }
 
 
 def keeper(found: dict[str, NDArray[Any]], name: str) -> Callable[[Any, Any, Any], None]:

@@ -67,6 +67,7 @@ class Manifest:
     `floats` is what the graphs compute in, but for the nodes that have to stay in float32; those of the modules
     `float32_layers` do because their activations are too large.
     `provider_options` are those of ONNX Runtime's execution providers, by the name of the device.
+    `stream_rotation` is the seed of the matrix that rotates the residual stream, for those that look inside; 0: none.
     `cpu` says on which processors ONNX Runtime's usual int8 kernels are right: ``any``, or ``vnni`` where weights are
     so large that products saturate on x86 without VNNI; None: made before this was recorded.
     """
@@ -88,6 +89,7 @@ class Manifest:
     floats: Floats = "float32"
     float32_layers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
+    stream_rotation: int = field(default=0, metadata=whole(0))
     cpu: Cpu | None = None
     build: Build | None = None
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from numpy.typing import NDArray
+
+from .providers import CPU
 
 READ = 2**29  # bytes; no processor's cache holds them
 SIDE = 1024  # of the matrices that are multiplied
@@ -67,12 +70,28 @@ def products(threads: int, kind: Kind) -> float:
     y = node.outputs[0]
     y.name, y.shape, y.type = "y", shape, ir.TensorType(ir.DataType.FLOAT if kind == "fp32" else ir.DataType.INT32)
     graph = ir.Graph([x], [y], nodes=[node], initializers=[weight], opset_imports={"": 20}, name="probe")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    model = ir.to_proto(ir.Model(graph, ir_version=9)).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = probe(ir.Model(graph, ir_version=9), threads)
     feeds = {"x": np.ones((SIDE, SIDE), dtype=number.numpy())}
     return 2 * SIDE**3 / best(lambda: session.run(None, feeds))
+
+
+def probe(model: ir.Model, threads: int, *, exact_inputs: bool = False) -> onnxruntime.InferenceSession:
+    """A session of a small graph in memory, on so many threads of the processor.
+
+    With `exact_inputs`, as engines of weights alone in few bits are opened: no kernel rounds what they are multiplied
+    with.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # cores are for the next session
+    if exact_inputs:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=[CPU])
+
+
+def held(array: NDArray[Any]) -> onnxruntime.OrtValue:
+    """An array that a session can read, and write where it reads it."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def best(run: Callable[[], object]) -> float:

@@ -186,6 +186,7 @@ def export_model(
         sampler=sampler,
         parameters=parameters,
         fixed_batch=fixed_batch,
+        stream_rotation=config.stream_rotation,
         files={each: FILES[each] for each in files},
         weight_only=not any(node.op_type == "QuantizeLinear" for node in decode.graph)
         and any(node.op_type == "DequantizeLinear" for node in decode.graph),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +47,10 @@ def store_list(store_path: Path, as_json: bool) -> None:
 @json_option
 def store_gc(max_size: str, store_path: Path, as_json: bool) -> None:
     """Delete artifacts until the store is small enough: those no recipe needs first, then least recently used."""
+    from compress.core.sizes import parse_size
     from compress.core.store import Store
 
-    rows = Store(store_path).prepare().collect(parse_size(max_size), Terminal().say)
+    rows = Store(store_path).prepare().collect(parse_size(max_size, "--max-size"), Terminal().say)
     if as_json:
         print_json(rows)
         return
@@ -64,14 +64,3 @@ def print_store_rows(title: str, rows: list[dict[str, Any]]) -> None:
          ", ".join(Path(user).name for user in row["needed_by"]) or "-"]
         for row in rows
     ])  # fmt: skip
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size like 500MB or 2GiB."""
-    from compress.core.settings import InputError, shown
-
-    units = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1, "": 1}
-    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{0,20})?) *([KMG]?I?B|)", text.strip().upper())
-    if found is not None and found[2] in units:
-        return int(float(found[1]) * units[found[2]])
-    raise InputError(f"--max-size: {shown(text)} is not a size like 500MB or 2GiB")

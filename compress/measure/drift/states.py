@@ -51,8 +51,26 @@ def states_of(candidate: Candidate, examples: Examples) -> States:
     if is_engine(candidate):
         from export.graph.states import with_states
 
-        return run_with(candidate, *with_states(graph_of(candidate)), examples)  # type: ignore[arg-type]
-    return torch_states(candidate, examples)  # type: ignore[arg-type]
+        states = run_with(candidate, *with_states(graph_of(candidate)), examples)  # type: ignore[arg-type]
+    else:
+        states = torch_states(candidate, examples)  # type: ignore[arg-type]
+    return unrotated(candidate, states)
+
+
+def unrotated(candidate: Candidate, states: States) -> States:
+    """Streams (N, S, D) in the channels that the model had before the pass `rotate`, so that others' compare."""
+    if not (seed := rotation_of(candidate)):
+        return states
+    from compress.models.transformer.hadamard import mean_keeping
+
+    matrix = mean_keeping(states[0].shape[-1], seed).float().numpy()
+    return [each @ matrix for each in states]
+
+
+def rotation_of(candidate: Candidate) -> int:
+    """The seed of the rotation of a model's stream; 0: it is not rotated."""
+    said = candidate.manifest if is_engine(candidate) else candidate.transformer.config  # type: ignore[attr-defined]
+    return int(said.stream_rotation)
 
 
 def torch_states(model: ImageModel, examples: Examples) -> States:
@@ -78,7 +96,7 @@ def prepared(model: ImageModel, examples: Examples) -> tuple[Any, Any]:
 
 
 def last_states(candidate: Candidate, examples: Examples) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-    """What the last norm gives (N, S, D), None where it is not found, and logits (N, T, V) of one call."""
+    """What the last norm gives (N, S, D), None where it is not found or rotated, and logits (N, T, V) of one call."""
     if is_engine(candidate):
         from export.graph.states import with_last_norm
 
@@ -92,7 +110,8 @@ def last_states(candidate: Candidate, examples: Examples) -> tuple[NDArray[np.fl
             logits = candidate.transformer(*examples.tensors())  # type: ignore[attr-defined]
         made = [found[-1], logits.float().numpy()]
     length = examples.targets.shape[1]
-    return made[0] if len(made) > 1 else None, made[-1][:, -length:]
+    shown = len(made) > 1 and not rotation_of(candidate)  # what is rotated is without its gain
+    return made[0] if shown else None, made[-1][:, -length:]
 
 
 def first_states(candidate: Candidate, examples: Examples) -> States:
@@ -103,12 +122,12 @@ def first_states(candidate: Candidate, examples: Examples) -> States:
         # A next-scale graph runs scale by scale, through its cache.
         show = with_states if candidate.shape.drawing.scaled else with_first_states
         model, names = show(graph_of(candidate))  # type: ignore[arg-type]
-        return run_with(candidate, model, names[:2], examples)  # type: ignore[arg-type]
+        return unrotated(candidate, run_with(candidate, model, names[:2], examples))  # type: ignore[arg-type]
     import torch
 
     with torch.no_grad():
         states = candidate.transformer.layer_outputs(*prepared(candidate, examples))  # type: ignore[attr-defined,arg-type]
-        return [next(states).float().numpy() for _ in range(2)]
+        return unrotated(candidate, [next(states).float().numpy() for _ in range(2)])
 
 
 def stepwise_states(candidate: Candidate, examples: Examples) -> States:
@@ -119,12 +138,13 @@ def stepwise_states(candidate: Candidate, examples: Examples) -> States:
         model, names = with_states(graph_of(candidate))  # type: ignore[arg-type]
         # The logits of the loop itself: what precedes a picture's first token has none in some loops.
         *states, logits = run_with(candidate, model, [*names[1:], "logits"], examples, stepwise=True)  # type: ignore[arg-type]
-        return [*states, logits[:, -examples.targets.shape[1] :]]
+        return [*unrotated(candidate, states), logits[:, -examples.targets.shape[1] :]]
     transformer = candidate.transformer  # type: ignore[attr-defined]
     with kept(*transformer.blocks) as found:
         logits = score_stepwise(candidate.runner(), examples.inputs, candidate.shape, examples.features)  # type: ignore[attr-defined]
     depth = len(transformer.blocks)
-    return [*(np.concatenate(found[block::depth], axis=1) for block in range(depth)), logits]
+    streams = [np.concatenate(found[block::depth], axis=1) for block in range(depth)]
+    return [*unrotated(candidate, streams), logits]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from export.runtime.shape import Shape, TextShape
 
 GATED = ("swiglu", "geglu")
 STRETCHED = ("l2", "rms-stretch")  # norms of queries and keys behind which each head's queries are stretched
+MOST_ROTATED = 1024  # units of a block; a rotation of more costs more than the product that reads it
 
 Norm = Literal["rmsnorm", "layernorm", "rmsnorm-bias", "none"]
 
@@ -45,6 +46,11 @@ class TransformerConfig:
     `uvit` is the stem and the head of a masked model of texts; then modulation is ``text``: every block attends to the
     text too, and its pooled embedding scales and shifts the norms. `class_token` puts the class before the tokens of a
     masked model. `post_norm` normalises after each branch was added (BERT), `embedding_norm` before the first block.
+    `text_inner` is the width of what a text becomes beside the residual stream (the hidden layer of a prefix; of a
+    `uvit` the states, the vector, and the blocks' attention to them), 0: that of the stream.
+
+    What the pass `rotate` made: the units that ``ffn.down`` reads are rotated in blocks of `down_rotation` (0: not),
+    and the channels of the residual stream by the random matrix of the seed `stream_rotation` (0: not).
     """
 
     vocabulary: int
@@ -81,6 +87,9 @@ class TransformerConfig:
     class_token: bool = False
     post_norm: bool = False
     embedding_norm: bool = False
+    text_inner: int = 0
+    down_rotation: int = 0
+    stream_rotation: int = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers that no model has.
@@ -89,13 +98,17 @@ class TransformerConfig:
             ValueError: says which.
         """
         check_sizes(self, "vocabulary", "width", "head_width", "patch")
-        check_sizes(self, "classes", "lead", "registers", "context", "outputs", "latent_width", least=0)
+        check_sizes(self, "classes", "lead", "registers", "context", "outputs", "latent_width", "text_inner", least=0)
+        check_sizes(self, "stream_rotation", least=0)
+        check_sizes(self, "down_rotation", least=0, most=MOST_ROTATED)
         check_grid(self.grid)
         check_epsilon(self.norm_epsilon)
         if not 0 < self.rotary_base < HUGE:
             raise ValueError(f"rotary_base {self.rotary_base}: must be above 0 and below {HUGE:g}")
         if not 1 <= len(self.layers) <= MOST_LAYERS:
             raise ValueError(f"{len(self.layers)} layers: must be 1 to {MOST_LAYERS}")
+        if self.stream_rotation and self.width**2 > MOST_TABLE:
+            raise ValueError(f"width {self.width}: a stream that is rotated has a width of at most {MOST_TABLE**0.5:g}")
         if self.scales:
             ScalesConfig(self.scales)
         for index, layer in enumerate(self.layers):
@@ -104,6 +117,11 @@ class TransformerConfig:
                 raise ValueError(
                     f"layers[{index}]: heads {shown(layer.heads)}, kv_heads {shown(layer.kv_heads)}, ffn "
                     f"{shown(layer.ffn)}: each must be from 1 to {MOST} and kv_heads must divide heads"
+                )
+            if self.down_rotation & (self.down_rotation - 1) or (self.down_rotation and layer.ffn % self.down_rotation):
+                raise ValueError(
+                    f"layers[{index}]: ffn {layer.ffn}, down_rotation {self.down_rotation}: blocks that are rotated "
+                    "have a power of two of units and fill the layer"
                 )
         if any(side % self.patch for side in self.grid):
             raise ValueError(f"patch {self.patch}: must divide the grid {self.grid}")
@@ -131,9 +149,9 @@ class TransformerConfig:
                 f"uvit: text_width {self.uvit.text_width} and pooled_width {self.uvit.pooled_width} must be at most "
                 f"the text's width {self.text.width}"
             )
-        if self.uvit and (self.width % self.uvit.cross_heads or (self.uvit.halved and any(n % 2 for n in self.grid))):
+        if self.uvit and (self.inner % self.uvit.cross_heads or (self.uvit.halved and any(n % 2 for n in self.grid))):
             raise ValueError(
-                f"uvit: cross_heads {self.uvit.cross_heads} must divide the width {self.width}, and a grid "
+                f"uvit: cross_heads {self.uvit.cross_heads} must divide the width {self.inner}, and a grid "
                 f"{self.grid} that is halved must have even sides"
             )
         if self.positions == "rotary-2d" and not self.drawing.sequential:
@@ -148,6 +166,8 @@ class TransformerConfig:
             )
         if self.embedding_norm and self.positions != "learned":
             raise ValueError(f"embedding_norm with positions {self.positions}: only learned positions are normalised")
+        if self.text_inner and self.text is None:
+            raise ValueError(f"text_inner {self.text_inner}: only a model of a text has layers of a text")
         if self.positions == "none" and self.uvit is None:
             raise ValueError("positions none: only a U-ViT, whose convolutions know their neighbours, does without")
         if self.drawing.scaled and (
@@ -208,6 +228,11 @@ class TransformerConfig:
     def null_class(self) -> int:
         """The class that stands for no class (the unconditional branch of guidance)."""
         return self.shape.null_class
+
+    @property
+    def inner(self) -> int:
+        """Width of what a text becomes beside the residual stream."""
+        return self.text_inner or self.width
 
     @property
     def predicted(self) -> int:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from compress.models.transformer.architecture import GATED, STRETCHED, LayerConfig, Norm, TransformerConfig
 from compress.models.transformer.conditioned import CrossAttention, SteeredNorm
+from compress.models.transformer.hadamard import sylvester
 from compress.models.transformer.uvit import UvitConfig
 from export.runtime.shape import TextShape
 
@@ -34,7 +35,7 @@ class BlockContext(NamedTuple):
 
     `mask` (S, P + S) or (B, 1, S, P + S), true where a query sees a key; None with `causal` is the triangle, without it
     everything. `rotary` are the cosines and sines of the positions; `condition` (B, 1 or S, D), or (B, 1 or S, 6 D)
-    where modulation is shared; `states` (B, P, D) those of a text that blocks attend to.
+    where modulation is shared; `states` (B, P, X) those of a text that blocks attend to, X wide.
     """
 
     mask: Tensor | None
@@ -167,8 +168,22 @@ class Attention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2)), KeyValue(key, value)
 
 
+class BlockRotation(nn.Module):
+    """Units (..., F) in blocks of b, each times the orthogonal Hadamard matrix (b, b), which is its own inverse."""
+
+    matrix: Tensor
+
+    def __init__(self, block: int) -> None:
+        super().__init__()
+        self.block = block
+        self.register_buffer("matrix", (sylvester(block) / block**0.5).float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unflatten(-1, (-1, self.block)) @ self.matrix).flatten(-2)
+
+
 class FeedForward(nn.Module):
-    """Two-layer network, gated where the activation is."""
+    """Two-layer network, gated where the activation is; what ``down`` reads is rotated where the config says so."""
 
     def __init__(self, config: TransformerConfig, layer: LayerConfig) -> None:
         super().__init__()
@@ -176,17 +191,23 @@ class FeedForward(nn.Module):
         if config.activation in GATED:
             self.gate = nn.Linear(config.width, layer.ffn, bias=config.bias)
         self.up = nn.Linear(config.width, layer.ffn, bias=config.bias)
+        self.rotation = BlockRotation(config.down_rotation) if config.down_rotation else None
         self.down = nn.Linear(layer.ffn, config.width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        units = self.units(x)
+        return self.down(units if self.rotation is None else self.rotation(units))
+
+    def units(self, x: Tensor) -> Tensor:
+        """What the activation makes (B, S, F) of x (B, S, D)."""
         if self.activation == "swiglu":
-            return self.down(functional.silu(self.gate(x)) * self.up(x))
+            return functional.silu(self.gate(x)) * self.up(x)
         if self.activation == "geglu":
-            return self.down(functional.gelu(self.gate(x)) * self.up(x))
-        up = self.up(x)
+            return functional.gelu(self.gate(x)) * self.up(x)
+        up: Tensor = self.up(x)
         if self.activation == "quick-gelu":
-            return self.down(up * torch.sigmoid(QUICK_GELU * up))
-        return self.down(functional.gelu(up, approximate="tanh" if self.activation == "gelu-tanh" else "none"))
+            return up * torch.sigmoid(QUICK_GELU * up)
+        return functional.gelu(up, approximate="tanh" if self.activation == "gelu-tanh" else "none")
 
 
 class Modulation(nn.Module):
@@ -252,13 +273,13 @@ class TextBlock(nn.Module):
 
     def __init__(self, config: TransformerConfig, layer: LayerConfig, uvit: UvitConfig) -> None:
         super().__init__()
-        width, epsilon = config.width, config.norm_epsilon
-        self.attention_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, width)
+        width, inner, epsilon = config.width, config.inner, config.norm_epsilon
+        self.attention_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, inner)
         self.attention = Attention(config, layer)
-        self.text_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, width)
-        self.text = CrossAttention(width, width, uvit.cross_heads)
+        self.text_norm = SteeredNorm(nn.RMSNorm(width, eps=epsilon), width, inner)
+        self.text = CrossAttention(width, inner, uvit.cross_heads, inner)
         # The original's third norm is another kind than its first two.
-        self.ffn_norm = SteeredNorm(nn.LayerNorm(width, eps=epsilon, bias=False), width, width)
+        self.ffn_norm = SteeredNorm(nn.LayerNorm(width, eps=epsilon, bias=False), width, inner)
         self.ffn = FeedForward(config, layer)
         self.dropout = nn.Dropout(0.0)
 
@@ -276,11 +297,11 @@ class TextBlock(nn.Module):
 class TextPrefix(nn.Module):
     """Features of a text as the positions before the picture: a two-layer network, and learned features of no text."""
 
-    def __init__(self, config: TextShape, width: int) -> None:
+    def __init__(self, config: TextShape, inner: int, width: int) -> None:
         super().__init__()
         self.null = nn.Parameter(torch.zeros(config.length, config.width))
-        self.up = nn.Linear(config.width, width, bias=False)
-        self.down = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(config.width, inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, features: Tensor, null: Tensor) -> Tensor:
         """Embeddings (B, S, D) of features (B, S, C), S the text's length or 0; where `null` (B,) those of no text."""

@@ -1,7 +1,7 @@
 """Layers that a condition steers: attention to the states of a text, and norms that a vector scales and shifts.
 
 Letters: B batch, S positions, P states of a text, D width, C width of the states or of the vector, H heads, d head
-width.
+width; all heads together are `inner` wide.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.nn import functional
 class CrossAttention(nn.Module):
     """Multi-head attention of positions to the states of a text; without biases."""
 
-    def __init__(self, width: int, states: int, heads: int) -> None:
+    def __init__(self, width: int, states: int, heads: int, inner: int) -> None:
         super().__init__()
-        self.head_width = width // heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(states, width, bias=False)
-        self.value = nn.Linear(states, width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.head_width = inner // heads
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key = nn.Linear(states, inner, bias=False)
+        self.value = nn.Linear(states, inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, states: Tensor) -> Tensor:
         """What x (B, S, D) takes from states (B, P, C)."""

@@ -37,6 +37,7 @@ from compress.models.transformer.blocks import (
     rotary_table,
 )
 from compress.models.transformer.embedding import Embedding, QuantizedEmbedding
+from compress.models.transformer.hadamard import mean_keeping
 from compress.models.transformer.uvit import Stem, Tail, TextCondition
 
 
@@ -47,6 +48,7 @@ class TokenTransformer(nn.Module):
     cosine: Tensor
     sine: Tensor
     sees: Tensor
+    basis: Tensor
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -65,6 +67,9 @@ class TokenTransformer(nn.Module):
             self.register_buffer("sine", sine, persistent=False)
         if config.embedding_norm:
             self.embedding_norm = make_norm(config.norm, config.width, config.norm_epsilon)
+        if config.stream_rotation:
+            basis = mean_keeping(config.width, config.stream_rotation)
+            self.register_buffer("basis", basis.float(), persistent=False)
         if config.registers:
             self.registers = nn.Parameter(torch.zeros(config.registers, config.width))
         if config.patch > 1:
@@ -72,12 +77,12 @@ class TokenTransformer(nn.Module):
             self.divide = nn.Linear(config.width, config.width * config.patch**2, bias=False)
         if config.uvit:
             assert config.text is not None
-            around = (config.uvit, config.grid, config.width, config.norm_epsilon)
+            around = (config.uvit, config.grid, config.width, config.inner, config.norm_epsilon)
             self.text: TextPrefix | TextCondition
-            self.text = TextCondition(config.uvit, config.text, config.width, config.norm_epsilon)
+            self.text = TextCondition(config.uvit, config.text, config.inner, config.norm_epsilon)
             self.stem, self.tail = Stem(*around), Tail(*around)
         elif config.text:
-            self.text = TextPrefix(config.text, config.width)
+            self.text = TextPrefix(config.text, config.inner, config.width)
         if config.drawing.scaled:
             self.latent = nn.Linear(config.latent_width, config.width)
             codebook = Codebook(config.vocabulary, config.latent_width)
@@ -234,6 +239,14 @@ class TokenTransformer(nn.Module):
         for block in self.blocks:
             x, _ = block(x, inside, None)
             yield x
+
+    def unrotated(self, x: Tensor) -> Tensor:
+        """A stream (B, S, D) in the channels that the model had before its stream was rotated."""
+        return x @ self.basis.to(x.dtype) if self.config.stream_rotation else x
+
+    def rotated(self, x: Tensor) -> Tensor:
+        """A stream (B, S, D) of the model before its stream was rotated, in the channels that it has now."""
+        return x @ self.basis.mT.to(x.dtype) if self.config.stream_rotation else x
 
     def revealed(self, tokens: Tensor, labels: Tensor, positions: Tensor, features: Tensor | None = None) -> Tensor:
         """Logits (B, n, O) of some positions (n,) of a masked model's tokens (B, T), classes (B,) and text features.

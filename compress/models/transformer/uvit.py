@@ -1,7 +1,7 @@
 """What stands around the blocks of a U-ViT (aMUSEd, arXiv 2401.01808): its text condition, its stem and its head.
 
 Letters: B batch, T tokens of a picture, h x w their grid, S positions of the blocks, P states of a text, D width of the
-blocks, E width of the embeddings, C channels of the convolutional stages.
+blocks, X width of a text's states and vector, E width of the embeddings, C channels of the convolutional stages.
 
 Maps are kept as rows of positions, (B, h w, C), because all but the depthwise convolution works on channels alone.
 """
@@ -83,7 +83,7 @@ class TextCondition(nn.Module):
         self.down = nn.Linear(width, width, bias=False)
 
     def forward(self, features: Tensor, null: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, P, D) and vectors (B, 1, D) of features (B, P + 1, ...); where `null` (B,) those of no text."""
+        """States (B, P, X) and vectors (B, 1, X) of features (B, P + 1, ...); where `null` (B,) those of no text."""
         given = torch.where(null[:, None, None], self.null, features)
         states, pooled = given[:, :-1, : self.text_width], given[:, -1:, : self.pooled_width]
         size = self.size.expand(given.shape[0], 1, -1)  # `len` would fix the batch of an exported graph
@@ -119,7 +119,7 @@ class ResidualBlock(nn.Module):
         self.modulation = Steer(channels, width)
 
     def forward(self, x: Tensor, grid: tuple[int, int], vector: Tensor) -> Tensor:
-        """x (B, h w, C) under vectors (B, 1, D)."""
+        """x (B, h w, C) under vectors (B, 1, X)."""
         mixed = as_rows(self.depthwise(as_map(x, grid)))
         mixed = self.response(functional.gelu(self.up(self.norm(mixed))))
         return self.modulation(x + self.down(mixed), vector)
@@ -133,10 +133,10 @@ class TextLayer(nn.Module):
         channels = config.channels
         self.states = nn.Linear(width, channels, bias=False) if width != channels else None
         self.first_norm, self.second_norm = (nn.RMSNorm(channels, eps=TEXT_EPSILON) for _ in range(2))
-        self.first, self.second = (CrossAttention(channels, channels, config.heads) for _ in range(2))
+        self.first, self.second = (CrossAttention(channels, channels, config.heads, channels) for _ in range(2))
 
     def forward(self, x: Tensor, states: Tensor) -> Tensor:
-        """x (B, h w, C) with a text's states (B, P, D)."""
+        """x (B, h w, C) with a text's states (B, P, X)."""
         if self.states is not None:
             states = self.states(functional.silu(states))
         x = x + self.first(self.first_norm(x), states)
@@ -161,13 +161,13 @@ class Stage(nn.Module):
 class Stem(nn.Module):
     """From embeddings of tokens to the residual stream of the blocks."""
 
-    def __init__(self, config: UvitConfig, grid: tuple[int, int], width: int, epsilon: float) -> None:
+    def __init__(self, config: UvitConfig, grid: tuple[int, int], width: int, text: int, epsilon: float) -> None:
         super().__init__()
         self.grid, self.inner = grid, inner_grid(config, grid)
         self.norm = nn.RMSNorm(config.embedding, eps=epsilon)
         self.enter = nn.Linear(config.embedding, config.channels, bias=False)
         self.resample = Resample(config.channels, epsilon, up=False) if config.halved else None
-        self.stage = Stage(config, width, epsilon)
+        self.stage = Stage(config, text, epsilon)
         self.leave_norm = nn.RMSNorm(config.channels, eps=epsilon)
         self.leave = nn.Linear(config.channels, width, bias=False)
 
@@ -182,11 +182,11 @@ class Stem(nn.Module):
 class Tail(nn.Module):
     """From the residual stream, normalised, to what the head reads."""
 
-    def __init__(self, config: UvitConfig, grid: tuple[int, int], width: int, epsilon: float) -> None:
+    def __init__(self, config: UvitConfig, grid: tuple[int, int], width: int, text: int, epsilon: float) -> None:
         super().__init__()
         self.inner = inner_grid(config, grid)
         self.enter = nn.Linear(width, config.channels, bias=False)
-        self.stage = Stage(config, width, epsilon)
+        self.stage = Stage(config, text, epsilon)
         self.resample = Resample(config.channels, epsilon, up=True) if config.halved else None
         self.leave = nn.Linear(config.channels, config.embedding, bias=False)
         self.norm = nn.RMSNorm(config.embedding, eps=epsilon)

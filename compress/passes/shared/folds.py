@@ -56,7 +56,7 @@ def folds_of(config: TransformerConfig, layer: LayerConfig, block: nn.Module) ->
     assert isinstance(up, nn.Linear)
     assert isinstance(value, nn.Linear)
     gated = config.activation in GATED
-    if gated:  # what is behind the activation is a product with `up`; any other activation is not linear
+    if gated and not config.down_rotation:  # behind the activation is a product with `up`; any other is not linear
         yield Fold(("ffn.down",), partial(divide_rows, up, 1, 1))
     if (divide := of_norm(block, "ffn_norm", FFN_SHIFT, FFN_SCALE)) is not None:
         yield Fold(("ffn.gate", "ffn.up") if gated else ("ffn.up",), divide)

@@ -82,6 +82,27 @@ def taylor(
     return [(total / len(tokens)).float() for total in totals]
 
 
+def activity(transformer: TokenTransformer, names: Sequence[str], tokens: TokenSet, report: OnProgress) -> Tensor:
+    """Mean square over positions of what modules of these names give, the mean over them; (D,).
+
+    Muralidharan et al. 2024 (Minitron, arXiv 2407.14679), section 2.2: channels by what the norms give.
+    """
+    totals = torch.zeros(transformer.config.width, dtype=torch.float64)
+
+    def add(module: nn.Module, given: tuple[Any, ...], made: Tensor) -> None:
+        totals.add_(made.double().square().flatten(0, -2).mean(dim=0), alpha=len(made))
+
+    hooks = [transformer.get_submodule(name).register_forward_hook(add) for name in names]
+    try:
+        with torch.no_grad():
+            for chunk in chunks(transformer, tokens, report):
+                transformer(*chunk.tensors())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return (totals / (len(tokens) * len(names))).float()
+
+
 def residual_updates(transformer: TokenTransformer, tokens: TokenSet, report: OnProgress) -> Tensor:
     """Mean over positions of a layer's update relative to the stream it is added to, |x' - x| / |x|; (layers,)."""
     return over_layers(transformer, tokens, report, lambda x, made: (made - x).norm(dim=-1) / x.norm(dim=-1))

@@ -90,6 +90,16 @@ def check_float(model: ImageModel, name: str) -> None:
         raise PassError(f"the model has {len(quantized)} quantized layers; put {name} before quantize")
 
 
+def check_units(model: ImageModel, name: str) -> None:
+    """Refuse a model whose ffn.down reads rotated units: none of them can go alone.
+
+    Raises:
+        PassError: says that pruning comes first.
+    """
+    if block := model.transformer.config.down_rotation:
+        raise PassError(f"ffn.down reads its units rotated in blocks of {block}; put {name} before rotate")
+
+
 def check_per_layer(noun: str, counts: Sequence[int], ratio: float) -> None:
     """Refuse a share that leaves a layer no group, where every layer loses it.
 

@@ -5,6 +5,7 @@ Letters: K inputs of a linear layer.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +71,7 @@ class Work:
             if streams is not None:
                 streams.watch(block, [name for name in names if name != CONDITIONED], partial(see, seen))
                 if CONDITIONED in seen:
-                    seen[CONDITIONED].add(self.conditions())
+                    seen[CONDITIONED].add(conditions(self.transformer))
             for name in names:
                 self.quantize(prefix + name, seen[name])
             if streams is not None:
@@ -82,17 +83,6 @@ class Work:
                     for _ in streams.logits():
                         pass
             self.quantize(HEAD, seen[HEAD])
-
-    def conditions(self) -> Tensor:
-        """All that modulation by class ever reads (rows, D): every class and none, at every position that matters."""
-        transformer = self.transformer
-        config = transformer.config
-        labels = torch.arange(config.classes + 1)
-        positions = torch.arange(config.reach if config.modulation == "class-position" else 1)
-        with torch.no_grad():
-            condition = transformer.conditioned(labels, positions)
-        assert condition is not None
-        return functional.silu(condition).flatten(0, -2)
 
     def seen_of(self, name: str) -> Seen:
         """What is to be seen of a layer's inputs."""
@@ -166,6 +156,17 @@ class Seen:
             self.gram.add(x)
 
 
+def conditions(transformer: TokenTransformer) -> Tensor:
+    """All that modulation by class ever reads (rows, D): every class and none, at every position that matters."""
+    config = transformer.config
+    labels = torch.arange(config.classes + 1)
+    positions = torch.arange(config.reach if config.modulation == "class-position" else 1)
+    with torch.no_grad():
+        condition = transformer.conditioned(labels, positions)
+    assert condition is not None
+    return functional.silu(condition).flatten(0, -2)
+
+
 def see(seen: Mapping[str, Seen], name: str, x: Tensor) -> None:
     """Look at the inputs of the layer of this name."""
     seen[name].add(x)
@@ -179,3 +180,12 @@ def sqnr_db(exact: Tensor, rounded: Iterable[Tensor]) -> float:
         signal, noise = signal + rows.double().square().sum(), noise + (rows - part).double().square().sum()
         start += len(part)
     return float(torch.clamp(10 * torch.log10(signal / noise), max=200)) if noise > 0 else 200.0
+
+
+def sharing_copy(transformer: TokenTransformer) -> TokenTransformer:
+    """Modules of their own around the same tensors, so that layers can be replaced without a second copy in memory.
+
+    Nobody changes a model's tensors in place: what is trained is a full copy.
+    """
+    tensors = (*transformer.parameters(), *transformer.buffers())
+    return copy.deepcopy(transformer, {id(each): each for each in tensors})

@@ -64,14 +64,18 @@ class Work:
     shortest: tuple[float, str] | None = None  # positions for each input, and the layer, where there were too few
 
     def note(self, name: str, original: nn.Linear, solution: Solution) -> None:
-        """Remember a layer that was solved."""
-        self.originals[name] = original
-        if solution.damped:
-            self.damped.append(name)
+        """Remember a layer that was solved on pictures."""
+        self.done(name, original, solution)
         inputs = solution.change.shape[1]
         share = solution.rows / inputs
         if share < 1 and (self.shortest is None or share < self.shortest[0]):
             self.shortest = share, f"{name}: {solution.rows} positions for {inputs} inputs; calibrate on more pictures"
+
+    def done(self, name: str, original: nn.Linear, solution: Solution) -> None:
+        """Remember a layer that was solved."""
+        self.originals[name] = original
+        if solution.damped:
+            self.damped.append(name)
         self.report(len(self.originals) + self.quantized, self.total, {})
 
 
@@ -84,13 +88,12 @@ def repair(
     reference's behind it, on the validation pictures if there are any, the layers are put back.
 
     Raises:
-        PassError: numbers are not finite; the message names the layer.
+        PassError: numbers are not finite (the message names the layer), or only one of the streams is rotated.
     """
+    if transformer.config.stream_rotation != reference.config.stream_rotation:
+        raise PassError("the stream is rotated, and the reference's is not; put rotate behind what is repaired")
     work = Work(len(written(transformer)), context.report)
-    validation = len(context.tokens.part("validation"))
-    pictures = context.calibration_tokens()
-    if validation:
-        pictures = context.tokens.part("validation", min(validation, context.calibration))
+    pictures = context.comparison_tokens()
     before = stream_error(transformer, reference, pictures)
     own, theirs = (Streams(each, context.calibration_tokens()) for each in (transformer, reference))
     at = 0  # the reference's layer that its streams stand in front of
@@ -112,7 +115,11 @@ def repair(
             rebuild(own, f"blocks.{index}", last, sums(theirs, there, last), ridge, work)
         own.advance(block)
     del own, theirs  # as much as those that are compared now
-    after = stream_error(transformer, reference, pictures)
+    return notes_of(work, transformer, before, stream_error(transformer, reference, pictures))
+
+
+def notes_of(work: Work, transformer: TokenTransformer, before: float, after: float) -> RepairNotes:
+    """What there is to say of the work on a transformer; where it did not bring the stream nearer, it is undone."""
     kept = None
     if not after < before:
         for name, linear in work.originals.items():
@@ -134,11 +141,16 @@ def repaired(
 ) -> RepairNotes:
     """Repair what a pass made of the transformer `before`, of which the layers `kept` are left, all by default.
 
+    Towards the reference; where that has a stream of another width, no channel of which is the model's, towards
+    `before`.
+
     Raises:
         PassError: as `repair` and `depths` do, and for a reference of another shape.
     """
     reference = context.reference.transformer
     check_same_task(reference, pruned)
+    if reference.config.width != pruned.config.width:
+        reference = before
     found = depths(before, reference)
     return repair(pruned, reference, found if kept is None else [found[index] for index in kept], context, RIDGE)
 
@@ -222,8 +234,13 @@ def picking(around: BlockContext, x: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda each: each.flatten(0, 1) if positions is None else each[positions]
 
 
-def stream_error(transformer: TokenTransformer, reference: TokenTransformer, pictures: TokenSet) -> float:
-    """||x - r|| / ||r|| of a model's last streams x and the reference's r, at all positions that anything reads."""
+def stream_error(
+    transformer: TokenTransformer, reference: TokenTransformer, pictures: TokenSet, channels: Tensor | None = None
+) -> float:
+    """||x - r|| / ||r|| of a model's last streams x and the reference's r, at all positions that anything reads.
+
+    `channels` (n,) are those of the reference's that the model has, all by default.
+    """
     own, theirs = Streams(transformer, pictures), Streams(reference, pictures)
     for streams in (own, theirs):
         for block in streams.transformer.blocks:
@@ -231,6 +248,7 @@ def stream_error(transformer: TokenTransformer, reference: TokenTransformer, pic
     noise = signal = 0.0
     for (x, around), (wanted, _) in zip(own.parts, theirs.parts, strict=True):
         pick = picking(around, x)
+        wanted = wanted if channels is None else wanted[..., channels]
         noise += float(pick(x - wanted).double().square().sum())
         signal += float(pick(wanted).double().square().sum())
     return math.sqrt(noise / signal) if signal else 0.0

@@ -195,7 +195,8 @@ def labelled(points: Sequence[Bubble], circles: Sequence[Circle]) -> list[tuple[
     placed: list[Box] = []
     labels = []
     for group in groups:
-        text = ", ".join(points[index].mark for index in group)
+        if not (text := ", ".join(points[index].mark for index in group if points[index].mark)):
+            continue
         across, up, _ = circles[group[0]]
         radius, wide = max(circles[index][2] for index in group) + 4, LETTER * len(text)
         spots = [

@@ -55,3 +55,9 @@ def test_a_shipped_model_is_listed_by_its_training(
     (row,) = catalogue.models()["models"]
     assert (row["name"], row["parameters"], row["held_out_nll"]) == ("tiny", 17, 1.5)
     assert row["doc"] == "8x8 tokens of 17, 10 classes"
+
+
+def test_a_default_that_is_settings_of_its_own_is_a_mapping() -> None:
+    (row,) = catalogue.passes("quantize")
+    settings = {setting["name"]: setting for setting in row["settings"]}
+    assert settings["budget"]["default"] == "{}"

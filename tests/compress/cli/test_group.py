@@ -19,6 +19,7 @@ from compress.core.settings import InputError
 VERBS = [
     "run",
     "plan",
+    "sensitivity",
     "search",
     "train",
     "tokens",

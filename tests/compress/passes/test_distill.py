@@ -239,13 +239,18 @@ def test_tokens_without_a_part_it_needs_are_refused(reference, context, tiny_tok
         ({"vocabulary": 16}, "distill: the reference has vocabulary 16, the model 17; they must be equal"),
         ({"classes": 3}, "distill: the reference has classes 3, the model 10; they must be equal"),
         ({"grid": (4, 16)}, "distill: the reference has grid (4, 16), the model (8, 8); they must be equal"),
-        ({"width": 16}, "distill: the reference has width 16, the model 32; they must be equal"),
     ],
 )
 def test_a_reference_of_another_task_is_refused(tiny_model, context, changes, text):
     with pytest.raises(PassError) as caught:
         Distill(steps=1).run(tiny_model(), context(tiny_model(**changes)))
     assert str(caught.value) == text
+
+
+def test_a_reference_of_another_width_teaches_by_its_logits_alone(tiny_model, context):
+    notes = Distill(steps=2, warmup=0, validate_every=1).run(tiny_model(), context(tiny_model(width=64, seed=1))).notes
+    assert notes.compared_layers == ()
+    assert notes.validation_kl_after < notes.validation_kl_before
 
 
 def test_training_that_diverges_is_refused_with_advice(reference, pruned, context, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 
 from compress.models.transformer.examples import examples
 from compress.models.transformer.model import TokenTransformer
+from compress.passes.rotate import Rotate
 from compress.training import teaching
 from compress.training.teaching import Answer, Draws, Teacher, answer, hidden_loss, matched_layers
 
@@ -56,6 +57,16 @@ def test_an_answer_holds_the_streams_after_the_layers_asked_for(any_model, any_t
     assert torch.equal(said.logits, model(*batch.tensors()))
     assert torch.equal(said.hidden[0], x)
     assert torch.equal(model.predictions(said.hidden[1], around), said.logits)
+
+
+def test_a_rotated_model_answers_in_the_channels_of_its_reference(tiny_model, tiny_tokens, context):
+    model = tiny_model()
+    rotated = Rotate(stream=True, down="none").run(model, context()).model
+    batch = examples(model.shape, tiny_tokens.part("train", 2))
+    with torch.no_grad():
+        pairs = zip(*(answer(each.transformer, batch, [0, 1, 2]).hidden for each in (model, rotated)), strict=True)
+    for theirs, own in pairs:
+        torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_a_step_draws_the_same_examples_always_and_others_next_time(draws):

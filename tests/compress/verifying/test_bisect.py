@@ -11,6 +11,7 @@ import pytest
 from compress.core.settings import InputError, parse
 from compress.models.transformer.examples import examples, examples_of
 from compress.passes import Context, find
+from compress.passes.rotate import Rotate
 from compress.passes.shared.pruning import keep_layers
 from compress.verifying.bisect import bisect
 from compress.verifying.places import first_departure
@@ -115,3 +116,18 @@ def test_an_engine_of_a_run_is_followed_past_the_layers_that_were_pruned(tiny_mo
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="block 7 is kept of a reference that has 3 blocks"):
         bisect(model, Engine.load(tmp_path, threads=1), NAMES, questions(model))
+
+
+def test_a_rotated_model_departs_nowhere_from_its_input(tiny_model, context) -> None:
+    model = tiny_model()
+    made = Rotate(stream=True, values=True, down="none").run(model, context()).model
+    assert bisect(model, made, NAMES, questions(model)).departs == ""
+
+
+def test_a_damaged_layer_of_a_rotated_model_is_found(tiny_model, context) -> None:
+    model = tiny_model(layers=3)
+    made = damaged(Rotate(stream=True, down="none").run(model, context()).model, 1, "ffn.down")
+    found = bisect(model, made, NAMES, questions(model))
+    assert found.departs == "blocks.1"
+    assert found.operators[-1].name == "blocks.1"
+    assert found.operators[-1].relative_error > 1e-3

@@ -6,11 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from click.testing import Result
-
-from compress.cli.verbs.store import parse_size
-from compress.core.settings import InputError
 
 
 def test_store_lists_what_it_holds_and_who_needs_it(finished, invoke: Callable[..., Result]) -> None:
@@ -34,16 +30,3 @@ def test_store_gc_deletes_until_it_is_small_enough(finished, invoke: Callable[..
     assert sum(row["size_bytes"] for row in left) <= 100_000
     assert "deleted" in invoke("store", "gc", "--max-size", "0", "--store", finished.store).stdout
     assert list((finished.store / "artifacts").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("12", 12), ("2GiB", 2**31), ("500 MB", 500_000_000), ("1.5kb", 1500), ("3B", 3)]
-)
-def test_sizes_are_read(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "two GB", "-1", "1TB"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"^--max-size: '.*' is not a size like 500MB or 2GiB"):
-        parse_size(text)

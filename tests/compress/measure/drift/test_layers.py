@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from compress.core.settings import parse
 from compress.measure.drift.floor import RoughModel
 from compress.measure.drift.layers import HIGHEST_SQNR, layers, relative_error, states_of
 from compress.models.transformer.examples import examples
 from compress.passes import Context, find
+from compress.passes.export import Export
+from compress.passes.rotate import Rotate
 from export.runtime.engine import Engine
 
 SCALES = {"order": "next-scale", "grid": (7, 7), "scales": (1, 1, 2, 3, 7), "latent_width": 6, "positions": "learned",
@@ -68,3 +71,21 @@ def test_a_model_in_bf16_departs_by_its_rounding(tiny_model, tiny_tokens) -> Non
     found = layers(states_of(model, batch), rough)
     assert all(2**-13 < each.relative_error < 2**-5 for each in found)
     assert rough[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("engine", [False, True])
+def test_the_streams_of_a_rotated_model_compare_with_those_of_its_input(
+    engine, tiny_model, tiny_tokens, context, tmp_path
+) -> None:
+    model = tiny_model()
+    batch = examples(model.shape, tiny_tokens.part("held_out", 3))
+    made = Rotate(stream=True, values=True, down="none").run(model, context()).model
+    with torch.no_grad():
+        raw = [each.numpy() for each in made.transformer.layer_outputs(*made.transformer.prepare(*batch.tensors()))]
+    assert all(each.relative_error > 0.5 for each in layers(states_of(model, batch), raw)), "they are other numbers"
+    if engine:
+        Export("onnxruntime").run(made, context()).model.save(tmp_path)
+        made = Engine.load(tmp_path, threads=1)
+    found = layers(states_of(model, batch), states_of(made, batch))
+    assert len(found) == 3
+    assert all(each.relative_error < 1e-5 for each in found)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy import special
+from scipy import linalg, special
 from torch import nn
 from torch.nn import functional
 
@@ -113,6 +113,14 @@ def test_swiglu_is_the_gated_product() -> None:
     torch.testing.assert_close(ffn(x), ffn.down(gate * torch.sigmoid(gate) * ffn.up(x)))
 
 
+def test_what_down_reads_is_rotated_in_blocks_by_scipys_matrix() -> None:
+    ffn = build(replace(ROTARY, down_rotation=8)).blocks[0].ffn
+    x = torch.randn(2, 16)
+    blocks = linalg.block_diag(*[linalg.hadamard(8) / math.sqrt(8)] * 3)
+    expected = ffn.down(functional.silu(ffn.gate(x)) * ffn.up(x) @ torch.from_numpy(blocks).float())
+    torch.testing.assert_close(ffn(x), expected)
+
+
 def test_a_tied_head_reads_the_embedding_of_the_image_tokens() -> None:
     model = build(LEARNED)
     x = torch.randn(1, 2, 16)
@@ -130,6 +138,11 @@ def test_a_tied_head_reads_the_embedding_of_the_image_tokens() -> None:
         ({"classes": -1}, "classes -1: must be at least 0"),
         ({"grid": (0, 4)}, r"grid \(0, 4\): needs sides of at least 1"),
         ({"layers": ()}, r"0 layers: must be 1 to 10000"),
+        ({"down_rotation": 16}, r"layers\[0\]: ffn 8, down_rotation 16: blocks that are rotated have a power of two"),
+        ({"down_rotation": 6, "layers": (LayerConfig(2, 2, 12),)}, r"layers\[0\]: ffn 12, down_rotation 6: blocks"),
+        ({"down_rotation": 2048}, "down_rotation 2048: must be at most 1024"),
+        ({"stream_rotation": -1}, "stream_rotation -1: must be at least 0"),
+        ({"stream_rotation": 1, "width": 8200}, "width 8200: a stream that is rotated has a width of at most 8192"),
     ],
 )
 def test_impossible_widths_are_refused(change: dict, text: str) -> None:

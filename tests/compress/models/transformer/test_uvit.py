@@ -70,7 +70,7 @@ def test_a_vector_scales_first_and_shifts_then():
 
 
 def test_cross_attention_is_pytorchs_own():
-    own, theirs = CrossAttention(8, 8, 2), torch.nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
+    own, theirs = CrossAttention(8, 8, 2, 8), torch.nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
     x, states = torch.randn(2, 5, 8), torch.randn(2, 3, 8)
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([own.query.weight, own.key.weight, own.value.weight]))

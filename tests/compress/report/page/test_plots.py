@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.report.page.plots import Bubble, pareto
+from compress.report.page.plots import Bubble, labelled, pareto
 
 
 def test_the_front_leaves_out_what_is_not_measurably_better() -> None:
@@ -18,3 +18,9 @@ def test_the_front_leaves_out_what_is_not_measurably_better() -> None:
     assert front(fast, bubble("n", (0.21, 0.32), (0.0, 0.01))) == "n", "as fast as can be told, and nearer"
     assert front(fast, bubble("s", (0.21, 0.32), (0.035, 0.055))) == "f", "not told apart in anything"
     assert front(Bubble(1, 0, 1, "r", ""), bubble("g", (0.4, 0.5), (0.0, 1e-9))) == "g", "faster, and as near"
+
+
+def test_points_without_a_mark_get_no_label() -> None:
+    points = [Bubble(0, 0, 1, mark, "") for mark in ("a", "", "b", "")]
+    circles = [(10.0, 10.0, 4.0), (11.0, 10.0, 4.0), (12.0, 10.0, 4.0), (200.0, 10.0, 4.0)]
+    assert [text for text, *_ in labelled(points, circles)] == ["a, b"]
