@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from calibration.tokens import TokenSet
+    from compress.bulk.generate import Drawn
     from compress.core.listener import Listener
     from compress.models.adopted import AdoptedModel
     from compress.models.artifact import Model
@@ -336,6 +337,48 @@ def generate(
         return draw_pictures(drawer, labels, seed, features=features, batch=batch, **sampling)
     except (TypeError, ValueError) as error:
         raise InputError(str(error)) from error
+
+
+def draw_shards(
+    engine: str | Path,
+    output: str | Path,
+    labels: Sequence[int] | NDArray[np.int64] | None = None,
+    *,
+    count: int = 0,
+    seed: int = 0,
+    features: NDArray[np.float32] | None = None,
+    on: str = "local:1",
+    format: Literal["webdataset", "png"] = "webdataset",
+    shard: int = 0,
+    batch: int = 0,
+    threads: int = 1,
+    device: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+    require_plan: bool = False,
+    listener: Listener | None = None,
+    **sampling: Unpack[Sampling],
+) -> Drawn:
+    """Draw many pictures with an engine's folder into shards in `output`; those that it holds already stay.
+
+    Picture i has label i of `labels` (n,), or row i of `features` (n, length, width), which are gone through again
+    until there are `count`. Its bytes depend on the engine, the settings here and i, not on the workers of `on`
+    (``local:N``, ``ray``, ``ray://HOST:PORT``) or the size of a `shard`, a multiple of `batch`. Each worker has so many
+    `threads`; the engine is opened as `load_engine` says. 0 stands for the usual number.
+
+    Raises:
+        InputError: something cannot be opened or drawn, the folder holds something else, or shards failed twice.
+    """
+    import numpy
+
+    from compress.bulk import generate as bulk
+    from compress.bulk.drawing import Opening
+    from compress.core.listener import Silent
+    from compress.workers.place import place_of
+
+    opening = Opening(threads, device, provider_options, require_plan)
+    classes = None if labels is None else numpy.asarray(labels)
+    wish = bulk.Wish(classes, features, sampling, seed, count, format, shard, batch)
+    return bulk.draw_shards(Path(engine), Path(output), wish, place_of(on), opening, listener or Silent())
 
 
 def train(recipe: str | Path, output: str | Path, *, listener: Listener | None = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ PACKAGES = ("compress", "export", "calibration")
 ROOMS = {
     "compress": (
         *("cli", "api", "verifying", "search", "running", "report", "recipe", "passes"),
-        *("training", "measure", "data", "models", "core"),
+        *("training", "measure", "data", "models", "bulk", "workers", "core"),
     ),
     "export": ("foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
 }
@@ -43,7 +43,7 @@ ONLY_IN = {
     "tensorrt_rtx": {"export/building/rtx.py", "export/runtime/tensorrt.py"},
     "polygraphy": {"export/building/classic.py"},
     "optimum": {"compress/models/families/huggingface.py"},
-    "ray": set(),
+    "ray": {"compress/workers/cluster.py"},
     "optuna": {"compress/search/study.py"},
 }
 

@@ -47,7 +47,7 @@ def move(draft: Path, place: Path) -> None:
     sync(place.parent)
 
 
-def write_text(path: Path, text: str, draft: Path | None = None) -> None:
+def write_bytes(path: Path, content: bytes, draft: Path | None = None) -> None:
     """Write a file whole or not at all; an interrupted write leaves what was there before.
 
     Raises:
@@ -55,13 +55,18 @@ def write_text(path: Path, text: str, draft: Path | None = None) -> None:
     """
     draft = draft or path.with_name(f".{path.name}.draft-{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content)
         sync(draft)
         move(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
+
+
+def write_text(path: Path, text: str, draft: Path | None = None) -> None:
+    """As `write_bytes`, of UTF-8 text."""
+    write_bytes(path, text.encode(), draft)
 
 
 @contextlib.contextmanager

@@ -158,11 +158,12 @@ def draw_in_batches(
     known: Known | None = None,
     batch: int = 0,
     report: Callable[[int, int], None] = lambda done, count: None,
+    first: int = 0,
 ) -> Iterator[NDArray[np.uint8]]:
     """Pictures (n, H, W, C) of each batch as soon as they are drawn, 0 for the size that fits.
 
-    A picture's noise depends on its number among all N, so the size of the batches does not change it. `report` is told
-    how many are done.
+    A picture's noise depends on its number among all of the seed, so the size of the batches does not change it; that
+    of the first picture is `first`. `report` is told how many are done.
 
     Raises:
         ValueError: what cannot be drawn, as `drawing.draw` says, or a batch that does not fit into memory.
@@ -175,5 +176,5 @@ def draw_in_batches(
         rows = slice(start, start + size)
         text = None if features is None else features[rows]
         kept = None if known is None else Known(known.tokens[rows], known.where)
-        yield drawing.decode_images(drawing.draw_tokens(labels[rows], seed, sampler, text, kept, first=start))
+        yield drawing.decode_images(drawing.draw_tokens(labels[rows], seed, sampler, text, kept, first=first + start))
         report(min(start + size, len(labels)), len(labels))

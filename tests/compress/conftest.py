@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner, Result
@@ -125,3 +127,16 @@ def refused(invoke: Callable[..., Result]) -> Callable[..., str]:
         return lines[0].removeprefix("error: ")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[ModuleType]:
+    """A Ray cluster of two processors on this machine, whose workers find what tests hand them."""
+    ray = pytest.importorskip("ray")
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20,
+        runtime_env={"env_vars": paths},
+    )  # fmt: skip
+    yield ray
+    ray.shutdown()

@@ -118,3 +118,29 @@ def test_an_engine_for_another_processor_draws_with_a_warning_in_one_line(
     lines = [line for line in result.stderr.splitlines() if "warning" in line]
     wanted = f"warning: {folder}: made for x86 processors with VNNI"
     assert [line.startswith(wanted) for line in lines] == ([True] if saturates else [])
+
+
+def test_many_pictures_go_into_shards(
+    engine: Path, tmp_path: Path, invoke: Callable[..., Result], refused: Callable[..., str]
+) -> None:
+    (tmp_path / "labels.txt").write_text("3\n1\n4\n")
+    given = ("generate", engine, "--labels-file", tmp_path / "labels.txt", "-o", tmp_path / "out")
+    job = (*given, "--count", 5, "--on", "local:1", "--batch", 2, "--shard-size", 4)
+    held = f"{tmp_path}/out: 5 pictures in 2 shards, shard-000000.tar to shard-000001.tar"
+    first = invoke(*job)
+    assert first.stdout.startswith(f"{held}; 5 drawn now, "), first.output
+    assert invoke(*job).stdout == f"{held}; all were there\n"
+    other = f"{tmp_path}/out: holds pictures of another job, with seed 0 and not 1; choose another folder with -o"
+    assert refused(*job, "--seed", 1) == other
+    assert refused(*given, "--labels", "3") == "--labels and --labels-file: give one of both"
+    whole = "--image: pictures of shards are drawn whole; leave it out"
+    assert refused(*given, "--image", "x.png", "--keep", 0.5) == whole
+    assert refused(*given, "--on", "here").startswith("--on: 'here' is no place to work")
+    wrong = refused("generate", engine, "--labels", "3,x", "--on", "local:1", "-o", tmp_path / "x")
+    assert wrong == "--labels: '3,x' is not a list of whole numbers like 3,1,4"
+
+
+def test_a_sheet_is_a_file(engine: Path, tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    result = invoke("generate", engine, "--labels", "3", "-o", tmp_path)
+    assert result.exit_code == 2
+    assert f"'{tmp_path}' is a folder; name a file." in result.output

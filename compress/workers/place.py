@@ -1,0 +1,62 @@
+"""Where a user wants work done: processes of this machine, or a Ray cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from compress.core.settings import InputError, shown
+from compress.workers.crew import Crew, Maker
+from compress.workers.local import LocalCrew
+
+LOCAL = re.compile(r"local:([0-9]{1,9})")
+RAY = re.compile(r"ray(?:://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5}))?")
+MOST_WORKERS = 1024  # processes of one machine
+MOST_PORT = 65_535
+
+
+@dataclass(frozen=True)
+class Place:
+    """Workers of this machine, or with 0 of a cluster: the one at an address, or that this machine belongs to."""
+
+    workers: int = 0
+    address: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether workers are processes of this machine, which read its files."""
+        return self.workers > 0
+
+
+def place_of(text: str, where: str = "--on") -> Place:
+    """The place that a user wrote.
+
+    Raises:
+        InputError: it is none.
+    """
+    if (found := LOCAL.fullmatch(text)) is not None and 1 <= int(found[1]) <= MOST_WORKERS:
+        return Place(int(found[1]))
+    if (found := RAY.fullmatch(text)) is not None and (not found[1] or 1 <= int(found[2]) <= MOST_PORT):
+        return Place(address=text if found[1] else "")
+    raise InputError(
+        f"{where}: {shown(text)} is no place to work; write local:N (1 to {MOST_WORKERS} processes), ray, or "
+        f"ray://HOST:PORT"
+    )
+
+
+@contextmanager
+def opened(place: Place, make: Maker, threads: int = 1) -> Iterator[Crew]:
+    """The workers of a place, each with a function that `make` makes and so many processor threads.
+
+    Raises:
+        InputError: the cluster cannot be reached, or Ray is not installed.
+    """
+    if place.is_local:
+        yield LocalCrew(place.workers, make)
+        return
+    from compress.workers.cluster import cluster
+
+    with cluster(place.address, make, threads) as crew:
+        yield crew

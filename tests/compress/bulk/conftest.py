@@ -1,0 +1,96 @@
+"""Tiny engines, and workers without processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import compress
+from calibration.tokens import TokenSet
+from compress.passes.export import Export
+from compress.passes.quantize_onnx import QuantizeOnnx
+from compress.workers import place
+from compress.workers.crew import Done, Failed, Function, Maker, Worker, attempted
+from compress.workers.versions import versions
+from export.runtime.shape import TextShape
+
+MASKED = {"order": "masked", "positions": "learned", "activation": "gelu", "bias": True}
+KINDS: dict[str, dict[str, Any]] = {
+    "causal": {},
+    "rounded together": {},
+    "masked": MASKED,
+    "without classes": {**MASKED, "classes": 0},
+    "text": {"classes": 1, "text": TextShape(5, 6), "rotary_prefix": "zero"},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of engines that draw 16 tokens: `tiny_engine("causal")`; tests must not write into them."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            passes = [Export(target="onnxruntime")]
+            if kind == "rounded together":
+                passes.append(QuantizeOnnx(weights="int8", activations="int8"))
+            model = tiny_model(layers=1, grid=(4, 4), **KINDS[kind])
+            features = np.zeros((8, 5, 6), dtype=np.float32) if kind == "text" else None
+            tokens = TokenSet(np.zeros((8, 16), np.int64), np.zeros(8, np.int64), np.zeros(8, np.int64), features)
+            made[kind] = tmp_path_factory.mktemp("engine")
+            compress.apply(model, passes, tokens, calibration=4).save(made[kind])
+        return made[kind]
+
+    return make
+
+
+class Here:
+    """Workers that do a task when they are asked what came of it; `tasks` are all that were handed out."""
+
+    def __init__(self, make: Maker, size: int) -> None:
+        self.make, self.size = make, size
+        self.tasks: list[Any] = []
+
+    def start(self) -> Worker:
+        return WorkerHere(self)
+
+    def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
+        return workers[-1:]
+
+
+class WorkerHere:
+    name = "worker here"
+
+    def __init__(self, crew: Here) -> None:
+        self.crew, self.task = crew, None
+        self.function: Function | None = None
+
+    def send(self, argument: Any) -> None:
+        self.task = argument
+        self.crew.tasks.append(argument)
+
+    def reply(self) -> Done | Failed:
+        if self.function is None:
+            self.function = self.crew.make()
+            return Done(versions())
+        return attempted(lambda: self.function(self.task))
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[Here]:
+    """Let ``local:N`` be workers without processes; the crews that there were."""
+    made: list[Here] = []
+
+    def crew(size: int, make: Maker) -> Here:
+        made.append(Here(make, size))
+        return made[-1]
+
+    monkeypatch.setattr(place, "LocalCrew", crew)
+    return made

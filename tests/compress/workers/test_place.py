@@ -1,0 +1,41 @@
+"""Where a user wants work done."""
+
+from __future__ import annotations
+
+import pytest
+
+from compress.core.settings import InputError
+from compress.workers.local import LocalCrew
+from compress.workers.place import Place, opened, place_of
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("local:1", Place(1)),
+        ("local:1024", Place(1024)),
+        ("ray", Place()),
+        ("ray://head:10001", Place(address="ray://head:10001")),
+        ("ray://[fd00::1]:10001", Place(address="ray://[fd00::1]:10001")),
+    ],
+)
+def test_places_are_processes_or_a_cluster(text: str, place: Place) -> None:
+    assert place_of(text) == place
+    assert place.is_local == text.startswith("local")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "local", "local:0", "local:1025", "local:x", "ray:2", "ray://head", "ray://head:0", "ray://a b:1"]
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        place_of(text)
+    assert str(error.value) == (
+        f"--on: {text!r} is no place to work; write local:N (1 to 1024 processes), ray, or ray://HOST:PORT"
+    )
+
+
+def test_processes_are_as_many_as_were_asked_for() -> None:
+    with opened(Place(3), lambda: lambda argument: argument) as crew:
+        assert isinstance(crew, LocalCrew)
+        assert crew.size == 3
