@@ -18,8 +18,8 @@ from export.rewrites.hoist import hoist
 from export.runtime import plan_loop
 from export.runtime.drawing import Known
 from export.runtime.engine import Engine
-from export.runtime.graphs import Graphs
 from export.runtime.errors import UnsoundLogitsError
+from export.runtime.graphs import Graphs
 from export.runtime.plan_loop import PlanLoop
 from export.runtime.sampling import Sampler
 
