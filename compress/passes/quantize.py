@@ -61,9 +61,11 @@ class QuantizeNotes(Notes):
 
     layers: int = setting(doc="layers that are quantized")
     share_of_weights: float = setting(doc="their share of all weights")
-    sqnr_db_median: float = setting(doc="signal to quantization noise of a layer's weights, decibels; the median")
-    sqnr_db_worst: float = setting(doc="and of the worst layer")
-    worst_layer: str = setting(doc="the worst layer")
+    sqnr_db_median: float | None = setting(
+        doc="signal to quantization noise of a layer's weights, decibels; the median, where there is a layer"
+    )
+    sqnr_db_worst: float | None = setting(doc="and of the worst layer")
+    worst_layer: str | None = setting(doc="the worst layer")
     float_bytes: dict[str, int] = setting(doc="bytes of what stays in float32, by tensor; those below 0.1 % together")
     rounded: str = setting(doc="how weights were rounded: gptq, or to the nearest code")
     nearest: tuple[str, ...] | None = setting(
@@ -289,21 +291,23 @@ class Quantize(TorchPass):
     def quantized(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The model with layers in the formats of `specs`."""
         transformer = sharing_copy(model.transformer)
-        specs = self.specs(transformer)
+        specs, table = self.specs(transformer), self.table(transformer)
+        if not specs and table is None:
+            raise PassError("keep leaves no layer to quantize, and the embedding stays too; keep less")
         ranges = Ranges(self.ranges, self.percentile)
         work = Work(transformer, specs, ranges, self.by_outputs(specs), context, demanded=self.rounding == "gptq")
         work.run()
-        if (table := self.table(transformer)) is not None:
+        if table is not None:
             assert isinstance(transformer.embedding, nn.Embedding)
             transformer.embedding = QuantizedEmbedding.of(transformer.embedding, table)
-        worst = min(work.ratios, key=lambda name: work.ratios[name])
+        ratios = work.ratios.values()
         total = parameter_count(transformer)
         notes = QuantizeNotes(
             layers=len(work.specs),
             share_of_weights=round(sum(work.counts.values()) / total, 4),
-            sqnr_db_median=round(statistics.median(work.ratios.values()), 2),
-            sqnr_db_worst=round(work.ratios[worst], 2),
-            worst_layer=worst,
+            sqnr_db_median=round(statistics.median(ratios), 2) if ratios else None,
+            sqnr_db_worst=round(min(ratios), 2) if ratios else None,
+            worst_layer=min(work.ratios, key=lambda name: work.ratios[name], default=None),
             float_bytes=float_bytes(transformer, total),
             rounded="gptq" if work.damped else "nearest",
             nearest=tuple(work.left) or None,

@@ -421,3 +421,11 @@ def test_the_format_named_is_the_format_of_the_layers(tiny_model, context):
     specs = quantizations(settings.run(tiny_model(), context()).model.transformer)
     assert set(specs.values()) == {settings.spec(), LinearQuantization("int8")}
     assert replace(settings, group=0).spec().largest == 7
+
+
+def test_the_embedding_can_be_all_that_is_quantized(tiny_model, context) -> None:
+    model = tiny_model()
+    outcome = Quantize("int8", keep=("*",), embedding="int8").run(model, context(model))
+    assert (outcome.notes.layers, outcome.notes.worst_layer, outcome.notes.sqnr_db_median) == (0, None, None)
+    with pytest.raises(PassError, match="keep leaves no layer to quantize, and the embedding stays too"):
+        Quantize("int8", keep=("*",)).run(model, context(model))
