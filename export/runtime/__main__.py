@@ -47,7 +47,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     made.add_argument("engine", type=Path, metavar="ENGINE", help="the folder of an engine")
-    made.add_argument("--labels", help="classes, separated by commas")
+    made.add_argument("--labels", help="classes, by number or name, separated by commas")
     made.add_argument("--count", type=positive, help="how many pictures of a model without classes (default: 1)")
     made.add_argument("--features", type=Path, help="features of texts, .npy (pictures, length, width)")
     made.add_argument("-o", "--output", type=Path, required=True, help="the PNG to write")

@@ -38,7 +38,7 @@ def sampling_options(command: Command) -> Command:
 @click.command()
 @example("compress generate runs/quickstart/engines/cpu --labels 3,1,4 -o out.png")
 @click.argument("engine", type=UserPath())
-@click.option("--labels", help="Classes, separated by commas.")
+@click.option("--labels", help="Classes, by number or name, separated by commas.")
 @click.option("--count", type=click.IntRange(1), help="How many pictures of a model without classes.  [default: 1]")
 @click.option("--features", type=UserPath(), help="Features of texts, .npy (pictures, length, width).")
 @click.option("-o", "--output", type=UserPath(), required=True, help="The PNG to write; of shards, their folder.")

@@ -39,10 +39,10 @@ class Streams:
 
     def through(self, block: nn.Module) -> Iterator[Tensor]:
         """What a block makes of each batch."""
-        with torch.no_grad():
-            for x, around in self.parts:
+        for x, around in self.parts:
+            with torch.no_grad():  # never around a yield: of two that are read side by side one would end the other's
                 made, _ = block(x, self.transformer.inside(around), None)
-                yield made
+            yield made
 
     def advance(self, block: nn.Module) -> None:
         """Stand behind this block instead."""
@@ -57,9 +57,10 @@ class Streams:
 
     def logits(self) -> Iterator[Tensor]:
         """What stands behind the last block predicts: logits (B, T, O) of each batch."""
-        with torch.no_grad():
-            for x, around in self.parts:
-                yield self.transformer.predictions(x, around)
+        for x, around in self.parts:
+            with torch.no_grad():
+                made = self.transformer.predictions(x, around)
+            yield made
 
 
 @contextmanager

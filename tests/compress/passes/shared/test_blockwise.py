@@ -49,3 +49,15 @@ def test_nothing_is_watched_any_more_behind_an_error(any_model, pictures):
     with pytest.raises(ValueError, match=r"^ffn\.down$"):
         Streams(any_model.transformer, pictures).watch(block, ["ffn.down"], see)
     assert not block.get_submodule("ffn.down")._forward_pre_hooks
+
+
+def test_streams_that_are_read_side_by_side_leave_gradients_on(tiny_model, tiny_tokens):
+    first, second = (Streams(tiny_model().transformer, tiny_tokens.part("train", 12)) for _ in range(2))
+    for one, other in zip(first.logits(), second.logits(), strict=False):
+        assert not one.requires_grad
+        assert torch.is_grad_enabled()
+        torch.testing.assert_close(one, other)
+    for one, other in zip(first.through(first.transformer.blocks[0]), second.logits(), strict=False):
+        assert not one.requires_grad
+        assert not other.requires_grad
+    assert torch.is_grad_enabled()
