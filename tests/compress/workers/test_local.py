@@ -66,7 +66,7 @@ from compress.workers.crew import Task
 from compress.workers.local import LocalCrew
 from compress.workers.pool import mapped
 if __name__ == "__main__":
-    job = Squares(Path(sys.argv[1]), seconds=30)
+    job = Squares(Path(sys.argv[1]), seconds=120)
     try:
         list(mapped(LocalCrew(2, job), [Task(f"{number}", number) for number in range(4)]))
     except KeyboardInterrupt:
@@ -89,11 +89,12 @@ def test_workers_end_with_whoever_started_them_and_say_nothing(tmp_path: Path, s
         assert driver.poll() is None
         time.sleep(0.05)
     workers = [int(path.name.rpartition("-")[2]) for path in folder.iterdir()]
+    time.sleep(0.5)  # until both were handed their tasks, and their parent waits
     if sent == signal.SIGINT:
         os.killpg(driver.pid, sent)
     else:
         driver.kill()
-    output, _ = driver.communicate(timeout=20)
+    output, _ = driver.communicate(timeout=60)
     assert output == ("interrupted\n" if sent == signal.SIGINT else "")
     until = time.monotonic() + 10
     while any(Path(f"/proc/{each}").exists() for each in workers):
