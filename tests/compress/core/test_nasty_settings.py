@@ -14,7 +14,7 @@ from compress.models.families import Source
 from compress.models.tokenizer.model import AUTOENCODERS
 from compress.passes import find, names
 from compress.recipe.gates import gate_class, read_gate
-from compress.recipe.recipe import Bench, TokenSource, _Layout, check_names
+from compress.recipe.recipe import Bench, Layout, TokenSource, check_names
 from compress.training.tokenizer import TokenizerRecipe, TokenizerTrainSettings
 from compress.training.transformer import AugmentSettings, ModelSettings, TrainRecipe, TrainSettings
 from export.runtime.sampling import Sampler
@@ -29,7 +29,7 @@ NASTY: tuple[Any, ...] = (
 )
 CLASSES = (
     *(Source, TokenSource, Bench, TrainRecipe, ModelSettings, TrainSettings, AugmentSettings, TokenizerRecipe),
-    *(TokenizerTrainSettings, gate_class(), Sampler, _Layout, *(find(name, "test") for name in names())),
+    *(TokenizerTrainSettings, gate_class(), Sampler, Layout, *(find(name, "test") for name in names())),
     *(config for config, _ in AUTOENCODERS.values()),
 )
 
