@@ -21,9 +21,9 @@ from compress.models.checkpoints.family import GraphFamily
 from compress.models.families import reference
 from compress.models.tokenizer import formats
 from compress.models.transformer.model import TokenTransformer
-from compress.models.transformer.quantized import parameter_count
+from compress.models.transformer.quantized import LinearQuantization, parameter_count
+from compress.passes.shared.format_names import weight_bytes
 from compress.passes.shared.pruning import HEADS, UNITS
-from export.graph.number_formats import FORMATS
 
 # What a parameter is for, by words of its name; the first that fits counts.
 PARTS = {
@@ -39,7 +39,7 @@ SHOWN = 200  # characters of a path in a message, where it is none
 IDS = "input_ids"
 ENGINE = "manifest.json"
 GROUP = 32  # inputs that share a scale, where int4 sizes are predicted
-SCALE_BYTES = 4
+INT8, INT4 = LinearQuantization("int8"), LinearQuantization("int4", group=GROUP)
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,15 @@ def engine_bytes(transformer: TokenTransformer) -> dict[str, int]:
     """
     rest = int8 = int4 = 4 * parameter_count(transformer)
     if not transformer.config.tied_head:
-        head = stored(transformer.head, "int8", transformer.head.out_features) - 4 * transformer.head.weight.numel()
-        int8, int4 = int8 + head, int4 + head
+        head = saved(transformer.head, INT8)
+        int8, int4 = int8 - head, int4 - head
     for _, linear in transformer.linears():
-        weights = linear.weight.numel()
-        int8 += stored(linear, "int8", linear.out_features) - 4 * weights
-        int4 += stored(linear, "int4", linear.out_features * -(-linear.in_features // GROUP)) - 4 * weights
+        int8 -= saved(linear, INT8)
+        int4 -= saved(linear, INT4)
     return {"fp32": rest, "int8": int8, f"int4, groups of {GROUP}": int4}
 
 
-def stored(linear: nn.Linear, form: str, scales: int) -> int:
-    """Bytes of a quantized layer's weights and scales."""
-    return linear.weight.numel() * FORMATS[form].bits // 8 + scales * SCALE_BYTES
+def saved(linear: nn.Linear, spec: LinearQuantization) -> int:
+    """Bytes that a layer's weights take less in a format than in float."""
+    size = linear.in_features, linear.out_features
+    return weight_bytes(*size, None) - weight_bytes(*size, spec)
