@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -24,14 +26,18 @@ NARROWEST = 40  # in less a table is unreadable; a terminal may also state none,
 
 
 def console(stderr: bool = False) -> Console:
-    """The terminal, or a wide one where there is none."""
+    """The terminal, or a wide one where there is none. NO_COLOR, if it is not empty, takes its colours."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    made = Console(stderr=stderr, width=None if stream.isatty() else WIDTH, highlight=False)
-    if made.width < NARROWEST:
-        made.width = NARROWEST
-    return made
+    return Console(stderr=stderr, width=known_width(sys.stderr if stderr else sys.stdout) or WIDTH, highlight=False)
+
+
+def known_width(stream: TextIO) -> int | None:
+    """Columns of the terminal that a stream is, or what COLUMNS says; None of a pipe or a file."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdecimal() and int(stated):
+        return max(int(stated), NARROWEST)
+    return max(shutil.get_terminal_size().columns, NARROWEST) if stream.isatty() else None
 
 
 class Terminal:
@@ -85,13 +91,30 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(plain(value), indent=1))
 
 
-def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output."""
-    from rich.table import Table
+def print_rows(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    least: Sequence[str] = (),
+    elsewhere: str = "--json has all",
+) -> None:
+    """A table on standard output; where it does not fit, columns go, those named in `least` first."""
+    from compress.core.tables import table
 
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    console().print(table, markup=False)
+    shown = console()
+    shown.print(table(title, columns, rows, shown.width, least=least, elsewhere=elsewhere))
+    shown.print()
+
+
+def print_line(text: str) -> None:
+    """A line on standard output: between words in several ones where a person reads it, whole in a pipe."""
+    print_wrapped(text, err=False)
+
+
+def print_wrapped(text: str, err: bool) -> None:
+    """A text on standard output or error, wrapped between words where the width is known."""
+    from compress.core.tables import lines_of
+
+    width = known_width(sys.stderr if err else sys.stdout)
+    for line in text.splitlines() or [""]:
+        click.echo("\n".join(lines_of(line, width)) if width and line.strip() else line, err=err)

@@ -14,7 +14,7 @@ from compress.cli.group import (
     leave,
     threads_option,
 )
-from compress.cli.terminal import print_json, print_rows
+from compress.cli.terminal import print_json, print_line, print_rows
 
 
 @click.command()
@@ -87,8 +87,8 @@ def bisect(
                     for row in found.operators
                 ],
             )
-        click.echo(f"departs in {found.departs}" + (f", first at {found.operator}" if found.operator else "")
+        print_line(f"departs in {found.departs}" + (f", first at {found.operator}" if found.operator else "")
                    if found.departs else "nothing departs")  # fmt: skip
         if found.note:
-            click.echo(f"note: {found.note}")
+            print_line(f"note: {found.note}")
     leave(passed=not found.departs)

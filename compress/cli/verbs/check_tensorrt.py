@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from compress.cli.group import UserPath, example, json_option, leave
-from compress.cli.terminal import print_json, print_rows
+from compress.cli.terminal import print_json, print_line, print_rows
 
 LARGEST_ROWS = 2**16
 
@@ -43,7 +43,7 @@ def check_tensorrt(path: Path, capabilities: tuple[str, ...], rows: int, as_json
     if as_json:
         print_json(found)
         leave(passed=found.passed)
-    click.echo(f"TensorRT for RTX {found.builder}" if found.builder else found.missing)
+    print_line(f"TensorRT for RTX {found.builder}" if found.builder else found.missing)
     for graph in found.graphs:
         builds = ", ".join(f"{capability} {said}" for capability, said in graph.builds.items())
         rows_of_graph = [
@@ -57,10 +57,10 @@ def check_tensorrt(path: Path, capabilities: tuple[str, ...], rows: int, as_json
             ]
             for each in graph.said
         ]
-        click.echo(f"{graph.graph}: {builds}")
+        print_line(f"{graph.graph}: {builds}")
         for each in graph.evidence:
             products = ", ".join(f"{count} {types}" for types, count in each.products.items()) or "none"
-            click.echo(
+            print_line(
                 f"  {each.profile}: {each.kernels} kernels; products {products}; {each.low} of {each.asked} quantized "
                 f"ones in low precision, {each.unpacked} weights unpacked at every call; {each.fused} of "
                 f"{each.attentions} attentions fused; {each.in_place} of {each.caches} caches in place"

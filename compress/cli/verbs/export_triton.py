@@ -12,6 +12,7 @@ from compress.cli.group import (
     example,
     threads_option,
 )
+from compress.cli.terminal import print_line
 
 
 @click.command("export-triton")
@@ -47,4 +48,4 @@ def export_triton(
         names = write(opened, output, serving)
     except TritonError as error:
         raise InputError(str(error)) from error
-    click.echo(f"{output}: {', '.join(names)}; docs/serving.md says how to start Triton with it")
+    print_line(f"{output}: {', '.join(names)}; docs/serving.md says how to start Triton with it")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.cli.group import Group, OutputFile, UserPath, example, json_option, leave
-from compress.cli.terminal import print_json, print_rows
+from compress.cli.terminal import print_json, print_line, print_rows
 
 if TYPE_CHECKING:
     from compress.models.families import Source
@@ -75,9 +75,14 @@ def models(context: click.Context, as_json: bool) -> None:
         for m in found["models"]
     ]  # fmt: skip
     if shipped:
-        print_rows("shipped models", ["model", "parameters", "size", "held-out NLL", "what it draws"], shipped)
+        print_rows(
+            "shipped models",
+            ["model", "parameters", "size", "held-out NLL", "what it draws"],
+            shipped,
+            ("size", "held-out NLL"),
+        )
     else:
-        click.echo("no shipped model is here; `compress train train-digits -o FOLDER` makes one")
+        print_line("no shipped model is here; `compress train train-digits -o FOLDER` makes one")
     print_rows("families", ["family", "what it reads"], [[f["name"], f["doc"]] for f in found["families"]])
     print_rows("image tokenizers", ["format", "what it reads"], [[t["name"], t["doc"]] for t in found["tokenizers"]])
 
@@ -171,7 +176,7 @@ def models_features(pipeline: Path, texts: tuple[str, ...], output: Path | None,
         raise InputError('give texts and -o FILE.npy, or --onnx FILE, or both; for example  "a cat" -o features.npy')
     if output is not None:
         clip.write(clip.features(pipeline, texts), output)
-        click.echo(f"{output}: features of {len(texts)} texts")
+        print_line(f"{output}: features of {len(texts)} texts")
     if onnx is not None:
         clip.write_graph(pipeline, onnx)
-        click.echo(f"{onnx}: ids of {clip.length(pipeline)} tokens to features")
+        print_line(f"{onnx}: ids of {clip.length(pipeline)} tokens to features")

@@ -27,7 +27,7 @@ def passes(name: str | None, as_json: bool) -> None:
         listed = [
             [r["name"], f"{r['accepts']} -> {r['returns']}", "exact" if r["exact"] else "lossy", r["doc"]] for r in rows
         ]
-        print_rows("passes", ["pass", "forms", "", "what it does"], listed)
+        print_rows("passes", ["pass", "forms", "", "what it does"], listed, ("forms",))
         return
     settings = [[s["name"], s["type"], s["default"], s["doc"]] for s in rows[0]["settings"]]
-    print_rows(f"{name}: {rows[0]['doc']}", ["setting", "type", "default", "what it is"], settings)
+    print_rows(f"{name}: {rows[0]['doc']}", ["setting", "type", "default", "what it is"], settings, ("type",))

@@ -13,7 +13,7 @@ from compress.cli.group import (
     json_option,
     store_option,
 )
-from compress.cli.terminal import Terminal, print_json, print_rows
+from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 
 
 @click.command()
@@ -46,9 +46,10 @@ def plan(recipe: Path, preflight: bool, model: str, tokens: str, store_path: Pat
             str(recipe),
             ["step", "form", "key", ""],
             [[row["name"], row["form"], row["key"][:12], row["reason"]] for row in rows],
+            least=("key", "form"),
         )
         if note := plans.processor_note(loaded):
-            click.echo(note)
+            print_line(note)
     estimate = None
     if preflight:
         from compress.core.settings import InputError
@@ -63,4 +64,4 @@ def plan(recipe: Path, preflight: bool, model: str, tokens: str, store_path: Pat
     if as_json:
         print_json({"steps": rows, "preflight": estimate})
     elif estimate is not None:
-        click.echo(estimate.words())
+        print_line(estimate.words())

@@ -49,4 +49,5 @@ def profile(engine: Path, batch: int, threads: int, as_json: bool) -> None:
              "–" if row.roofline_share is None else f"{row.roofline_share:.0%}"]
             for row in rows
         ],
+        least=("KB per token", "calls", "ms per token", "of the limit"),
     )  # fmt: skip

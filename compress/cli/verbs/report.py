@@ -12,7 +12,7 @@ from compress.cli.group import (
     example,
     json_option,
 )
-from compress.cli.terminal import console, print_json, print_rows
+from compress.cli.terminal import console, print_json, print_line, print_rows
 
 COMPARED = "comparison.html"
 
@@ -33,7 +33,7 @@ def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | N
     from compress.core.settings import InputError
     from compress.report.page import compare as comparing
     from compress.report.page import html
-    from compress.report.text.table import table
+    from compress.report.text.table import overview_table
     from compress.running import pipeline
 
     if compare != (len(runs) > 1):
@@ -61,9 +61,10 @@ def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | N
     if as_json:
         print_json(result)
         return
-    console().print(table(result))
+    shown = console()
+    shown.print(overview_table(result, shown.width))
     for line in pipeline.closing_lines(result, run_folder):
-        click.echo(line)
+        print_line(line)
     if browse:
         try:
             page = html.write(result, run_folder)

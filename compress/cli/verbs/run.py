@@ -15,7 +15,7 @@ from compress.cli.group import (
     leave,
     store_option,
 )
-from compress.cli.terminal import Terminal, console, print_json
+from compress.cli.terminal import Terminal, console, print_json, print_line
 
 
 @click.command()
@@ -44,7 +44,7 @@ def run(
 
     read_yaml(recipe)  # what is no YAML is said before anything heavy is imported
     from compress import api
-    from compress.report.text.table import table
+    from compress.report.text.table import overview_table
     from compress.running import pipeline
 
     folder = output or api.run_folder(recipe, model)
@@ -60,7 +60,8 @@ def run(
     if as_json:
         print_json(result)
     else:
-        console().print(table(result))
+        shown = console()
+        shown.print(overview_table(result, shown.width))
         for line in pipeline.closing_lines(result, folder):
-            click.echo(line)
+            print_line(line)
     leave(passed=result.verdict.passed)

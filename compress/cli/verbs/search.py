@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.cli.group import SpaceFile, UserPath, example, json_option, leave, store_option
-from compress.cli.terminal import Terminal, print_json, print_rows
+from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 
 if TYPE_CHECKING:
     from compress.search.goal import Goal
@@ -108,12 +108,12 @@ def show(found: Found, goal: Goal, folder: Path) -> None:
             for each in found.front]  # fmt: skip
     if rows:
         print_rows("trials that no other one beats", ["trial", *(title(name, goal) for name in names), ""], rows)
-    click.echo(f"{headline(found, goal)} ({len(found.trials)} trials, {found.seconds:.0f} s; ended: {found.ended})")
+    print_line(f"{headline(found, goal)} ({len(found.trials)} trials, {found.seconds:.0f} s; ended: {found.ended})")
     if found.best is not None:
-        click.echo(f"recipe: {folder / published.BEST}")
-        click.echo(f"engine: {published.engine_folder(folder, found.best)}")
+        print_line(f"recipe: {folder / published.BEST}")
+        print_line(f"engine: {published.engine_folder(folder, found.best)}")
     elif found.nearest is not None:
-        click.echo(f"nearest: trial {found.nearest.number}: {words(found.nearest.picked)}")
+        print_line(f"nearest: trial {found.nearest.number}: {words(found.nearest.picked)}")
         for text in found.nearest.lacks or (found.nearest.reason,):
-            click.echo(f"breach: {text}")
-    click.echo(f"page: {folder / published.PAGE}")
+            print_line(f"breach: {text}")
+    print_line(f"page: {folder / published.PAGE}")

@@ -10,6 +10,7 @@ from compress.cli.group import (
     UserPath,
     example,
 )
+from compress.cli.terminal import print_line
 
 
 @click.command("to-optimum")
@@ -33,9 +34,9 @@ def to_optimum(engine: Path, output: Path) -> None:
         write(model, output)  # type: ignore[arg-type]  # an engine folder never holds a torch model
     except (EngineError, LayoutError) as error:
         raise InputError(str(error)) from error
-    click.echo(f"{output}: open it with ORTModelForCausalLM.from_pretrained")
+    print_line(f"{output}: open it with ORTModelForCausalLM.from_pretrained")
     if model.manifest.cpu == "vnni":  # type: ignore[union-attr]
-        click.echo(
+        print_line(
             "its int8 weights are for x86 processors with VNNI; on others, open it with a session whose options have "
             "session.x64quantprecision = 1, or make the engine with  cpu: any"
         )

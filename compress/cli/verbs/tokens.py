@@ -12,6 +12,7 @@ from compress.cli.group import (
     UserPath,
     example,
 )
+from compress.cli.terminal import print_line
 
 if TYPE_CHECKING:
     from compress.models.candidate import Candidate
@@ -48,7 +49,7 @@ def tokens(
             raise InputError("--labels: goes with pictures, not with --decode")
         made = data.open_source(str(images), "tokens")
         count = data.to_folder(made, opened(model_name), output)
-        click.echo(f"{output}: {count} pictures")
+        print_line(f"{output}: {count} pictures")
         return
     if output.suffix != ".npz":
         raise InputError(f"--output: '{output}' must end in .npz")
@@ -58,7 +59,7 @@ def tokens(
     parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
     counts = ", ".join(f"{count} {part.replace('_', '-')}" for part, count in parts.items())
     named = f", {len(made.class_names)} classes by name" if made.class_names else ""
-    click.echo(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts}){named}")
+    print_line(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts}){named}")
 
 
 def opened(name: str) -> Candidate | Tokenizer:

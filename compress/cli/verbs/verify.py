@@ -16,7 +16,7 @@ from compress.cli.group import (
     leave,
     threads_option,
 )
-from compress.cli.terminal import Terminal, print_json, print_rows
+from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 
 if TYPE_CHECKING:
     from compress.verifying.comparison import Comparison
@@ -72,8 +72,8 @@ def show(found: SelfTest) -> None:
         ],
     )
     for line in found.words():
-        click.echo(line)
-    click.echo(f"{found.seconds:.0f} s of processor time; {'passed' if found.passed else 'NOT passed'}")
+        print_line(line)
+    print_line(f"{found.seconds:.0f} s of processor time; {'passed' if found.passed else 'NOT passed'}")
 
 
 def few(noticed: tuple[str, ...]) -> str:
@@ -172,13 +172,13 @@ def verify(
         print_json(result)
     else:
         print_rows(f"{candidate} against {reference}", ["measurement", "value", "95 % interval"], drift_rows(result))
-        click.echo(precision(result.fidelity))
+        print_line(precision(result.fidelity))
         if (nearer := result.difference) is not None and nearer.kl_ci95[0] <= 0 <= nearer.kl_ci95[1]:
-            click.echo(f"no measurable change of the KL against that of {nearer.other}: the interval holds 0")
+            print_line(f"no measurable change of the KL against that of {nearer.other}: the interval holds 0")
         for breach in result.verdict.breaches:
-            click.echo(f"breach: {breach.text}")
+            print_line(f"breach: {breach.text}")
         if gate is not None and result.verdict.passed:
-            click.echo("every gate holds")
+            print_line("every gate holds")
     leave(passed=result.verdict.passed)
 
 

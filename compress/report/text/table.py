@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
+from compress.core.tables import lines_of, table
 from compress.report import Report
 from compress.report.text.cells import HEADERS, flagged, overview
 
-WORDS = ("step", "flags")
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+LEAST = ("vs previous", "weights", "agree %", "KL", "ms/token", "flags", "size")
 
 
-def table(report: Report) -> Table:
+def overview_table(report: Report, width: int) -> RenderableType:
     """One row for each model, red where a gate was breached; what is flagged or breached is said in words below."""
-    shown = Table(
-        box=box.SIMPLE_HEAD,
-        title=Text(headline(report), style="bold green" if report.verdict.passed else "bold red"),
-        caption=Text("\n".join([*(breach.text for breach in report.verdict.breaches), *flagged(report)])),
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for header in HEADERS:
-        shown.add_column(header, justify="left" if header in WORDS else "right", no_wrap=header == "step")
+    from rich.console import Group
+    from rich.text import Text
+
     breached = {breach.step for breach in report.verdict.breaches}
-    for index, cells in enumerate(overview(report)):
-        style = "red" if cells[0] in breached else ""
-        shown.add_row(*(Text(cell) for cell in cells), style=style, end_section=index == len(report.steps))
-    return shown
+    rows = overview(report)
+    styles = {index: "red" for index, cells in enumerate(rows) if cells[0] in breached}
+    shown = table(
+        "", HEADERS, rows, width, least=LEAST, elsewhere="report.md and --json have all", styles=styles,
+        sections=[len(report.steps)],
+    )  # fmt: skip
+    title = Text(
+        "\n".join(lines_of(headline(report), width)), style=f"bold {'green' if report.verdict.passed else 'red'}"
+    )
+    said = [*(breach.text for breach in report.verdict.breaches), *flagged(report)]
+    return Group(title, Text(""), shown, Text(""), *(Text("\n".join(lines_of(line, width, "  "))) for line in said))
 
 
 def headline(report: Report) -> str:

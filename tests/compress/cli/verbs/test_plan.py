@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +14,7 @@ def test_plan_shows_the_chain_and_what_would_be_reused(finished, invoke: Callabl
     path = finished.changed(("steps: 90", "steps: 95"))
     result = invoke("plan", path, "--store", finished.store)
     assert result.exit_code == 0
-    rows = [line.split("│")[1:-1] for line in result.stdout.splitlines() if line.startswith("│")]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()[3:] if line]
     assert [row[0].strip() for row in rows] == ["reference", "prune-heads", "distill", "quantize", "cpu.export"]
     assert [row[1].strip() for row in rows] == ["torch"] * 4 + ["onnx"]
     assert rows[2][3].strip() == "settings changed: steps 90 -> 95"

@@ -3,12 +3,12 @@ from dataclasses import replace
 from rich.console import Console
 
 from compress.recipe.verdict import Verdict
-from compress.report.text.table import headline, table
+from compress.report.text.table import headline, overview_table
 
 
 def printed(report, width=130):
     console = Console(width=width, record=True, force_terminal=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(table(report))
+    console.print(overview_table(report, width))
     return console.export_text()
 
 
