@@ -114,11 +114,14 @@ def table(
     if not fitted.places:
         return Group(*heading, *(Text(line) for line in listed(headers, rows, width)))
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, show_header=any(headers))
-    for place, wide in zip(fitted.places, fitted.widths, strict=True):
-        right = numeric([row[place] for row in rows])
-        made.add_column(Text(headers[place]), justify="right" if right else "left", width=wide, overflow="fold")
+    numbers = [numeric([row[place] for row in rows]) for place in fitted.places]
+    for place, wide, number in zip(fitted.places, fitted.widths, numbers, strict=True):
+        made.add_column(Text(headers[place]), justify="right" if number else "left", width=wide, overflow="fold")
     for index, row in enumerate(rows):
-        cells = [Text(row[place]) for place in fitted.places]
+        cells = [
+            Text("\n".join(unbroken(row[place])) if number and length(row[place]) > wide else row[place])
+            for place, wide, number in zip(fitted.places, fitted.widths, numbers, strict=True)
+        ]
         made.add_row(*cells, style=(styles or {}).get(index, ""), end_section=index in sections)
     absent = [header or "the unnamed column" for place, header in enumerate(headers) if place not in fitted.places]
     note = lines_of(f"left out: {', '.join(absent)}; {elsewhere}", width) if absent else []
