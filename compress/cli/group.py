@@ -148,8 +148,11 @@ def own_warnings_in_a_line() -> Iterator[None]:
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if category.__module__.partition(".")[0] in ("compress", "export", "calibration"):
             click.echo(f"warning: {message}", err=True)
+            saying.current().note(f"warning: {message}")
         else:
             usual(message, category, *place, **more)
+
+    from compress.cli import saying  # which has options of its own, made with what is above
 
     warnings.showwarning = show
     try:
@@ -256,6 +259,10 @@ def bounded(text: str, most: int) -> str:
 
 def leave(*, passed: bool) -> NoReturn:
     """End the verb: with 0, or with 1 because a gate was breached."""
+    from compress.cli import saying
+
+    if not passed:
+        saying.current().note(f"not passed: exit code {BREACH}")
     click.get_current_context().exit(0 if passed else BREACH)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from compress.cli import saying
 from compress.core.listener import step
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0  # where no bar can be drawn, at most one line of progress in this time
 WIDTH = 140  # where there is no terminal, so that tables in logs are whole
+BAR_NEEDS = 72  # columns below which a progress bar has no bar
+INDENT = 9  # of the second line of a message, below its text
 NARROWEST = 40  # in less a table is unreadable; a terminal may also state none, or nonsense
 
 
@@ -41,40 +44,69 @@ def known_width(stream: TextIO) -> int | None:
 
 
 class Terminal:
-    """Shows what the pipeline says, and how far long work is, on standard error."""
+    """Shows what the pipeline says, with the time since the verb began, and how far long work is, on standard error."""
 
     def __init__(self) -> None:
+        self.saying = saying.current()
         self.console = console(stderr=True)
 
     def say(self, text: str) -> None:
-        """One line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """One line, unless the verb is to be quiet."""
+        self.saying.note(text)
+        if not self.saying.quiet:
+            line = f"{self.saying.elapsed():>7}  {text}"
+            self.console.print("\n".join(self.wrapped(line)), markup=False, soft_wrap=True)
+
+    def wrapped(self, line: str) -> list[str]:
+        """The line between words where the width is known, whole where it goes into a file."""
+        from compress.core.tables import lines_of
+
+        width = known_width(sys.stderr)
+        return lines_of(line, width, " " * INDENT) if width and line.strip() else [line]
 
     @contextmanager
     def work(self, title: str) -> Iterator[Progress]:
         """A progress bar, or a line now and then where none can be drawn."""
-        if not self.console.is_terminal:
-            with step(title):
+        began = time.monotonic()
+        with step(title):
+            if self.saying.quiet or not self.console.is_terminal:
                 yield self.lines(title)
-            return
+            else:
+                with self.bar(title) as progress:
+                    yield progress
+        if self.saying.verbose:
+            self.say(f"{title}: took {saying.clock(time.monotonic() - began)}, {saying.memory()}")
+
+    @contextmanager
+    def bar(self, title: str) -> Iterator[Progress]:
+        """A progress bar; on a narrow terminal without the bar itself."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[values]}"))  # fmt: skip
-        with step(title), Bars(*columns, console=self.console, transient=True) as bars:
+        wide = self.console.width >= BAR_NEEDS
+        ends = (MofNCompleteColumn(), TimeElapsedColumn())
+        more = (BarColumn(), *ends, TimeRemainingColumn(), TextColumn("{task.fields[values]}")) if wide else ends
+        log = self.lines(title, shown=False)
+        with Bars(TextColumn("{task.description}"), *more, console=self.console, transient=True) as bars:
             task = bars.add_task(title, total=None, values="")
-            yield lambda done, total, values: bars.update(task, completed=done, total=total, values=numbers(values))
 
-    def lines(self, title: str) -> Progress:
-        """Progress as lines, at most one in `LINE_SECONDS`."""
+            def progress(done: int, total: int, values: dict[str, float]) -> None:
+                bars.update(task, completed=done, total=total, values=numbers(values))
+                log(done, total, values)
+
+            yield progress
+
+    def lines(self, title: str, shown: bool = True) -> Progress:
+        """Progress as lines, at most one in `LINE_SECONDS`; those not shown go into the log file alone."""
         said_at = time.monotonic()
+        pause = 1.0 if self.saying.verbose else LINE_SECONDS
+        say = self.say if shown else self.saying.note
 
         def progress(done: int, total: int, values: dict[str, float]) -> None:
             nonlocal said_at
-            if time.monotonic() - said_at >= LINE_SECONDS:
+            if time.monotonic() - said_at >= pause:
                 said_at = time.monotonic()
-                self.say(f"  {title}: {done} of {total}  {numbers(values)}".rstrip())
+                say(f"  {title}: {done} of {total}  {numbers(values)}".rstrip())
 
         return progress
 

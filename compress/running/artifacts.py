@@ -52,7 +52,7 @@ class Making:
 
         def write(folder: Path) -> dict[str, Any]:
             model = self.model(source)  # may make what comes before, with messages and progress of its own
-            with self.listener.work(node.name) as progress:
+            with self.listener.work(self.place(node) + node.name) as progress:
                 context = Context(
                     reference=self.reference,  # type: ignore[arg-type]  # only torch passes read it, and only of torch
                     tokens=self.tokens,
@@ -73,9 +73,14 @@ class Making:
 
         with step(node.name):
             entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)
-        self.listener.say(f"{node.name}: {'reused' if reused else 'made'} {node.key[:12]}")
+        self.listener.say(f"{self.place(node)}{node.name}: {'reused' if reused else 'made'} {node.key[:12]}")
         self.entries[node.key] = entry
         return entry
+
+    def place(self, node: Node) -> str:
+        """Which step of the recipe a node is; empty for what only stands for one, such as an engine to time it with."""
+        keys = list(dict.fromkeys(each.key for each in self.plan.nodes if each.source is not None))
+        return f"step {keys.index(node.key) + 1} of {len(keys)}: " if node.key in keys else ""
 
     def model(self, node: Node) -> artifact.Model:
         """The node's model, read from the store (the reference: from its checkpoint)."""

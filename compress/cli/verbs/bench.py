@@ -11,11 +11,13 @@ from compress.cli.group import (
     threads_option,
     whole_numbers,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_rows
 from compress.core.settings import MOST_REPEATS
 
 
 @click.command()
+@saying_options
 @example("compress bench runs/quickstart/engines/cpu digits --batch 1,8")
 @click.argument("engines", nargs=-1, required=True)
 @click.option("--batch", default="1,8", show_default=True, help="Pictures drawn at once, separated by commas.")

@@ -14,10 +14,12 @@ from compress.cli.group import (
     leave,
     threads_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
 
 
 @click.command()
+@saying_options
 @example("compress bisect digits runs/quickstart/engines/cpu --pictures 8")
 @click.argument("reference")
 @click.argument("candidate")

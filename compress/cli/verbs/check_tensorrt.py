@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from compress.cli.group import UserPath, example, json_option, leave
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
 
 LARGEST_ROWS = 2**16
 
 
 @click.command("check-tensorrt")
+@saying_options
 @example("compress check-tensorrt model.onnx --capability 8.9")
 @click.argument("path", metavar="MODEL", type=UserPath())
 @click.option(

@@ -12,10 +12,12 @@ from compress.cli.group import (
     example,
     threads_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_line
 
 
 @click.command("export-triton")
+@saying_options
 @example("compress export-triton runs/quickstart/engines/cpu -o model_repository/")
 @click.argument("engine", type=UserPath())
 @click.option("-o", "--output", type=UserPath(), required=True, help="The model repository; it may hold other models.")

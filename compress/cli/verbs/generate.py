@@ -17,6 +17,7 @@ from compress.cli.group import (
     device_options,
     example,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal
 from compress.core.settings import MOST_THREADS, InputError
 from export.runtime.options import OPTIONS, Sampling
@@ -36,6 +37,7 @@ def sampling_options(command: Command) -> Command:
 
 
 @click.command()
+@saying_options
 @example("compress generate runs/quickstart/engines/cpu --labels 3,1,4 -o out.png")
 @click.argument("engine", type=UserPath())
 @click.option("--labels", help="Classes, by number or name, separated by commas.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.cli.group import Group, OutputFile, UserPath, example, json_option, leave
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def spread(counts: list[int]) -> str:
 
 
 @models.command("check")
+@saying_options
 @example("compress models check c2i_B_256.pt --golden golden.npz")
 @source_options
 @click.option("--golden", type=UserPath(), help="Outputs of the original implementation (.npz).")
@@ -162,6 +164,7 @@ def models_check(
 
 
 @models.command("features")
+@saying_options
 @example('compress models features amused-256/ "a cat on a mat" -o features.npy')
 @click.argument("pipeline", type=UserPath())
 @click.argument("texts", nargs=-1)

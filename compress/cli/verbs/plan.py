@@ -13,10 +13,12 @@ from compress.cli.group import (
     json_option,
     store_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 
 
 @click.command()
+@saying_options
 @example("compress plan quickstart --preflight")
 @click.argument("recipe", type=RecipeFile())
 @click.option("--preflight", is_flag=True, help="Also drive the whole chain once on a two-layer copy of the model.")

@@ -12,10 +12,12 @@ from compress.cli.group import (
     json_option,
     threads_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_rows
 
 
 @click.command()
+@saying_options
 @example("compress profile runs/quickstart/engines/cpu --batch 4")
 @click.argument("engine", type=UserPath())
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures drawn at once.")

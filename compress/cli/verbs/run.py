@@ -15,10 +15,12 @@ from compress.cli.group import (
     leave,
     store_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, console, print_json, print_line
 
 
 @click.command()
+@saying_options
 @example("compress run quickstart")
 @click.argument("recipe", type=RecipeFile())
 @click.option("-o", "--output", type=UserPath(), help="The run's folder.  [default: runs/<recipe>]")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.cli.group import SpaceFile, UserPath, example, json_option, leave, store_option
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Duration(click.ParamType[float]):
 
 
 @click.command()
+@saying_options
 @example("compress search digits --budget nll_drift=1% --budget size=8MB --minimize latency --time 30m")
 @click.argument("space", type=SpaceFile())
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from compress.cli.group import OutputFile, RecipeFile, Share, example, instead_options, json_option, store_option
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@saying_options
 @example("compress sensitivity photos-mixed --formats int8,int4-g128 -o layers.csv --page layers.html")
 @click.argument("recipe", type=RecipeFile())
 @click.option("--formats", metavar="NAMES", help="Number formats, such as int8,int4-g128; none: no quantizing.  "

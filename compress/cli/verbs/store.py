@@ -13,6 +13,7 @@ from compress.cli.group import (
     json_option,
     store_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_rows
 
 
@@ -41,6 +42,7 @@ def store_list(store_path: Path, as_json: bool) -> None:
 
 
 @store.command("gc")
+@saying_options
 @example("compress store gc --max-size 2GiB")
 @click.option("--max-size", required=True, help="What may stay: bytes, or with MB, GB, MiB, GiB.")
 @store_option

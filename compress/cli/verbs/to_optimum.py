@@ -10,10 +10,12 @@ from compress.cli.group import (
     UserPath,
     example,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_line
 
 
 @click.command("to-optimum")
+@saying_options
 @example("compress to-optimum runs/quickstart/engines/cpu -o optimum/")
 @click.argument("engine", type=UserPath())
 @click.option("-o", "--output", type=UserPath(), required=True, help="The folder to write.")

@@ -12,6 +12,7 @@ from compress.cli.group import (
     UserPath,
     example,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import print_line
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@saying_options
 @example("compress tokens photos/ -o tokens.npz --model digits")
 @click.argument("images", type=UserPath())
 @click.option("-o", "--output", type=UserPath(), required=True, help="The TokenSet to write (.npz).")

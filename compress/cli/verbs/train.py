@@ -12,10 +12,12 @@ from compress.cli.group import (
     example,
     json_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json
 
 
 @click.command()
+@saying_options
 @example("compress train train-digits -o runs/train-digits")
 @click.argument("recipe", type=RecipeFile())
 @click.option("-o", "--output", type=UserPath(), required=True, help="Folder of the checkpoint.")

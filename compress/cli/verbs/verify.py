@@ -16,6 +16,7 @@ from compress.cli.group import (
     leave,
     threads_option,
 )
+from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def few(noticed: tuple[str, ...]) -> str:
 
 
 @click.command()
+@saying_options
 @example("compress verify digits runs/quickstart/engines/cpu --gates gates.yaml --json")
 @click.argument("reference")
 @click.argument("candidate")

@@ -46,11 +46,11 @@ def run(redirection: str, name: str = "fine", **environment: str) -> tuple[int, 
 def test_output_that_nobody_reads_does_not_change_the_exit_code(redirection: str, name: str) -> None:
     code, _, said = run(redirection, name)
     assert code == (name == "breach")
-    assert said in ("", "begun – it goes on\n")
+    assert said in ("", "   0:00  begun – it goes on\n")
 
 
 def test_a_full_device_is_one_line_and_bad_but_a_breach_stays_a_breach() -> None:
-    line = "begun – it goes on\nerror: standard output: No space left on device; what was printed is lost\n"
+    line = "   0:00  begun – it goes on\nerror: standard output: No space left on device; what was printed is lost\n"
     assert run(">/dev/full") == (2, "", line)
     assert run(">/dev/full", "breach")[0] == 1
 
@@ -61,7 +61,7 @@ def test_characters_that_an_encoding_does_not_have_are_written_in_another_way(en
     assert code == 0
     text = "a – b → c \\ud800" if encoding == "utf-8" else "a - b -> c \\ud800"
     assert printed.count(text) == 3
-    assert said == ("begun – it goes on\n" if encoding == "utf-8" else "begun - it goes on\n")
+    assert said == ("   0:00  begun – it goes on\n" if encoding == "utf-8" else "   0:00  begun - it goes on\n")
 
 
 @pytest.mark.parametrize("environment", [{"COLUMNS": "0"}, {"COLUMNS": "1"}, {"TERM": "dumb", "COLUMNS": "wide"}])
