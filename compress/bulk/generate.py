@@ -22,6 +22,7 @@ from compress.core.store import errors_said
 from compress.workers import place as places
 from compress.workers.crew import Task
 from compress.workers.pool import mapped
+from export.runtime.counted import counted
 from export.runtime.drawing import sampler_of
 from export.runtime.errors import EngineError
 from export.runtime.manifest import FILE, file_hash
@@ -157,6 +158,6 @@ def set_aside(output: Path, job: Job, faults: dict[str, str]) -> str:
     named = "; ".join(f"{name} ({fault})" for name, fault in sorted(faults.items())[:NAMED])
     more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
     return (
-        f"{output}: {len(faults)} of {job.shards} shards failed twice and were set aside: {named}{more}; "
+        f"{output}: {len(faults)} of {counted(job.shards, 'shard')} failed twice and were set aside: {named}{more}; "
         f"all others are finished, the same command tries these again"
     )

@@ -20,6 +20,8 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from export.runtime.counted import counted
+
 T = TypeVar("T")
 
 
@@ -225,7 +227,9 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         if kinds[-1] is Ellipsis:
             kinds = (kinds[0],) * len(value)
         if len(kinds) != len(value):
-            raise InputError(f"{where}: {shown(list(value))} has {len(value)} items; {len(kinds)} are needed")
+            raise InputError(
+                f"{where}: {shown(list(value))} has {counted(len(value), 'item')}; {len(kinds)} are needed"
+            )
         return tuple(
             convert(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
         )
@@ -278,7 +282,7 @@ def check_range(field: dataclasses.Field[Any], value: Any, where: str) -> None:
     """Refuse numbers outside the field's closed range, and lists that are too short."""
     low, high = field.metadata.get("low"), field.metadata.get("high")
     if isinstance(value, tuple) and len(value) < (fewest := field.metadata.get("fewest", 0)):
-        raise InputError(f"{where}: has {len(value)} items; at least {fewest} are needed")
+        raise InputError(f"{where}: has {counted(len(value), 'item')}; at least {fewest} are needed")
     for number in value if isinstance(value, tuple) else (value,):
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue

@@ -14,13 +14,17 @@ from compress.search.goal import Goal, Objective
 from compress.search.outcome import Outcome
 from compress.search.search import Found
 from compress.search.space import label
+from export.runtime.counted import counted
 
 MOVED = "settings that moved"
 
 
 def html(found: Found, goal: Goal) -> str:
     """The whole page."""
-    done = f"{len(found.trials)} trials of {found.combinations} combinations in {found.seconds:.0f} s"
+    done = (
+        f"{counted(len(found.trials), 'trial')} of {counted(found.combinations, 'combination')} in "
+        f"{found.seconds:.0f} s"
+    )
     state = "passed" if found.best else "failed"
     said = headline(found, goal)
     head = element(

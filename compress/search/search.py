@@ -19,6 +19,7 @@ from compress.search.recipes import check
 from compress.search.space import Choice, Space, label
 from compress.search.study import Study
 from compress.search.trial import Workshop
+from export.runtime.counted import counted
 
 STUDIES = "studies"  # the folder in a store
 
@@ -146,7 +147,7 @@ def reason_to_end(study: Study, seconds: float, most_trials: int | None) -> str:
     """Why no further trial begins; empty if one does."""
     outcomes = study.outcomes()
     if most_trials is not None and len(outcomes) >= most_trials:
-        return f"{len(outcomes)} trials"
+        return counted(len(outcomes), "trial")
     spent = sum(each.seconds for each in outcomes)
     return f"{spent:.0f} s of trials" if spent >= seconds else ""
 

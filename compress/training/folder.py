@@ -18,6 +18,7 @@ from compress.core.settings import InputError
 from compress.data.class_labels import numbered, said_by_folders
 from compress.data.tokens import pictures_in, read_picture
 from compress.training.augment import AugmentSettings, affine_maps, moved, recoloured
+from export.runtime.counted import counted
 
 VALIDATION, HELD_OUT = 0.05, 0.1  # shares that are not trained on
 SPLIT_SEED = 0  # parts stay the same, whatever the seed of a training
@@ -42,7 +43,9 @@ class Folder:
             raise InputError(f"{self.folder}: there is no such folder of pictures")
         said = said_by_folders(sorted(pictures_in(self.folder)), self.folder)
         if len(said) < FEWEST:
-            raise InputError(f"{self.folder}: holds {len(said)} pictures; at least {FEWEST} are needed to train on")
+            raise InputError(
+                f"{self.folder}: holds {counted(len(said), 'picture')}; at least {FEWEST} are needed to train on"
+            )
         self.labels, self.classes = numbered(said, None)
         self.pictures = np.stack([read_picture(each.picture, (self.side, self.side, 3)) for each in said])
         validation, held_out = (max(1, round(share * len(said))) for share in (VALIDATION, HELD_OUT))

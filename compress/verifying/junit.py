@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from compress.recipe.gates import Gate
 from compress.report.text.markdown import grid
 from compress.verifying.comparison import Comparison
+from export.runtime.counted import counted
 
 SUITE = "compress verify"
 ABOVE_GATES = "evidence"  # a breach that no gate asked for
@@ -91,7 +92,7 @@ def summary(result: Comparison, gate: Gate | None, rows: list[list[str]]) -> str
     breaches = sentences(result)
     state = "every gate was kept" if result.verdict.passed else f"{len(breaches)} breach{'es' * (len(breaches) > 1)}"
     lines = [f"# {'Passed' if result.verdict.passed else 'Failed'}: {state}", ""]
-    lines += [f"`{result.candidate}` against `{result.reference}`, {result.fidelity.pictures} pictures", ""]
+    lines += [f"`{result.candidate}` against `{result.reference}`, {counted(result.fidelity.pictures, 'picture')}", ""]
     if gate is not None and gate.limits:
         limits = [
             (name, key.quantity.words(limit),

@@ -25,6 +25,7 @@ from compress.measure.pictures.shown import Shown
 from compress.measure.subject import Given, Side, Subject, beside
 from compress.models.candidate import pixels_of
 from compress.models.transformer.examples import Examples
+from export.runtime.counted import counted
 from export.runtime.errors import UnsoundLogitsError
 
 if TYPE_CHECKING:
@@ -77,12 +78,17 @@ def beginnings(reference: Candidate, candidate: Candidate, examples: Examples, p
         given, names = of_every_class(shape, examples, room)
         errors = differences(reference, candidate, given)[: 1 if pruned else 2]
         found = next((each for each in (partly(error, names) for error in errors) if each), ())
-        yield place("classes", f"{len(names)} of {shape.classes + 1} classes", errors[0], found)
+        yield place("classes", f"{len(names)} of {counted(shape.classes + 1, 'class')}", errors[0], found)
     if not shape.drawing.scaled:  # its streams are of sums over scales, not of single tokens
         given, count = of_every_token(shape, examples, room)
         error = differences(reference, candidate, given)[0]
         found = rows_of(error, given.inputs[:, 1:], shape)
-        yield place("tokens", f"{count} of {shape.vocabulary} tokens, {error.shape[1]} positions", error, found)
+        yield place(
+            "tokens",
+            f"{count} of {counted(shape.vocabulary, 'token')}, {counted(error.shape[1], 'position')}",
+            error,
+            found,
+        )
 
 
 def place(name: str, looked_at: str, error: NDArray[np.float64], found: Sequence[str]) -> Place:
@@ -172,7 +178,7 @@ def rows_of(error: NDArray[np.float64], tokens: NDArray[np.int64], shape: Shape)
 def ends(reference: Candidate, candidate: Candidate, examples: Examples, before: float) -> Iterator[Place]:
     """The last norm and the logits, behind a stream of a known error."""
     (norm, logits), (own_norm, own_logits) = (last_states(each, examples) for each in (reference, candidate))
-    looked_at = f"{len(examples)} pictures"
+    looked_at = counted(len(examples), "picture")
     if norm is not None and own_norm is not None and norm.shape == own_norm.shape:
         error = relative_error(norm, own_norm)
         yield Place("norm", looked_at, error, "norm" if grown(error, before) else "")
@@ -212,7 +218,7 @@ def cache(
     found = first_departure(errors, whole=whole)
     name = "" if found is None else f"cache of blocks.{layers[found]}" if found < len(layers) else "cache"
     where = first_position(theirs, own, found)
-    looked_at = f"{len(examples)} pictures, {theirs[-1].shape[1]} tokens" + where
+    looked_at = f"{counted(len(examples), 'picture')}, {counted(theirs[-1].shape[1], 'token')}" + where
     yield Place("cache", looked_at, max(errors), name)
 
 
@@ -269,7 +275,7 @@ def decoder(subject: Subject) -> Place | None:
     theirs, own = (np.concatenate([decode(tokens[[row]]) for row in range(len(tokens))]) for decode in both if decode)
     error, shown = relative_error(theirs, own), Shown.run(subject)
     departs = error > NOISE or bool(list(shown.broken()))
-    looked_at = f"{len(tokens)} pictures and as they are shown"
+    looked_at = f"{counted(len(tokens), 'picture')} and as they are shown"
     return Place("image decoder", looked_at, max(error, shown.unlike_pixels), "image decoder" if departs else "")
 
 
@@ -279,7 +285,7 @@ def single_file(subject: Subject) -> Place | None:
         return None
     found = OneFile.run(subject)
     name = "single file" if list(found.broken()) else ""
-    return Place("single file", f"{found.pictures} pictures", max(found.tokens, found.values), name)
+    return Place("single file", counted(found.pictures, "picture"), max(found.tokens, found.values), name)
 
 
 def encoder(subject: Subject) -> Place | None:
@@ -288,4 +294,4 @@ def encoder(subject: Subject) -> Place | None:
         return None
     found = Encoding.run(subject)
     name = "image encoder" if list(found.broken()) else ""
-    return Place("image encoder", f"{found.pictures} pictures", 1 - found.agreement, name)
+    return Place("image encoder", counted(found.pictures, "picture"), 1 - found.agreement, name)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .counted import counted
 from .devices import NAMES, parsed_options
 from .errors import EngineError
 from .options import OPTIONS, Sampling
@@ -81,7 +82,7 @@ def main(words: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *place, **more: say(f"warning: {message}", sys.stderr)
             count = drawn(arguments)
-        say(f"{arguments.output}: {count} pictures", sys.stdout)
+        say(f"{arguments.output}: {counted(count, 'picture')}", sys.stdout)
         return 0
     except KeyboardInterrupt:
         return ended("interrupted", INTERRUPTED)

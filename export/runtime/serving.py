@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .counted import counted
 from .drawing import check_request, classes_of, sampler_of
 from .noise import Noise, NoiseOfEach, check_seed
 from .options import Sampling
@@ -53,11 +54,11 @@ class Request:
         classes = classes_of(labels, engine.shape)
         check_request(classes, engine.shape, features, None)
         if len(classes) > MOST_PICTURES:
-            raise ValueError(f"{len(classes)} pictures: a request may ask for at most {MOST_PICTURES}")
+            raise ValueError(f"{counted(len(classes), 'picture')}: a request may ask for at most {MOST_PICTURES}")
         for seed in seeds:
             check_seed(seed)
         if len(seeds) != len(classes):
-            raise ValueError(f"{len(seeds)} seeds for {len(classes)} pictures: give one for each")
+            raise ValueError(f"{counted(len(seeds), 'seed')} for {counted(len(classes), 'picture')}: give one for each")
         return cls(classes, tuple(seeds), sampler_of(engine.shape, engine.sampler, **sampling), features)
 
     @property

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from .counted import counted
 from .errors import SHOWN, EngineError, shown
 
 T = TypeVar("T")
@@ -164,7 +165,7 @@ def convert_list(options: tuple[Any, ...], value: Any, place: str, limits: typin
         raise EngineError(f"{place}: {shown(value)} is not a list")
     kinds = (options[0],) * len(value) if options[-1] is Ellipsis else options
     if len(kinds) != len(value):
-        raise EngineError(f"{place}: {shown(value)} has {len(value)} items; {len(kinds)} are needed")
+        raise EngineError(f"{place}: {shown(value)} has {counted(len(value), 'item')}; {len(kinds)} are needed")
     return tuple(
         convert(each, item, f"{place}[{index}]", limits)
         for index, (each, item) in enumerate(zip(kinds, value, strict=True))

@@ -14,6 +14,7 @@ from compress.cli.group import (
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_rows
 from compress.core.settings import MOST_REPEATS
+from export.runtime.counted import counted
 
 
 @click.command()
@@ -50,7 +51,7 @@ def bench(
 
     energy = ["J/picture"] if any(row.speed.joules_per_picture for row in rows) else []
     print_rows(
-        f"{threads} threads, at least {repeats} interleaved rounds; the first engine is the reference",
+        f"{counted(threads, 'thread')}, at least {repeats} interleaved rounds; the first engine is the reference",
         ["engine", "runtime", "batch", "ms", "p95", "first", "noise", "ms/token", "images/s", *energy, "speedup"],
         [
             [row.engine, one.runtime, str(one.batch), f"{one.median_ms:.1f}", f"{one.p95_ms or 0:.1f}",

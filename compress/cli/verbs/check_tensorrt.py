@@ -9,6 +9,7 @@ import click
 from compress.cli.group import UserPath, example, json_option, leave
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
+from export.runtime.counted import counted
 
 LARGEST_ROWS = 2**16
 
@@ -63,9 +64,11 @@ def check_tensorrt(path: Path, capabilities: tuple[str, ...], rows: int, as_json
         for each in graph.evidence:
             products = ", ".join(f"{count} {types}" for types, count in each.products.items()) or "none"
             print_line(
-                f"  {each.profile}: {each.kernels} kernels; products {products}; {each.low} of {each.asked} quantized "
+                f"  {each.profile}: {counted(each.kernels, 'kernel')}; products {products}; {each.low} of "
+                f"{each.asked} quantized "
                 f"ones in low precision, {each.unpacked} weights unpacked at every call; {each.fused} of "
-                f"{each.attentions} attentions fused; {each.in_place} of {each.caches} caches in place"
+                f"{counted(each.attentions, 'attention')} fused; {each.in_place} of "
+                f"{counted(each.caches, 'cache')} in place"
             )
         if rows_of_graph:
             headers = ["node", "operator", "said by", "capability", "what", "cure"]

@@ -10,10 +10,11 @@ import click
 from compress.cli.group import (
     UserPath,
     example,
+    json_option,
     threads_option,
 )
 from compress.cli.saying import saying_options
-from compress.cli.terminal import print_line
+from compress.cli.terminal import print_json, print_line
 
 
 @click.command("export-triton")
@@ -31,9 +32,10 @@ from compress.cli.terminal import print_line
 )
 @click.option("--batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Pictures drawn at once.")
 @threads_option
+@json_option
 def export_triton(
     engine: Path, output: Path, name: str | None, backend: Literal["onnxruntime", "tensorrt"],
-    device: Literal["cpu", "cuda"], batch: int, threads: int,
+    device: Literal["cpu", "cuda"], batch: int, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Write an engine as models of a Triton model repository.
 
@@ -50,4 +52,7 @@ def export_triton(
         names = write(opened, output, serving)
     except TritonError as error:
         raise InputError(str(error)) from error
+    if as_json:
+        print_json({"output": str(output), "models": names})
+        return
     print_line(f"{output}: {', '.join(names)}; docs/serving.md says how to start Triton with it")

@@ -12,6 +12,7 @@ import click
 from compress.cli.group import Group, OutputFile, UserPath, example, json_option, leave
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
+from export.runtime.counted import counted, of_number
 
 if TYPE_CHECKING:
     from compress.models.families import Source
@@ -123,7 +124,7 @@ def inspection_rows(found: Inspection) -> list[list[str]]:
     return [
         *rows,
         ["parts", ", ".join(f"{name} {count / found.parameters:.0%}" for name, count in found.parts.items())],
-        ["can be pruned", f"{found.prunable['layers']} layers; {spread(heads)} heads and {spread(units)} "
+        ["can be pruned", f"{found.prunable['layers']} layers; {spread(heads)} {of_number(max(heads), 'head')} and {spread(units)} "
                           "feed-forward units in each"],
         ["engine, predicted", sizes(found.engine_bytes)],
         ["config", ", ".join(f"{name} {value}" for name, value in config.items())],
@@ -170,7 +171,10 @@ def models_check(
 @click.argument("texts", nargs=-1)
 @click.option("-o", "--output", type=OutputFile(), help="The features to write (.npy).")
 @click.option("--onnx", type=OutputFile(), help="The encoder itself, as a graph of ids to features.")
-def models_features(pipeline: Path, texts: tuple[str, ...], output: Path | None, onnx: Path | None) -> None:
+@json_option
+def models_features(
+    pipeline: Path, texts: tuple[str, ...], output: Path | None, onnx: Path | None, as_json: bool
+) -> None:
     """Features of texts by a pipeline's own CLIP encoder, for `generate --features`; needs the transformers library."""
     from compress.core.settings import InputError
     from compress.models import clip
@@ -179,7 +183,12 @@ def models_features(pipeline: Path, texts: tuple[str, ...], output: Path | None,
         raise InputError('give texts and -o FILE.npy, or --onnx FILE, or both; for example  "a cat" -o features.npy')
     if output is not None:
         clip.write(clip.features(pipeline, texts), output)
-        print_line(f"{output}: features of {len(texts)} texts")
     if onnx is not None:
         clip.write_graph(pipeline, onnx)
-        print_line(f"{onnx}: ids of {clip.length(pipeline)} tokens to features")
+    if as_json:
+        print_json({"output": output and str(output), "texts": len(texts), "onnx": onnx and str(onnx)})
+        return
+    if output is not None:
+        print_line(f"{output}: features of {counted(len(texts), 'text')}")
+    if onnx is not None:
+        print_line(f"{onnx}: ids of {counted(clip.length(pipeline), 'token')} to features")

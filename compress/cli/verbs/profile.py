@@ -14,6 +14,7 @@ from compress.cli.group import (
 )
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_rows
+from export.runtime.counted import counted
 
 
 @click.command()
@@ -42,7 +43,7 @@ def profile(engine: Path, batch: int, threads: int, as_json: bool) -> None:
         print_json({"roofline": limits, "rows": rows})
         return
     print_rows(
-        f"{threads} threads; this machine reads {limits.read_gb_per_s:.1f} GB/s and computes "
+        f"{counted(threads, 'thread')}; this machine reads {limits.read_gb_per_s:.1f} GB/s and computes "
         f"{limits.fp32_gflops:.0f} GFLOP/s in fp32, {limits.int8_gflops:.0f} Gop/s in int8",
         ["kind", "calls", "ms", "ms per token", "share", "KB per token", "of the limit"],
         [

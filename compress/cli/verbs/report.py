@@ -15,6 +15,7 @@ from compress.cli.group import (
 from compress.cli.terminal import console, print_json, print_line, print_rows
 
 COMPARED = "comparison.html"
+TRAINING = "training.json"  # what `compress train` leaves in its folder
 
 
 @click.command()
@@ -23,24 +24,37 @@ COMPARED = "comparison.html"
 @click.option("--open", "browse", is_flag=True, help="Show the page in the browser; that of one run is made anew.")
 @click.option("--compare", is_flag=True, help="Show the engines of several runs side by side.")
 @click.option("-o", "--output", type=OutputFile(), help=f"Page of --compare.  [with --open: {COMPARED}]")
+@click.option("--figures", type=UserPath(), help="Write every figure into this folder: SVG, and its numbers as CSV.")
 @json_option
-def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | None, as_json: bool) -> None:
+def report(
+    runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | None, figures: Path | None, as_json: bool
+) -> None:
     """Show a finished run's report again, or the engines of several runs side by side.
+
+    Of a folder that `compress train` wrote, --figures writes the curves of the training.
 
     --compare also says what differs in their recipes and machines; with -o or --open it writes a page.
     """
-    from compress import report as reports
     from compress.core.settings import InputError
-    from compress.report.page import compare as comparing
-    from compress.report.page import html
-    from compress.report.text.table import overview_table
-    from compress.running import pipeline
 
     if compare != (len(runs) > 1):
         said = "compares several runs; name two at least" if compare else "belongs to several runs; name one"
         raise InputError(f"--compare {said}")
     if output is not None and not compare:
         raise InputError("--output goes with --compare; the page of one run lies in its folder")
+    if figures is not None and compare:
+        raise InputError("--figures goes with one run; --compare writes a page with -o")
+    from compress import report as reports
+    from compress.report.page import compare as comparing
+    from compress.report.page import html
+    from compress.report.text.table import overview_table
+    from compress.running import pipeline
+
+    if figures is not None and (runs[0] / TRAINING).is_file() and not (runs[0] / reports.FILE).exists():
+        from compress.report.page import files
+
+        tell_written(files.write([files.training_figure(files.training_log(runs[0]))], figures), as_json)
+        return
     found = {str(folder): reports.load(folder / reports.FILE) for folder in runs}
     if compare:
         if as_json:
@@ -58,6 +72,11 @@ def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | N
                 show(output)
         return
     (run_folder,), (result,) = runs, found.values()
+    if figures is not None:
+        from compress.report.page import files
+
+        tell_written(files.write(files.figures_of(result, run_folder), figures), as_json)
+        return
     if as_json:
         print_json(result)
         return
@@ -71,6 +90,15 @@ def report(runs: tuple[Path, ...], browse: bool, compare: bool, output: Path | N
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{run_folder / reports.FILE}: holds what no page can show ({error})") from error
         show(page)
+
+
+def tell_written(paths: list[Path], as_json: bool) -> None:
+    """Say which files hold the figures."""
+    if as_json:
+        print_json({"figures": [str(path) for path in paths]})
+        return
+    for path in paths:
+        click.echo(path)
 
 
 def show(path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import OutputFile, example
+from compress.cli.group import OutputFile, example, json_option
+from compress.cli.terminal import print_json
 
 MODULES = {
     "recipe": "compress.recipe.schema",
@@ -22,7 +23,8 @@ HEADER = "# yaml-language-server: $schema="
 @example("compress schema recipe -o recipe.schema.json")
 @click.argument("kind", type=click.Choice(list(MODULES)))
 @click.option("-o", "--output", type=OutputFile(), help="Write it here; without, it is printed.")
-def schema(kind: str, output: Path | None) -> None:
+@json_option
+def schema(kind: str, output: Path | None, as_json: bool) -> None:
     """Print the JSON schema of recipes, of training recipes, or of report.json.
 
     Editors with a YAML language server complete and check a recipe whose first line names the schema's file.
@@ -34,6 +36,9 @@ def schema(kind: str, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     write_text(output, text)
+    if as_json:
+        print_json({"output": str(output), "schema": kind})
+        return
     click.echo(
         output if kind == "report" else f"{output}: a recipe is checked by it that begins with  {HEADER}{output}"
     )

@@ -11,6 +11,7 @@ import click
 from compress.cli.group import SpaceFile, UserPath, example, json_option, leave, store_option
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
+from export.runtime.counted import counted
 
 if TYPE_CHECKING:
     from compress.search.goal import Goal
@@ -110,7 +111,9 @@ def show(found: Found, goal: Goal, folder: Path) -> None:
             for each in found.front]  # fmt: skip
     if rows:
         print_rows("trials that no other one beats", ["trial", *(title(name, goal) for name in names), ""], rows)
-    print_line(f"{headline(found, goal)} ({len(found.trials)} trials, {found.seconds:.0f} s; ended: {found.ended})")
+    print_line(
+        f"{headline(found, goal)} ({counted(len(found.trials), 'trial')}, {found.seconds:.0f} s; ended: {found.ended})"
+    )
     if found.best is not None:
         print_line(f"recipe: {folder / published.BEST}")
         print_line(f"engine: {published.engine_folder(folder, found.best)}")

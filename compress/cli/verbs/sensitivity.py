@@ -10,6 +10,7 @@ import click
 from compress.cli.group import OutputFile, RecipeFile, Share, example, instead_options, json_option, store_option
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_rows
+from export.runtime.counted import counted
 
 if TYPE_CHECKING:
     from compress.report.data.sensitivity import Sensitivity
@@ -77,13 +78,13 @@ def show(found: Sensitivity) -> None:
         if rows:
             changes = [*by_change(rows)]
             print_rows(
-                f"{title}: KL x 1000, nats per token, on {found.pictures} {found.part} pictures",
+                f"{title}: KL x 1000, nats per token, on {counted(found.pictures, f'{found.part} picture')}",
                 ["layer", *changes],
                 [[layer, *(f"{1e3 * own[name].kl:.4f}" if name in own else "" for name in changes)]
                  for layer, own in by_layer(rows).items()],
             )  # fmt: skip
     print_rows(
-        f"all layers, summed; a step of {found.rows_at_a_step} rows on {found.threads} threads",
+        f"all layers, summed; a step of {counted(found.rows_at_a_step, 'row')} on {counted(found.threads, 'thread')}",
         ["change", "KL x 1000", "worst layer", "saved", "time saved, µs"],
         [
             [name, f"{1e3 * sum(row.kl for row in rows):.4f}", max(rows, key=lambda row: row.kl).layer,

@@ -9,9 +9,10 @@ import click
 from compress.cli.group import (
     UserPath,
     example,
+    json_option,
 )
 from compress.cli.saying import saying_options
-from compress.cli.terminal import print_line
+from compress.cli.terminal import print_json, print_line
 
 
 @click.command("to-optimum")
@@ -19,7 +20,8 @@ from compress.cli.terminal import print_line
 @example("compress to-optimum runs/quickstart/engines/cpu -o optimum/")
 @click.argument("engine", type=UserPath())
 @click.option("-o", "--output", type=UserPath(), required=True, help="The folder to write.")
-def to_optimum(engine: Path, output: Path) -> None:
+@json_option
+def to_optimum(engine: Path, output: Path, as_json: bool) -> None:
     """Write a causal engine as a folder that optimum's ORTModelForCausalLM.from_pretrained opens.
 
     The folder holds model.onnx with the names of Hugging Face, config.json and generation_config.json. Its ids are the
@@ -36,8 +38,12 @@ def to_optimum(engine: Path, output: Path) -> None:
         write(model, output)  # type: ignore[arg-type]  # an engine folder never holds a torch model
     except (EngineError, LayoutError) as error:
         raise InputError(str(error)) from error
+    needs_vnni = model.manifest.cpu == "vnni"  # type: ignore[union-attr]
+    if as_json:
+        print_json({"output": str(output), "needs_vnni": needs_vnni})
+        return
     print_line(f"{output}: open it with ORTModelForCausalLM.from_pretrained")
-    if model.manifest.cpu == "vnni":  # type: ignore[union-attr]
+    if needs_vnni:
         print_line(
             "its int8 weights are for x86 processors with VNNI; on others, open it with a session whose options have "
             "session.x64quantprecision = 1, or make the engine with  cpu: any"

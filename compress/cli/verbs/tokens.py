@@ -11,9 +11,11 @@ from compress.cli.group import (
     Share,
     UserPath,
     example,
+    json_option,
 )
 from compress.cli.saying import saying_options
-from compress.cli.terminal import print_line
+from compress.cli.terminal import print_json, print_line
+from export.runtime.counted import counted
 
 if TYPE_CHECKING:
     from compress.models.candidate import Candidate
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 @click.option("--held-out", type=Share(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split.")
 @click.option("--decode", is_flag=True, help="The other way: pictures of a TokenSet, into the folder OUTPUT.")
+@json_option
 def tokens(
     images: Path, output: Path, model_name: str, labels: Path | None, validation: float, held_out: float, seed: int,
-    decode: bool,
+    decode: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn a folder of pictures into a TokenSet with the tokenizer of a model, or a TokenSet into pictures.
 
@@ -51,7 +54,10 @@ def tokens(
             raise InputError("--labels: goes with pictures, not with --decode")
         made = data.open_source(str(images), "tokens")
         count = data.to_folder(made, opened(model_name), output)
-        print_line(f"{output}: {count} pictures")
+        if as_json:
+            print_json({"output": str(output), "pictures": count})
+            return
+        print_line(f"{output}: {counted(count, 'picture')}")
         return
     if output.suffix != ".npz":
         raise InputError(f"--output: '{output}' must end in .npz")
@@ -59,9 +65,15 @@ def tokens(
     made = data.from_folder(images, data.Encoding.of(opened(model_name)), validation, held_out, seed, labels)
     made.save(output)
     parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
+    if as_json:
+        said = {"output": str(output), "pictures": len(made), "tokens_of_a_picture": made.tokens.shape[1]}
+        print_json(said | {"parts": parts, "class_names": made.class_names})
+        return
     counts = ", ".join(f"{count} {part.replace('_', '-')}" for part, count in parts.items())
-    named = f", {len(made.class_names)} classes by name" if made.class_names else ""
-    print_line(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts}){named}")
+    named = f", {counted(len(made.class_names), 'class')} by name" if made.class_names else ""
+    print_line(
+        f"{output}: {counted(len(made), 'picture')} of {counted(made.tokens.shape[1], 'token')} ({counts}){named}"
+    )
 
 
 def opened(name: str) -> Candidate | Tokenizer:

@@ -14,6 +14,7 @@ from compress.report.page.html import page
 from compress.report.page.markup import Markup, element, table
 from compress.report.page.plots import SERIES, Bubble, bubbles
 from compress.report.text.cells import ABSENT, signed_percent, size
+from export.runtime.counted import counted
 
 HEADERS = ("run", "engine", "gates", "size", "NLL drift %", "KL", "ms/token", "vs reference")
 Runs = Mapping[str, Report]  # by the folder's name
@@ -71,7 +72,7 @@ def leaves(value: Any, place: str) -> list[tuple[str, str]]:
 
 def html(runs: Runs) -> str:
     """A page of its own, as that of one run."""
-    title = f"{len(runs)} runs: {', '.join(runs)}"
+    title = f"{counted(len(runs), 'run')}: {', '.join(runs)}"
     head = element("header", element("p", "compress", class_="note"), element("h1", title))
     apart = differences(runs)
     notes = [element("p", "Speedups are each against the reference of its own run.", class_="note")]

@@ -10,7 +10,7 @@ from compress.measure.drift.layers import LayerDrift
 from compress.measure.speed.timing import SpeedRow, changed, words
 from compress.report import Report
 from compress.report.data.outcomes import Outcome
-from compress.report.page.markup import Markup, element, table
+from compress.report.page.markup import Markup, Table, element, table
 from compress.report.page.plots import SERIES, Bar, Bubble, Line, bars, bubbles, legend, lines
 from compress.report.text.cells import ABSENT, signed_percent, size, smallest_batch
 
@@ -20,11 +20,29 @@ RELATIVE_TIME = "time as a share of the reference's, in the same rounds"
 LOWEST = 1e-5  # a curve on a logarithmic axis is drawn down to this share of the highest value
 
 
+class Figure(Markup):
+    """A figure as markup, which keeps its plot, its numbers and what its marks are called for files of their own."""
+
+    drawn: Markup
+    numbers: Table
+    names: Sequence[tuple[str, str]]  # what is written beside a mark, or nothing for the next line; and its name
+
+
 def figure(
-    drawn: Markup, caption: str, numbers: Markup, command: str | None, *, key: Markup | None = None, alone: bool = False
-) -> Markup:
-    """A plot with its caption, its numbers as a table, and the command that makes it again."""
-    return element(
+    drawn: Markup,
+    caption: str,
+    numbers: Table,
+    command: str | None,
+    *,
+    key: Markup | None = None,
+    names: Sequence[tuple[str, str]] = (),
+    alone: bool = False,
+) -> Figure:
+    """A plot with its caption, its numbers as a table, and the command that makes it again.
+
+    `names` says what `key` says, for the plot as a file.
+    """
+    made = element(
         "figure",
         drawn,
         key,
@@ -33,6 +51,9 @@ def figure(
         again(command),
         class_="alone" if alone else None,
     )
+    found = Figure(made)
+    found.drawn, found.numbers, found.names = drawn, numbers, names
+    return found
 
 
 def again(command: str | None) -> Markup | None:
@@ -65,7 +86,7 @@ def reached(row: SpeedRow | None) -> float:
     return row.speedup_vs_reference or 1.0 if row else 1.0
 
 
-def speed_waterfall(report: Report, command: str | None) -> Markup | None:
+def speed_waterfall(report: Report, command: str | None) -> Figure | None:
     """What each pass won in speed, and what all won together."""
     rows, cells = [], []
     for step, source in chains(report):
@@ -94,7 +115,7 @@ def speed_waterfall(report: Report, command: str | None) -> Markup | None:
     )
 
 
-def drift_waterfall(report: Report, command: str | None) -> Markup | None:
+def drift_waterfall(report: Report, command: str | None) -> Figure | None:
     """What each pass lost in likelihood, and what all lost together."""
     rows, cells = [], []
     for step, source in chains(report):
@@ -121,7 +142,7 @@ def drift_waterfall(report: Report, command: str | None) -> Markup | None:
     )
 
 
-def pareto(report: Report, before: Sequence[Outcome], command: str | None) -> Markup | None:
+def pareto(report: Report, before: Sequence[Outcome], command: str | None) -> Figure | None:
     """Drift against relative time of everything that was timed, and of the engines of earlier runs.
 
     Times are those of the same rounds, so that earlier runs, of another hour, may stand beside.
@@ -159,6 +180,7 @@ def pareto(report: Report, before: Sequence[Outcome], command: str | None) -> Ma
         table(("", "model", "time / reference's", "KL, nats", "size"), cells, caption=title, words=("model",)),
         command,
         key=key,
+        names=[(mark, name) for mark, name, *_ in cells],
         alone=True,
     )
 
@@ -178,7 +200,7 @@ def told_apart(
     return [*found[: SERIES - len(last)], *last]
 
 
-def positions(report: Report, command: str | None) -> Markup | None:
+def positions(report: Report, command: str | None) -> Figure | None:
     """Where along a picture the drift is, with the noise floor below it."""
     found = told_apart(report, lambda model: model.fidelity, report.floor.bf16 if report.floor else None)
     curves = [(name, fidelity.curve) for name, fidelity in found if len(fidelity.curve.at) > 1]
@@ -212,10 +234,11 @@ def positions(report: Report, command: str | None) -> Markup | None:
         table((axis, *(name for name, _ in curves)), cells, caption=title),
         command,
         key=legend([name for name, _ in curves]),
+        names=[("", name) for name, _ in curves],
     )
 
 
-def by_layer(report: Report, command: str | None) -> Markup | None:
+def by_layer(report: Report, command: str | None) -> Figure | None:
     """How the error of hidden states grows from layer to layer, with the noise floor below it."""
     found = told_apart(report, lambda model: model.layers, report.floor.layers if report.floor else ())
     if not any(len(rows) > 1 for _, rows in found):
@@ -234,6 +257,7 @@ def by_layer(report: Report, command: str | None) -> Markup | None:
         table(("relative error; SQNR dB; cosine", *(name for name, _ in found)), cells, caption=BY_LAYER),
         command,
         key=legend([name for name, _ in found]),
+        names=[("", name) for name, _ in found],
     )
 
 
@@ -253,7 +277,7 @@ def layer_number(name: str) -> int:
     return 0 if name == "embedding" else int(name.rpartition(".")[2]) + 1
 
 
-def accuracy(report: Report, command: str | None) -> Markup | None:
+def accuracy(report: Report, command: str | None) -> Figure | None:
     """How many drawn pictures a classifier recognises as the class that was asked for."""
     found = [(engine.name, engine.class_accuracy) for engine in report.engines if engine.class_accuracy]
     if not found:

@@ -14,6 +14,14 @@ class Markup(str):
     __slots__ = ()
 
 
+class Table(Markup):
+    """A table as markup, which keeps its cells for whoever writes them into a file."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str
+
+
 VOID = ("br", "img", "input", "meta", "circle", "line", "path", "polygon", "polyline", "rect")
 
 
@@ -57,11 +65,12 @@ def trimmed(value: float) -> str:
 
 def table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, words: Sequence[str] = (), bad: str = "bad"
-) -> Markup:
+) -> Table:
     """A table that scrolls inside itself, with its caption; the columns named in `words` are to the left.
 
     The first cell of a row is its header. A region that scrolls must be reached by keyboard, hence the tabindex.
     """
+    rows = list(rows)
     left = [header in words or index == 0 for index, header in enumerate(headers)]
     head = element(
         "tr",
@@ -78,4 +87,6 @@ def table(
         for row in rows
     ]
     inner = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
-    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    made = Table(element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption))
+    made.headers, made.rows, made.caption = headers, rows, caption
+    return made

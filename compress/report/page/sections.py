@@ -32,6 +32,7 @@ from compress.report.text.cells import trust as lines_of_trust
 from compress.report.text.markdown import DECODER_HEADERS, decoder_rows, speed_table
 from compress.report.text.numbers import blocks, numbers
 from compress.report.text.seen import tables
+from export.runtime.counted import counted
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def slider(shown: Shown, sheet: Sheet) -> list[Markup]:
     rows = [sheet.labels[start : start + sheet.columns] for start in range(0, len(sheet.labels), sheet.columns)]
     classes = "; ".join(" ".join(map(str, row)) for row in rows)
     of = f"of the classes {classes} (row by row), " if rows else ""
-    said = f"{sheet.pictures} pictures {of}drawn with seed {sheet.seed}"
+    said = f"{counted(sheet.pictures, 'picture')} {of}drawn with seed {sheet.seed}"
     name = f"at-{sheet.engine}"
     stack = element(
         "div",
@@ -250,7 +251,7 @@ def machine(shown: Shown) -> Markup:
     """Where it was measured."""
     found = shown.report.environment
     rows = [
-        ("processor", f"{found.cpu}, {found.cores} cores"),
+        ("processor", f"{found.cpu}, {counted(found.cores, 'core')}"),
         ("vector instructions", ", ".join(found.flags) or "none known"),
         ("memory", f"{found.memory_mib} MiB"),
         ("system", found.os),

@@ -10,6 +10,7 @@ from compress.report.page.html import page
 from compress.report.page.markup import Markup, element, table
 from compress.report.page.plots import SERIES, Bubble, Line, bubbles, legend, lines
 from compress.report.text.cells import size
+from export.runtime.counted import counted
 
 HEADERS = ("layer", "change", "KL × 1000", "saved", "time saved, µs")
 CHANGE, KL_TITLE = "One layer changed alone", "KL that it adds, nats per token"
@@ -25,7 +26,8 @@ def html(found: Sensitivity) -> str:
         element("h1", title),
         element(
             "p",
-            f"{found.pictures} {found.part} pictures; products of {found.rows_at_a_step} rows on {found.threads} "
+            f"{counted(found.pictures, f'{found.part} picture')}; products of "
+            f"{counted(found.rows_at_a_step, 'row')} on {found.threads} "
             f"threads of {found.environment.cpu}",
             class_="note",
         ),

@@ -13,6 +13,7 @@ from compress.measure.statistics import Estimate, pictures_needed
 from compress.passes.shared.notes import Notes
 from compress.report import Report
 from compress.report.data.pays import DOES_NOT_PAY
+from export.runtime.counted import counted
 
 ABSENT = "–"
 FEW_PICTURES = 100  # below it intervals of skewed values hold the truth a little less often than they say
@@ -67,7 +68,7 @@ def flags(model: Measurement) -> list[str]:
         said.append(f"{100 * model.low_precision_share:.0f} % of matrix-product time in low precision")
     if (accuracy := model.class_accuracy) is not None:
         said.append(
-            f"{100 * accuracy.accuracy:.1f} % of {accuracy.pictures} pictures recognised as their class "
+            f"{100 * accuracy.accuracy:.1f} % of {counted(accuracy.pictures, 'picture')} recognised as their class "
             f"(reference {100 * accuracy.reference_accuracy:.1f} %)"
         )
     if (decoding := model.decoding) is not None and not decoding.equal:
@@ -84,7 +85,8 @@ def flags(model: Measurement) -> list[str]:
     if (hoisted := notes.hoisted) is not None:
         less, more = size(hoisted.weight_bytes), size(hoisted.row_bytes)
         said.append(
-            f"hoisted {hoisted.nodes} nodes: a step reads {less} of weights less, and {more} more for each row"
+            f"hoisted {counted(hoisted.nodes, 'node')}: a step reads {less} of weights less, and {more} more "
+            "for each row"
             if hoisted.nodes
             else "hoisted nothing: no weights are read for the class or the text alone"
         )
@@ -103,7 +105,7 @@ def as_sets(found: Distribution) -> str:
     thin = ", too few pictures for as many features" if found.thin else ""
     return (
         f"{found.distance} {own.frechet:.3g} ({own.frechet_ci95[0]:.3g} to {own.frechet_ci95[1]:.3g}; the reference "
-        f"against itself {floor.frechet:.3g}) over {found.pictures} pictures{thin}"
+        f"against itself {floor.frechet:.3g}) over {counted(found.pictures, 'picture')}{thin}"
     )
 
 
@@ -142,7 +144,7 @@ def precision(found: Fidelity) -> str:
     """How precisely drift is known, and how many pictures a finer answer needs."""
     drift = Estimate(found.nll_drift, *found.nll_drift_ci95)
     half, finer = (drift.high - drift.low) / 2, FINER_DRIFT
-    said = f"NLL drift is known to {100 * half:.2g} points either way with {found.pictures} pictures"
+    said = f"NLL drift is known to {100 * half:.2g} points either way with {counted(found.pictures, 'picture')}"
     if half > finer:
         said += f"; for {100 * finer:g} points about {pictures_needed(drift, found.pictures, finer):,} are needed"
     kl = Estimate(found.kl, *found.kl_ci95)
@@ -154,7 +156,7 @@ def precision(found: Fidelity) -> str:
     if drift.low <= 0 <= drift.high:
         said += ". There is no measurable change of the NLL: the interval holds 0"
     if found.pictures < FEW_PICTURES:
-        said += f". {found.pictures} pictures are few: hold out {FEW_PICTURES} or more where a gate decides"
+        said += f". {counted(found.pictures, 'picture')} are few: hold out {FEW_PICTURES} or more where a gate decides"
     return said + "."
 
 

@@ -11,6 +11,7 @@ from compress.report import Report
 from compress.report.text.cells import ABSENT, HEADERS, flagged, overview, signed_percent, size, trust
 from compress.report.text.seen import Table, tables
 from compress.report.text.table import headline
+from export.runtime.counted import counted
 
 TIMES = ("ms", "95 %", "p95", "first tokens", "all tokens", "ms/token", "images/s", "J/picture")
 DECODER_HEADERS = ("step", "PSNR dB", "worst", "SSIM", "ms/picture", "vs reference", "size")
@@ -95,7 +96,8 @@ def speedup(value: float | None, ci95: tuple[float, float] | None) -> str:
 def accuracy(report: Report) -> list[str]:
     """A line for each model whose drawn pictures were classified."""
     return [
-        f"- {model.name}: {100 * found.accuracy:.1f} % of {found.pictures} pictures are recognised as the class "
+        f"- {model.name}: {100 * found.accuracy:.1f} % of {counted(found.pictures, 'picture')} are recognised "
+        "as the class "
         f"asked for (95 % interval {100 * found.accuracy_ci95[0]:.1f} to {100 * found.accuracy_ci95[1]:.1f}), the "
         f"reference's {100 * found.reference_accuracy:.1f} %; drop {signed_percent(found.drop, found.drop_ci95)} "
         f"points. The classifier itself is right on {100 * found.classifier_accuracy:.1f} % of held-out pictures."
@@ -156,7 +158,7 @@ def machine(report: Report) -> list[str]:
     """The environment, one line a fact."""
     found = report.environment
     return [
-        f"- {found.cpu}, {found.cores} cores ({', '.join(found.flags) or 'no known vector instructions'}), "
+        f"- {found.cpu}, {counted(found.cores, 'core')} ({', '.join(found.flags) or 'no known vector instructions'}), "
         f"{found.memory_mib} MiB",
         f"- {found.os}, Python {found.python}",
         f"- {', '.join(f'{name} {version}' for name, version in found.libraries.items())}",

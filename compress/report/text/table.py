@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from compress.core.tables import lines_of, table
 from compress.report import Report
 from compress.report.text.cells import HEADERS, flagged, overview
+from export.runtime.counted import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,4 +37,4 @@ def overview_table(report: Report, width: int) -> RenderableType:
 def headline(report: Report) -> str:
     """The verdict in a few words."""
     count = len(report.verdict.breaches)
-    return "passed: every gate was kept" if not count else f"failed: {count} breach{'es' if count > 1 else ''}"
+    return "passed: every gate was kept" if not count else f"failed: {counted(count, 'breach')}"
