@@ -124,8 +124,8 @@ def inspection_rows(found: Inspection) -> list[list[str]]:
     return [
         *rows,
         ["parts", ", ".join(f"{name} {count / found.parameters:.0%}" for name, count in found.parts.items())],
-        ["can be pruned", f"{found.prunable['layers']} layers; {spread(heads)} {of_number(max(heads), 'head')} and {spread(units)} "
-                          "feed-forward units in each"],
+        ["can be pruned", f"{counted(found.prunable['layers'], 'layer')}; {spread(heads)} "
+                          f"{of_number(max(heads), 'head')} and {spread(units)} feed-forward units in each"],
         ["engine, predicted", sizes(found.engine_bytes)],
         ["config", ", ".join(f"{name} {value}" for name, value in config.items())],
     ]  # fmt: skip

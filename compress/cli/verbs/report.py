@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from compress.cli.group import (
 from compress.cli.terminal import console, print_json, print_line, print_rows
 
 COMPARED = "comparison.html"
+REPORT = "report.json"
 TRAINING = "training.json"  # what `compress train` leaves in its folder
 
 
@@ -44,13 +46,16 @@ def report(
         raise InputError("--output goes with --compare; the page of one run lies in its folder")
     if figures is not None and compare:
         raise InputError("--figures goes with one run; --compare writes a page with -o")
+    for run in runs:
+        if not any(os.path.lexists(run / name) for name in (REPORT, TRAINING)):  # before anything heavy is imported
+            raise InputError(f"{run / REPORT}: there is no report here; `compress run` writes one into its run folder")
     from compress import report as reports
     from compress.report.page import compare as comparing
     from compress.report.page import html
     from compress.report.text.table import overview_table
     from compress.running import pipeline
 
-    if figures is not None and (runs[0] / TRAINING).is_file() and not (runs[0] / reports.FILE).exists():
+    if figures is not None and (runs[0] / TRAINING).is_file() and not (runs[0] / REPORT).exists():
         from compress.report.page import files
 
         tell_written(files.write([files.training_figure(files.training_log(runs[0]))], figures), as_json)
@@ -98,7 +103,7 @@ def tell_written(paths: list[Path], as_json: bool) -> None:
         print_json({"figures": [str(path) for path in paths]})
         return
     for path in paths:
-        click.echo(path)
+        print_line(str(path))
 
 
 def show(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from compress.core.tables import unbroken as parts_of
+
 Attribute = str | float | bool | None
 
 
@@ -64,11 +66,18 @@ def trimmed(value: float) -> str:
 
 
 def table(
-    headers: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, words: Sequence[str] = (), bad: str = "bad"
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    caption: str,
+    words: Sequence[str] = (),
+    fits: bool = False,
 ) -> Table:
     """A table that scrolls inside itself, with its caption; the columns named in `words` are to the left.
 
-    The first cell of a row is its header. A region that scrolls must be reached by keyboard, hence the tabindex.
+    One that `fits` wraps its cells on a page of usual width; on a telephone each row becomes a block of lines, a name
+    and a value each. The first cell of a row is its header. A region that scrolls must be reached by keyboard, hence
+    the tabindex.
     """
     rows = list(rows)
     left = [header in words or index == 0 for index, header in enumerate(headers)]
@@ -80,13 +89,29 @@ def table(
         element(
             "tr",
             *(
-                element("th", cell, scope="row") if i == 0 else element("td", cell, class_="word" if left[i] else None)
+                element("th", cell, scope="row")
+                if i == 0
+                else element(
+                    "td",
+                    unbroken(cell) if fits else cell,
+                    class_="word" if left[i] else None,
+                    data_label=headers[i] if fits else None,
+                )
                 for i, cell in enumerate(row)
             ),
         )
         for row in rows
     ]
     inner = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
-    made = Table(element("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption))
+    made = Table(
+        element(
+            "div", inner, class_="scroll fits" if fits else "scroll", tabindex="0", role="region", aria_label=caption
+        )
+    )
     made.headers, made.rows, made.caption = headers, rows, caption
     return made
+
+
+def unbroken(cell: str) -> str:
+    """A cell in which a number keeps its unit, and an interval is whole: lines end between the two alone."""
+    return " ".join(part.replace(" ", "\u00a0") for part in parts_of(cell))

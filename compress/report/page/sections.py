@@ -92,7 +92,13 @@ def steps(shown: Shown) -> Markup:
     notes = [element("li", line) for line in flagged(shown.report)]
     return element(
         "div",
-        table(HEADERS, overview(shown.report), caption="Every step, against the reference", words=("step", "flags")),
+        table(
+            HEADERS,
+            overview(shown.report),
+            caption="Every step, against the reference",
+            words=("step", "flags"),
+            fits=True,
+        ),
         element("ul", *notes) if notes else None,
         element(
             "p",

@@ -69,3 +69,14 @@ def test_a_report_opens_in_the_browser(
 def test_run_prints_the_report_as_json(finished, invoke: Callable[..., Result]) -> None:
     result = invoke("run", finished.recipe, "--store", finished.store, "-o", finished.output, "--json")
     assert json.loads(result.stdout) == json.loads((finished.output / "report.json").read_text())
+
+
+def test_figures_of_a_run_and_curves_of_a_training_are_written_as_files(
+    shared_run, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    found = json.loads(invoke("report", shared_run.output, "--figures", tmp_path / "figures", "--json").stdout)
+    assert any(name.endswith("drift-by-layer.svg") for name in found["figures"])
+    assert all(Path(name).is_file() for name in found["figures"])
+    (tmp_path / "training.json").write_text(json.dumps({"log": [{"step": 9, "loss": 2.0, "validation": 1.5}]}))
+    done = invoke("report", tmp_path, "--figures", tmp_path)
+    assert done.stdout.split() == [f"{tmp_path}/loss-while-training.svg", f"{tmp_path}/loss-while-training.csv"]
