@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from compress.cli import signals, streams, unexpected
 from compress.core.settings import MOST_THREADS, InputError, cut, nearest, shown
@@ -203,6 +204,12 @@ class RecipeFile(UserPath):
 
         return located(str(super().convert(value, param, ctx)))
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names of shipped recipes, and files."""
+        from compress.cli.completing import recipes
+
+        return recipes(ctx, param, incomplete)
+
 
 class GatesFile(UserPath):
     """The file of a set of gates, given by its path or by the name of a shipped one."""
@@ -295,7 +302,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 def instead_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--model` and `--tokens`, which take the place of what a recipe says."""
     tokens = click.option("--tokens", default="", metavar="SOURCE", help="Pictures in place of the recipe's.")
-    model = click.option("--model", default="", metavar="CHECKPOINT", help="A model in place of the recipe's.")
+    from compress.cli.completing import models
+
+    model = click.option(
+        "--model", default="", shell_complete=models, metavar="CHECKPOINT", help="A model in place of the recipe's."
+    )
     return model(tokens(command))
 
 

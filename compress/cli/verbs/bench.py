@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from compress.cli import completing
 from compress.cli.group import (
     device_options,
     example,
@@ -20,7 +21,7 @@ from export.runtime.counted import counted
 @click.command()
 @saying_options
 @example("compress bench runs/quickstart/engines/cpu digits --batch 1,8")
-@click.argument("engines", nargs=-1, required=True)
+@click.argument("engines", nargs=-1, required=True, shell_complete=completing.models)
 @click.option("--batch", default="1,8", show_default=True, help="Pictures drawn at once, separated by commas.")
 @click.option(
     "--repeats",
@@ -37,10 +38,14 @@ def bench(
     provider_options: tuple[str, ...], require_plan: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Time engines (or checkpoints, in PyTorch) interleaved in one process; the first is the reference."""
+    from compress.recipe.early import check_model
+
+    batches = whole_numbers(batch, "--batch", "1,8", low=1)
+    for name in engines:
+        check_model(name, f"{name}.checkpoint")
     from compress import api
     from compress.models.candidate import on_device
 
-    batches = whole_numbers(batch, "--batch", "1,8", low=1)
     opened = on_device(engines, threads, device, provider_options, require_plan=require_plan, engines_only=True)
     rows = api.bench(opened, batch=batches, repeats=repeats, threads=threads)
     if as_json:

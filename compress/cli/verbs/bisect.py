@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from compress.cli import completing
 from compress.cli.group import (
     OutputFile,
     device_options,
@@ -21,8 +22,8 @@ from compress.cli.terminal import print_json, print_line, print_rows
 @click.command()
 @saying_options
 @example("compress bisect digits runs/quickstart/engines/cpu --pictures 8")
-@click.argument("reference")
-@click.argument("candidate")
+@click.argument("reference", shell_complete=completing.models)
+@click.argument("candidate", shell_complete=completing.models)
 @click.option(
     "--tokens", "source", default="digits", show_default=True, help="'digits', a TokenSet (.npz), or 'drawn'."
 )
@@ -46,6 +47,11 @@ def bisect(
     Each of the two is a shipped model, a checkpoint or an engine folder. A quantized engine is best compared with a
     sound engine of the same form. Exits with 1 if a place departs.
     """
+    from compress.recipe.early import check_model, check_tokens
+
+    for name in (reference, candidate):
+        check_model(name, f"{name}.checkpoint")
+    check_tokens(source, "--tokens", "drawn")
     from compress import api
     from compress.core.settings import InputError
     from compress.models.candidate import on_device

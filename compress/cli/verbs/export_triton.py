@@ -43,6 +43,9 @@ def export_triton(
     draws requests together without changing a picture. The graphs follow as models of their own.
     """
     from compress.core.settings import InputError
+    from compress.recipe.early import check_engine
+
+    check_engine(engine)
     from compress.models.candidate import open_engine
     from export.targets.triton_layout import Serving, TritonError, write
 

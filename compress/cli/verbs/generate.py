@@ -8,7 +8,7 @@ from typing import Unpack
 
 import click
 
-from compress.cli import bulk
+from compress.cli import bulk, completing
 from compress.cli.bulk import Bulk
 from compress.cli.group import (
     OutputFile,
@@ -39,8 +39,10 @@ def sampling_options(command: Command) -> Command:
 @click.command()
 @saying_options
 @example("compress generate runs/quickstart/engines/cpu --labels 3,1,4 -o out.png")
-@click.argument("engine", type=UserPath())
-@click.option("--labels", help="Classes, by number or name, separated by commas.")
+@click.argument("engine", type=UserPath(), shell_complete=completing.models)
+@click.option(
+    "--labels", shell_complete=completing.class_names, help="Classes, by number or name, separated by commas."
+)
 @click.option("--count", type=click.IntRange(1), help="How many pictures of a model without classes.  [default: 1]")
 @click.option("--features", type=UserPath(), help="Features of texts, .npy (pictures, length, width).")
 @click.option("-o", "--output", type=UserPath(), required=True, help="The PNG to write; of shards, their folder.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compress.cli import completing
 from compress.cli.group import Group, OutputFile, UserPath, example, json_option, leave
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
@@ -23,7 +24,7 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say what a checkpoint's files do not."""
     for option in reversed(
         (
-            click.argument("path"),
+            click.argument("path", shell_complete=completing.models),
             click.option("--family", default="", help="The checkpoint's format.  [default: recognised]"),
             click.option("--tokenizer", default="", help="The image tokenizer's weights."),
             click.option("--set", "stated", multiple=True, metavar="KEY=VALUE", help="A key of config.json, as JSON."),
@@ -95,6 +96,9 @@ def models(context: click.Context, as_json: bool) -> None:
 @json_option
 def models_inspect(path: str, family: str, tokenizer: str, stated: tuple[str, ...], as_json: bool) -> None:
     """Say what a checkpoint is, from its names and shapes alone: family, size, what can be pruned, engines' sizes."""
+    from compress.recipe.early import check_model
+
+    check_model(path, f"{path}.checkpoint")
     from compress.verifying.inspection import inspect
 
     found = inspect(source_from(path, family, tokenizer, stated))
@@ -150,6 +154,9 @@ def models_check(
     With a golden file every array is compared with the original implementation's outputs; without one the three are
     compared with each other on random tokens. Exits with 1 if something differs.
     """
+    from compress.recipe.early import check_model
+
+    check_model(path, f"{path}.checkpoint")
     from compress.verifying.golden import compare
 
     rows = compare(source_from(path, family, tokenizer, stated), golden)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from compress.cli import completing
 from compress.cli.group import (
     example,
     json_option,
@@ -13,10 +14,14 @@ from compress.cli.terminal import print_json, print_rows
 
 @click.command()
 @example("compress passes prune-heads")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.passes)
 @json_option
 def passes(name: str | None, as_json: bool) -> None:
     """List the passes, or one pass's settings with defaults."""
+    from compress.recipe.early import check_pass
+
+    if name is not None:
+        check_pass(name)
     from compress.cli import catalogue
 
     rows = catalogue.passes(name)

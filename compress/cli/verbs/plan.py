@@ -28,8 +28,9 @@ from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 def plan(recipe: Path, preflight: bool, model: str, tokens: str, store_path: Path, as_json: bool) -> None:
     """Show the chain of forms, what the store would reuse, and why the rest would be made. Makes nothing."""
     from compress.core.strict_yaml import read_yaml
+    from compress.recipe.early import check_recipe
 
-    read_yaml(recipe)  # as in `run`
+    check_recipe(read_yaml(recipe), recipe, model, tokens)  # as in `run`
     from compress.core.store import Store
     from compress.recipe import plan as plans
     from compress.recipe import recipe as recipes

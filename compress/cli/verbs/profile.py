@@ -27,6 +27,9 @@ from export.runtime.counted import counted
 def profile(engine: Path, batch: int, threads: int, as_json: bool) -> None:
     """Show where an engine's time goes, by kind of layer, beside what this machine could do at most."""
     from compress.core.settings import InputError
+    from compress.recipe.early import check_engine
+
+    check_engine(engine)
     from compress.measure.speed.profile import profile as measured
     from compress.models.candidate import open_engine
     from export.runtime import roofline

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from compress.cli import completing
 from compress.cli.group import example, json_option
 from compress.cli.terminal import print_json, print_rows
 
 
 @click.command()
 @example("compress recipes quickstart > mine.yaml")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.recipes)
 @json_option
 def recipes(name: str | None, as_json: bool) -> None:
     """List the shipped recipes, or print one as a start for your own.

@@ -43,8 +43,9 @@ def run(
     Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.
     """
     from compress.core.strict_yaml import read_yaml
+    from compress.recipe.early import check_recipe
 
-    read_yaml(recipe)  # what is no YAML is said before anything heavy is imported
+    check_recipe(read_yaml(recipe), recipe, model, tokens)  # said before anything heavy is imported
     from compress import api
     from compress.report.text.table import overview_table
     from compress.running import pipeline

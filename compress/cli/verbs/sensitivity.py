@@ -40,8 +40,9 @@ def sensitivity(
     after an interruption, and it goes on.
     """
     from compress.core.strict_yaml import read_yaml
+    from compress.recipe.early import check_recipe
 
-    read_yaml(recipe)  # as in `run`
+    check_recipe(read_yaml(recipe), recipe, model, tokens)  # as in `run`
     from compress import api
     from compress.core import durable
     from compress.report.data.sensitivity import as_csv

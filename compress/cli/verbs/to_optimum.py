@@ -28,6 +28,9 @@ def to_optimum(engine: Path, output: Path, as_json: bool) -> None:
     engine's: image tokens, then classes. optimum is not needed to write it.
     """
     from compress.core.settings import InputError
+    from compress.recipe.early import check_engine
+
+    check_engine(engine)
     from compress.models import artifact
     from export.runtime.engine import EngineError
     from export.targets.optimum_layout import LayoutError, write

@@ -47,6 +47,13 @@ def tokens(
     """
     from compress.cli.group import OutputFile
     from compress.core.settings import InputError
+    from compress.recipe.early import check_folder, check_model
+
+    if not decode:
+        if output.suffix != ".npz":
+            raise InputError(f"--output: '{output}' must end in .npz")
+        check_folder(images)
+    check_model(model_name, "--model")
     from compress.data import tokens as data
 
     if decode:
@@ -59,8 +66,6 @@ def tokens(
             return
         print_line(f"{output}: {counted(count, 'picture')}")
         return
-    if output.suffix != ".npz":
-        raise InputError(f"--output: '{output}' must end in .npz")
     OutputFile().convert(output, None, None)
     made = data.from_folder(images, data.Encoding.of(opened(model_name)), validation, held_out, seed, labels)
     made.save(output)

@@ -27,6 +27,10 @@ def train(recipe: Path, output: Path, as_json: bool) -> None:
 
     A recipe with a `tokenizer` block trains an image tokenizer, one with a `model` block a transformer.
     """
+    from compress.core.strict_yaml import read_yaml
+    from compress.recipe.early import check_training
+
+    check_training(read_yaml(recipe), recipe)  # said before anything heavy is imported
     from compress import api
 
     result = api.train(recipe, output, listener=Terminal())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from compress.cli import completing
 from compress.cli.group import (
     GatesFile,
     OutputFile,
@@ -85,8 +86,8 @@ def few(noticed: tuple[str, ...]) -> str:
 @click.command()
 @saying_options
 @example("compress verify digits runs/quickstart/engines/cpu --gates gates.yaml --json")
-@click.argument("reference")
-@click.argument("candidate")
+@click.argument("reference", shell_complete=completing.models)
+@click.argument("candidate", shell_complete=completing.models)
 @click.option(
     "--gates",
     type=GatesFile(),
@@ -142,6 +143,11 @@ def verify(
     from compress.core.strict_yaml import read_yaml
 
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
+    from compress.recipe.early import check_model, check_tokens
+
+    for name in (reference, candidate):
+        check_model(name, f"{name}.checkpoint")
+    check_tokens(source, "--tokens", "drawn")
     from compress import api
     from compress.models.candidate import on_device
     from compress.recipe.gates import read_gate
