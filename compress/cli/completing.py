@@ -52,7 +52,7 @@ def class_names(context: click.Context, parameter: click.Parameter, incomplete: 
 
 
 def classes_of(model: str) -> list[str]:
-    """What the classes of a shipped model, a checkpoint or an engine are called; their numbers where they have no name."""
+    """What classes of a shipped model, a checkpoint or an engine are called; their numbers where they have no name."""
     from compress.models import zoo
 
     folder = zoo.ROOT / model if model in zoo.folders() else Path(model)
