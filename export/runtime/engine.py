@@ -53,7 +53,7 @@ from .loops import (
     make_loop,
     text_feeds,
 )
-from .manifest import Manifest
+from .manifest import FILE, Manifest, file_hash
 from .noise import NoiseOfEach, check_seed
 from .options import Sampling
 from .processor import ProcessorWarning, products_saturate
@@ -211,6 +211,11 @@ class Engine(Shaped):
     def image_decoder(self) -> onnxruntime.InferenceSession:
         """The graph of the image decoder, in ONNX Runtime."""
         return self.graphs.image_decoder
+
+    @property
+    def sha256(self) -> str:
+        """The hash of its manifest, which has that of each of its files."""
+        return file_hash(self.folder / FILE)
 
     @property
     def runtime(self) -> str:

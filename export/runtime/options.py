@@ -16,6 +16,9 @@ class Sampling(TypedDict, total=False):
     steps: int | None
 
 
+FORMATS = ("png", "jpeg", "webp")  # of pictures in files of their own
+
+
 @dataclass(frozen=True)
 class Option:
     """One of them as an option of a command: a whole number or not, its range, and one line of help."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -16,10 +17,14 @@ from compress.cli.group import (
     UserPath,
     device_options,
     example,
+    json_option,
 )
-from compress.cli.terminal import Terminal
+from compress.cli.terminal import Terminal, print_json
 from compress.core.settings import MOST_THREADS, InputError
 from export.runtime.options import OPTIONS, Sampling
+
+if TYPE_CHECKING:
+    from export.runtime.output import Output
 
 LAST_SEED = 2**64 - 1  # of pictures
 THREADS = 2
@@ -41,7 +46,19 @@ def sampling_options(command: Command) -> Command:
 @click.option("--labels", help="Classes, by number or name, separated by commas.")
 @click.option("--count", type=click.IntRange(1), help="How many pictures of a model without classes.  [default: 1]")
 @click.option("--features", type=UserPath(), help="Features of texts, .npy (pictures, length, width).")
-@click.option("-o", "--output", type=UserPath(), required=True, help="The PNG to write; of shards, their folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=UserPath(),
+    help="A sheet of all pictures: PNG, JPEG or WebP by its name. Of shards, their folder.",
+)
+@click.option("--grid", metavar="CxR", help="Columns x rows of the sheet, or its columns.  [default: 10]")
+@click.option("--out-dir", type=UserPath(), help="A folder for a file of each picture, with or without -o.")
+@click.option(
+    "--name",
+    metavar="PATTERN",
+    help="Names of these files, like {name}-{index:03}.webp; {label} and {seed} can be told too.",
+)
 @click.option("--image", type=UserPath(), help="A picture to start from; give --mask or --keep too.")
 @click.option("--mask", type=UserPath(), help="What is white in it is drawn anew (inpainting).")
 @click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
@@ -59,34 +76,51 @@ def sampling_options(command: Command) -> Command:
     help=f"Runtime threads.  [default: {THREADS}; for shards 1 for each worker]",
 )
 @device_options
+@json_option
 def generate(
-    engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path, image: Path | None,
-    mask: Path | None, keep: float | None, seed: int, many: Bulk, batch: int | None, threads: int | None,
-    device: str | None, provider_options: tuple[str, ...], require_plan: bool, **sampling: Unpack[Sampling],
+    engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path | None, grid: str | None,
+    out_dir: Path | None, name: str | None, image: Path | None, mask: Path | None, keep: float | None, seed: int,
+    many: Bulk, batch: int | None, threads: int | None, device: str | None, provider_options: tuple[str, ...],
+    require_plan: bool, as_json: bool, **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
     A causal model keeps the upper rows of a picture (--keep 0.5 completes the lower half); a masked model keeps tokens
     all over it, or redraws what a mask shows; a next-scale model keeps the coarse scales.
 
-    With --on, --labels-file, --format or --shard-size pictures go into a folder of shards, --count of them. Picture i
-    is the same, byte for byte, whoever draws it. The same command again draws what is missing.
+    Files say what they were drawn by: seed, class, sampler, and the hash of the engine. The time that is printed is
+    that of drawing and decoding.
+
+    With --on, --labels-file, --shard-size, or --format without --out-dir, pictures go into a folder of shards, --count
+    of them. Picture i is the same, byte for byte, whoever draws it. The same command again draws what is missing.
     """
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")
-    if many.asked:
+    if out_dir is None and many.asked:
         if image is not None:
             raise InputError("--image: pictures of shards are drawn whole; leave it out")
+        if output is None:
+            raise InputError("-o FOLDER: needed, the folder of the shards")
+        for option, given in (("--grid", grid), ("--name", name)):
+            if given is not None:
+                raise InputError(f"{option}: shards have none; leave it out")
         opening = bulk.opening(threads or 1, device, provider_options, require_plan=require_plan)
         drawn = bulk.draw(engine, output, many, opening, labels, features, count or 0, seed, batch or 0, sampling)
-        click.echo(bulk.closing_line(drawn, output))
+        if as_json:
+            print_json(bulk.said(drawn, output))
+        else:
+            click.echo(bulk.closing_line(drawn, output))
         return
-    check_file(output)
+    if out_dir is not None and many != Bulk(format=many.format):
+        raise InputError("--out-dir: --labels-file, --on and --shard-size make shards, which -o takes; leave one out")
+    if output is not None:
+        check_file(output)
+    places = places_of(output, out_dir, many.format, name, grid)
     from compress.data.editing import known_tokens
-    from compress.models.candidate import on_device, open_candidate
+    from compress.models.candidate import identity, on_device, open_candidate
     from export.runtime.drawing import sampler_of
+    from export.runtime.picture_files import Facts
     from export.runtime.request import wanted
-    from export.runtime.sheet import save_grid
     from export.runtime.throughput import draw_pictures
 
     threads = threads or THREADS
@@ -94,20 +128,43 @@ def generate(
     drawer = open_candidate(opened, threads)
     try:
         classes, texts = wanted(drawer.shape, labels, count, features)
-        sampler_of(drawer.shape, drawer.sampler, **sampling)  # refused before a picture is encoded
+        sampler = sampler_of(drawer.shape, drawer.sampler, **sampling)  # refused before a picture is encoded
+        facts = Facts(drawer.shape, sampler, seed, classes, identity(drawer, str(engine)))
+        places.check(facts)
     except ValueError as error:
         raise InputError(str(error)) from error
     known = known_tokens(drawer, image, mask, keep, len(classes)) if image else None
     with Terminal().work(f"draw with {engine}") as progress:
         report = lambda done, total: progress(done, total, {})  # noqa: E731
+        started = time.perf_counter()
         try:
             pictures = draw_pictures(
                 drawer, classes, seed, features=texts, known=known, batch=batch or 0, report=report, **sampling
             )
         except ValueError as error:
             raise InputError(str(error)) from error
-    save_grid(pictures, output)
-    click.echo(f"{output}: {len(classes)} pictures")
+        seconds = time.perf_counter() - started
+    places.write(pictures, facts)
+    if as_json:
+        print_json(places.said(facts, seconds))
+    else:
+        click.echo(places.line(len(classes), seconds))
+
+
+def places_of(sheet: Path | None, folder: Path | None, kind: str | None, name: str | None, grid: str | None) -> Output:
+    """Where pictures go.
+
+    Raises:
+        InputError: the options do not go together.
+    """
+    from export.runtime.output import Output
+
+    if kind == "webdataset":
+        raise InputError("--format webdataset: is of shards, which -o takes; files in --out-dir are png, jpeg or webp")
+    try:
+        return Output(sheet, folder, kind, name, grid)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def check_file(output: Path) -> None:

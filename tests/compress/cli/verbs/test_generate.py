@@ -12,17 +12,60 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from export.runtime.manifest import file_hash
+
 
 def test_generate_draws_the_same_pictures_for_the_same_seed(
     engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
 ) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         result = invoke("generate", engine, "--labels", "3,1,4", "-o", tmp_path / f"{name}.png", "--seed", seed)
-        assert result.stdout == f"{tmp_path}/{name}.png: 3 pictures\n"
+        assert result.stdout.startswith(f"{tmp_path}/{name}.png: 3 pictures in ")
+        assert result.stdout.endswith(" images/s\n")
     a, b, c = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in "abc")
     assert (a == b).all()
     assert (a != c).any()
     assert invoke("generate", checkpoint, "--labels", "3", "-o", tmp_path / "d.png", "--top-k", 1).exit_code == 0
+
+
+def test_each_picture_gets_a_file_that_says_what_it_was_drawn_by(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    for name, model in (("e", engine), ("c", checkpoint)):
+        given = ("generate", model, "--labels", "3,1", "--seed", 5, "--top-k", 4, "--out-dir", tmp_path / name)
+        result = invoke(*given, "--format", "webp", "-o", tmp_path / f"{name}.png", "--grid", "1", "--json")
+        assert result.exit_code == 0, result.output
+        said = json.loads(result.stdout)
+        files = [str(tmp_path / name / f"000{index}-{label}-seed5.webp") for index, label in enumerate((3, 1))]
+        assert (said["files"], said["sheet"]) == (files, str(tmp_path / f"{name}.png"))
+        assert said["images_per_second"] == pytest.approx(2 / said["seconds"])
+        assert said["sampler"]["top_k"] == 4
+        by = file_hash(engine / "manifest.json") if model == engine else str(checkpoint)
+        assert said["engine"] == by
+        with Image.open(tmp_path / f"{name}.png") as sheet:
+            assert sheet.size == (64, 124)
+            assert (sheet.info["labels"], sheet.info["seed"], sheet.info["engine"]) == ("[3, 1]", "5", by)
+            above = np.asarray(sheet)[4:60:7, 4:60:7]
+        with Image.open(files[0]) as first:
+            np.testing.assert_array_equal(np.asarray(first), above)
+
+
+def test_shards_and_files_have_options_of_their_own(engine: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    given = ("generate", engine, "--labels", "3")
+    shards = "--out-dir: --labels-file, --on and --shard-size make shards, which -o takes; leave one out"
+    assert refused(*given, "--out-dir", tmp_path / "a", "--on", "local:1") == shards
+    assert refused(*given, "--format", "png") == "-o FOLDER: needed, the folder of the shards"
+    line = "--format webp: is of files in --out-dir; shards hold webdataset or png"
+    assert refused(*given, "-o", tmp_path / "a", "--format", "webp") == line
+    line = "--format webdataset: is of shards, which -o takes; files in --out-dir are png, jpeg or webp"
+    assert refused(*given, "--out-dir", tmp_path / "a", "--format", "webdataset") == line
+    line = "--grid: shards have none; leave it out"
+    assert refused(*given, "-o", tmp_path / "a", "--format", "png", "--grid", 3) == line
+    line = "-o FILE: needed for a sheet of all pictures, or --out-dir FOLDER for a file each"
+    assert refused(*given) == line
+    assert refused(*given, "-o", tmp_path / "a.png", "--grid", "x").startswith("--grid 'x': is no grid like 4x3")
+    line = "--name: pictures 0 and 1 would both be 'a.png'; {index} tells them apart"
+    assert refused("generate", engine, "--labels", "3,1", "--out-dir", tmp_path / "a", "--name", "a") == line
 
 
 def test_an_engine_keeps_the_upper_half_of_a_picture(
@@ -129,6 +172,8 @@ def test_many_pictures_go_into_shards(
     held = f"{tmp_path}/out: 5 pictures in 2 shards, shard-000000.tar to shard-000001.tar"
     first = invoke(*job)
     assert first.stdout.startswith(f"{held}; 5 drawn now, "), first.output
+    facts = {"folder": f"{tmp_path}/out", "pictures": 5, "shards": 2, "drawn": 0, "images_per_second": None}
+    assert json.loads(invoke(*job, "--json").stdout) == facts
     assert invoke(*job).stdout == f"{held}; all were there\n"
     other = f"{tmp_path}/out: holds pictures of another job, with seed 0 and not 1; choose another folder with -o"
     assert refused(*job, "--seed", 1) == other
