@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from .picture_files import Facts, check_pattern, file_names, save_each
+from .picture_files import Facts, check_pattern, file_names, save_each, save_image
 from .sheet import Grid, save_grid
 
 
@@ -63,22 +64,34 @@ class Output:
             return []
         return [self.folder / name for name in file_names(self.pattern, self.kind, facts)]
 
-    def write(self, images: NDArray[np.uint8], facts: Facts) -> None:
-        """Write pictures (N, H, W, C).
+    def write(
+        self,
+        images: NDArray[np.uint8],
+        facts: Facts,
+        laid_out: Image.Image | None = None,
+        said: dict[str, Any] | None = None,
+    ) -> None:
+        """Write pictures (N, H, W, C); a sheet that is `laid_out` otherwise already says of itself what is `said`.
 
         Raises:
             OSError: a file cannot be written.
         """
         if self.folder is not None:
             save_each(images, self.folder, [path.name for path in self.files(facts)], facts)
-        if self.sheet is not None:
+        if self.sheet is not None and laid_out is not None:
+            save_image(laid_out, self.sheet, said)
+        elif self.sheet is not None:
             grid = self.layout()
             save_grid(images, self.sheet, grid.columns, grid.rows, facts.of_all())
 
-    def line(self, count: int, seconds: float) -> str:
-        """What was written, for a person; the time is that of drawing and decoding."""
+    def held(self, count: int) -> str:
+        """What was written, for a person."""
         places = " and ".join(str(each) for each in (self.folder, self.sheet) if each is not None)
-        return f"{places}: {pictures(count)} in {seconds:.3g} s, {count / seconds:.3g} images/s"
+        return f"{places}: {count} picture{'' if count == 1 else 's'}"
+
+    def line(self, count: int, seconds: float) -> str:
+        """The same with the time of drawing and decoding."""
+        return f"{self.held(count)} in {seconds:.3g} s, {count / seconds:.3g} images/s"
 
     def said(self, facts: Facts, seconds: float) -> dict[str, Any]:
         """The same for a program."""
@@ -90,8 +103,3 @@ class Output:
             "seconds": seconds,
             "images_per_second": count / seconds,
         }
-
-
-def pictures(count: int) -> str:
-    """So many, in words."""
-    return f"{count} picture" if count == 1 else f"{count} pictures"

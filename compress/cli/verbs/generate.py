@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -24,7 +24,10 @@ from compress.core.settings import MOST_THREADS, InputError
 from export.runtime.options import OPTIONS, Sampling
 
 if TYPE_CHECKING:
+    from compress.models.candidate import Candidate
+    from compress.verifying.beside import Drawer, Wish
     from export.runtime.output import Output
+    from export.runtime.picture_files import Facts
 
 LAST_SEED = 2**64 - 1  # of pictures
 THREADS = 2
@@ -62,6 +65,11 @@ def sampling_options(command: Command) -> Command:
 @click.option("--image", type=UserPath(), help="A picture to start from; give --mask or --keep too.")
 @click.option("--mask", type=UserPath(), help="What is white in it is drawn anew (inpainting).")
 @click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
+@click.option(
+    "--beside",
+    metavar="REFERENCE",
+    help="Another engine, checkpoint or model draws the same: -o shows both side by side, with their times.",
+)
 @click.option("--seed", type=click.IntRange(0, LAST_SEED), default=0, help="Seed of the pictures.  [default: 0]")
 @bulk.options
 @sampling_options
@@ -79,9 +87,9 @@ def sampling_options(command: Command) -> Command:
 @json_option
 def generate(
     engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path | None, grid: str | None,
-    out_dir: Path | None, name: str | None, image: Path | None, mask: Path | None, keep: float | None, seed: int,
-    many: Bulk, batch: int | None, threads: int | None, device: str | None, provider_options: tuple[str, ...],
-    require_plan: bool, as_json: bool, **sampling: Unpack[Sampling],
+    out_dir: Path | None, name: str | None, image: Path | None, mask: Path | None, keep: float | None,
+    beside: str | None, seed: int, many: Bulk, batch: int | None, threads: int | None, device: str | None,
+    provider_options: tuple[str, ...], require_plan: bool, as_json: bool, **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
@@ -97,35 +105,33 @@ def generate(
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")
     if out_dir is None and many.asked:
-        if image is not None:
-            raise InputError("--image: pictures of shards are drawn whole; leave it out")
+        for option, given in (("--image", image), ("--beside", beside), ("--grid", grid), ("--name", name)):
+            if given is not None:
+                raise InputError(f"{option}: goes with no shards, whose pictures are drawn whole; leave it out")
         if output is None:
             raise InputError("-o FOLDER: needed, the folder of the shards")
-        for option, given in (("--grid", grid), ("--name", name)):
-            if given is not None:
-                raise InputError(f"{option}: shards have none; leave it out")
         opening = bulk.opening(threads or 1, device, provider_options, require_plan=require_plan)
-        drawn = bulk.draw(engine, output, many, opening, labels, features, count or 0, seed, batch or 0, sampling)
-        if as_json:
-            print_json(bulk.said(drawn, output))
-        else:
-            click.echo(bulk.closing_line(drawn, output))
+        made = bulk.draw(engine, output, many, opening, labels, features, count or 0, seed, batch or 0, sampling)
+        tell(bulk.closing_line(made, output), bulk.said(made, output), as_json)
         return
     if out_dir is not None and many != Bulk(format=many.format):
         raise InputError("--out-dir: --labels-file, --on and --shard-size make shards, which -o takes; leave one out")
     if output is not None:
         check_file(output)
+    elif beside is not None:
+        raise InputError("--beside: needs -o FILE for both side by side")
     places = places_of(output, out_dir, many.format, name, grid)
     from compress.data.editing import known_tokens
     from compress.models.candidate import identity, on_device, open_candidate
+    from compress.verifying.beside import Drawer, Wish
     from export.runtime.drawing import sampler_of
     from export.runtime.picture_files import Facts
     from export.runtime.request import wanted
-    from export.runtime.throughput import draw_pictures
 
     threads = threads or THREADS
-    (opened,) = on_device([str(engine)], threads, device, provider_options, require_plan=require_plan)
-    drawer = open_candidate(opened, threads)
+    models = [str(engine)] if beside is None else [str(engine), beside]
+    opened = on_device(models, threads, device, provider_options, require_plan=require_plan)
+    drawer = open_candidate(opened[0], threads)
     try:
         classes, texts = wanted(drawer.shape, labels, count, features)
         sampler = sampler_of(drawer.shape, drawer.sampler, **sampling)  # refused before a picture is encoded
@@ -133,22 +139,48 @@ def generate(
         places.check(facts)
     except ValueError as error:
         raise InputError(str(error)) from error
-    known = known_tokens(drawer, image, mask, keep, len(classes)) if image else None
-    with Terminal().work(f"draw with {engine}") as progress:
-        report = lambda done, total: progress(done, total, {})  # noqa: E731
+
+    def named(name: str, model: Candidate) -> Drawer:
+        return Drawer(name, model, known_tokens(model, image, mask, keep, len(classes)) if image else None)
+
+    own, wish = named(str(engine), drawer), Wish(classes, seed, texts, batch or 0, sampling)
+    if beside is None:
+        tell(*drawn(own, wish, places, facts), as_json)
+    else:
+        theirs = named(beside, open_candidate(opened[1], threads))
+        tell(*paired(theirs, own, wish, places, facts, threads), as_json)
+
+
+def tell(text: str, value: dict[str, Any], as_json: bool) -> None:
+    """Say what was made, for a person or a program."""
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
+def drawn(own: Drawer, wish: Wish, places: Output, facts: Facts) -> tuple[str, dict[str, Any]]:
+    """Draw and write; what is said of it."""
+    with Terminal().work(f"draw with {own.name}") as progress:
         started = time.perf_counter()
-        try:
-            pictures = draw_pictures(
-                drawer, classes, seed, features=texts, known=known, batch=batch or 0, report=report, **sampling
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        pictures = wish.draw(own, report=lambda done, total: progress(done, total, {}))
         seconds = time.perf_counter() - started
     places.write(pictures, facts)
-    if as_json:
-        print_json(places.said(facts, seconds))
-    else:
-        click.echo(places.line(len(classes), seconds))
+    return places.line(len(pictures), seconds), places.said(facts, seconds)
+
+
+def paired(
+    theirs: Drawer, own: Drawer, wish: Wish, places: Output, facts: Facts, threads: int
+) -> tuple[str, dict[str, Any]]:
+    """Draw with both in turn and write them side by side; what is said of it."""
+    from compress.verifying.beside import beside
+
+    pair = beside(theirs, own, wish, threads, Terminal().say)
+    grid = places.layout() if places.grid else None
+    sheet = pair.sheet() if grid is None else pair.sheet(grid.columns, grid.rows)
+    places.write(pair.pictures[1], facts, sheet, facts.of_all() | pair.said())
+    lines = [places.held(len(facts.labels)), *pair.lines()]
+    return "\n".join(lines), places.said(facts, pair.medians[1]) | {"beside": pair.said()}
 
 
 def places_of(sheet: Path | None, folder: Path | None, kind: str | None, name: str | None, grid: str | None) -> Output:

@@ -50,6 +50,35 @@ def test_each_picture_gets_a_file_that_says_what_it_was_drawn_by(
             np.testing.assert_array_equal(np.asarray(first), above)
 
 
+def test_two_models_draw_the_same_side_by_side_with_their_times(
+    engine: Path, checkpoint: Path, tmp_path: Path, invoke: Callable[..., Result], refused: Callable[..., str]
+) -> None:
+    given = ("generate", engine, "--beside", checkpoint, "--labels", "3,1,4,1", "--seed", 5)
+    result = invoke(*given, "-o", tmp_path / "b.png", "--out-dir", tmp_path / "each", "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    both = said["beside"]
+    assert (both["reference"]["model"], both["candidate"]["model"]) == (str(checkpoint), str(engine))
+    assert both["speedup"] == pytest.approx(both["reference"]["seconds"] / both["candidate"]["seconds"])
+    assert both["reference"]["seconds"] == sorted(both["reference"]["rounds"])[1], "the median of three rounds"
+    assert said["seconds"] == both["candidate"]["seconds"]
+    with Image.open(tmp_path / "b.png") as sheet:
+        assert json.loads(sheet.info["reference"])["model"] == str(checkpoint)
+        assert sheet.width > 3 * 124, "two panels of 2x2 pictures, and their difference"
+    assert len(said["files"]) == 4
+    alone = invoke("generate", engine, "--labels", "3,1,4,1", "--seed", 5, "--out-dir", tmp_path / "alone")
+    assert alone.exit_code == 0
+    for file in said["files"]:
+        assert Path(file).read_bytes() == (tmp_path / "alone" / Path(file).name).read_bytes()
+    lines = invoke(*given[:-2], "-o", tmp_path / "b.png").stdout.splitlines()
+    assert lines[0] == f"{tmp_path}/b.png: 4 pictures"
+    assert [line.partition(": ")[0] for line in lines[1:3]] == [str(checkpoint), str(engine)]
+    assert lines[3].endswith(" times as fast as the reference (median of 3 rounds in turn, after a warm-up)")
+    assert refused(*given, "--out-dir", tmp_path / "x") == "--beside: needs -o FILE for both side by side"
+    line = "--beside: goes with no shards, whose pictures are drawn whole; leave it out"
+    assert refused(*given, "--on", "local:1", "-o", tmp_path / "x") == line
+
+
 def test_shards_and_files_have_options_of_their_own(engine: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     given = ("generate", engine, "--labels", "3")
     shards = "--out-dir: --labels-file, --on and --shard-size make shards, which -o takes; leave one out"
@@ -59,7 +88,7 @@ def test_shards_and_files_have_options_of_their_own(engine: Path, tmp_path: Path
     assert refused(*given, "-o", tmp_path / "a", "--format", "webp") == line
     line = "--format webdataset: is of shards, which -o takes; files in --out-dir are png, jpeg or webp"
     assert refused(*given, "--out-dir", tmp_path / "a", "--format", "webdataset") == line
-    line = "--grid: shards have none; leave it out"
+    line = "--grid: goes with no shards, whose pictures are drawn whole; leave it out"
     assert refused(*given, "-o", tmp_path / "a", "--format", "png", "--grid", 3) == line
     line = "-o FILE: needed for a sheet of all pictures, or --out-dir FOLDER for a file each"
     assert refused(*given) == line
@@ -178,7 +207,7 @@ def test_many_pictures_go_into_shards(
     other = f"{tmp_path}/out: holds pictures of another job, with seed 0 and not 1; choose another folder with -o"
     assert refused(*job, "--seed", 1) == other
     assert refused(*given, "--labels", "3") == "--labels and --labels-file: give one of both"
-    whole = "--image: pictures of shards are drawn whole; leave it out"
+    whole = "--image: goes with no shards, whose pictures are drawn whole; leave it out"
     assert refused(*given, "--image", "x.png", "--keep", 0.5) == whole
     assert refused(*given, "--on", "here").startswith("--on: 'here' is no place to work")
     wrong = refused("generate", engine, "--labels", "3,x", "--on", "local:1", "-o", tmp_path / "x")
