@@ -60,8 +60,9 @@ def parser() -> Parser:
     made.add_argument("--json", action="store_true", help="print JSON instead of a line")
     made.add_argument("--seed", type=int, default=0, help="seed of the pictures (default: 0)")
     for option in OPTIONS:
-        kind = int if option.whole else float
-        made.add_argument(option.flag, type=kind, help=f"{option.help} (default: the engine's)")
+        kind = str if option.words else int if option.whole else float
+        words = f"{option.help} (default: the engine's)"
+        made.add_argument(option.flag, type=kind, choices=option.words or None, help=words)
     made.add_argument("--batch", type=positive, default=0, help="pictures drawn at once (default: as memory allows)")
     made.add_argument("--threads", type=positive, default=2, help="threads of ONNX Runtime (default: 2)")
     made.add_argument("--device", choices=NAMES, help="where ONNX Runtime runs it (default: cpu)")
@@ -114,8 +115,8 @@ def drawn(arguments: argparse.Namespace) -> str:
     sheet = arguments.output
     if sheet is not None and (sheet.is_dir() or not sheet.parent.is_dir()):
         raise ValueError(f"--output: {sheet}: name a file in a folder that exists")
-    from .drawing import sampler_of
     from .engine import Engine
+    from .heeded import sampler_of
     from .noise import check_seed
     from .output import Output
     from .picture_files import Facts

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .cuts import CUTS
 from .errors import shown
+from .words import CHOICES, ChoiceFall, Guidance, Reveal, Schedule
 
 HALTON_POINTS = 10_000
 HIGHEST = 1e6  # of scales, temperatures and powers: beyond it float32 keeps nothing of the logits but their overflow
@@ -22,16 +23,6 @@ COLDEST = 1e-20  # lower temperatures are 0: float32 cannot divide logits by the
 MOST_TOKENS = 2**31 - 1  # that top-k keeps
 MOST_STEPS = 2**16
 
-Schedule = Literal["cosine", "arccos", "linear", "square"]
-Guidance = Literal["constant", "linear", "ramp", "power-cosine"]
-Reveal = Literal["halton", "confidence", "logit"]
-ChoiceFall = Literal["after", "before"]
-CHOICES: dict[str, tuple[str, ...]] = {
-    "guidance": get_args(Guidance),
-    "schedule": get_args(Schedule),
-    "reveal": get_args(Reveal),
-    "choice_fall": get_args(ChoiceFall),
-}
 GUIDANCE = ("cfg_scale", "guidance", "guidance_power")  # settings that say how logits are guided
 
 
@@ -50,7 +41,8 @@ class Sampler:
     Masked models take `steps`; `schedule` says what share is still masked after each. `reveal` chooses which positions
     are: ``halton`` spreads them over the picture by a fixed sequence, ``confidence`` keeps those drawn with the highest
     probability, perturbed by Gumbel noise times `choice_temperature`; ``logit`` those of the highest logit, where the
-    tokens are drawn at that temperature too. It falls to 0 as steps are done: at the first step it has fallen by one
+    tokens are drawn at that temperature too; ``random`` takes any, as absorbing diffusion does (arXiv 2107.03006),
+    another order for each picture. The temperature falls to 0 as steps are done: at the first step it has fallen by one
     (`choice_fall` ``after``), or is still whole (``before``).
     """
 

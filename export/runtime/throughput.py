@@ -14,8 +14,9 @@ from typing import Protocol, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import Known, check_request, classes_of, sampler_of
+from .drawing import Known, check_request, classes_of
 from .errors import shown
+from .heeded import sampler_of
 from .options import Sampling
 from .sampling import Sampler, check_whole
 from .shape import Shape

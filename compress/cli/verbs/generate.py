@@ -37,9 +37,10 @@ Command = Callable[..., None]
 def sampling_options(command: Command) -> Command:
     """The settings of sampling as options."""
     for option in reversed(OPTIONS):
-        kind = click.IntRange if option.whole else click.FloatRange
+        number = click.IntRange if option.whole else click.FloatRange
+        kind = click.Choice(option.words) if option.words else number(option.low, option.high)
         words = f"{option.help[0].upper()}{option.help[1:]}.  [default: the engine's]"
-        command = click.option(option.flag, type=kind(option.low, option.high), help=words)(command)
+        command = click.option(option.flag, type=kind, help=words)(command)
     return command
 
 
@@ -124,7 +125,7 @@ def generate(
     from compress.data.editing import known_tokens
     from compress.models.candidate import identity, on_device, open_candidate
     from compress.verifying.beside import Drawer, Wish
-    from export.runtime.drawing import sampler_of
+    from export.runtime.heeded import sampler_of
     from export.runtime.picture_files import Facts
     from export.runtime.request import wanted
 

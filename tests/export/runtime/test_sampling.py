@@ -95,7 +95,7 @@ def test_a_sampler_keeps_what_is_not_changed() -> None:
         ({"top_k": 2**31}, "top_k 2147483648: must be at most 2147483647"),
         ({"steps": 2**16 + 1}, "steps 65537: must be at most 65536"),
         ({"steps": 10**5000}, "steps a number of thousands of digits: must be at most 65536"),
-        ({"reveal": "x" * 300}, f"reveal '{'x' * 199}...: must be one of halton, confidence, logit"),
+        ({"reveal": "x" * 300}, f"reveal '{'x' * 199}...: must be one of halton, confidence, logit, random"),
     ],
 )
 def test_a_sampler_out_of_range_is_refused_with_its_value(wrong, text) -> None:

@@ -143,7 +143,11 @@ def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, r
             ["--labels", "3", "--device", "cuda", "--provider-option", "a"],
             "--provider-option: 'a' is not NAME=VALUE, like enable_cuda_graph=1",
         ),
-        (["--labels", "3", "--steps", "4"], "steps 4: this model draws token by token; leave it out"),
+        (
+            ["--labels", "3", "--steps", "4"],
+            "steps 4: this model draws token by token; leave it out (it takes cfg_scale, guidance, temperature, "
+            "end_temperature, top_k, top_p)",
+        ),
     ],
 )
 def test_generate_refuses_what_it_cannot_draw(
