@@ -18,6 +18,7 @@ from PIL import Image
 
 from compress.core.lease import timing
 from compress.core.settings import InputError
+from compress.data.editing import Edit
 from compress.measure.pictures.images import captioned
 from compress.measure.speed.pinning import pinned
 from compress.models.candidate import Candidate
@@ -33,11 +34,11 @@ BUDGET_S = 30.0  # after which no further round begins
 
 @dataclass(frozen=True)
 class Drawer:
-    """A model, what it is called, and given tokens that stay."""
+    """A model, what it is called, and what stays of a given picture."""
 
     name: str
     model: Candidate
-    known: Known | None = None
+    edit: Edit | None = None
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,17 @@ class Wish:
             InputError: the model does not draw that.
         """
         rows = slice(count or None)
-        known = None if drawer.known is None else Known(drawer.known.tokens[rows], drawer.known.where)
+        edit = drawer.edit
+        known = None if edit is None else Known(edit.known.tokens[rows], edit.known.where)
         features = None if self.features is None else self.features[rows]
         try:
-            return draw_pictures(
+            made = draw_pictures(
                 drawer.model, self.labels[rows], self.seed, features=features, known=known, batch=self.batch,
                 report=report, **self.sampling,
             )  # fmt: skip
         except ValueError as error:
             raise InputError(str(error)) from error
+        return made if edit is None else edit.paste(made)
 
     def warm_up(self, drawer: Drawer) -> None:
         """Draw one batch, so that buffers of its size are there."""

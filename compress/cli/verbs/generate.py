@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LAST_SEED = 2**64 - 1  # of pictures
 THREADS = 2
+WIDEST_BLEND = 2**16
 Command = Callable[..., None]
 
 
@@ -67,6 +68,12 @@ def sampling_options(command: Command) -> Command:
 @click.option("--mask", type=UserPath(), help="What is white in it is drawn anew (inpainting).")
 @click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
 @click.option(
+    "--blend",
+    metavar="PIXELS",
+    type=click.IntRange(0, WIDEST_BLEND),
+    help="Width of the soft border around what stays; 0 is a hard edge.  [default: half of a token's side]",
+)
+@click.option(
     "--beside",
     metavar="REFERENCE",
     help="Another engine, checkpoint or model draws the same: -o shows both side by side, with their times.",
@@ -89,13 +96,15 @@ def sampling_options(command: Command) -> Command:
 def generate(
     engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path | None, grid: str | None,
     out_dir: Path | None, name: str | None, image: Path | None, mask: Path | None, keep: float | None,
-    beside: str | None, seed: int, many: Bulk, batch: int | None, threads: int | None, device: str | None,
-    provider_options: tuple[str, ...], require_plan: bool, as_json: bool, **sampling: Unpack[Sampling],
+    blend: int | None, beside: str | None, seed: int, many: Bulk, batch: int | None, threads: int | None,
+    device: str | None, provider_options: tuple[str, ...], require_plan: bool, as_json: bool,
+    **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
     A causal model keeps the upper rows of a picture (--keep 0.5 completes the lower half); a masked model keeps tokens
-    all over it, or redraws what a mask shows; a next-scale model keeps the coarse scales.
+    all over it, or redraws what a mask shows; a next-scale model keeps the coarse scales. Pixels that stay are those of
+    the given picture, byte for byte; beside them it fades out over --blend pixels.
 
     Files say what they were drawn by: seed, class, sampler, and the hash of the engine. The time that is printed is
     that of drawing and decoding.
@@ -105,6 +114,8 @@ def generate(
     """
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")
+    if blend is not None and image is None:
+        raise InputError("--blend: is of the border of what stays of an --image; give that too, or leave it out")
     if out_dir is None and many.asked:
         for option, given in (("--image", image), ("--beside", beside), ("--grid", grid), ("--name", name)):
             if given is not None:
@@ -122,7 +133,7 @@ def generate(
     elif beside is not None:
         raise InputError("--beside: needs -o FILE for both side by side")
     places = places_of(output, out_dir, many.format, name, grid)
-    from compress.data.editing import known_tokens
+    from compress.data.editing import edit_of
     from compress.models.candidate import identity, on_device, open_candidate
     from compress.verifying.beside import Drawer, Wish
     from export.runtime.heeded import sampler_of
@@ -142,7 +153,7 @@ def generate(
         raise InputError(str(error)) from error
 
     def named(name: str, model: Candidate) -> Drawer:
-        return Drawer(name, model, known_tokens(model, image, mask, keep, len(classes)) if image else None)
+        return Drawer(name, model, edit_of(model, image, mask, keep, blend, len(classes)) if image else None)
 
     own, wish = named(str(engine), drawer), Wish(classes, seed, texts, batch or 0, sampling)
     if beside is None:

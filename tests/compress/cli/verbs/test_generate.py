@@ -108,7 +108,7 @@ def test_an_engine_keeps_the_upper_half_of_a_picture(
     with Image.open(tmp_path / "out.png") as opened:
         sheet = np.asarray(opened)[..., 0]
     drawn = sheet[4 : 4 + 56, 4 : 4 + 56][3::7, 3::7]  # the first picture, each pixel 7 wide in its frame of 4
-    assert np.abs(drawn[:4].astype(int) - levels[:4]).max() <= 255 / 16 / 2 + 1, "rounded to one of 17 levels"
+    assert np.array_equal(drawn[:4], levels[:4]), "pasted, not decoded from 17 levels"
     assert not np.array_equal(drawn[4:], levels[4:])
 
 
@@ -117,6 +117,8 @@ def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, r
     given = ("generate", engine, "-o", tmp_path / "out.png")
     lone = refused(*given, "--labels", "3", "--image", tmp_path / "in.png")
     assert lone == "--image goes with exactly one of --mask and --keep"
+    line = "--blend: is of the border of what stays of an --image; give that too, or leave it out"
+    assert refused(*given, "--labels", "3", "--blend", 2) == line
     assert (
         refused(*given, "--labels", "3", "--features", "f.npy") == "--features: this model draws no texts; leave it out"
     )
