@@ -54,4 +54,10 @@ def sampler_of(shape: Shape, sampler: Sampler, **given: Any) -> Sampler:
         if name in unheeded and not (name == "cfg_scale" and value == 1 and not sampler.guidance_inside):
             rest = [option.name for option in OPTIONS if option.name not in unheeded]
             raise ValueError(f"{name} {shown(value)}: {unheeded[name]}; leave it out (it takes {', '.join(rest)})")
+    steps = shape.drawing.steps(shape, changed)
+    if changed.spares_rows and changed.guidance_start >= steps:
+        raise ValueError(
+            f"guidance_start {changed.guidance_start}: this model draws in {steps} steps, numbered from 0, so none "
+            "would be guided"
+        )
     return changed

@@ -14,6 +14,8 @@ class Sampling(TypedDict, total=False):
     cfg_scale: float | None
     guidance: Guidance | None
     guidance_power: float | None
+    guidance_start: int | None
+    guidance_stop: int | None
     temperature: float | None
     end_temperature: float | None
     top_k: int | None
@@ -53,6 +55,8 @@ OPTIONS = (
     Option("cfg_scale", "guidance; 1 is none"),
     Option("guidance", "how it grows from 1 over the steps"),
     Option("guidance_power", "of guidance power-cosine"),
+    Option("guidance_start", "the first step with guidance", whole=True),
+    Option("guidance_stop", "the first step without it again", whole=True, low=1),
     Option("temperature", "0 always takes the likeliest"),
     Option("end_temperature", "of the last step; the inverse goes linearly"),
     Option("top_k", "keep the k likeliest; 0 keeps all", whole=True),

@@ -74,6 +74,8 @@ def drawing_bytes(shape: Shape, sampler: Sampler, cache_bytes: int) -> int:
     """What a picture takes while it is drawn, beside the weights."""
     positions = shape.drawing.positions_of_call(shape)
     row = cache_bytes + 4 * COPIES * positions * shape.predicted
+    if sampler.spares_rows:  # loops of one row and of two hold caches, and one of what catches up
+        return 4 * row
     return row * (2 if sampler.guided else 1)
 
 

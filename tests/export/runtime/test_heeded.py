@@ -41,6 +41,7 @@ TOKENS = "temperature, end_temperature, top_k, top_p"
         (CAUSAL, Sampler(), {"guidance": "linear"}, "there is no guidance at cfg_scale 1; "),
         (CAUSAL, GUIDED, {"guidance": "linear", "cfg_scale": 1.0}, "there is no guidance at cfg_scale 1; "),
         (CAUSAL, GUIDED, {"guidance_power": 2.0}, "guidance 'constant' has none, 'power-cosine' has; "),
+        (CAUSAL, Sampler(), {"guidance_stop": 4}, "there is no guidance at cfg_scale 1; "),
         (MASKED, HALTON, {"choice_temperature": 2.0}, "reveal 'halton' does not ask which tokens are surest; "),
         (MASKED, GUIDED, {"choice_fall": "before", "reveal": "random"}, "reveal 'random' does not ask which tokens"),
         (MASKED, LOGIT, {"temperature": 2.0}, "reveal 'logit' draws tokens at choice_temperature; "),
@@ -67,6 +68,13 @@ def test_a_setting_that_would_be_ignored_is_refused(
 def test_what_is_heeded_is_taken(shape: Shape, sampler: Sampler, given: dict[str, Any]) -> None:
     wanted = {name: value for name, value in given.items() if value is not None}
     assert sampler_of(shape, sampler, **given) == sampler.changed(**wanted)
+
+
+def test_an_interval_behind_the_last_step_is_refused() -> None:
+    line = "guidance_start 8: this model draws in 8 steps, numbered from 0, so none would be guided"
+    with pytest.raises(ValueError, match=f"^{line}$"):
+        sampler_of(CAUSAL, GUIDED, guidance_start=8)
+    assert sampler_of(CAUSAL, GUIDED, guidance_start=7).guidance_start == 7
 
 
 def test_the_guidance_that_is_inside_may_be_asked_for() -> None:
@@ -101,6 +109,8 @@ def test_what_is_called_ignored_changes_nothing_and_the_rest_something(shape: Sh
         "cfg_scale": 4.0,
         "guidance": "linear",
         "guidance_power": 3.0,
+        "guidance_start": 2,
+        "guidance_stop": 2,
         "temperature": 0.3,
         "end_temperature": 0.2,
         "top_k": 2,
