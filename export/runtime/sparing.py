@@ -20,6 +20,8 @@ from .loops import FedLoop, Loop
 from .noise import Noise, NoiseOfEach, NoiseSource
 from .shape import Shape
 
+CATCH_UP = 4  # pictures: of fewer, a step waits for weights, and a second row is nearly free (docs/drawing.md)
+
 Opened = tuple[Loop | FedLoop, Drawer]
 
 
@@ -28,8 +30,8 @@ class SparingDrawer:
 
     `opened` gives a loop for so many rows, and what draws with it. Where steps remember what was read, the caches move
     between loops: rows are left out without being computed again. When guidance begins later than the first step, a
-    causal model reads what was drawn so far without class in one call. A next-scale model could not, so it has two rows
-    until guidance ends.
+    causal model reads what was drawn so far without class in one call. A next-scale model could not, and for few
+    pictures that would take longer than a second row at every step: there are two rows then, until guidance ends.
     """
 
     def __init__(self, opened: Callable[[int], Opened], shape: Shape, pictures: int) -> None:
@@ -82,7 +84,9 @@ class SparingDrawer:
     def rows_for(self, choice: Choice) -> int:
         """How many a step needs."""
         self.guided |= choice.guidance != 1
-        both = choice.guidance != 1 or (self.shape.drawing.scaled and not self.guided)
+        order = self.shape.drawing
+        later = order.masks or (order.sequential and self.pictures >= CATCH_UP)
+        both = choice.guidance != 1 or not (self.guided or later)
         return 2 * self.pictures if both else self.pictures
 
     def noted(self, chosen: Chosen | None) -> Chosen | None:

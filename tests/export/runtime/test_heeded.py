@@ -109,7 +109,7 @@ def test_what_is_called_ignored_changes_nothing_and_the_rest_something(shape: Sh
         "cfg_scale": 4.0,
         "guidance": "linear",
         "guidance_power": 3.0,
-        "guidance_start": 2,
+        "guidance_start": shape.drawing.steps(shape, sampler) - 1,
         "guidance_stop": 2,
         "temperature": 0.3,
         "end_temperature": 0.2,

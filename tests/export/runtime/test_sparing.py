@@ -14,6 +14,7 @@ from export.rewrites.hoist import hoist
 from export.rewrites.sampling_graph import with_sampling
 from export.rewrites.single_file import single_file
 from export.runtime import engine as module
+from export.runtime import sparing
 from export.runtime.drawing import Known, draw
 from export.runtime.engine import Engine
 from export.runtime.manifest import GENERATE
@@ -62,7 +63,10 @@ def rows(start: int, stop: int | None, steps: int, pictures: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", MAKING)
-def test_pictures_are_those_of_two_rows_at_every_step(kind, exported, engine_of, examples_of, noted) -> None:
+def test_pictures_are_those_of_two_rows_at_every_step(
+    kind, exported, engine_of, examples_of, noted, monkeypatch
+) -> None:
+    monkeypatch.setattr(sparing, "CATCH_UP", 1)
     name, make = MAKING[kind]
     engine, batch = engine_of(make(exported(name))), examples_of(name)
     labels, features = batch.inputs[:, 0] - engine.shape.first_class, batch.features
@@ -80,7 +84,8 @@ def test_pictures_are_those_of_two_rows_at_every_step(kind, exported, engine_of,
 
 
 @pytest.mark.parametrize("start", [0, 2])
-def test_given_tokens_stay_and_are_read_without_class_too(start, exported, engine_of, noted) -> None:
+def test_given_tokens_stay_and_are_read_without_class_too(start, exported, engine_of, noted, monkeypatch) -> None:
+    monkeypatch.setattr(sparing, "CATCH_UP", 1)
     engine, labels = engine_of(fuse(exported("rotary")).model), np.array([1, 4])
     known = Known(np.random.default_rng(0).integers(0, 17, (2, 16)), np.arange(16) < 5)
     for first in (5, 5 + start, 9):
@@ -88,6 +93,15 @@ def test_given_tokens_stay_and_are_read_without_class_too(start, exported, engin
         wanted = with_two_rows(engine, labels, sampler, None, known=known)
         np.testing.assert_array_equal(engine.draw_tokens(labels, 3, sampler, known=known), wanted)
         assert noted[-1].rows_of_steps == rows(first, 12, 16, 2)[5:]
+
+
+def test_few_pictures_of_a_causal_model_have_both_rows_until_guidance_ends(exported, engine_of, noted) -> None:
+    engine = engine_of(exported("rotary"))
+    for pictures, begins in ((3, 0), (4, 5)):
+        labels, sampler = np.arange(pictures), Sampler(cfg_scale=3.0, guidance_start=5, guidance_stop=9)
+        wanted = with_two_rows(engine, labels, sampler, None)
+        np.testing.assert_array_equal(engine.draw_tokens(labels, 3, sampler), wanted)
+        assert noted[-1].rows_of_steps == rows(begins, 9, 16, pictures)
 
 
 def test_engines_of_a_fixed_batch_and_of_other_devices_have_two_rows_throughout(exported, engine_of, noted) -> None:
