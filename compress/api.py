@@ -321,9 +321,9 @@ def generate(
 ) -> NDArray[np.uint8]:
     """Pictures (N, H, W, C) of these classes (N,), drawn with an engine, or a checkpoint in PyTorch.
 
-    Settings of sampling are `cfg_scale`, `temperature`, `top_k`, `top_p` and, of a masked model, `steps`; what is left
-    out is the model's own. A model of texts takes `features` (N, length, width) and 0 for each label. `batch` pictures
-    are drawn at once, 0 for as many as memory holds.
+    Settings of sampling are those of `compress generate` (`cfg_scale`, `temperature`, `top_k`, ...); what is left out
+    is the model's own, and what it would ignore is refused. A model of texts takes `features` (N, length, width) and 0
+    for each label. `batch` pictures are drawn at once, 0 for as many as memory holds.
 
     Raises:
         InputError: the model cannot be opened, or does not draw what is asked for.

@@ -195,9 +195,12 @@ def masked_step(writing: Writing, feeds: dict[str, ir.Value]) -> None:
     extra = writing.noise.gumbel(
         Builder(inner.graph, None, "step/places"), writing.number, writing.constant("places", shape.length), "place"
     )
-    nudge = inner.add("Mul", [extra, writing.now("disturbance", writing.steps.disturbance)], "nudge")
     certain = writing.outer.initializer("certain", np.array(np.inf, dtype=np.float32))
-    disturbed = inner.add("Add", [made["sureness"], nudge], "disturbed")
+    if writing.sampler.reveal == "random":
+        disturbed = extra
+    else:
+        nudge = inner.add("Mul", [extra, writing.now("disturbance", writing.steps.disturbance)], "nudge")
+        disturbed = inner.add("Add", [made["sureness"], nudge], "disturbed")
     sureness = inner.add("Where", [unknown, disturbed, certain], "sureness_of_unknown")
     hidden = writing.now("hidden", writing.steps.hidden)
     count = inner.add("Unsqueeze", [hidden, writing.constant("front", [0])], "hidden_count")

@@ -10,7 +10,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ from .loops import (
     make_loop,
     text_feeds,
 )
-from .manifest import Manifest
+from .manifest import FILE, Manifest, file_hash
 from .noise import NoiseOfEach, check_seed
 from .options import Sampling
 from .processor import ProcessorWarning, products_saturate
@@ -62,6 +62,7 @@ from .providers import CPU
 from .sampling import Sampler, check_whole
 from .shape import Shape, Shaped
 from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
+from .sparing import Opened, SparingDrawer
 from .throughput import draw_pictures
 
 __all__ = ["Engine", "EngineError", "Manifest", "Sampler"]
@@ -213,6 +214,11 @@ class Engine(Shaped):
         return self.graphs.image_decoder
 
     @property
+    def sha256(self) -> str:
+        """The hash of its manifest, which has that of each of its files."""
+        return file_hash(self.folder / FILE)
+
+    @property
     def runtime(self) -> str:
         """What runs the decode graph."""
         if self.plan is not None:
@@ -284,9 +290,25 @@ class Engine(Shaped):
         stands in place of seed and number where pictures of several seeds are drawn.
         """
         sampler = self.sampler.admitted(sampler)
-        with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
-            drawer = self._drawer(loop, sampler)
+        with ExitStack() as stack:
+            drawer: Drawer
+            if sampler.spares_rows and self.on_host and not self.manifest.fixed_batch:
+                drawer = SparingDrawer(partial(self._opened, stack, sampler), self.shape, len(labels))
+            else:
+                loop = stack.enter_context(self._lent(len(labels) * (2 if sampler.guided else 1)))
+                drawer = self._drawer(loop, sampler)
             return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step, noise)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether caches lie in the memory of the host."""
+        return self.plan is None and self.device.door is None
+
+    def _opened(self, stack: ExitStack, sampler: Sampler, rows: int) -> Opened:
+        """A loop for so many rows until the stack is left, and what draws with it."""
+        loop = stack.enter_context(self._lent(rows))
+        assert isinstance(loop, (Loop, FedLoop))
+        return loop, self._drawer(loop, sampler)
 
     def compare_choices(
         self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None, seed: int = 0

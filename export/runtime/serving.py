@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import check_request, classes_of, sampler_of
+from .drawing import check_request, classes_of
+from .heeded import sampler_of
 from .noise import Noise, NoiseOfEach, check_seed
 from .options import Sampling
 from .sampling import Sampler

@@ -37,6 +37,7 @@ SAMPLER = Sampler(top_k=9, temperature=0.9, steps=5)
         ("rotary", {"top_p": 1e-46}),
         ("masked", {"reveal": "halton", "cfg_scale": 2.0}),
         ("masked", {"reveal": "logit", "cfg_scale": 2.0}),
+        ("masked", {"reveal": "random", "cfg_scale": 2.0}),
         ("masked", {"reveal": "halton", "steps": 40}),
         ("masked", {"temperature": 0.0, "choice_temperature": 0.0}),
     ],
