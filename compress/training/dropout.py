@@ -21,7 +21,7 @@ class RowsOfBatch(TorchDispatchMode):
     """
 
     def __init__(self, rows: slice, count: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rows, self.count = rows, count
 
     def __torch_dispatch__(

@@ -45,7 +45,7 @@ class Gradients:
         if world.size > 1 and not sharded:
             world.alike(model)
             # Buffers are moved by the training itself; float8 ones of quantized layers could not be sent at all.
-            self.synced = DistributedDataParallel(Watched(model), broadcast_buffers=False, init_sync=False)
+            self.synced = DistributedDataParallel(Watched(model), forward_sync_buffers=False, init_sync=False)
 
     def take(self, loss: Tensor | Sequence[Part]) -> Tensor:
         """Add the gradient of the whole loss to each weight's; the whole loss, without its graph.

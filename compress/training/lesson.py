@@ -77,7 +77,8 @@ class Lesson:
         with computing(CPU, self.precision):
             own = answer(self.student, batch, self.own_layers)
         own = own.float()
-        loss = self.divergence(wanted.logits, own.logits, batch.scored) * (batch.scored.sum() / whole.scored.sum())
+        share = float(batch.scored.sum() / whole.scored.sum())
+        loss = self.divergence(wanted.logits, own.logits, batch.scored) * share
         if self.own_layers:
             loss = loss + self.hidden * (len(batch) / len(whole)) * hidden_loss(wanted, own, sizes)
         return loss

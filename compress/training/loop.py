@@ -202,7 +202,12 @@ def fit(
     except (KeyboardInterrupt, RuntimeError) as error:
         # Split weights cannot be put together any more: others were interrupted too, or are gone.
         if undivided and not sharded and (isinstance(error, KeyboardInterrupt) or is_lost(error)):
-            save()
+            try:
+                save()
+            except KeyboardInterrupt:
+                if not is_lost(error):
+                    raise
+                save()  # torchrun stops the processes that are left, and waits for them
         raise
     if final := state["best_weights"] or average:
         model.load_state_dict(final)

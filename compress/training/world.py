@@ -9,6 +9,7 @@ Letters: N processes, B batch.
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,16 +20,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.core.launched import Launch, SaidElsewhereError
+from compress.core.launched import Launch, LostError, SaidElsewhereError
 from compress.core.settings import InputError
 
 T = TypeVar("T")
 
 GONE = "a process of this training is gone; what was finished is kept, and the same command goes on from there"
-
-
-class LostError(InputError):
-    """Another process of the training ended in the middle of it."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +146,7 @@ def join(rank: int, size: int, local_rank: int, meeting: str) -> Iterator[World]
         try:
             yield World(rank, size, local_rank)
         finally:
+            gc.collect()  # what still refers to the group would end its threads only while Python ends
             dist.destroy_process_group()
     except (RuntimeError, ValueError) as error:
         if not is_lost(error):

@@ -11,16 +11,16 @@ import pytest
 import torch
 from ranks import on_ranks
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from calibration.photos import photo_crops
 from calibration.tokens import TokenSet
 from compress.core.launched import SaidElsewhereError
 from compress.core.settings import InputError
+from compress.models.tokenizer.vq import VqConfig
 from compress.training import pictures
 from compress.training import tokenizer as of_tokenizer
-from compress.training.loop import Schedule, fit
-from compress.training.tokenizer import TokenizerRecipe, train_tokenizer
+from compress.training.tokenizer import TokenizerRecipe, TokenizerTraining, TokenizerTrainSettings, train_tokenizer
 from compress.training.transformer import TrainRecipe, train
 from compress.training.world import ALONE, World
 
@@ -122,3 +122,25 @@ def test_two_processes_train_the_tokenizer_of_one(of_pictures: TokenizerRecipe, 
     results = on_ranks(lambda world: train_tokenizer(of_pictures, tmp_path / "two", world=world), tmp_path)
     assert results[0] == results[1]
     assert_same_training(tmp_path / "one", tmp_path / "two")
+
+
+def test_codes_of_two_processes_move_and_revive_as_those_of_one(tmp_path: Path) -> None:
+    config = VqConfig(
+        codes=8, code_width=2, latent_width=4, encoder_channels=(4,), decoder_channels=(4,), norm_groups=4
+    )
+    seen = torch.randn(10, 2, generator=torch.Generator().manual_seed(1))
+
+    def moved(world: World) -> tuple[int, dict[str, Tensor]]:
+        torch.manual_seed(0)
+        training = TokenizerTraining(config, TokenizerTrainSettings(steps=9), world)
+        training.counts[:5] = 0.01  # five are dead
+        training.seen = seen[world.rows(len(seen))]
+        torch.manual_seed(2)
+        return training.move_codes(restart=True), training.state_dict()
+
+    dead, alone = moved(ALONE)
+    assert dead == 5
+    for count, state in on_ranks(moved, tmp_path):
+        assert count == 5
+        for name, value in alone.items():
+            torch.testing.assert_close(state[name], value, msg=name)
