@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from compress.core.settings import InputError
 
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
 SAID_S = 1.0  # torchrun stops all processes when one has ended: those with nothing to say end last
 STARTED = "TORCHELASTIC_RUN_ID"  # torchrun sets it, and nothing else does
 
@@ -23,11 +24,12 @@ class LostError(InputError):
 
 @dataclass(frozen=True)
 class Launch:
-    """Which of torchrun's processes this is: of all, and of those on this machine."""
+    """Which of torchrun's processes this is, of all and of its machine's, and how often they were started again."""
 
     rank: int
     size: int
     local_rank: int
+    restarts: int = 0
 
     @property
     def speaks(self) -> bool:
@@ -39,7 +41,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
     """Which process this is; None where torchrun did not start it."""
     if STARTED not in environment:
         return None
-    return Launch(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    return Launch(*(int(environment[name]) for name in NAMES))
 
 
 def refuse_torchrun(instead: str) -> None:

@@ -127,14 +127,21 @@ ALONE = World()
 
 @contextlib.contextmanager
 def join_torchrun(launch: Launch) -> Iterator[World]:
-    """The world of the processes that torchrun started."""
-    with join(launch.rank, launch.size, launch.local_rank, "env://") as world:
+    """The world of the processes that torchrun started.
+
+    PyTorch 2.13 keeps the store of addresses when it starts processes again; those of dead ones must not be read.
+    """
+    try:
+        store, _, _ = next(dist.rendezvous("env://"))
+    except RuntimeError as error:
+        raise InputError(f"torchrun's processes do not find each other: {error}") from error
+    with join(launch.rank, launch.size, launch.local_rank, dist.PrefixStore(str(launch.restarts), store)) as world:
         yield world
 
 
 @contextlib.contextmanager
-def join(rank: int, size: int, local_rank: int, meeting: str) -> Iterator[World]:
-    """A world of processes that find each other at a URL: gloo for the CPU, NCCL for GPUs.
+def join(rank: int, size: int, local_rank: int, meeting: str | dist.Store) -> Iterator[World]:
+    """A world of processes that find each other at a URL or by a store: gloo for the CPU, NCCL for GPUs.
 
     Raises:
         LostError: another process ended; raised by the first one that is left.
@@ -142,7 +149,8 @@ def join(rank: int, size: int, local_rank: int, meeting: str) -> Iterator[World]
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size)
+        place = {"init_method": meeting} if isinstance(meeting, str) else {"store": meeting}
+        dist.init_process_group(backend, rank=rank, world_size=size, **place)
         try:
             yield World(rank, size, local_rank)
         finally:
