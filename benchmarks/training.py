@@ -2,8 +2,8 @@
 
 python benchmarks/training.py [--rounds 3] [--steps 12]
 
-Trains the shape of `digits` on its pictures. The three take turns in each round, and a round's ratio is that of the
-medians of their steps; the first steps of each are left out.
+Trains two layers of the shape of `digits` on its pictures. The three take turns in each round, and a round's ratio is
+that of the medians of their steps; the first steps of each are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from compress.training.recipe import train
 from compress.training.transformer import TrainRecipe
 
 WARM = 3  # steps
+LAYERS = 2
 WAYS = {"1 process x 1 thread": (1, 1), "1 process x 2 threads": (1, 2), "2 processes x 1 thread": (2, 1)}
 
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     given = parser.parse_args()
     recipe = TrainRecipe.load(located("train-digits"))
+    recipe = replace(recipe, model=replace(recipe.model, layers=LAYERS))
     recipe = replace(recipe, train=replace(recipe.train, steps=given.steps, validate_every=given.steps))
     print(f"batch {recipe.train.batch}, {given.steps} steps, {given.rounds} rounds")
     rounds = [{name: step_seconds(recipe, *numbers) for name, numbers in WAYS.items()} for _ in range(given.rounds)]

@@ -106,7 +106,7 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         reference = load_reference(recipe, tokens)
         plan = plans.make_plan(recipe, tokens)
         check_requirements(recipe, plan, reference)
-        check_processes(recipe, plan, processes)
+        check_processes(recipe, plan, processes, listener.say)
         store.prepare(node.key for node in plan.nodes if node.source)
         prepare_output(output)
         if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
@@ -117,6 +117,7 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         prepare_output(output)
         reference = adopt_reference(recipe, tokens, plan, store, listener)
         check_requirements(recipe, plan, reference.model)
+        check_processes(recipe, plan, processes, listener.say)
     return Run(recipe, store, output, listener, tokens, reference, plan, processes).report()
 
 

@@ -19,18 +19,21 @@ from compress.training.processes import train_together
 from compress.training.world import World
 
 
-def check_processes(recipe: Recipe, plan: Plan, processes: int) -> None:
-    """Refuse so many processes where a pass cannot share its work equally.
+def check_processes(recipe: Recipe, plan: Plan, processes: int, say: Callable[[str], None]) -> None:
+    """Refuse so many processes where a pass cannot share its work equally; say so where none has any use for them.
 
     Raises:
         InputError: which, and what would be right.
     """
-    for node in plan.nodes:
-        if node.setting is not None and node.setting.trains:
-            try:
-                node.setting.check_processes(processes)
-            except InputError as error:
-                raise InputError(f"{recipe.path}: {node.name}: {error}") from error
+    training = [node for node in plan.nodes if node.setting is not None and node.setting.trains]
+    if processes > 1 and not training:
+        say(f"--on torchrun:{processes}: no pass of this recipe trains in several processes")
+    for node in training:
+        assert node.setting is not None
+        try:
+            node.setting.check_processes(processes)
+        except InputError as error:
+            raise InputError(f"{recipe.path}: {node.name}: {error}") from error
 
 
 def run_together(

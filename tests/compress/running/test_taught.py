@@ -11,9 +11,10 @@ from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.passes.distill import Distill
 from compress.passes.prune_ffn import PruneFfn
+from compress.recipe import plan as plans
 from compress.recipe import recipe
 from compress.running import pipeline
-from compress.running.taught import run_together
+from compress.running.taught import check_processes, run_together
 
 
 @pytest.mark.slow
@@ -54,3 +55,15 @@ def test_a_batch_that_processes_cannot_share_is_said_before_anything_is_made(sha
     with pytest.raises(InputError, match=r"tiny\.yaml: distill: batch: \d+ cannot be shared equally by 7 processes"):
         pipeline.run(loaded, Store(tmp_path / "store"), tmp_path / "run", Silent(), True, processes=7)
     assert not (tmp_path / "run").exists()
+
+
+def test_where_nothing_trains_processes_are_said_to_have_no_use(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prune.yaml"
+    path.write_text(
+        f"model: {{checkpoint: {checkpoint}}}\ntokens: {{source: digits, calibration: 16, held_out: 20}}\n"
+        "passes: [prune-layers: {count: 1}]\nengines: {cpu: [export: {target: onnxruntime}]}\n"
+    )
+    said: list[str] = []
+    loaded = recipe.load(path)
+    check_processes(loaded, plans.make_plan(loaded, plans.load_tokens(loaded)), 2, said.append)
+    assert said == ["--on torchrun:2: no pass of this recipe trains in several processes"]

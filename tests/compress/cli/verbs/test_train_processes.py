@@ -27,7 +27,7 @@ def recipe(tmp_path: Path, tiny_tokens) -> Path:
     path.write_text(
         f"name: mini\ntokens: {tmp_path}/t.npz\n"
         "model: {grid: [8, 8], vocabulary: 17, classes: 10, width: 16, layers: 1, heads: 2, head_width: 8, ffn: 16}\n"
-        "train: {steps: 600, batch: 8, validate_every: 100, threads: 1}\n"
+        "train: {steps: 300, batch: 8, validate_every: 100, threads: 1}\n"
     )
     return path
 
@@ -54,7 +54,7 @@ def workers(pid: int) -> list[int]:
 
 def steps_done(folder: Path) -> bool:
     """Whether the training has said how far it is."""
-    return b" of 600" in (folder / "log").read_bytes()
+    return b" of 300" in (folder / "log").read_bytes()
 
 
 def held_out(folder: Path) -> float:
