@@ -9,6 +9,7 @@ that of the medians of their steps; the first steps of each are left out.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from compress.__main__ import SPINS
 from compress.recipe.shipped import located
 from compress.training.processes import train_together
 from compress.training.recipe import train
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
     given = parser.parse_args()
+    os.environ.setdefault(*SPINS)  # as the command has it; the processes that train read it when they start
     recipe = TrainRecipe.load(located("train-digits"))
     recipe = replace(recipe, model=replace(recipe.model, layers=LAYERS))
     recipe = replace(recipe, train=replace(recipe.train, steps=given.steps, validate_every=given.steps))

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from compress.core.launched import Launch, LostError, SaidElsewhereError
 from compress.core.settings import InputError
@@ -132,15 +134,16 @@ def join_torchrun(launch: Launch) -> Iterator[World]:
     PyTorch 2.13 keeps the store of addresses when it starts processes again; those of dead ones must not be read.
     """
     try:
-        store, _, _ = next(dist.rendezvous("env://"))
+        store, _, _ = next(rendezvous("env://"))
     except RuntimeError as error:
         raise InputError(f"torchrun's processes do not find each other: {error}") from error
-    with join(launch.rank, launch.size, launch.local_rank, dist.PrefixStore(str(launch.restarts), store)) as world:
+    fresh = PrefixStore(str(launch.restarts), store)
+    with join(launch.rank, launch.size, launch.local_rank, fresh) as world:
         yield world
 
 
 @contextlib.contextmanager
-def join(rank: int, size: int, local_rank: int, meeting: str | dist.Store) -> Iterator[World]:
+def join(rank: int, size: int, local_rank: int, meeting: str | PrefixStore) -> Iterator[World]:
     """A world of processes that find each other at a URL or by a store: gloo for the CPU, NCCL for GPUs.
 
     Raises:

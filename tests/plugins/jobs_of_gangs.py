@@ -37,8 +37,8 @@ def mortal(folder: Path, deaths: int, member: Member) -> str:
 
 def patient(path: Path, member: Member) -> None:
     if member.rank == 0:
-        member.say("ready")
         try:
+            member.say("ready")
             time.sleep(60)
         except KeyboardInterrupt:
             path.write_text("kept")
