@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from compress.cli import signals, streams, unexpected
+from compress.core.launched import SaidElsewhereError, end_after_others, speaks
 from compress.core.settings import MOST_THREADS, InputError, cut, nearest, shown
 from compress.core.user_files import user_path
 from export.runtime.devices import NAMES as DEVICES
@@ -97,11 +98,18 @@ class Group(click.Group):
         except click.exceptions.Exit as end:
             return end.exit_code
         except click.ClickException as wrong:
-            in_one_line(wrong).show()
+            if speaks():
+                in_one_line(wrong).show()
+            else:
+                end_after_others()
+            return BAD_INPUT
+        except SaidElsewhereError:
+            end_after_others()
             return BAD_INPUT
         except BaseException as error:  # also what is no Exception: a panic of a library written in Rust, or its exit
             if stop.number or isinstance(error, KeyboardInterrupt):  # a library may turn an interruption into an error
-                click.echo(f"\n{stop.words()}", err=True)
+                if speaks():
+                    click.echo(f"\n{stop.words()}", err=True)
                 return stop.code
             return self.say_error(error, words)
 
@@ -282,6 +290,12 @@ def example(text: str) -> Callable[[Any], Any]:
     return decorate
 
 
+on_option = click.option(
+    "--on",
+    metavar="PLACE",
+    default="",
+    help="Who trains: torchrun:N, N processes of this machine.  [default: this one]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 

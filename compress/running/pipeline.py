@@ -40,6 +40,7 @@ from compress.report.page import html
 from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
 from compress.running.measurements import Measuring
+from compress.running.taught import check_processes
 from export.runtime.errors import PlanWarning
 from export.runtime.manifest import Manifest, file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
@@ -78,8 +79,10 @@ def adopt_reference(recipe: Recipe, tokens: TokenSet, plan: Plan, store: Store, 
     return model
 
 
-def run(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool = True) -> Report:
-    """Drive a recipe from its checkpoint to judged engines in `output`.
+def run(
+    recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool = True, processes: int = 1
+) -> Report:
+    """Drive a recipe from its checkpoint to judged engines in `output`; passes that train do so in `processes`.
 
     Raises:
         InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
@@ -88,12 +91,12 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ProcessorWarning)  # said once, of the whole recipe
             warnings.simplefilter("ignore", PlanWarning)  # the report says of each engine that it was not run
-            return run_in(recipe, store, output, listener, preflight)
+            return run_in(recipe, store, output, listener, preflight, processes)
     finally:
         store.release()
 
 
-def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool) -> Report:
+def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool, processes: int) -> Report:
     """Drive a recipe; the store holds what was found and made."""
     if note := plans.processor_note(recipe):
         listener.say(note)
@@ -104,6 +107,7 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         reference = load_reference(recipe, tokens)
         plan = plans.make_plan(recipe, tokens)
         check_requirements(recipe, plan, reference)
+        check_processes(recipe, plan, processes, listener.say)
         store.prepare(node.key for node in plan.nodes if node.source)
         prepare_output(output)
         if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
@@ -114,7 +118,8 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         prepare_output(output)
         reference = adopt_reference(recipe, tokens, plan, store, listener)
         check_requirements(recipe, plan, reference.model)
-    return Run(recipe, store, output, listener, tokens, reference, plan).report()
+        check_processes(recipe, plan, processes, listener.say)
+    return Run(recipe, store, output, listener, tokens, reference, plan, processes).report()
 
 
 class Run:
@@ -129,10 +134,11 @@ class Run:
         tokens: TokenSet,
         reference: ImageModel | AdoptedModel,
         plan: Plan,
+        processes: int = 1,
     ) -> None:
         self.recipe, self.store, self.output, self.listener = recipe, store, output, listener
         self.reference, self.plan = reference, plan
-        self.making = Making(recipe, store, listener, tokens, reference, plan)
+        self.making = Making(recipe, store, listener, tokens, reference, plan, processes)
         self.measuring = Measuring(self.making)
         self.pictures: dict[str, str] = {}
         self.sheets: list[Sheet] = []
