@@ -40,7 +40,7 @@ class Request:
     def of(
         cls,
         engine: Engine,
-        labels: NDArray[np.int64],
+        labels: Sequence[int | str] | NDArray[np.int64],
         seeds: Sequence[int],
         sampling: Sampling,
         features: NDArray[np.float32] | None = None,
@@ -85,15 +85,15 @@ def answers(engine: Engine, requests: Sequence[Request]) -> list[NDArray[np.uint
     return [made[index] for index in range(len(requests))]
 
 
-def drawn(engine: Engine, requests: Sequence[Request]) -> NDArray[np.uint8]:
-    """Pictures (n, H, W, C) of all of these requests, which are sampled alike."""
+def drawn(engine: Engine, requests: Sequence[Request], most: int = MOST_PICTURES) -> NDArray[np.uint8]:
+    """Pictures (n, H, W, C) of all of these requests, which are sampled alike; at most so many are drawn at once."""
     sampler = requests[0].sampler
     labels = np.concatenate([each.labels for each in requests])
     noise = [each for request in requests for each in request.noise]
     texts = [each.features for each in requests if each.features is not None]
     features = np.concatenate(texts) if texts else None
     parts = []
-    for rows in chunks(len(labels), batch_size(engine.shape, sampler, engine.cache_bytes)):
+    for rows in chunks(len(labels), min(most, batch_size(engine.shape, sampler, engine.cache_bytes))):
         text = None if features is None else features[rows]
         tokens = engine.draw_tokens(labels[rows], sampler=sampler, features=text, noise=NoiseOfEach(tuple(noise[rows])))
         parts.append(engine.decode_images(tokens))
