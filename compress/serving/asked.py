@@ -114,7 +114,8 @@ def features_of(shape: Shape, features: Any, count: int) -> NDArray[np.float32] 
     if features is None:
         raise ValueError(f"features: needed, {wanted[0]} lists of {wanted[1]} numbers")
     try:
-        found = np.array(features, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinity, which is refused as such
+            found = np.array(features, dtype=np.float32)
     except (TypeError, ValueError):
         found = np.zeros(0, dtype=np.float32)
     if found.shape != wanted:

@@ -89,6 +89,7 @@ async function draw(event) {
       `seed ${seed}, ${(1000 * answer.seconds).toFixed(0)} ms`;
     find("drawn").classList.toggle("large", engine.picture.width >= LARGE);
     find("drawn").replaceChildren(...answer.pictures.map((each, number) => picture(each, number, answer, seed)));
+    find("drawn").scrollIntoView({ block: "nearest" });
   } catch (error) {
     find("status").textContent = "";
     find("error").textContent = error instanceof TypeError ? "The service does not answer." : error.message;

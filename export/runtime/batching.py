@@ -112,7 +112,7 @@ class BatchingQueue:
                 raise QueueClosedError("the queue is closed; nothing more is drawn")
             if self.depth + entry.pictures > self.capacity:
                 raise QueueFullError(
-                    f"the queue is full: {self.depth} pictures wait, and at most {self.capacity} may; try again later"
+                    f"the queue is full: {self.depth} of at most {self.capacity} pictures wait; try again later"
                 )
             if self.threads < self.workers:
                 Thread(target=self._work, name="image-token-engine").start()

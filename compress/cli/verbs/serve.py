@@ -71,4 +71,4 @@ def serve(
         served = server.serve(
             opened, settings, listener, lambda: click.echo(f"{address} draws with {engine}; Ctrl-C stops it")
         )
-    click.echo(f"stopped; {served.requests} requests were answered, {served.pictures} pictures drawn for them")
+    click.echo(f"stopped; requests answered: {served.requests}, pictures drawn for them: {served.pictures}")

@@ -8,22 +8,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import Fake
 from numpy.typing import NDArray
 
 from export.rewrites.sampling_graph import with_sampling
 from export.runtime.batching import Batch, BatchingQueue
 from export.runtime.engine import Engine
 from export.runtime.errors import EngineError, QueueClosedError, QueueFullError
-from export.runtime.noise import NoiseOfEach
-from export.runtime.sampling import Sampler
 from export.runtime.serving import Request
-from export.runtime.shape import Shape
 from export.targets import fuse
 
 LONG_S = 60.0  # a deadline that no test waits for
@@ -35,42 +31,6 @@ KINDS: dict[str, Callable[..., Any]] = {
     "int8 dynamic": lambda exported: fuse(exported("int8 dynamic")).model,
     "int4": lambda exported: fuse(exported("int4 group")).model,
 }
-
-
-@dataclass
-class Fake:
-    """An engine whose picture is its label and seed; drawing waits while `gate` is closed, and is written down."""
-
-    call_scaled: bool = False
-    shape: Shape = field(default_factory=lambda: Shape("causal", vocabulary=256, classes=10, grid=(1, 2)))
-    sampler: Sampler = field(default_factory=Sampler)
-    cache_bytes: int = 1
-    gate: threading.Event = field(default_factory=threading.Event)
-    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    drawn: list[tuple[list[int], Sampler]] = field(default_factory=list)
-    broken: set[int] = field(default_factory=set)
-
-    @property
-    def manifest(self) -> Any:
-        return SimpleNamespace(call_scaled=self.call_scaled)
-
-    def draw_tokens(self, labels: NDArray[np.int64], *, sampler: Sampler, features: None, noise: NoiseOfEach) -> Any:
-        self.drawn.append((labels.tolist(), sampler))
-        self.begun.release()
-        assert self.gate.wait(10)
-        if self.broken & set(labels.tolist()):
-            raise EngineError("label is broken")
-        return np.stack([labels, [part.seed % 256 for part in noise.parts]], axis=1)
-
-    def decode_images(self, tokens: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return tokens.astype(np.uint8)[:, None, :, None]
-
-    def asked(self, label: int, seed: int = 0, count: int = 1, **sampling: Any) -> Request:
-        return Request.of(self, [label] * count, [seed] * count, sampling)  # type: ignore[arg-type]
-
-    @property
-    def labels(self) -> list[list[int]]:
-        return [labels for labels, _ in self.drawn]
 
 
 @pytest.fixture
@@ -190,7 +150,7 @@ def test_a_full_queue_refuses_at_once(fake, queue_of) -> None:
     queue.submit(fake.asked(1, count=2))
     with pytest.raises(QueueFullError) as error:
         queue.submit(fake.asked(2, count=2))
-    assert str(error.value) == "the queue is full: 2 pictures wait, and at most 3 may; try again later"
+    assert str(error.value) == "the queue is full: 2 of at most 3 pictures wait; try again later"
     queue.submit(fake.asked(3))
     assert queue.depth == 3
 
