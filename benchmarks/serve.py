@@ -1,9 +1,9 @@
-"""How long requests to `compress serve` take: `python benchmarks/serve.py ENGINE --rates 10,20,40 -- --workers 1`.
+"""How long requests to `compress serve` take: `python benchmarks/serve.py ENGINE --rates 10,20,40 --with "--batch 1"`.
 
 Open loop: requests arrive as a Poisson process, whether or not those before are answered, and the time of each counts
 from when it was to be sent, so a service that falls behind cannot hide it. Every answer is compared with the picture
-that the engine draws alone. What stands behind `--` are options of `compress serve`. Client, service and whatever else
-runs share the machine's processors.
+that the engine draws alone. Each `--with` is a service with these options; they take turns in short rounds, so that
+other work on the machine hits all of them. Client and services share the machine's processors.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import base64
 import io
 import json
 import platform
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,6 +45,16 @@ class Answer:
     status: int
     picture: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """A round at a rate: the answers, the seconds until the last one, and what was drawn meanwhile."""
+
+    answers: list[Answer]
+    seconds: float
+    pictures: float
+    batches: float
 
 
 @dataclass(frozen=True)
@@ -100,16 +111,18 @@ async def load(address: str, expected: Expected, rate: float, seconds: float, se
     )
 
 
-def row(rate: float, answers: Sequence[Answer], expected: Expected, span: float, mean_batch: float) -> Row:
-    """The numbers of a rate."""
+def row(rate: float, loads: Sequence[Load], expected: Expected) -> Row:
+    """The numbers of a rate, from all of its rounds."""
+    answers = [answer for each in loads for answer in each.answers]
     good = [each for each in answers if each.status == 200]
     refused = sum(each.status == 503 for each in answers)
     times = np.array([each.seconds for each in good] or [np.nan]) * 1000
     wrong = sum(not (pixels(each.picture, expected[each.job]) == expected[each.job]).all() for each in good)
     p50, p95, p99 = (round(float(value), 1) for value in np.percentile(times, [50, 95, 99]))
+    batch = sum(each.pictures for each in loads) / max(sum(each.batches for each in loads), 1)
     return Row(
         *(rate, len(answers), len(good), refused, len(answers) - len(good) - refused, wrong),
-        *(round(len(good) / span, 1), p50, p95, p99, round(mean_batch, 2)),
+        *(round(len(good) / sum(each.seconds for each in loads), 1), p50, p95, p99, round(batch, 2)),
     )
 
 
@@ -126,14 +139,14 @@ def drawn(address: str) -> tuple[float, float]:
     return values["compress_batch_pictures_sum"], values["compress_batch_pictures_count"]
 
 
-def measured(address: str, expected: Expected, rate: float, seconds: float, seed: int, classes: bool = True) -> Row:
-    """Load a service at a rate."""
+def loaded(address: str, expected: Expected, rate: float, seconds: float, seed: int, classes: bool = True) -> Load:
+    """Load a service at a rate, and wait for all of its answers."""
     pictures, batches = drawn(address)
     started = time.perf_counter()
     answers = asyncio.run(load(address, expected, rate, seconds, seed, classes))
     span = max(time.perf_counter() - started, seconds)
     now = drawn(address)
-    return row(rate, answers, expected, span, (now[0] - pictures) / max(now[1] - batches, 1))
+    return Load(answers, span, now[0] - pictures, now[1] - batches)
 
 
 @contextmanager
@@ -163,28 +176,38 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Load a service of the engine at every rate, and print the table."""
+    """Load services of the engine at every rate, and print a table of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engine", type=Path)
     parser.add_argument("--rates", default="10,20,40", help="requests a second, one after the other")
-    parser.add_argument("--seconds", type=float, default=20, help="of each rate")
+    parser.add_argument("--seconds", type=float, default=5, help="of a round")
+    parser.add_argument("--rounds", type=int, default=4, help="of each rate")
     parser.add_argument("--pictures", type=int, default=64, help="different ones that are asked for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the numbers are written")
-    parser.add_argument("options", nargs="*", help="options of compress serve, behind --")
+    parser.add_argument("--with", dest="options", action="append", metavar="OPTIONS", help="of compress serve")
     given = parser.parse_args()
-    engine = Engine.load(given.engine, threads=2)
-    expected, rows = alone(engine, given.pictures), []
-    with service(given.engine, given.options) as address:
-        for number, rate in enumerate(map(float, given.rates.split(","))):
-            rows.append(measured(address, expected, rate, given.seconds, given.seed + number, bool(engine.classes)))
-            print(rows[-1], file=sys.stderr, flush=True)
-            time.sleep(SETTLED_S)
-    print(table(rows))
+    engine, sets = Engine.load(given.engine, threads=2), given.options or [""]
+    expected = alone(engine, given.pictures)
+    rows: dict[str, list[Row]] = {options: [] for options in sets}
+    with ExitStack() as stack:
+        addresses = {options: stack.enter_context(service(given.engine, shlex.split(options))) for options in sets}
+        for rate in map(float, given.rates.split(",")):
+            loads: dict[str, list[Load]] = {options: [] for options in sets}
+            for number in range(given.rounds):
+                for options, address in addresses.items():
+                    time.sleep(SETTLED_S)
+                    seed = given.seed + number
+                    loads[options].append(loaded(address, expected, rate, given.seconds, seed, bool(engine.classes)))
+            for options, found in loads.items():
+                rows[options].append(row(rate, found, expected))
+                print(options, rows[options][-1], file=sys.stderr, flush=True)
+    for options, found in rows.items():
+        print(f"\n{options or 'as it is'}\n\n{table(found)}")
     if given.json:
-        machine = {"machine": platform.machine(), "system": platform.platform(), "options": given.options}
-        given.json.write_text(json.dumps({**machine, "rows": [asdict(each) for each in rows]}, indent=1) + "\n")
-    if any(each.wrong for each in rows):
+        kept = {options: [asdict(each) for each in found] for options, found in rows.items()}
+        given.json.write_text(json.dumps({"system": platform.platform(), "rows": kept}, indent=1) + "\n")
+    if any(each.wrong for found in rows.values() for each in found):
         sys.exit("a picture is not the one that is drawn alone")
 
 

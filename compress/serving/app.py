@@ -65,11 +65,17 @@ class Service:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """Draw once before the first request, and in the end finish what was accepted."""
-        labels, features = conditions(self.engine.shape, 1)
-        await to_thread.run_sync(lambda: self.engine.generate(labels, features=features))
+        """Warm up before the first request, and in the end finish what was accepted."""
+        await to_thread.run_sync(self.warm_up)
         yield
         await to_thread.run_sync(self.queue.close)
+
+    def warm_up(self) -> None:
+        """Draw once, and find out what may be drawn together."""
+        labels, features = conditions(self.engine.shape, 1)
+        self.engine.generate(labels, features=features)
+        for guided in (False, True):
+            self.engine.rows_depend(guided)
 
     def drew(self, batch: Batch) -> None:
         """Count a batch, and remember how fast pictures come."""

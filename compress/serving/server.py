@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from export.runtime.engine import Engine
 
 INSTALL = "pip install 'prometheus-client>=0.26' 'starlette>=1.10' 'uvicorn>=0.54'"
+SENDING_S = 5  # for an answer to arrive, when the service stops
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -68,7 +70,7 @@ def serve(engine: Engine, settings: Settings, listener: socket.socket, on_start:
     """
     import uvicorn
 
-    from compress.serving.app import Service, app_of
+    from compress.serving.app import BODY_S, Service, app_of
 
     class Server(uvicorn.Server):
         """Uvicorn's, which tells when it has started, and for which a signal is the usual end."""
@@ -91,8 +93,9 @@ def serve(engine: Engine, settings: Settings, listener: socket.socket, on_start:
 
     service = Service(engine, settings)
     config = uvicorn.Config(
-        app_of(service), log_level="warning", access_log=False, server_header=False, lifespan="on", ws="none"
-    )
+        app_of(service), log_level="warning", access_log=False, server_header=False, lifespan="on", ws="none",
+        timeout_graceful_shutdown=math.ceil(BODY_S + settings.timeout_s + SENDING_S),
+    )  # fmt: skip
     server = Server(config)
     server.run(sockets=[listener])
     if server.force_exit:

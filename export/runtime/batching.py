@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .errors import QueueClosedError, QueueFullError
 from .sampling import check_number, check_whole
-from .serving import Request, drawn
+from .serving import MOST_PICTURES, Request, drawn
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -42,9 +42,10 @@ class Batch:
 
 @dataclass(eq=False)
 class Waiting:
-    """A request that nobody draws yet."""
+    """A request that nobody draws yet; `apart` ones are drawn by themselves."""
 
     request: Request
+    apart: bool
     since: float = field(default_factory=time.monotonic)
     future: Future[NDArray[np.uint8]] = field(default_factory=Future)
 
@@ -58,8 +59,9 @@ class BatchingQueue:
     """Requests wait until `most_batch` pictures are sampled alike, or the oldest of them waited for `deadline_s`.
 
     Of those that are due the oldest go first, and none is split; a request of more pictures than `most_batch` is drawn
-    in parts. An engine that rounds by what else is in a call (`call_scaled` in the manifest) draws each request by
-    itself. Picture i of a request has the noise of picture i of its seed, whatever is drawn beside it.
+    in parts. Where the logits of a picture depend on what else is in a call (`Engine.rows_depend`, which the first
+    requests of a queue try) each request is drawn by itself. Picture i of a request has the noise of picture i of its
+    seed, whatever is drawn beside it.
 
     `workers` batches are drawn at a time, by threads that share the engine's weights; threads end when nothing waits.
     `capacity` is in pictures that wait, those being drawn not counted. `on_batch` is told of every batch, in the thread
@@ -85,10 +87,8 @@ class BatchingQueue:
         check_number("deadline_s", deadline_s, 0, LONGEST_S)
         check_whole("capacity", capacity, 1)
         check_whole("workers", workers, 1, MOST_WORKERS)
-        self.engine, self.alone = engine, engine.manifest.call_scaled
         gaining = engine.shape.drawing.most_at_once
-        # What rounds by all of a call is drawn in the calls of `Engine.generate`, whatever batch is wanted.
-        self.most = min(most_batch or gaining, gaining) if not self.alone else gaining
+        self.engine, self.most = engine, min(most_batch or gaining, gaining)
         self.deadline_s, self.capacity, self.workers, self.on_batch = deadline_s, capacity, workers, on_batch
         self.changed = Condition()  # held by whoever reads or changes what is below
         self.waiting: dict[Hashable, deque[Waiting]] = {}  # those that may be drawn together, the oldest first
@@ -104,7 +104,7 @@ class BatchingQueue:
             QueueClosedError: `close` was called.
             ValueError: it asks for more pictures than may ever wait.
         """
-        entry = Waiting(request)
+        entry = Waiting(request, self.engine.rows_depend(request.sampler.guided))
         if entry.pictures > self.capacity:
             raise ValueError(f"{entry.pictures} pictures: at most {self.capacity} may wait; ask for fewer at a time")
         with self.changed:
@@ -117,7 +117,7 @@ class BatchingQueue:
             if self.threads < self.workers:
                 Thread(target=self._work, name="image-token-engine").start()
                 self.threads += 1
-            self.waiting.setdefault(object() if self.alone else request.sampler, deque()).append(entry)
+            self.waiting.setdefault(object() if entry.apart else request.sampler, deque()).append(entry)
             self.depth += entry.pictures
             self.changed.notify_all()
         entry.future.add_done_callback(partial(_done, weakref.ref(self)))
@@ -160,8 +160,8 @@ class BatchingQueue:
 
     def _due(self, group: deque[Waiting]) -> float:
         """When these are to be drawn, as `time.monotonic` counts."""
-        full = sum(entry.pictures for entry in group) >= self.most
-        return group[0].since + (0 if full or self.alone or self.closed else self.deadline_s)
+        full = group[0].apart or sum(entry.pictures for entry in group) >= self.most
+        return group[0].since + (0 if full or self.closed else self.deadline_s)
 
     def _take(self, key: Hashable) -> list[Waiting]:
         """The oldest of a group, as many as make a batch, without those that were cancelled."""
@@ -182,7 +182,8 @@ class BatchingQueue:
             return
         started = time.monotonic()
         try:
-            pictures = drawn(self.engine, [entry.request for entry in batch], self.most)
+            most = MOST_PICTURES if batch[0].apart else self.most  # apart: in the calls of `Engine.generate`
+            pictures = drawn(self.engine, [entry.request for entry in batch], most)
             self.on_batch(Batch(len(batch), len(pictures), time.monotonic() - started))
         except BaseException as error:  # whatever it is: somebody waits for the future
             if len(batch) == 1:

@@ -62,6 +62,7 @@ from .options import Sampling
 from .processor import ProcessorWarning, products_saturate
 from .profiling import Event, events_of
 from .providers import CPU
+from .row_probe import logits_depend
 from .sampling import Sampler, check_whole
 from .serving import Request
 from .shape import Shape, Shaped
@@ -115,6 +116,7 @@ class Engine(Shaped):
         # Its thread holds the queue as long as there is something to draw; a circle again, if this held it too.
         self.queue: Callable[[], BatchingQueue | None] = lambda: None
         self.opening_queue = Lock()
+        self.probed: dict[bool, bool] = {}
 
     @classmethod
     def load(
@@ -293,6 +295,14 @@ class Engine(Shaped):
                 queue = BatchingQueue(self)
                 self.queue = weakref.ref(queue)
         return queue.submit(request)
+
+    def rows_depend(self, guided: bool) -> bool:
+        """Whether the logits of a picture depend on what else is in a call, by the kernels of this machine."""
+        if self.manifest.call_scaled:
+            return True
+        if guided not in self.probed:
+            self.probed[guided] = logits_depend(self, guided)
+        return self.probed[guided]
 
     @property
     def cache_bytes(self) -> int:

@@ -5,7 +5,7 @@ Letters: n pictures of a request, P x C features of a text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,16 +69,14 @@ class Request:
 def answers(engine: Engine, requests: Sequence[Request]) -> list[NDArray[np.uint8]]:
     """Pictures (n, H, W, C) of each request; those that are sampled alike are drawn at once, as many as memory holds.
 
-    An engine that rounds by what else is in a call draws each request by itself.
+    Where logits depend on what else is in a call, each request is drawn by itself.
     """
-    together = [[index] for index in range(len(requests))]
-    if not engine.manifest.call_scaled:
-        alike: dict[Sampler, list[int]] = {}
-        for index, request in enumerate(requests):
-            alike.setdefault(request.sampler, []).append(index)
-        together = [*alike.values()]
+    together: dict[Hashable, list[int]] = {}
+    for index, request in enumerate(requests):
+        apart = engine.rows_depend(request.sampler.guided)
+        together.setdefault(index if apart else request.sampler, []).append(index)
     made: dict[int, NDArray[np.uint8]] = {}
-    for group in together:
+    for group in together.values():
         pictures = drawn(engine, [requests[index] for index in group])
         ends = np.cumsum([len(requests[index].labels) for index in group])
         made |= dict(zip(group, np.split(pictures, ends[:-1]), strict=True))

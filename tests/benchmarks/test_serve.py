@@ -45,13 +45,14 @@ def address() -> Iterator[str]:
 
 def test_every_answer_is_compared_with_the_picture_drawn_alone(address: str) -> None:
     expected = {(label, 7): np.array([[[label], [7]]], dtype=np.uint8) for label in range(3)}
-    found = serve.measured(address, expected, 40.0, 0.5, 0)
+    loads = [serve.loaded(address, expected, 40.0, 0.25, seed) for seed in range(2)]
+    found = serve.row(40.0, loads, expected)
     assert found.requests == found.answered + found.refused
     assert 5 < found.requests < 40
     assert (found.failed, found.wrong) == (0, 0)
     assert 20 < found.p50_ms <= found.p95_ms <= found.p99_ms
     assert 1 <= found.mean_batch <= 4
     expected = {job: picture + 1 for job, picture in expected.items()}
-    found = serve.measured(address, expected, 40.0, 0.5, 0)
+    found = serve.row(40.0, loads, expected)
     assert found.wrong == found.answered > 0
     assert serve.table([found]).count("\n") == 2

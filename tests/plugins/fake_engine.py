@@ -24,7 +24,7 @@ class Fake:
     `begun` counts the batches that began; labels that are `broken` cannot be drawn.
     """
 
-    call_scaled: bool = False
+    depends: bool = False  # on what else is in a call
     shape: Shape = field(default_factory=lambda: Shape("causal", vocabulary=256, classes=10, grid=(1, 2)))
     sampler: Sampler = field(default_factory=Sampler)
     cache_bytes: int = 1
@@ -37,7 +37,10 @@ class Fake:
 
     @property
     def manifest(self) -> Any:
-        return SimpleNamespace(call_scaled=self.call_scaled, name="fake", family="none", target="tests")
+        return SimpleNamespace(name="fake", family="none", target="tests")
+
+    def rows_depend(self, guided: bool) -> bool:
+        return self.depends
 
     def draw_tokens(self, labels: NDArray[np.int64], *, sampler: Sampler, features: None, noise: NoiseOfEach) -> Any:
         self.drawn.append((labels.tolist(), sampler))

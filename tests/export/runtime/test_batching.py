@@ -85,8 +85,8 @@ def test_what_is_drawn_together_is_what_is_drawn_alone(kind: str, exported, engi
     assert max(sizes) >= together
 
 
-def test_an_engine_that_rounds_by_the_whole_call_draws_each_request_by_itself(queue_of) -> None:
-    fake = Fake(call_scaled=True)
+def test_where_logits_depend_on_the_call_each_request_is_drawn_by_itself(queue_of) -> None:
+    fake = Fake(depends=True)
     queue = queue_of(fake, deadline_s=LONG_S, most_batch=1)
     fake.gate.set()
     futures = [queue.submit(fake.asked(label, count=2)) for label in range(3)]
