@@ -34,6 +34,7 @@ def served() -> Iterator[tuple[str, Fake]]:
         address = url(listener)
         running = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         running.start()
+        until(lambda: server.started)
         yield address, engine
         server.should_exit = True
         running.join(WAIT_S)
