@@ -25,6 +25,7 @@ from compress.cli.verbs.run import run
 from compress.cli.verbs.schema import schema
 from compress.cli.verbs.search import search
 from compress.cli.verbs.sensitivity import sensitivity
+from compress.cli.verbs.serve import serve
 from compress.cli.verbs.store import store
 from compress.cli.verbs.to_optimum import to_optimum
 from compress.cli.verbs.tokens import tokens
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 for verb in (
-    *(run, plan, sensitivity, search, train, tokens, generate, verify, bisect, bench, profile),
+    *(run, plan, sensitivity, search, train, tokens, generate, serve, verify, bisect, bench, profile),
     *(to_optimum, export_triton, check_tensorrt, report, recipes, schema, passes, models, store, doctor),
 ):
     main.add_command(verb)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Unpack
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from .batching import BatchingQueue
 from .choosing import UNSOUND, unsound
 from .deployment import BuiltGraphs, BuiltPlan, ChoosingRunner, Deployment
 from .deployment import find as deployment_of
@@ -59,7 +62,9 @@ from .options import Sampling
 from .processor import ProcessorWarning, products_saturate
 from .profiling import Event, events_of
 from .providers import CPU
+from .row_probe import logits_depend
 from .sampling import Sampler, check_whole
+from .serving import Request
 from .shape import Shape, Shaped
 from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
 from .sparing import Opened, SparingDrawer
@@ -109,6 +114,10 @@ class Engine(Shaped):
             self.lending = Lending(self.plan.loop)
         else:  # without this engine in it: a circle would keep its weights until the next garbage collection
             self.lending = Lending(partial(new_loop, self.graphs.sessions, manifest))
+        # Its thread holds the queue as long as there is something to draw; a circle again, if this held it too.
+        self.queue: Callable[[], BatchingQueue | None] = lambda: None
+        self.opening_queue = Lock()
+        self.probed: dict[bool, bool] = {}
 
     @classmethod
     def load(
@@ -266,6 +275,40 @@ class Engine(Shaped):
             ValueError: a label is not a class, or a setting is out of range.
         """
         return draw_pictures(self, labels, seed, features=features, batch=batch, report=report, **sampling)
+
+    def submit(
+        self,
+        labels: int | str | Sequence[int | str] | NDArray[np.int64],
+        seed: int = 0,
+        *,
+        features: NDArray[np.float32] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Future[NDArray[np.uint8]]:
+        """The pictures (N, H, W, C) that `generate` makes of this, drawn soon in another thread; one label is N = 1.
+
+        What is sampled alike and waits at the same time is drawn together. A future that is cancelled before its
+        drawing begins is not drawn. `batching.BatchingQueue` is the same with a batch, a deadline and a capacity of
+        your choice, and can be closed.
+
+        Raises:
+            ValueError: a label is not a class, or a setting is out of range.
+            QueueFullError: too many pictures wait.
+        """
+        wanted = [labels] if isinstance(labels, (int, str, np.integer)) else labels
+        request = Request.of(self, wanted, [seed] * len(wanted), sampling, features)
+        with self.opening_queue:
+            if (queue := self.queue()) is None:
+                queue = BatchingQueue(self)
+                self.queue = weakref.ref(queue)
+        return queue.submit(request)
+
+    def rows_depend(self, guided: bool) -> bool:
+        """Whether the logits of a picture depend on what else is in a call, by the kernels of this machine."""
+        if self.manifest.call_scaled:
+            return True
+        if guided not in self.probed:
+            self.probed[guided] = logits_depend(self, guided)
+        return self.probed[guided]
 
     @property
     def cache_bytes(self) -> int:

@@ -24,6 +24,7 @@ VERBS = [
     "train",
     "tokens",
     "generate",
+    "serve",
     "verify",
     "bisect",
     "bench",
