@@ -136,6 +136,7 @@ def search(
             write(found_in(study, shop), shop, output)
         found = found_in(study, shop, ended)
         write(found, shop, output)
+        store.note_user(space.path, [])
         return found
     finally:
         study.close()

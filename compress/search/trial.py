@@ -148,6 +148,7 @@ class Workshop:
         started, row = time.monotonic(), Row(dict(picked))
         try:
             recipe = recipe_of(self.space, picked)
+            self.store.begin(self.space.path, self.run(recipe).making.keys())
             outcome = Trial(self, recipe, row, before).outcome()
         except Stopped as stop:
             outcome = row.outcome("stopped", str(stop))
