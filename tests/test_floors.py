@@ -45,6 +45,7 @@ ONLY_IN = {
     "optimum": {"compress/models/families/huggingface.py"},
     "ray": {"compress/workers/cluster.py"},
     "optuna": {"compress/search/study.py"},
+    "fsspec": {"compress/core/store/objects.py"},
 }
 
 

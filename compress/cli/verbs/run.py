@@ -31,7 +31,7 @@ def run(
     output: Path | None,
     model: str,
     tokens: str,
-    store_path: Path,
+    store_path: Path | str,
     skip_preflight: bool,
     as_json: bool,
 ) -> None:

@@ -27,7 +27,7 @@ def store() -> None:
 @example("compress store list")
 @store_option
 @json_option
-def store_list(store_path: Path, as_json: bool) -> None:
+def store_list(store_path: Path | str, as_json: bool) -> None:
     """What the store holds, and which recipes need it."""
     from compress.core.store import Store
 
@@ -48,7 +48,7 @@ def store_list(store_path: Path, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
 @store_option
 @json_option
-def store_gc(max_size: str, dry_run: bool, store_path: Path, as_json: bool) -> None:
+def store_gc(max_size: str, dry_run: bool, store_path: Path | str, as_json: bool) -> None:
     """Delete artifacts until the store is small enough.
 
     Those that no recipe needs go first, then those of finished recipes, then those of interrupted runs; among equals

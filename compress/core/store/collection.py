@@ -36,7 +36,7 @@ def rows(store: Store) -> list[dict[str, Any]]:
                 "key": each.key,
                 "pass": each.made,
                 "size_bytes": each.size_bytes,
-                "unused_seconds": round(store.backend.now() - each.used),
+                "unused_seconds": max(0, round(store.backend.now() - each.used)),
                 "needed_by": [user.recipe for user in mine],
                 "work": work,
             }

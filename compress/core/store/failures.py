@@ -14,6 +14,10 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+class StoreError(InputError):
+    """A store elsewhere is out of reach, full, or refuses: nothing that another recipe would mend."""
+
+
 def is_full(error: BaseException) -> bool:
     """Whether a write failed for want of space, whichever library tried it."""
     text = str(error)

@@ -273,6 +273,10 @@ def check_format(text: str, place: str, store: str) -> None:
     Raises:
         InputError: it is newer, or no number.
     """
+    if text.startswith("objects "):
+        raise InputError(
+            f"store {store}: is one of objects; name it by its URL, --store file://{os.path.abspath(store)}"
+        )
     if not (text.isascii() and text.isdecimal()):
         raise InputError(f"{place}: {shown(text)} is not the number of a store's format; it should be {FORMAT}")
     if int(text) > FORMAT:

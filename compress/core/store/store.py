@@ -17,8 +17,10 @@ from compress.core.records import Damaged, User
 from compress.core.settings import InputError, plain
 from compress.core.store import collection
 from compress.core.store.backend import Backend, Damage, Entry, Holding, Say, Write
+from compress.core.store.bucket import Bucket
 from compress.core.store.failures import errors_said
 from compress.core.store.folder import Folder
+from compress.core.store.places import kept_here, store_place
 
 
 def silent(text: str) -> None:
@@ -28,8 +30,14 @@ def silent(text: str) -> None:
 class Store:
     """One place of artifacts and measurements; safe to use from several processes at once."""
 
-    def __init__(self, place: Path) -> None:
-        self.backend: Backend = Folder(place)
+    def __init__(self, place: Path | str) -> None:
+        """The store in a folder, or at a URL that fsspec opens; nothing is looked at yet.
+
+        Raises:
+            InputError: it is neither.
+        """
+        at = store_place(place)
+        self.backend: Backend = Folder(at) if isinstance(at, Path) else Bucket(at, Store(kept_here(at)))
         self.held: dict[str, Holding] = {}
 
     @property
