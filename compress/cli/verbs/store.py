@@ -38,7 +38,7 @@ def store_list(store_path: Path | str, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    print_store_rows(f"{store_path}: {len(rows)} artifacts", rows)
+    print_store_rows(f"{store_path}: {counted(rows)}", rows)
     click.echo(f"{sum(row['size_bytes'] for row in rows) / 1e6:.1f} MB in all")
 
 
@@ -63,7 +63,12 @@ def store_gc(max_size: str, dry_run: bool, store_path: Path | str, as_json: bool
     if as_json:
         print_json(rows)
         return
-    print_store_rows(f"{store_path}: {'would delete' if dry_run else 'deleted'} {len(rows)} artifacts", rows)
+    print_store_rows(f"{store_path}: {'would delete' if dry_run else 'deleted'} {counted(rows)}", rows)
+
+
+def counted(rows: list[dict[str, Any]]) -> str:
+    """How many artifacts there are."""
+    return f"{len(rows)} artifact{'s' if len(rows) != 1 else ''}"
 
 
 def print_store_rows(title: str, rows: list[dict[str, Any]]) -> None:

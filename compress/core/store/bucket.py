@@ -63,7 +63,7 @@ class Bucket(Backend):
         self.check()
         self.cache.prepare()
         try:
-            self.session.begin()
+            self.objects.soon(self.session.begin)
         except Refused:
             if wanted is None or not all(self.contains(key) for key in wanted):
                 raise

@@ -88,10 +88,10 @@ class Objects:
         return f"{self.fs._strip_protocol(self.url)}/{name}"
 
     def first(self, name: str) -> bytes | None:
-        """The first object that is read, with a deadline; None if it is not there.
+        """The first object that is read; None if it is not there.
 
         Raises:
-            StoreError: also, the server does not answer in time.
+            StoreError: the server does not answer in time.
         """
         assert self.fs is not None  # what is missing here is said without a thread
 
@@ -101,7 +101,15 @@ class Objects:
             except FileNotFoundError:
                 return None
 
-        return within(REACH_S, attempt, f"store {self.url}: does not answer within {REACH_S:.0f} s")
+        return self.soon(attempt)
+
+    def soon(self, call: Callable[[], Value]) -> Value:
+        """What a call returns or raises, with a deadline.
+
+        Raises:
+            StoreError: the server does not answer in time.
+        """
+        return within(REACH_S, call, f"store {self.url}: does not answer within {REACH_S:.0f} s")
 
     def read(self, name: str) -> bytes:
         """The content of an object."""
