@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -24,13 +25,27 @@ pytest.importorskip("s3fs", reason="needs the extra s3")
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("STORE_KILLS", "4"))
+REQUESTS = 130  # that the worker makes for six artifacts, about
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 WORKER = """
-import os, random, sys, time, uuid
+import itertools, os, random, signal, sys, time, uuid
 from pathlib import Path
-from compress.core.store import Store, leases
+from compress.core.store import Store, leases, objects
 leases.EXPIRY_S, leases.RENEW_S, leases.POLL_S = 2.0, 0.3, (0.02, 0.1)
-url, log, seed = sys.argv[1:]
+url, log, seed, last = sys.argv[1:]
+count = itertools.count()
+
+def counted(real):
+    def request(*given):
+        if next(count) == int(last):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*given)
+    return request
+
+for kind in (objects.Objects, objects.Files):
+    for name in ("read", "info", "listed", "write", "create", "upload", "download", "remove"):
+        if name in vars(kind):
+            setattr(kind, name, counted(vars(kind)[name]))
 
 def write(folder):
     own = uuid.uuid4().hex
@@ -204,14 +219,48 @@ def test_a_bucket_that_is_full_or_refuses_is_one_line(
     assert line.startswith(f"store s3://bucket/prefix: {said}")
 
 
-def start(url: str, folder: Path, name: str, seed: int) -> subprocess.Popen[str]:
-    """A process of a machine of its own, that makes six artifacts; when it is ready."""
+def start(url: str, folder: Path, name: str, seed: int, last: int = -1) -> subprocess.Popen[str]:
+    """A process of a machine of its own, that makes six artifacts, or kills itself in front of its request `last`."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / name)}
-    command = [sys.executable, "-c", WORKER, url, str(folder / f"{name}.log"), str(seed)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WORKER, url, str(folder / f"{name}.log"), str(seed), str(last)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ready(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    """A process that has opened the store."""
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate()[1]
     return process
+
+
+def ended(*processes: subprocess.Popen[str]) -> None:
+    """Hold processes to having made everything."""
+    for process in processes:
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert output.endswith("done\n")
+
+
+def nothing_is_lost_or_doubled(at: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold what all processes saw, killed ones too, to what the store holds for another machine."""
+    seen: dict[str, set[str]] = {}
+    for log in folder.glob("*.log"):
+        for line in log.read_text().splitlines():
+            key, *values = line.split()
+            seen.setdefault(key, set()).add(" ".join(values))
+    assert len(seen) == 6
+    assert all(len(values) == 1 for values in seen.values()), seen
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "c"))
+    third = Store(at).prepare()
+    assert third.damaged() == []
+    assert {row["pass"] for row in third.rows()} == {"test"}
+    for key, values in seen.items():
+        entry = third.find(key)
+        assert entry is not None
+        texts = {(entry.folder / name).read_text()[:32] for name in "abc"}
+        assert {" ".join([*texts, third.measurement(f"m-{key}", never)["own"]])} == values
+    assert all(not row["work"] for row in third.rows())
+    third.release()
 
 
 @pytest.mark.parametrize("place", ["file", "s3"])
@@ -223,34 +272,28 @@ def test_a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing(
         folder = tmp_path / str(number)
         folder.mkdir()
         at = f"{url}-{number}" if place == "s3" else f"file://{folder}/store"
-        killed, other = start(at, folder, "a", chance.randrange(99)), start(at, folder, "b", chance.randrange(99))
-        time.sleep(chance.uniform(0, 1.0))
+        killed, other = (ready(start(at, folder, name, chance.randrange(99))) for name in "ab")
+        time.sleep(chance.uniform(0, 3.0 if place == "s3" else 0.7))
         killed.kill()
         killed.communicate()
-        again = start(at, folder, "a", chance.randrange(99))
-        for process in (other, again):
-            output, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
-            assert output.endswith("done\n")
-        seen: dict[str, set[str]] = {}
-        for log in folder.glob("*.log"):
-            for line in log.read_text().splitlines():
-                key, *values = line.split()
-                seen.setdefault(key, set()).add(" ".join(values))
-        assert len(seen) == 6
-        assert all(len(values) == 1 for values in seen.values()), seen
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "c"))
-        third = Store(at).prepare()
-        assert third.damaged() == []
-        assert {row["pass"] for row in third.rows()} == {"test"}
-        for key, values in seen.items():
-            entry = third.find(key)
-            assert entry is not None
-            texts = {(entry.folder / name).read_text()[:32] for name in "abc"}
-            measured = third.measurement(f"m-{key}", never)["own"]
-            assert {" ".join([*texts, measured])} == values
-        assert all(not row["work"] for row in third.rows())
-        third.release()
+        ended(other, ready(start(at, folder, "a", chance.randrange(99))))
+        nothing_is_lost_or_doubled(at, folder, monkeypatch)
+        shutil.rmtree(folder)
+
+
+def test_a_process_that_is_killed_in_front_of_any_request_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(ROUNDS):
+        folder, last = tmp_path / str(number), round((number + 0.5) * REQUESTS / ROUNDS)
+        folder.mkdir()
+        at = f"file://{folder}/store"
+        killed = start(at, folder, "a", number, last)
+        killed.communicate(timeout=60)
+        assert killed.returncode == -signal.SIGKILL
+        ended(start(at, folder, "a" if number % 2 else "b", number + 1))
+        ended(start(at, folder, "b" if number % 2 else "a", number + 2))
+        nothing_is_lost_or_doubled(at, folder, monkeypatch)
         shutil.rmtree(folder)
 
 
