@@ -15,7 +15,7 @@ Layout of a store:
 """
 
 from compress.core.store.backend import ENTRY, FOLDERS, Backend, Damage, Entry, Stored, file_hash
-from compress.core.store.failures import disk_error, errors_said, is_full, prepare_output
+from compress.core.store.failures import StoreError, disk_error, errors_said, is_full, prepare_output
 from compress.core.store.store import Store
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Damage",
     "Entry",
     "Store",
+    "StoreError",
     "Stored",
     "disk_error",
     "errors_said",

@@ -51,6 +51,11 @@ class Store:
         return self.backend.place
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is at a URL, so that `root` is not the store itself."""
+        return self.place != str(self.root)
+
+    @property
     def writable(self) -> bool:
         """Whether it may be written, as far as is known."""
         return self.backend.writable
