@@ -10,8 +10,9 @@ Layout of a store:
 - of a folder: ``locks/<key>``: held alone while an artifact is made, so two runs never make it twice; and shared by the
   runs that use it, so `collect` leaves it
 - of a folder: ``work/<key>/``: checkpoints of a long pass, until its artifact exists
+- of a URL: ``leases/`` and ``sessions/`` in place of locks, and files of artifacts called by their hashes
 
-`store` is what all stores do, over a `backend`: a `folder` of this machine.
+`store` is what all stores do, over a `backend`: a `folder` of this machine, or a `bucket` that machines share.
 """
 
 from compress.core.store.backend import ENTRY, FOLDERS, Backend, Damage, Entry, Stored, file_hash
