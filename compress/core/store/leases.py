@@ -98,8 +98,10 @@ class Session:
             return False
 
     def end(self) -> None:
-        """Remove the session's object, if all leases were given back."""
-        with self.guard:
+        """Remove the session's object, if all leases were given back; nothing while a server lets `begin` wait."""
+        if not self.guard.acquire(blocking=False):
+            return
+        try:
             if self.stop is None or self.held:
                 return
             self.stop.set()
@@ -108,6 +110,8 @@ class Session:
                 for name in (*self.unremoved, self.name):
                     self.objects.remove(name)
             self.unremoved.clear()
+        finally:
+            self.guard.release()
 
 
 class Lease:
@@ -182,11 +186,13 @@ class Lease:
 
     def remove(self, kind: int) -> None:
         """Take an announcement back; if the server does not answer, the session does it later."""
-        self.session.held.discard(self.name(kind))
-        try:
-            self.session.objects.remove(self.name(kind))
-        except InputError:
-            self.session.unremoved.add(self.name(kind))
+        session, name = self.session, self.name(kind)
+        session.held.discard(name)
+        if not session.unremoved:  # else it did not answer a moment ago, and each attempt takes seconds
+            with contextlib.suppress(InputError):
+                session.objects.remove(name)
+                return
+        session.unremoved.add(name)
 
     def release(self) -> None:
         """Give it back."""

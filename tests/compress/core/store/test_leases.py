@@ -56,8 +56,12 @@ def test_whoever_waits_is_told_once_and_gets_it_when_it_is_free(session: Session
     first, second, told = Lease(session(), "k"), Lease(session(), "k"), []
     first.take(EXCLUSIVE, wait=None)
     timer = threading.Timer(0.1, first.release)
-    timer.start()
-    assert second.take(EXCLUSIVE, wait=lambda: told.append("waits"))
+
+    def waits() -> None:
+        told.append("waits")
+        timer.start()
+
+    assert second.take(EXCLUSIVE, wait=waits)
     assert told == ["waits"]
     timer.join()
 
@@ -119,11 +123,13 @@ def test_a_lease_is_over_when_its_session_was_not_renewed(session: Sessions, mon
 
 def test_a_session_that_is_renewed_lives_on(session: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_S", 0.02)
-    monkeypatch.setattr(leases, "EXPIRY_S", 0.5)
     mine, other = session(), session()
     mine.begin()
     other.begin()
-    time.sleep(0.8)
+    first, deadline = mine.objects.info(mine.name).modified, time.monotonic() + 20
+    while mine.objects.info(mine.name).modified == first:
+        assert time.monotonic() < deadline, "it is written again"
+        time.sleep(0.02)
     assert other.lives(mine.owner)
     mine.end()
     assert not other.lives(mine.owner)
@@ -171,6 +177,40 @@ def test_a_lease_that_could_not_be_given_back_is_removed_when_the_server_answers
         time.sleep(0.02)
     assert listed(lease.session) == []
     lease.session.end()
+
+
+def test_while_a_server_does_not_answer_leases_are_given_back_without_waiting_for_each(
+    session: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, attempts = session(), []
+    held = [Lease(mine, key) for key in "abc"]
+    for lease in held:
+        lease.take(SHARED, wait=None)
+
+    def unreachable(name: str) -> None:
+        attempts.append(name)
+        raise StoreError("does not answer")
+
+    monkeypatch.setattr(mine.objects, "remove", unreachable)
+    for lease in held:
+        lease.release()
+    assert len(attempts) == 1
+    assert len(mine.unremoved) == 3
+    mine.end()
+    assert len(attempts) == 2
+
+
+def test_a_session_whose_beginning_hangs_holds_up_no_end(session: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, answer = session(), threading.Event()
+    monkeypatch.setattr(mine, "renew", lambda: answer.wait(20))
+    hanging = threading.Thread(target=mine.begin)
+    hanging.start()
+    before = time.monotonic()
+    mine.end()
+    assert time.monotonic() - before < 5
+    answer.set()
+    hanging.join()
+    mine.end()
 
 
 def test_a_holder_that_fails_while_it_waits_leaves_no_announcement(machine: Callable[..., Store]) -> None:
