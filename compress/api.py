@@ -146,7 +146,7 @@ def run(
     processes = processes_of(on)
     loaded = recipes.load(located(recipe), model, tokens)
     folder = run_folder(recipe, model) if output is None else Path(output)
-    return pipeline.run(loaded, Store(Path(store)), folder, listener or Silent(), preflight, processes)
+    return pipeline.run(loaded, Store(store), folder, listener or Silent(), preflight, processes)
 
 
 def run_folder(recipe: str | Path, model: str = "") -> Path:
@@ -267,7 +267,7 @@ def sensitivity(
 
     loaded = recipes.load(located(recipe), model, tokens)
     asked = Asked(FORMATS if formats is None else tuple(formats), prune, pictures or 0)
-    return measured(loaded, Store(Path(store)), listener or Silent(), asked, command_of(recipe, asked, model, tokens))
+    return measured(loaded, Store(store), listener or Silent(), asked, command_of(recipe, asked, model, tokens))
 
 
 def bench(

@@ -50,6 +50,7 @@ ONLY_IN = {
     "prometheus_client": {
         *("compress/serving/app.py", "compress/serving/metrics.py", "compress/serving/server.py"),
     },
+    "fsspec": {"compress/core/store/objects.py"},
 }
 
 

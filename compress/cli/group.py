@@ -199,6 +199,20 @@ class UserPath(click.Path):
             self.fail(f"{error}.", param, ctx)
 
 
+class StorePlace(UserPath):
+    """The folder of a store, or the URL of one elsewhere, as text."""
+
+    name = "path or url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path or the URL."""
+        if "://" not in os.fsdecode(value):
+            return super().convert(value, param, ctx)
+        from compress.core.store.places import store_place
+
+        return store_place(os.fsdecode(value))
+
+
 class RecipeFile(UserPath):
     """The file of a recipe, given by its path or by the name of a shipped one."""
 
@@ -307,8 +321,8 @@ def instead_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 store_option = click.option(
-    "--store", "store_path", type=UserPath(), default=Path(".compress"), show_default=True,
-    help="Where artifacts and measurements are kept.",
+    "--store", "store_path", type=StorePlace(), default=Path(".compress"), show_default=True,
+    help="Where artifacts and measurements are kept: a folder, or a URL such as s3://bucket/prefix.",
 )  # fmt: skip
 threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), default=2, show_default=True, help="Runtime threads."

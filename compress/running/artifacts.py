@@ -43,6 +43,11 @@ class Making:
         self.entries: dict[str, Entry] = {}
         self.engines: dict[str, Engine] = {}
 
+    def keys(self) -> list[str]:
+        """The keys of all artifacts of the plan, and of the engines that stand for its steps."""
+        nodes = [node for node in self.plan.nodes if node.source or node.form is not Form.TORCH]
+        return list(dict.fromkeys(node.key for node in (*nodes, *map(self.deployed, self.plan.nodes))))
+
     def make(self, node: Node) -> Entry:
         """The node's artifact, from the store or made now (a reference that is a graph was made first of all)."""
         if node.key in self.entries:

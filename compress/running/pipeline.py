@@ -146,6 +146,7 @@ class Run:
     def report(self) -> Report:
         """Make, measure and judge everything, publish the engines, and write the report."""
         reference, *nodes = self.plan.nodes
+        self.store.begin(self.recipe.path, self.making.keys())
         own = self.measuring.measure(reference)
         steps, breaches = [], []
         for node in nodes:

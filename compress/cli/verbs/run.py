@@ -33,7 +33,7 @@ def run(
     output: Path | None,
     model: str,
     tokens: str,
-    store_path: Path,
+    store_path: Path | str,
     skip_preflight: bool,
     on: str,
     as_json: bool,
