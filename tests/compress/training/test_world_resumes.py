@@ -77,6 +77,7 @@ def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         torch.testing.assert_close(other[name], weight, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True], ids=["whole", "sharded"])
 def test_what_two_processes_began_one_ends_and_the_other_way_round(
     pictures: TokenSet, tmp_path: Path, sharded: bool
