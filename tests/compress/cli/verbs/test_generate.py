@@ -147,8 +147,8 @@ def test_generate_says_which_options_go_together(engine: Path, tmp_path: Path, r
         ),
         (
             ["--labels", "3", "--steps", "4"],
-            "steps 4: this model draws token by token; leave it out (it takes cfg_scale, guidance, temperature, "
-            "end_temperature, top_k, top_p)",
+            "steps 4: this model draws token by token; leave it out (it takes cfg_scale, guidance, guidance_start, "
+            "guidance_stop, temperature, end_temperature, top_k, top_p)",
         ),
     ],
 )
