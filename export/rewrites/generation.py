@@ -153,7 +153,9 @@ def add_steps(
     if scanned:
         return made, build.add("Transpose", [results[-1]], "in_rows", perm=[1, 0])
     if shape.drawing.masks:  # a model that can draw the mask token itself may have
-        return made, build.add("Min", [made["drawn"], constant(build, "largest_token", shape.vocabulary - 1)], "no_mask")
+        return made, build.add(
+            "Min", [made["drawn"], constant(build, "largest_token", shape.vocabulary - 1)], "no_mask"
+        )
     return made, build.add("Identity", [made["drawn"]], "all_drawn")
 
 

@@ -37,9 +37,7 @@ class GraphNoise:
         self.keys = keys
 
     @classmethod
-    def of_seed(
-        cls, builder: Builder, seed: ir.Value, pictures: ir.Value, first: ir.Value | None = None
-    ) -> GraphNoise:
+    def of_seed(cls, builder: Builder, seed: ir.Value, pictures: ir.Value, first: ir.Value | None = None) -> GraphNoise:
         """That of a seed () int64 for as many pictures (1,) int64 as there are, from number `first` () int64 on."""
         noise = cls(builder)
         seeded = noise.mixed(builder, builder.add("Add", [seed, noise.golden], "seed"), "seeded")

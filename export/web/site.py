@@ -30,6 +30,9 @@ CALLED = {SCRIPT: "ort.js", BINARY: "ort.wasm"}
 TARGETS = ("onnxruntime", "standard")
 POSSIBLE = f"a page draws with engines of classes, or of none, exported for {' or '.join(TARGETS)}"
 
+ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "QLinearMatMul", "QLinearConv")
+TO_INT8 = 4  # the accuracy level of MatMulNBits that rounds its inputs
+
 
 class SiteError(ValueError):
     """An engine that no page can draw with, or a folder that cannot become a site; the message says why."""
@@ -82,6 +85,20 @@ def check(model: OnnxModel, engine: Path) -> None:
     for reason, holds in reasons.items():
         if holds:
             raise SiteError(f"{engine}: {reason}; {POSSIBLE}")
+
+
+def rounds(model: OnnxModel) -> bool:
+    """Whether inputs of layers are rounded to int8 while drawing.
+
+    What is rounded depends on the last bits of sums, which no two processors' kernels share, and one other code changes
+    all that follows it.
+    """
+    return any(
+        node.op_type in ROUNDING
+        or ("accuracy_level" in node.attributes and node.attributes["accuracy_level"].as_int() == TO_INT8)
+        for graph in (model.decode, model.image_decoder)
+        for node in graph.graph.all_nodes()
+    )
 
 
 def check_folder(folder: Path) -> None:

@@ -23,14 +23,14 @@ from compress.cli.group import (
 def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
     """Write an engine as a static page that draws in a browser, from any file server.
 
-    A seed gives the picture that the engine draws with it. The page, the graphs and onnxruntime-web are all in the
+    A seed gives the picture that the engine draws with it, unless it rounds inputs to int8. The page, the graphs and onnxruntime-web are all in the
     folder; the browser asks no other server. npm fetches onnxruntime-web once; afterwards it lies in the cache.
     """
     from compress.core.settings import InputError
     from compress.models import artifact
     from export.runtime.engine import EngineError
     from export.web.ort_web import RuntimeMissingError, obtain
-    from export.web.site import SiteError, check, check_folder, write
+    from export.web.site import SiteError, check, check_folder, rounds, write
 
     try:
         model = artifact.load(engine, artifact.Form.ONNX)
@@ -40,3 +40,8 @@ def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
     except (EngineError, SiteError, RuntimeMissingError) as error:
         raise InputError(str(error)) from error
     click.echo(f"{output}: {bytes_written / 1e6:.1f} MB; try it with  python -m http.server --directory {output}")
+    if rounds(model):  # type: ignore[arg-type]
+        click.echo(
+            "its pictures in a browser are not those of the engine: inputs of its layers are rounded to int8, and one "
+            "that is rounded otherwise changes all that follows (docs/browser.md)"
+        )
