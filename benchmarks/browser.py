@@ -20,7 +20,7 @@ import numpy as np
 from export.runtime.engine import Engine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "plugins"))
-import headless  # noqa: E402
+import headless
 
 LOAD = """
 const done = arguments[0];

@@ -23,8 +23,9 @@ from compress.cli.group import (
 def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
     """Write an engine as a static page that draws in a browser, from any file server.
 
-    A seed gives the picture that the engine draws with it, unless it rounds inputs to int8. The page, the graphs and onnxruntime-web are all in the
-    folder; the browser asks no other server. npm fetches onnxruntime-web once; afterwards it lies in the cache.
+    A seed gives the picture that the engine draws with it, unless that rounds inputs of its layers to int8. The page,
+    the graphs and onnxruntime-web are all in the folder; the browser asks no other server. npm fetches onnxruntime-web
+    once; afterwards it lies in the cache.
     """
     from compress.core.settings import InputError
     from compress.models import artifact
