@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from export.graph.metadata import stamp
 from export.graph.onnx_model import OnnxModel
 from export.graph.weights import PROTOBUF, save_graph, weight_bytes
 from export.rewrites.resumable import resumable
@@ -55,6 +56,7 @@ def write(model: OnnxModel, engine: Path, folder: Path, runtime: Mapping[str, by
     start, advance, steps = resumable(model)
     files = {}
     for name, graph in {"start": start, "advance": advance, "image_decoder": model.image_decoder}.items():
+        stamp(graph, name, model.manifest)
         files[name] = described(folder, written(graph, folder / GRAPHS / f"{name}.onnx"))
     for name, content in runtime.items():
         (folder / RUNTIME / CALLED[name]).write_bytes(content)
