@@ -171,7 +171,7 @@ def verifying(manifest: Manifest) -> Iterator[str]:
     yield ""
     yield from table(("Role", "File"), manifest.files.items())
     yield ""
-    yield f"The metadata of each graph holds `manifest_key`: `{manifest.key}`."
+    yield f"The metadata of the transformer's graphs holds `manifest_key`: `{manifest.key}`."
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

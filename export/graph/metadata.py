@@ -14,6 +14,8 @@ PRODUCER = "compress"
 DISTRIBUTION = "image-token-compress"
 DRAWING = ("decode", "generate", "start", "advance")  # graphs that know classes, and choose or make what is chosen from
 
+PICTURES = ("image_decoder", "image_encoder")  # the tokenizer's
+
 
 def stamp(graph: ir.Model, role: str, manifest: Manifest) -> None:
     """Write producer, model and key into a graph, in place; into graphs that draw the sampler and class names too."""
@@ -23,17 +25,15 @@ def stamp(graph: ir.Model, role: str, manifest: Manifest) -> None:
 
 
 def properties(role: str, manifest: Manifest) -> dict[str, str]:
-    """The metadata of a graph by name; what is no text is JSON."""
+    """The metadata of a graph by name; what is no text is JSON.
+
+    Image decoder and encoder do not depend on the transformer: engines that share them have files of equal bytes.
+    """
     shape = manifest.shape
-    found = {
-        "name": manifest.name,
-        "family": manifest.family,
-        "graph": role,
-        "target": manifest.target,
-        "order": shape.order,
-        "classes": str(shape.classes),
-        "manifest_key": manifest.key,
-    }
+    found = {"name": manifest.name, "family": manifest.family, "graph": role}
+    if role not in PICTURES:
+        found |= {"target": manifest.target, "order": shape.order, "classes": str(shape.classes)}
+        found["manifest_key"] = manifest.key
     if role in DRAWING:
         found["sampler"] = json.dumps(asdict(manifest.sampler))
         if shape.class_names:
