@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from calibration.tokens import TokenSet
 from compress.core.settings import parse
 from compress.measure.speed.memory import peak_mib
 from compress.models.image_model import ImageModel
+from compress.models.tokenizer.model import VqTokenizer
+from compress.models.tokenizer.vq import VqAutoencoder
 from compress.models.transformer.blocks import KeyValue
-from compress.passes import Context, find
+from compress.passes import Context, PassError, find
+from compress.passes.distill_decoder import DistillDecoder
 from export.graph.weights import bytes_read
 from export.runtime.engine import Engine
 from export.runtime.manifest import DECODE
@@ -55,6 +58,9 @@ ENGINES: dict[str, Steps] = {
     "int8 static, hoisted": STATIC + HOISTED + SAMPLING,
     "int8 static, int8 decoder": STATIC + FUSED + DECODER + SAMPLING,
 }
+# Of a model that was distilled: one row a step for guided pictures, and a small image decoder.
+ONE_ROW = "int4 g128, int8 cache, guidance inside, small int8 decoder"
+ENGINES[ONE_ROW] = ENGINES["int4 g128, int8 cache, int8 decoder"]
 EAGER = ("torch eager fp32", "torch eager bf16", "torch compile fp32")
 COMPILED = "torch compile fp32"
 CALIBRATION = 4  # pictures; ranges of random weights mean nothing, but static scales must be there
@@ -77,7 +83,12 @@ class Stack:
 
 
 def labels_of(model: ImageModel, rows: int) -> tuple[NDArray[np.int64], Sampler]:
-    """Classes and sampler of a call of so many rows: half as many pictures with guidance; one without if it is one."""
+    """Classes and sampler of a call of so many rows: half as many pictures with guidance; one without if it is one.
+
+    Where guidance is inside the model, each row is a picture.
+    """
+    if model.sampler.guidance_inside:  # a row a picture
+        return np.arange(rows, dtype=np.int64) % max(1, model.shape.classes), model.sampler
     guided = rows > 1 and model.sampler.guided
     count = rows // 2 if guided else rows
     sampler = model.sampler if guided else model.sampler.changed(cfg_scale=1.0)
@@ -91,6 +102,7 @@ def own(name: str, model: ImageModel, room: Path, threads: int) -> Stack:
         PassError: a pass cannot do this with the model.
     """
     folder = room / name.replace(",", "").replace(" ", "-")
+    model = one_row(model) if name == ONE_ROW else model
     made = passed(model, ENGINES[name], folder)
     engine = Engine.load(made, threads=threads)
 
@@ -107,6 +119,23 @@ def own(name: str, model: ImageModel, room: Path, threads: int) -> Stack:
         peak=lambda rows: peak_mib(made, batch=max(1, rows // 2), threads=threads),
         picture=lambda: engine.generate(np.zeros(1, dtype=np.int64)),
     )
+
+
+def one_row(model: ImageModel) -> ImageModel:
+    """A model of the shape that `distill: {guidance: absorb}` and `distill-decoder` make.
+
+    Nothing is taught: the weights are random in any case, and times depend on shapes alone.
+
+    Raises:
+        PassError: its image decoder has no smaller form, or it draws without guidance.
+    """
+    tokenizer = model.tokenizer
+    if not isinstance(tokenizer, VqTokenizer) or not isinstance(tokenizer.autoencoder, VqAutoencoder):
+        raise PassError("distill-decoder is for VQ decoders")
+    if not model.sampler.guided:
+        raise PassError("the shape is drawn without guidance, so there is none to put inside")
+    smaller = DistillDecoder(steps=1, width=0.25, blocks=2, low_blocks=3).smaller(tokenizer.autoencoder)
+    return replace(model, tokenizer=VqTokenizer(smaller, tokenizer.grid), sampler=model.sampler.with_guidance_inside())
 
 
 def passed(model: ImageModel, steps: Steps, folder: Path) -> Path:

@@ -111,6 +111,16 @@ class Side:
         return found if hasattr(found, "manifest") else None
 
     @property
+    def rounds_inputs(self) -> bool:
+        """Whether that engine's products round their inputs."""
+        return (engine := self.engine) is not None and engine.manifest.rounds_inputs
+
+    @property
+    def unrounded(self) -> Side | None:
+        """The model it was before its products rounded their inputs, where that is known; None where they do not."""
+        return None
+
+    @property
     def folder(self) -> Path | None:
         """The folder of that engine."""
         return None if (engine := self.engine) is None else engine.folder
@@ -249,6 +259,11 @@ class Subject:
     def keys(self) -> tuple[str, str]:
         """The artifacts' keys; empty outside of a run."""
         return self.candidate.key, self.reference.key
+
+    @property
+    def unrounded(self) -> Side | None:
+        """The candidate before its products rounded their inputs, or else the reference; None where they do not."""
+        return self.candidate.unrounded or (self.reference if self.candidate.rounds_inputs else None)
 
     def once(self, name: str, make: Callable[[], Made]) -> Made:
         """What measures of this subject share: made for the first that wants it, kept as long as the subject is."""

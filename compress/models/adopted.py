@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from compress.core.settings import InputError, parse, setting, shown
 from compress.core.strict_json import read_json
 from compress.core.user_files import user_path
+from export.graph.rounding import rounds_inputs
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape, Shaped
 
@@ -274,6 +275,7 @@ def adopted(
         sampler=config.sampler,
         parameters=parameters(made.decode),
         call_scaled=made.rounds,
+        rounds_inputs=rounds_inputs(made.decode.graph),
         files={each: FILES[each] for each in files},
     )
     model = OnnxModel(made.decode, pictures.decoder_graph, manifest, image_encoder=pictures.encoder_graph)

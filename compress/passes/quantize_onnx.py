@@ -14,6 +14,7 @@ from compress.models.transformer.examples import examples_of
 from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting
 from compress.passes.shared.graphs import GraphPass
 from export.graph.onnx_model import OnnxModel
+from export.graph.rounding import rounds_inputs
 from export.rewrites.ort_quantization import quantize_dynamic, quantize_weights, quantized_products
 from export.runtime.drawing import conditions
 from export.runtime.errors import first_line
@@ -88,7 +89,7 @@ class QuantizeOnnx(GraphPass):
             raise PassError("found no product with constant float weights to quantize")
         # MatMulNBits rounds inputs too, and its kernels for one row and for several round differently (KL 1.4e-4
         # measured on six layers), so both kinds are scored in the calls of drawing.
-        manifest = replace(model.manifest, call_scaled=True)
+        manifest = replace(model.manifest, call_scaled=True, rounds_inputs=rounds_inputs(made.decode.graph))
         notes = OnnxNotes(products=made.quantized, left_in_float=made.left)
         return Outcome(replace(model, decode=made.decode, manifest=manifest), notes)
 

@@ -93,6 +93,12 @@ class NodeSide(Side):
         return self.measuring.side(self.making.deployed(self.node))
 
     @property
+    def unrounded(self) -> Side | None:
+        """The step before the one from which on products round their inputs."""
+        begun = self.measuring.rounding_begun(self.node)
+        return self.measuring.side(begun.source) if begun is not None and begun.source is not None else None
+
+    @property
     def kept_layers(self) -> list[int] | None:
         """The reference's layers that are left behind the passes up to the step; None if all are."""
         return kept_layers(self.making, self.node)
@@ -139,6 +145,18 @@ class Measuring:
         """A node beside the reference, or beside another one."""
         sampler = sampler_of(self.making, node)
         return beside(self.side(node), self.side(other or self.plan.reference), sampler)
+
+    def rounding_begun(self, node: Node) -> Node | None:
+        """The step from which on products round their inputs, as deployed; None where a node's do not."""
+        if not self.side(node).rounds_inputs:
+            return None
+        return (node.source and self.rounding_begun(node.source)) or node
+
+    def rounding_kl(self, node: Node) -> float:
+        """Nats per token by which that step moved logits; 0 where a node's products do not round their inputs."""
+        begun = self.rounding_begun(node)
+        moved = self.measure(begun).fidelity_vs_previous if begun is not None else None
+        return moved.kl if moved is not None else 0.0
 
     def results(self, node: Node, stages: set[Stage]) -> dict[str, Any]:
         """What the measures of these stages find, as rows hold it; a name that finds nothing is left out."""

@@ -31,6 +31,7 @@ from onnx_ir.passes import common
 from export.foreign.folding import Folding
 from export.graph.builder import Builder, drop_unused_initializers
 from export.graph.graph_file import brief
+from export.graph.rounding import ROUNDING
 from export.runtime.shape import Shape
 from export.tracing.trace import tidy
 
@@ -42,14 +43,6 @@ CACHED = re.compile(r"(past_key_values|present)\.(\d+)\.(key|value)")
 INT64, FLOAT = ir.DataType.INT64, ir.DataType.FLOAT
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 CACHES = (FLOAT, *HALVES, ir.DataType.DOUBLE)
-# Operators whose kernels round their inputs, by one scale for a whole call or differently for one row and for several.
-ROUNDING = frozenset(
-    (
-        *("ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulBnb4"),
-        *("MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "QAttention", "QGemm", "QLinearConv"),
-        *("QLinearMatMul", "QMoE", "QuantizeLinear"),
-    )
-)
 OWN_NAMES = re.compile(r"/?adopted\b.*|tokens|labels|(past|present)\.\d.*|all_logits.*")
 WANTED = (
     "needed are input_ids, attention_mask, perhaps position_ids, past_key_values.0.key, past_key_values.0.value and so "

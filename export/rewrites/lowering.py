@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 
 from export.graph.builder import MICROSOFT, Builder, constant, drop_unused_initializers
 from export.graph.number_formats import FORMATS
+from export.graph.rounding import FLOAT_ARITHMETIC, INT8_ARITHMETIC
 
 DOMAIN, OP = "compress", "QuantizedLinear"
 DEFAULT_BLOCK = 128  # inputs that share a dynamic scale where the weights have no groups
-INT8_ARITHMETIC, FLOAT_ARITHMETIC = 4, 1  # MatMulNBits accuracy levels
 GROUPS = (128, 64, 32, 16)  # inputs that share a scale, of which TensorRT fuses the unpacking with the product
 INT8_OPSET_GROUPS = 21  # the first with block_size and with INT4
 

@@ -20,7 +20,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.graph.builder import MICROSOFT, Attribute, Builder, constant, drop_unused_initializers
-from export.rewrites.lowering import DEFAULT_BLOCK, DOMAIN, INT8_ARITHMETIC, blockwise
+from export.graph.rounding import INT8_ARITHMETIC
+from export.rewrites.lowering import DEFAULT_BLOCK, DOMAIN, blockwise
 
 EMBEDDING, HEAD = "QuantizedEmbedding", "TiedHead"
 MIDDLE = 128  # of codes that are kept from 0 to 255, as kernels of com.microsoft want them

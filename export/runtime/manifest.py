@@ -66,6 +66,7 @@ class Manifest:
     `fixed_batch` is the only number of rows that the graph takes; 0: any.
     `call_scaled` says that products round their inputs depending on what else is in a call, by one scale for all of it
     or by another kernel for several rows.
+    `rounds_inputs` says that products round their inputs: sums in another order may come out a whole code apart.
     `floats` is what the graphs compute in, but for the nodes that have to stay in float32; those of the modules
     `float32_layers` do because their activations are too large.
     `provider_options` are those of ONNX Runtime's execution providers, by the name of the device.
@@ -87,6 +88,7 @@ class Manifest:
     weight_only: bool = False
     fixed_batch: int = field(default=0, metadata=whole(0, LONGEST))
     call_scaled: bool = False
+    rounds_inputs: bool = False
     sampling: bool = False
     cache_format: CacheFormat = "float32"
     floats: Floats = "float32"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graph.onnx_model import FILES, OnnxModel, fix_batch
+from export.graph.rounding import rounds_inputs
 from export.rewrites.hoist import hoist, reads_text_before
 from export.rewrites.lowering import LoweringError
 from export.runtime.manifest import Cache, Manifest
@@ -190,6 +191,7 @@ def export_model(
         stream_rotation=config.stream_rotation,
         licence=licence,
         files={each: FILES[each] for each in files},
+        rounds_inputs=rounds_inputs(decode.graph),
         weight_only=not any(node.op_type == "QuantizeLinear" for node in decode.graph)
         and any(node.op_type == "DequantizeLinear" for node in decode.graph),
     )

@@ -90,12 +90,12 @@ def check(model: OnnxModel, engine: Path) -> None:
 
 
 def rounds(model: OnnxModel) -> bool:
-    """Whether inputs of layers are rounded to int8 while drawing.
+    """Whether what layers read is rounded while drawing, to int8 or half precision.
 
-    What is rounded depends on the last bits of sums, which no two processors' kernels share, and one other code changes
-    all that follows it.
+    What it is rounded to depends on the last bits of sums, which no two processors' kernels share, and one other number
+    changes all that follows it.
     """
-    return any(
+    return model.manifest.floats != "float32" or any(
         node.op_type in ROUNDING
         or ("accuracy_level" in node.attributes and node.attributes["accuracy_level"].as_int() == TO_INT8)
         for graph in (model.decode, model.image_decoder)

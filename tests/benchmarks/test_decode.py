@@ -31,7 +31,8 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_tiny_shape_is_timed_and_its_rows_become_a_page(tmp_path):
     found, page = tmp_path / "tiny.json", tmp_path / "RESULTS.md"
-    chosen = "torch eager fp32,int4 g128,optimum fp32"
+    inside = "int4 g128, int8 cache, guidance inside, small int8 decoder"
+    chosen = f"torch eager fp32,int4 g128,optimum fp32,{inside}"
     done = run("decode.py", "--shape", "tiny", "--batch", "1,2", "--stacks", chosen, "--json", str(found), "--pictures")
     assert done.returncode == 0, done.stderr
     assert "optimum fp32: left out" in done.stderr
@@ -46,6 +47,7 @@ def test_a_tiny_shape_is_timed_and_its_rows_become_a_page(tmp_path):
     assert ours["ms_per_token"] * 16 == 1e3 * ours["s_per_image"]
     assert 0 < ours["roofline_share"] < 1
     assert rows["ours int4 g128, label to pixels", 2]["s_per_image"] > 0
+    assert rows[f"ours {inside}, label to pixels", 2]["s_per_image"] > 0
     assert run("results.py", str(found), "-o", str(page)).returncode == 0
     assert "### tiny, 2 rows a step" in page.read_text()
 

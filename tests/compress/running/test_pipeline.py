@@ -35,7 +35,7 @@ from compress.report.data import schema
 from compress.report.data.pays import engine_pays
 from compress.running import measurements as measuring
 from compress.running import pipeline
-from compress.running.measurements import sampler_of
+from compress.running.measurements import Measuring, sampler_of
 from export.graph.card import CARD, card
 from export.runtime.engine import Engine
 from export.runtime.sampling import Sampler
@@ -186,6 +186,29 @@ def test_an_exact_pass_that_moves_logits_is_a_breach(difference: float, breaches
     if found:
         assert found[0].text.startswith("fuse: logits moved from the step before by up to 1 (KL 0.")
         assert found[0].measurement == "exact"
+
+
+def test_where_products_round_their_inputs_logits_may_move_by_what_that_cost() -> None:
+    node = SimpleNamespace(name="fuse", gate=None, form=Form.ONNX)
+    moved = drift(1.0)
+    measured = Measurement("fuse", "onnx", 1, 1, fidelity_vs_previous=moved, exact=True)
+    assert pipeline.judge_step(node, measured, rounding_kl=1.01 * moved.kl) == []
+    assert len(pipeline.judge_step(node, measured, rounding_kl=0.99 * moved.kl)) == 1
+    loop = CachedLoop(8, 0.5, (0.4, 0.6), 2.0, rounding_kl=0.6)
+    measured = Measurement("export", "onnx", 1, 1, measures={"cached_loop": loop})
+    assert pipeline.judge_step(node, measured) == []
+
+
+def test_what_rounding_cost_is_how_far_the_step_moved_that_began_it() -> None:
+    nodes = [SimpleNamespace(name="reference", source=None)]
+    for name in ("prune", "quantize", "fuse"):
+        nodes.append(SimpleNamespace(name=name, source=nodes[-1]))
+    measuring = object.__new__(Measuring)
+    measuring.side = lambda node: SimpleNamespace(rounds_inputs=node.name in ("quantize", "fuse"))
+    measuring.measure = lambda node: SimpleNamespace(
+        fidelity_vs_previous=SimpleNamespace(kl={"prune": 0.5, "quantize": 0.002, "fuse": 0.001}[node.name])
+    )
+    assert [measuring.rounding_kl(node) for node in nodes] == [0.0, 0.0, 0.002, 0.002]
 
 
 def test_a_cached_loop_that_differs_is_a_breach() -> None:

@@ -242,7 +242,7 @@ def test_the_command_says_what_cannot_be_and_where_the_site_is(exported: Any, ru
     ran = CliRunner().invoke(main, ["export-web", str(engine), "-o", str(tmp_path / "site")])
     assert ran.exit_code == 0, ran.stderr
     assert f"{tmp_path / 'site'}: 14." in ran.stdout
-    assert "rounded to int8" not in ran.stdout
+    assert "is rounded" not in ran.stdout
     rounding = saved(exported("int8 dynamic"), tmp_path / "int8")
     ran = CliRunner().invoke(main, ["export-web", str(rounding), "-o", str(tmp_path / "site")])
     assert (
@@ -255,4 +255,6 @@ def test_the_command_says_what_cannot_be_and_where_the_site_is(exported: Any, ru
     [("rotary", False), ("int8 dynamic", True), ("int8 static", True), ("int4 group", False)],
 )
 def test_what_is_rounded_while_drawing_is_known(kind: str, rounding: bool, exported: Any) -> None:
-    assert rounds(exported(kind)) is rounding
+    model = exported(kind)
+    assert rounds(model) is rounding
+    assert rounds(replace(model, manifest=replace(model.manifest, floats="float16")))
