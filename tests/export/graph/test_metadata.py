@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from export.graph.metadata import producer_version
+from export.graph.metadata import PICTURES, producer_version
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.single_file import single_file
 from export.runtime.manifest import GENERATE, NOT_IN_KEY, Manifest
@@ -45,7 +45,7 @@ def test_every_graph_says_whose_it_is(exported, tmp_path: Path) -> None:
         assert found["family"] == "reference"
         assert found["graph"] == name
         assert found["licence"] == "Apache-2.0"
-        assert found.get("manifest_key") == (None if name == "image_decoder" else manifest.key)
+        assert found.get("manifest_key") == (None if name in PICTURES else manifest.key)
         assert ("sampler" in found) is ("class_names" in found) is (name in ("decode", "generate"))
         graph = onnx.load(tmp_path / file)
         assert (graph.producer_name, graph.producer_version) == ("compress", producer_version())
