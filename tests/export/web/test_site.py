@@ -245,9 +245,7 @@ def test_the_command_says_what_cannot_be_and_where_the_site_is(exported: Any, ru
     assert "is rounded" not in ran.stdout
     rounding = saved(exported("int8 dynamic"), tmp_path / "int8")
     ran = CliRunner().invoke(main, ["export-web", str(rounding), "-o", str(tmp_path / "site")])
-    assert (
-        "its pictures in a browser are not those of the engine: inputs of its layers are rounded to int8" in ran.stdout
-    )
+    assert "its pictures in a browser are not all those of the engine: what its layers read is rounded" in ran.stdout
 
 
 @pytest.mark.parametrize(
