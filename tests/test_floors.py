@@ -20,7 +20,7 @@ ROOMS = {
         *("cli", "api", "serving", "verifying", "search", "running", "report", "recipe", "passes"),
         *("training", "measure", "data", "models", "bulk", "workers", "core"),
     ),
-    "export": ("foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
+    "export": ("web", "foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
 }
 ENTRANCE = ("compress.__main__",)
 

@@ -41,6 +41,7 @@ from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
 from compress.running.measurements import Measuring
 from compress.running.taught import check_processes
+from export.graph.card import CARD, card
 from export.runtime.errors import PlanWarning
 from export.runtime.manifest import Manifest, file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
@@ -274,7 +275,7 @@ def judge_step(node: Node, measurement: Measurement, rounding_kl: float = 0.0) -
 
 
 def copy_engine(source: Path, folder: Path, engine: EngineMeasurement, provenance: dict[str, Any]) -> None:
-    """Copy an engine folder and write where it comes from and what was measured into its manifest."""
+    """Copy an engine folder and write where it comes from and what was measured into its manifest and card."""
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(source, draft, ignore=shutil.ignore_patterns(ENTRY))
@@ -282,6 +283,7 @@ def copy_engine(source: Path, folder: Path, engine: EngineMeasurement, provenanc
     manifest = json.loads(path.read_text())
     manifest |= {"provenance": provenance, "measured": plain(engine)}
     path.write_text(json.dumps(manifest, indent=1) + "\n")
+    (draft / CARD).write_text(card(Manifest.said(draft)[0]), encoding="utf-8")
     durable.sync_tree(draft)
     shutil.rmtree(folder, ignore_errors=True)
     durable.move(draft, folder)

@@ -103,7 +103,7 @@ def test_noise_made_in_a_graph_is_that_of_numpy() -> None:
         for name, dims in (("seed", []), ("pictures", [1]), ("step", []), ("count", []))
     ]
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 23}, name="noise")
-    noise = GraphNoise(Builder(graph, None, "noise"), inputs[0], inputs[1])
+    noise = GraphNoise.of_seed(Builder(graph, None, "noise"), inputs[0], inputs[1])
     for use in ("token", "place"):
         made = noise.gumbel(Builder(graph, None, use), inputs[2], inputs[3], use)
         made.name, made.type, made.shape = use, ir.TensorType(ir.DataType.FLOAT), ir.Shape(["pictures", "count"])
