@@ -47,7 +47,8 @@ def recipe_names() -> list[str]:
 def class_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Classes of the model that the line names so far; of a list the part behind the last comma."""
     before, comma, last = incomplete.rpartition(",")
-    named = next((str(context.params[name]) for name in NAMED if context.params.get(name)), "")
+    given = [context.params.get(name) for name in NAMED]
+    named = str(next((each for each in (*given, *context.args) if each), ""))  # what click did not parse is in args
     return [CompletionItem(f"{before}{comma}{name}") for name in classes_of(named) if name.startswith(last)]
 
 

@@ -9,7 +9,9 @@ import click
 from compress.cli.group import (
     UserPath,
     example,
+    json_option,
 )
+from compress.cli.terminal import print_json
 
 
 @click.command("export-web")
@@ -20,7 +22,8 @@ from compress.cli.group import (
     "--runtime", type=UserPath(),
     help="onnxruntime-web as npm packs it (.tgz), or a folder of it.  [default: the cache, else npm]",
 )  # fmt: skip
-def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
+@json_option
+def export_web(engine: Path, output: Path, runtime: Path | None, as_json: bool) -> None:
     """Write an engine as a static page that draws in a browser, from any file server.
 
     A seed gives the picture that the engine draws with it, unless that rounds what its layers read (int8, float16). The
@@ -28,6 +31,9 @@ def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
     onnxruntime-web once; afterwards it lies in the cache.
     """
     from compress.core.settings import InputError
+    from compress.recipe.early import check_engine
+
+    check_engine(engine)
     from compress.models import artifact
     from export.runtime.engine import EngineError
     from export.web.ort_web import RuntimeMissingError, obtain
@@ -40,6 +46,10 @@ def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
         bytes_written = write(model, engine, output, obtain(runtime))  # type: ignore[arg-type]
     except (EngineError, SiteError, RuntimeMissingError) as error:
         raise InputError(str(error)) from error
+    if as_json:
+        rounded = rounds(model)  # type: ignore[arg-type]
+        print_json({"output": str(output), "bytes": bytes_written, "equals_engine": not rounded})
+        return
     click.echo(f"{output}: {bytes_written / 1e6:.1f} MB; try it with  python -m http.server --directory {output}")
     if rounds(model):  # type: ignore[arg-type]
         click.echo(

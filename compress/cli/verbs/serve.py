@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import UserPath, device_options, example, threads_option
+from compress.cli.group import UserPath, device_options, example, json_option, threads_option
+from compress.cli.terminal import print_json
 
 LARGEST_PORT = 65_535
 LONGEST_S = 3600
@@ -42,10 +43,11 @@ LONGEST_S = 3600
 )  # fmt: skip
 @threads_option
 @device_options
+@json_option
 def serve(
     engine: Path, host: str, port: int, workers: int, batch: int | None, deadline_ms: float, capacity: int,
     timeout_s: float, most_pictures: int, threads: int, device: str | None, provider_options: tuple[str, ...],
-    require_plan: bool,
+    require_plan: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw with an engine over HTTP: POST /generate, a page at /, and /health, /ready and /metrics.
 
@@ -69,6 +71,12 @@ def serve(
         settings = Settings(batch or 0, deadline_ms / 1000, capacity, workers, most_pictures, timeout_s)
         address = server.url(listener)
         served = server.serve(
-            opened, settings, listener, lambda: click.echo(f"{address} draws with {engine}; Ctrl-C stops it")
+            opened,
+            settings,
+            listener,
+            lambda: click.echo(f"{address} draws with {engine}; Ctrl-C stops it", err=as_json),
         )
+    if as_json:
+        print_json({"requests": served.requests, "pictures": served.pictures})
+        return
     click.echo(f"stopped; requests answered: {served.requests}, pictures drawn for them: {served.pictures}")

@@ -114,7 +114,10 @@ def test_the_early_check_says_what_the_full_one_says(tmp_path: Path) -> None:
 
     for setting in ("ratio: 7", "rato: 0.1", "ratio: 0.1, scope: all", "ratio: many"):
         path = tmp_path / "r.yaml"
-        path.write_text(f"model: {{checkpoint: digits}}\npasses:\n  - prune-heads: {{{setting}}}\n")
+        path.write_text(
+            f"model: {{checkpoint: digits}}\npasses:\n  - prune-heads: {{{setting}}}\n"
+            "engines: {cpu: [export: {target: onnxruntime}]}\n"
+        )
         with pytest.raises(InputError) as early:
             check_recipe(read_yaml(path), path)
         with pytest.raises(InputError) as full:
