@@ -402,10 +402,10 @@ def train(recipe: str | Path, output: str | Path, *, listener: Listener | None =
 
         of_tokenizer = TokenizerRecipe.load(path)
         with listener.work(f"train {of_tokenizer.name}") as progress:
-            return train_tokenizer(of_tokenizer, folder, progress)
+            return train_tokenizer(of_tokenizer, folder, progress, listener.say)
     from compress.training.transformer import TrainRecipe
     from compress.training.transformer import train as train_transformer
 
     of_transformer = TrainRecipe.load(path)
     with listener.work(f"train {of_transformer.name}") as progress:
-        return train_transformer(of_transformer, folder, progress)
+        return train_transformer(of_transformer, folder, progress, listener.say)

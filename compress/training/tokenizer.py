@@ -40,6 +40,7 @@ from compress.core.settings import (
 )
 from compress.core.store import errors_said, prepare_output
 from compress.core.strict_yaml import read_yaml
+from compress.data.reading import Reading
 from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.codebook import Codebook, channels_last
 from compress.models.tokenizer.model import VqTokenizer
@@ -47,7 +48,7 @@ from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training.augment import AugmentSettings
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import PictureSource, check_augment, open_pictures
+from compress.training.pictures import PictureSource, Say, check_augment, open_pictures, silent
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
 DEAD_SHARE = 0.1
@@ -107,6 +108,7 @@ class TokenizerRecipe:
     pictures: str = setting("photos", doc="what to train on: 'photos', 'emoji', or a folder of pictures")
     side: int = setting(0, doc="pixels of a side that pictures of a folder are scaled to", low=0, high=MOST_SIDE)
     augment: AugmentSettings = setting(AugmentSettings(), doc="how pictures are varied; photographs are cut at random")
+    reading: Reading = setting(Reading(), doc="how pictures of a folder get their shape and background")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
@@ -246,10 +248,13 @@ def measure(tokenizer: VqTokenizer, source: PictureSource, seed: int) -> dict[st
     return {**found, "used_codes_share": len(used) / tokenizer.vocabulary}
 
 
-def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: OnProgress | None = None) -> dict[str, float]:
+def train_tokenizer(
+    recipe: TokenizerRecipe, output: Path, report: OnProgress | None = None, say: Say = silent
+) -> dict[str, float]:
     """Train, resuming from `output/checkpoint.pt` if it is there, and write the tokenizer's folder.
 
-    Writes model.safetensors (fp16), config.json and training.json (recipe, log, what `measure` says) into `output`.
+    `say` takes what was done to the pictures of a folder. Writes model.safetensors (fp16), config.json and
+    training.json (recipe, log, what `measure` says) into `output`.
 
     Returns:
         What `measure` says of the fp16 weights as shipped.
@@ -257,8 +262,10 @@ def train_tokenizer(recipe: TokenizerRecipe, output: Path, report: OnProgress | 
     settings, config = recipe.train, recipe.tokenizer
     torch.set_num_threads(settings.threads)
     device = find_device(settings.device, f"{recipe.name}: train.device")
-    source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", recipe.side)
+    source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", recipe.side, recipe.reading)
     recipe.check(source)
+    for remark in source.remarks:
+        say(f"{recipe.pictures}: {remark}")
     prepare_output(output)
     torch.manual_seed(recipe.seed)
     training = TokenizerTraining(config, settings).to(device)

@@ -40,6 +40,7 @@ from compress.core.settings import (
 )
 from compress.core.store import errors_said, prepare_output
 from compress.core.strict_yaml import read_yaml
+from compress.data.reading import Reading
 from compress.data.tokens import open_source
 from compress.models.families import locate
 from compress.models.image_model import ImageModel
@@ -51,7 +52,7 @@ from compress.models.transformer.model import TokenTransformer
 from compress.training.augment import AugmentSettings
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import SOURCES, PictureSource, check_augment, open_pictures
+from compress.training.pictures import SOURCES, PictureSource, Say, check_augment, open_pictures, silent
 from compress.training.teaching import LARGE_PRIME
 from export.runtime.orders import order_called
 from export.runtime.sampling import Sampler
@@ -167,6 +168,7 @@ class TrainRecipe:
     pictures: str = setting(
         "", doc="in place of tokens: 'photos', 'emoji' or a folder, varied anew and encoded at every step"
     )
+    reading: Reading = setting(Reading(), doc="how pictures of a folder get their shape and background")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
@@ -271,10 +273,11 @@ def mean_nll(model: nn.Module, tokens: TokenSet, shape: Shape, batch: int = 128)
         return sum(float(nll(model, chunk).sum()) for chunk in examples(shape, tokens).chunks(batch)) / len(tokens)
 
 
-def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None) -> dict[str, float]:
+def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None, say: Say = silent) -> dict[str, float]:
     """Train, resuming from `output/checkpoint.pt` if it is there, and write a checkpoint of the family `reference`.
 
-    Writes model.safetensors (fp16), config.json and training.json (recipe, log, held-out NLL) into `output`.
+    `say` takes what was done to the pictures of a folder. Writes model.safetensors (fp16), config.json and
+    training.json (recipe, log, held-out NLL) into `output`.
 
     Returns:
         The final validation and held-out NLL, nats per token, of the fp16 weights as shipped.
@@ -292,7 +295,9 @@ def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None) -
     batches: Batches
     if recipe.pictures:
         side = 0 if recipe.pictures in SOURCES else tokenizer.picture[0]
-        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", side)
+        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", side, recipe.reading)
+        for remark in source.remarks:
+            say(f"{recipe.pictures}: {remark}")
         batches = EncodedPictures(recipe, source, on_device(tokenizer, device))
     else:
         batches = TokenBatches(recipe, open_source(recipe.tokens, f"{recipe.name}: tokens"))

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from compress.cli.group import (
-    Share,
-    UserPath,
-    example,
-)
+from compress.cli.group import Share, UserPath, example
+from compress.cli.reading import reading_of, reading_options
 
 if TYPE_CHECKING:
+    from compress.data.reading import Fit
     from compress.models.candidate import Candidate
     from compress.models.tokenizer.model import Tokenizer
 
@@ -29,10 +27,11 @@ if TYPE_CHECKING:
 @click.option("--validation", type=Share(0, 0.9), default=0.05, show_default=True, help="Share set apart.")
 @click.option("--held-out", type=Share(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split.")
+@reading_options
 @click.option("--decode", is_flag=True, help="The other way: pictures of a TokenSet, into the folder OUTPUT.")
 def tokens(
     images: Path, output: Path, model_name: str, labels: Path | None, validation: float, held_out: float, seed: int,
-    decode: bool,
+    fit: Fit | None, background: str | None, decode: bool,
 ) -> None:  # fmt: skip
     """Turn a folder of pictures into a TokenSet with the tokenizer of a model, or a TokenSet into pictures.
 
@@ -42,8 +41,12 @@ def tokens(
     from compress.cli.group import OutputFile
     from compress.core.settings import InputError
     from compress.data import tokens as data
+    from compress.data.reading import Tally
 
+    reading = reading_of(fit, background)
     if decode:
+        if fit or background:
+            raise InputError(f"{'--fit' if fit else '--background'}: goes with pictures, not with --decode")
         if labels is not None:
             raise InputError("--labels: goes with pictures, not with --decode")
         made = data.open_source(str(images), "tokens")
@@ -53,12 +56,15 @@ def tokens(
     if output.suffix != ".npz":
         raise InputError(f"--output: '{output}' must end in .npz")
     OutputFile().convert(output, None, None)
-    made = data.from_folder(images, data.Encoding.of(opened(model_name)), validation, held_out, seed, labels)
+    encoding, tally = data.Encoding.of(opened(model_name)), Tally()
+    made = data.from_folder(images, encoding, validation, held_out, seed, labels, reading, tally)
     made.save(output)
     parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
     counts = ", ".join(f"{count} {part.replace('_', '-')}" for part, count in parts.items())
     named = f", {len(made.class_names)} classes by name" if made.class_names else ""
     click.echo(f"{output}: {len(made)} pictures of {made.tokens.shape[1]} tokens ({counts}){named}")
+    for remark in tally.words(reading, encoding.picture):
+        click.echo(remark)
 
 
 def opened(name: str) -> Candidate | Tokenizer:
