@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ AS_THEY_ARE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 OPAQUE = 255  # of an alpha channel
 REASON = 100  # characters of a decoder's own words
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+ORIENTATION, SIDEWAYS = 0x112, range(5, 9)  # of EXIF, and where width and height change places
 
 
 def open_picture(
@@ -39,22 +41,42 @@ def open_picture(
     Raises:
         InputError: it is no picture, too large, cut off, or of numbers whose black and white are not known.
     """
+    with decoded(path) as image:
+        behind = Behind(reading, transparent_value(image), opaque)
+        made = eight_bits(ImageOps.exif_transpose(image), image, path, behind)
+        if tally is not None:
+            tally.pictures += 1
+            tally.transparent += behind.seen
+            with contextlib.suppress(Exception):  # of frames that are not read
+                tally.animated += bool(getattr(image, "is_animated", False))
+        return made
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a picture file as it is shown, from its header alone.
+
+    Raises:
+        InputError: as `open_picture`, as far as the header says it.
+    """
+    with decoded(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
+        return image.size[::-1] if turned else image.size
+
+
+@contextlib.contextmanager
+def decoded(path: Path) -> Iterator[Image.Image]:
+    """A picture file, open; what decoders raise inside of the `with` is one line.
+
+    Raises:
+        InputError: it is no picture, or too large.
+    """
     with opened(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of size, which the limit decides, and of damaged EXIF
         try:
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise too_large(path)
-                key = transparent_value(image)
-                upright = ImageOps.exif_transpose(image)
-                behind = Behind(reading, key, opaque)
-                made = eight_bits(upright, image, path, behind)
-                if tally is not None:
-                    tally.pictures += 1
-                    tally.transparent += behind.seen
-                    with contextlib.suppress(Exception):  # of frames that are not read
-                        tally.animated += bool(getattr(image, "is_animated", False))
-                return made
+                yield image
         except InputError:
             raise
         except Image.DecompressionBombError:
