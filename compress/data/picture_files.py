@@ -60,7 +60,7 @@ def size_of(path: Path) -> tuple[int, int]:
     """
     with decoded(path) as image:
         turned = image.getexif().get(ORIENTATION, 1) in SIDEWAYS
-        return image.size[::-1] if turned else image.size
+        return (image.height, image.width) if turned else image.size
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ class Behind:
         Raises:
             InputError: it has to be opaque and is not.
         """
-        self.seen = covered.getextrema()[0] < OPAQUE
+        self.seen = bool((np.asarray(covered) < OPAQUE).any())
         if not self.seen:
             return image
         if self.opaque:
@@ -124,7 +124,7 @@ def transparent_value(image: Image.Image) -> int | tuple[int, ...] | bytes | Non
     Of three channels in 16 bits Pillow keeps the upper eight of each, but gives this value whole.
     """
     key: int | tuple[int, ...] | bytes | None = image.info.get("transparency")
-    if isinstance(key, tuple) and any("16" in str(tile[3]) for tile in image.tile):
+    if isinstance(key, tuple) and any("16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return tuple(each >> 8 for each in key)
     return key
 

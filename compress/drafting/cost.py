@@ -59,11 +59,8 @@ def foresee(facts: Facts, draft: Draft, pictures: Pictures, speed: float) -> Cos
     length, predicted = facts.tokenizer.length, facts.tokenizer.vocabulary
     once = 2.0 * facts.parameters * length  # operations of a pass through one picture
     passes = sum(LOOKS.get(step.name, 0) for step in steps) * pictures.calibration
-    passes += sum(
-        step.settings["steps"] * step.settings.get("batch", 32) * (BACKWARD + 1)
-        for step in steps
-        if step.name == "distill"
-    )
+    taught = [step.settings for step in steps if step.name == "distill"]
+    passes += sum(each["steps"] * each.get("batch", 32) * (BACKWARD + 1) for each in taught)
     passes += SCORINGS * (len(steps) + 1) * pictures.held_out
     guided = 2 if facts.model is not None and facts.model.sampler.cfg_scale != 1 else 1
     drawings = draft.bench["repeats"] * sum(draft.bench["batch"]) * guided * (len(steps) + 1) * MODELS

@@ -18,8 +18,6 @@ from compress.data.tokens import PICTURES, pictures_in
 
 if TYPE_CHECKING:
     from compress.models.tokenizer.vq import VqConfig
-    from compress.training.tokenizer import TokenizerRecipe
-    from compress.training.transformer import TrainRecipe
 
 PARTS = ("tokenizer", "model")  # of the two files, in the order of training
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx")
@@ -136,11 +134,12 @@ class Training:
             lines += [f"{key}: {flow(value) if isinstance(value, dict) else quoted(value)}" for key, value in
                       recipe.items()]  # fmt: skip
             written.append("\n".join(lines) + "\n")
-        kinds: tuple[type[TokenizerRecipe], type[TrainRecipe]] = (TokenizerRecipe, TrainRecipe)
         with tempfile.TemporaryDirectory() as room:
-            for kind, text, file in zip(kinds, written, (tokenizer, model), strict=True):
+            for load, text, file in zip(
+                (TokenizerRecipe.load, TrainRecipe.load), written, (tokenizer, model), strict=True
+            ):
                 (Path(room) / file.name).write_text(text, encoding="utf-8")
-                kind.load(Path(room) / file.name)
+                load(Path(room) / file.name)
         return written[0], written[1]
 
     def tokenizer_notes(self) -> Iterator[str]:
@@ -173,10 +172,8 @@ class Training:
 
         speed = speed_here(2)
         work = self.work()
-        times = [
-            f"between {duration(each / (speed * SPREAD[0]))} and {duration(each / (speed * SPREAD[1]))}"
-            for each in work
-        ]
+        best, worst = (speed * share for share in SPREAD)
+        times = [f"between {duration(each / best)} and {duration(each / worst)}" for each in work]
         fit = FITTED[AS_USUAL.fit].split(" (")[0]
         shape = f"; {1 - self.square:.0%} are not square and are {fit}" if self.square < 1 else ""
         return [

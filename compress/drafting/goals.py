@@ -9,6 +9,7 @@ from typing import Any
 from compress.core.settings import InputError
 from compress.core.strict_yaml import read_yaml
 from compress.drafting.facts import Facts
+from compress.models.artifact import Form
 from compress.passes import find
 from compress.recipe import shipped
 from compress.recipe.recipe import read_step, targets_of
@@ -73,6 +74,7 @@ def draft(goal: str, facts: Facts) -> Draft:
     """
     path = shipped.ROOT / f"{GOALS[goal]}.yaml"
     template = read_yaml(path)
+    trunk: tuple[Item, ...]
     if facts.model is None:
         trunk, engines = (), adopted(goal, template, facts)
     else:
@@ -125,7 +127,7 @@ def suited(chain: list[Any], facts: Facts, targets: frozenset[str]) -> Iterator[
         yield made
 
 
-def choice(name: str, settings: Mapping[str, Any], facts: Facts, targets: frozenset[str]) -> Item:
+def choice(name: str, settings: Mapping[str, Any], facts: Facts, targets: frozenset[str] = frozenset()) -> Item:
     """A pass with the first settings that it can work on the model with, or why there are none."""
     if name == "decoder" and not facts.convolutional:
         return Item(name, settings, why="the image decoder has no convolutions, so there is nothing to quantize")
@@ -135,7 +137,7 @@ def choice(name: str, settings: Mapping[str, Any], facts: Facts, targets: frozen
         return Item(name, settings, why="nothing of this model depends on the class or the text alone")
     if name == "export" and facts.config and (why := find_target(settings["target"]).refusal(facts.config.shape)):
         raise InputError(f"{facts.path}: {settings['target']}: {why}")
-    if facts.model is None or find(name, "init").accepts.value != "torch":
+    if facts.model is None or find(name, "init").accepts is not Form.TORCH:
         return Item(name, settings)
     why = ""
     for tried in alternatives(name, settings):
@@ -178,12 +180,9 @@ def adopted(goal: str, template: Mapping[str, Any], facts: Facts) -> dict[str, t
     (name, chain), *_ = template["engines"].items()
     why = "takes a model in PyTorch, and this one is an ONNX graph; quantize-onnx takes the place of quantize"
     steps = [step(item) for item in [*template.get("passes", []), *chain]]
-    left = [
-        Item(each.name, why=why) for each in steps if each.setting.accepts.value == "torch" and each.name != "export"
-    ]
-    last = [
-        choice(each.name, own, facts, frozenset()) for each, own in with_settings(chain) if each.name in GRAPH_PASSES
-    ]
+    in_torch = [each.name for each in steps if each.setting.accepts is Form.TORCH and each.name != "export"]
+    left = [Item(each, why=why) for each in in_torch]
+    last = [choice(each.name, own, facts) for each, own in with_settings(chain) if each.name in GRAPH_PASSES]
     cache = [Item("quantize-cache", why=facts.unshared) for each in steps if each.name == "quantize-cache"]
     own = [Item(key, settings) for item in ADOPTED[goal] for key, settings in item.items()]
     return {name: (*left, *own, *cache, *last)}

@@ -1,4 +1,4 @@
-"""Which pictures a drafted recipe measures on: those that are given, those that a shipped model has, or some to come."""
+"""Which pictures a drafted recipe measures on: given ones, those that a model was trained on, or some to come."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRAWN = "drawn"
 
 @dataclass(frozen=True)
 class Pictures:
-    """A source of tokens, how many of each part a recipe may ask for, and the folder that it has to be made of first."""
+    """A source of tokens, how many of each part a recipe may ask for, and the folder that it is made of first."""
 
     source: str
     calibration: int

@@ -1,4 +1,4 @@
-"""A draft as the text of a recipe, with comments that say what was chosen; the parser of recipes reads it before anyone."""
+"""A draft as the text of a recipe, with comments that say what was chosen; the parser of recipes checks it."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ def recipe_text(facts: Facts, draft: Draft, pictures: Pictures, cost: Cost, file
     ]  # fmt: skip
     for name, items in draft.engines.items():
         lines += [f"  {name}:", *chain(items, "    ")]
+    if any(each.name == "prune-to" for each in draft.kept):
+        lines += comment("What pruning loses depends on the model: where the gate is breached, keep more parameters.")
     lines += [f"# without {key}: {why}" for key, why in draft.ungated.items()]
     if draft.gate:
         lines.append(f"gate: {flow(draft.gate)}")
