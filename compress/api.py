@@ -124,12 +124,14 @@ def run(
     store: str | Path = STORE,
     listener: Listener | None = None,
     preflight: bool = True,
+    on: str = "",
 ) -> Report:
     """Run a recipe, a file or a shipped one's name: compress, export, measure and judge, reusing what the store holds.
 
     Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
     A `model` (a checkpoint, or a shipped one's name) or a source of `tokens` takes the place of the recipe's.
-    A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens.
+    A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens. With `on`
+    ``torchrun:N`` the passes that can (``distill``) train in N processes of this machine.
 
     Raises:
         InputError: the recipe or an input is wrong, or a pass cannot do what it is asked.
@@ -139,10 +141,12 @@ def run(
     from compress.recipe import recipe as recipes
     from compress.recipe.shipped import located
     from compress.running import pipeline
+    from compress.workers.place import processes_of
 
+    processes = processes_of(on)
     loaded = recipes.load(located(recipe), model, tokens)
     folder = run_folder(recipe, model) if output is None else Path(output)
-    return pipeline.run(loaded, Store(Path(store)), folder, listener or Silent(), preflight=preflight)
+    return pipeline.run(loaded, Store(store), folder, listener or Silent(), preflight, processes)
 
 
 def run_folder(recipe: str | Path, model: str = "") -> Path:
@@ -263,7 +267,7 @@ def sensitivity(
 
     loaded = recipes.load(located(recipe), model, tokens)
     asked = Asked(FORMATS if formats is None else tuple(formats), prune, pictures or 0)
-    return measured(loaded, Store(Path(store)), listener or Silent(), asked, command_of(recipe, asked, model, tokens))
+    return measured(loaded, Store(store), listener or Silent(), asked, command_of(recipe, asked, model, tokens))
 
 
 def bench(
@@ -321,9 +325,9 @@ def generate(
 ) -> NDArray[np.uint8]:
     """Pictures (N, H, W, C) of these classes (N,), drawn with an engine, or a checkpoint in PyTorch.
 
-    Settings of sampling are `cfg_scale`, `temperature`, `top_k`, `top_p` and, of a masked model, `steps`; what is left
-    out is the model's own. A model of texts takes `features` (N, length, width) and 0 for each label. `batch` pictures
-    are drawn at once, 0 for as many as memory holds.
+    Settings of sampling are those of `compress generate` (`cfg_scale`, `temperature`, `top_k`, ...); what is left out
+    is the model's own, and what it would ignore is refused. A model of texts takes `features` (N, length, width) and 0
+    for each label. `batch` pictures are drawn at once, 0 for as many as memory holds.
 
     Raises:
         InputError: the model cannot be opened, or does not draw what is asked for.
@@ -381,31 +385,45 @@ def draw_shards(
     return bulk.draw_shards(Path(engine), Path(output), wish, place_of(on), opening, listener or Silent())
 
 
-def train(recipe: str | Path, output: str | Path, *, listener: Listener | None = None) -> dict[str, Any]:
+def train(recipe: str | Path, output: str | Path, *, listener: Listener | None = None, on: str = "") -> dict[str, Any]:
     """Train a transformer or an image tokenizer from a recipe into a folder; an interrupted training goes on.
 
     Returns what it reached (held-out NLL, or PSNR and the share of codes used), as in the folder's training.json.
+    With `on` ``torchrun:N`` it trains in N processes of this machine. Where torchrun started processes, each of them
+    calls this, and the first one reports and writes.
 
     Raises:
         InputError: the recipe or an input is wrong.
+        SaidElsewhereError: another of torchrun's processes says so.
     """
+    from functools import partial
+
+    from compress.core.launched import launch
     from compress.core.listener import Silent
     from compress.core.strict_yaml import read_yaml
     from compress.recipe.shipped import check_verb, located
+    from compress.workers.place import processes_of
 
-    path, folder = located(recipe), Path(output)
-    listener = listener or Silent()
-    content = read_yaml(path)
-    check_verb(content, path, "train")
-    if isinstance(content, dict) and "tokenizer" in content and "model" not in content:
-        from compress.training.tokenizer import TokenizerRecipe, train_tokenizer
+    def checked() -> Path:
+        path = located(recipe)
+        check_verb(read_yaml(path), path, "train")
+        return path
 
-        of_tokenizer = TokenizerRecipe.load(path)
-        with listener.work(f"train {of_tokenizer.name}") as progress:
-            return train_tokenizer(of_tokenizer, folder, progress, listener.say)
-    from compress.training.transformer import TrainRecipe
-    from compress.training.transformer import train as train_transformer
+    listener, folder, processes = listener or Silent(), Path(output), processes_of(on)
+    if (started := launch()) is None:
+        path = checked()
+    from compress.training import recipe as recipes
+    from compress.training.processes import train_together
+    from compress.training.world import ALONE, join_torchrun
 
-    of_transformer = TrainRecipe.load(path)
-    with listener.work(f"train {of_transformer.name}") as progress:
-        return train_transformer(of_transformer, folder, progress, listener.say)
+    if started is not None:
+        with join_torchrun(started) as world:
+            with world.agreed():
+                loaded = recipes.load(checked())
+            with (listener if world.first else Silent()).work(f"train {loaded.name}") as progress:
+                return recipes.train(loaded, folder, world, progress)
+    loaded = recipes.load(path)
+    with listener.work(f"train {loaded.name}") as progress:
+        if processes > 1:
+            return train_together(partial(recipes.train, loaded, folder), processes, progress, listener.say)
+        return recipes.train(loaded, folder, ALONE, progress)

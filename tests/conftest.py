@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import headless
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,17 @@ def fresh_export(pytestconfig: pytest.Config) -> Iterator[Export]:
     torch.onnx.export = remembering(export, folder_of_now(pytestconfig.cache.mkdir("traces")))
     yield export
     torch.onnx.export = export
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium, driven by Selenium."""
+    if not headless.installed():
+        pytest.skip(headless.MISSING)
+    pytest.importorskip("selenium")
+    found = headless.opened(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.quit()
 
 
 def make_tiny_model(

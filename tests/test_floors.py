@@ -17,10 +17,10 @@ PACKAGES = ("compress", "export", "calibration")
 # From the top down; a module may import what is in its own room and in those below.
 ROOMS = {
     "compress": (
-        *("cli", "api", "drafting", "verifying", "search", "running", "report", "recipe", "passes"),
+        *("cli", "api", "drafting", "serving", "verifying", "search", "running", "report", "recipe", "passes"),
         *("training", "measure", "data", "models", "bulk", "workers", "core"),
     ),
-    "export": ("foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
+    "export": ("web", "foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
 }
 ENTRANCE = ("compress.__main__",)
 
@@ -45,6 +45,12 @@ ONLY_IN = {
     "optimum": {"compress/models/families/huggingface.py"},
     "ray": {"compress/workers/cluster.py"},
     "optuna": {"compress/search/study.py"},
+    "starlette": {"compress/serving/app.py", "compress/serving/server.py"},
+    "uvicorn": {"compress/serving/server.py"},
+    "prometheus_client": {
+        *("compress/serving/app.py", "compress/serving/metrics.py", "compress/serving/server.py"),
+    },
+    "fsspec": {"compress/core/store/objects.py"},
 }
 
 

@@ -22,8 +22,8 @@ from compress.core.store import errors_said
 from compress.workers import place as places
 from compress.workers.crew import Task
 from compress.workers.pool import mapped
-from export.runtime.drawing import sampler_of
 from export.runtime.errors import EngineError
+from export.runtime.heeded import sampler_of
 from export.runtime.manifest import FILE, file_hash
 from export.runtime.noise import check_seed
 from export.runtime.options import Sampling

@@ -14,6 +14,7 @@ from compress.cli.verbs.bisect import bisect
 from compress.cli.verbs.check_tensorrt import check_tensorrt
 from compress.cli.verbs.doctor import doctor
 from compress.cli.verbs.export_triton import export_triton
+from compress.cli.verbs.export_web import export_web
 from compress.cli.verbs.generate import generate
 from compress.cli.verbs.init import init
 from compress.cli.verbs.models import models
@@ -26,6 +27,7 @@ from compress.cli.verbs.run import run
 from compress.cli.verbs.schema import schema
 from compress.cli.verbs.search import search
 from compress.cli.verbs.sensitivity import sensitivity
+from compress.cli.verbs.serve import serve
 from compress.cli.verbs.store import store
 from compress.cli.verbs.to_optimum import to_optimum
 from compress.cli.verbs.tokens import tokens
@@ -50,7 +52,7 @@ def main() -> None:
 
 
 for verb in (
-    *(init, run, plan, sensitivity, search, train, tokens, generate, verify, bisect, bench, profile),
-    *(to_optimum, export_triton, check_tensorrt, report, recipes, schema, passes, models, store, doctor),
+    *(init, run, plan, sensitivity, search, train, tokens, generate, serve, verify, bisect, bench, profile),
+    *(to_optimum, export_triton, export_web, check_tensorrt, report, recipes, schema, passes, models, store, doctor),
 ):
     main.add_command(verb)

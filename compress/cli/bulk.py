@@ -13,6 +13,7 @@ import click
 from compress.cli.group import UserPath, whole_numbers
 from compress.cli.terminal import Terminal
 from compress.core.settings import MOST_PICTURES, InputError
+from export.runtime.options import FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,13 +30,26 @@ class Bulk:
 
     labels_file: Path | None = None
     on: str | None = None
-    format: Literal["webdataset", "png"] | None = None
+    format: str | None = None
     shard_size: int | None = None
 
     @property
     def asked(self) -> bool:
         """Whether one was given."""
         return self != Bulk()
+
+    @property
+    def kind(self) -> Literal["webdataset", "png"]:
+        """The format of shards.
+
+        Raises:
+            InputError: it is one of single files.
+        """
+        if self.format in (None, "webdataset"):
+            return "webdataset"
+        if self.format == "png":
+            return "png"
+        raise InputError(f"--format {self.format}: is of files in --out-dir; shards hold webdataset or png")
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
@@ -46,7 +60,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         *arguments: Any,
         labels_file: Path | None,
         on: str | None,
-        format: Literal["webdataset", "png"] | None,
+        format: str | None,
         shard_size: int | None,
         **more: Any,
     ) -> None:
@@ -57,8 +71,9 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         help="Pictures of a shard, which one worker draws.  [default: up to 1024]",
     )(called)  # fmt: skip
     called = click.option(
-        "--format", type=click.Choice(("webdataset", "png")),
-        help="Shards as tar files of PNG and JSON, or as folders of PNG.  [default: webdataset]",
+        "--format", type=click.Choice(("webdataset", *FORMATS)),
+        help="Of files in --out-dir: png, jpeg or webp.  [default: by --name, or png]  Of shards: webdataset (tar "
+        "files of PNG and JSON) or png (folders).  [default: webdataset]",
     )(called)  # fmt: skip
     called = click.option(
         "--on", metavar="PLACE", help="Who draws: local:N (N processes), ray, or ray://HOST:PORT.  [default: local:1]"
@@ -110,7 +125,7 @@ def draw(
         texts = None if features is None else read_features(features)
     except ValueError as error:
         raise InputError(str(error)) from error
-    classes, kind = labels_of(labels, many.labels_file), many.format or "webdataset"
+    classes, kind = labels_of(labels, many.labels_file), many.kind
     wish = Wish(classes, texts, sampling, seed, count, kind, many.shard_size or 0, batch)
     return draw_shards(engine, output, wish, place, opening, Terminal())
 
@@ -139,3 +154,10 @@ def closing_line(drawn: Drawn, output: Path) -> str:
     if not drawn.made:
         return f"{held}; all were there"
     return f"{held}; {drawn.made} drawn now, {drawn.per_second:.3g} pictures/s"
+
+
+def said(drawn: Drawn, output: Path) -> dict[str, Any]:
+    """The same for a program."""
+    job = drawn.job
+    found = {"folder": str(output), "pictures": job.count, "shards": job.shards, "drawn": drawn.made}
+    return {**found, "images_per_second": drawn.per_second if drawn.made else None}

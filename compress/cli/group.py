@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from compress.cli import signals, streams, unexpected
+from compress.core.launched import SaidElsewhereError, end_after_others, speaks
 from compress.core.settings import MOST_THREADS, InputError, cut, nearest, shown
 from compress.core.user_files import user_path
 from export.runtime.devices import NAMES as DEVICES
@@ -97,11 +98,18 @@ class Group(click.Group):
         except click.exceptions.Exit as end:
             return end.exit_code
         except click.ClickException as wrong:
-            in_one_line(wrong).show()
+            if speaks():
+                in_one_line(wrong).show()
+            else:
+                end_after_others()
+            return BAD_INPUT
+        except SaidElsewhereError:
+            end_after_others()
             return BAD_INPUT
         except BaseException as error:  # also what is no Exception: a panic of a library written in Rust, or its exit
             if stop.number or isinstance(error, KeyboardInterrupt):  # a library may turn an interruption into an error
-                click.echo(f"\n{stop.words()}", err=True)
+                if speaks():
+                    click.echo(f"\n{stop.words()}", err=True)
                 return stop.code
             return self.say_error(error, words)
 
@@ -189,6 +197,20 @@ class UserPath(click.Path):
             return user_path(os.fsdecode(super().convert(value, param, ctx)))
         except InputError as error:
             self.fail(f"{error}.", param, ctx)
+
+
+class StorePlace(UserPath):
+    """The folder of a store, or the URL of one elsewhere, as text."""
+
+    name = "path or url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path or the URL."""
+        if "://" not in os.fsdecode(value):
+            return super().convert(value, param, ctx)
+        from compress.core.store.places import store_place
+
+        return store_place(os.fsdecode(value))
 
 
 class RecipeFile(UserPath):
@@ -282,6 +304,12 @@ def example(text: str) -> Callable[[Any], Any]:
     return decorate
 
 
+on_option = click.option(
+    "--on",
+    metavar="PLACE",
+    default="",
+    help="Who trains: torchrun:N, N processes of this machine.  [default: this one]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -293,8 +321,8 @@ def instead_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 store_option = click.option(
-    "--store", "store_path", type=UserPath(), default=Path(".compress"), show_default=True,
-    help="Where artifacts and measurements are kept.",
+    "--store", "store_path", type=StorePlace(), default=Path(".compress"), show_default=True,
+    help="Where artifacts and measurements are kept: a folder, or a URL such as s3://bucket/prefix.",
 )  # fmt: skip
 threads_option = click.option(
     "--threads", type=click.IntRange(1, MOST_THREADS), default=2, show_default=True, help="Runtime threads."

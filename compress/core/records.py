@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from compress.core.settings import InputError, digest, plain, shown
-from compress.core.strict_json import read_json
+from compress.core.strict_json import parse_json, read_json
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -59,6 +60,27 @@ def content_of(path: Path) -> dict[str, Any]:
         if not path.exists():
             raise FileNotFoundError(path) from None
         raise Damaged(str(error).removeprefix(f"{path}: ")) from error
+    return mapping(value)
+
+
+def content_in(data: bytes) -> dict[str, Any]:
+    """The mapping that a record holds, from its bytes.
+
+    Raises:
+        Damaged: it holds something else.
+    """
+    try:
+        return mapping(parse_json(data.decode(), "line"))
+    except (InputError, UnicodeDecodeError) as error:
+        raise Damaged(str(error).removeprefix("line: ")) from error
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A mapping.
+
+    Raises:
+        Damaged: it is something else.
+    """
     if not isinstance(value, dict):
         raise Damaged(f"{shown(value)} is not a mapping")
     return value
@@ -70,7 +92,15 @@ def read_entry(path: Path, key: str) -> EntryRecord:
     Raises:
         Damaged, FileNotFoundError, PermissionError: as `content_of`; or it is the entry of another key.
     """
-    value = content_of(path)
+    return entry_of(content_of(path), key)
+
+
+def entry_of(value: dict[str, Any], key: str) -> EntryRecord:
+    """What the content of an entry.json says of the artifact of this key.
+
+    Raises:
+        Damaged: it says something else, or is the entry of another key.
+    """
     stated = value.pop("sha256", None)  # not written by early versions
     if set(value) != {"key", "made_by", "notes", "files"}:
         raise Damaged(f"it has the keys {shown(sorted(value))}")
@@ -107,7 +137,15 @@ def read_measurement(path: Path, key: str) -> dict[str, Any]:
     Raises:
         Damaged, FileNotFoundError, PermissionError: as `content_of`; or it is the measurement of another key.
     """
-    value = content_of(path)
+    return measurement_of(content_of(path), key)
+
+
+def measurement_of(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The measurement of this key, from the content of its record.
+
+    Raises:
+        Damaged: it is something else, or the measurement of another key.
+    """
     measured = value.get("value")
     if "key" not in value:  # written before records said what they belong to
         if isinstance(measured, dict) and value.get("sha256") == digest(measured):
@@ -127,14 +165,20 @@ def measurement(key: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class User:
-    """A recipe, and the keys of the artifacts that it needs."""
+    """A recipe, the keys of the artifacts that it needs, and the process that said so, while it ran or in the end."""
 
     recipe: str
     keys: tuple[str, ...]
+    host: str = ""  # early versions did not say whose it is
+    pid: int = 0
+    since: int = 0  # seconds since 1970, by that host's clock
+    finished: bool = True
 
     @property
     def is_gone(self) -> bool:
         """Whether the recipe's file is no longer there; one that cannot be looked at may still be."""
+        if self.host not in ("", socket.gethostname()):
+            return False
         try:
             Path(self.recipe).lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -150,11 +194,21 @@ def read_user(path: Path) -> User:
     Raises:
         Damaged, FileNotFoundError, PermissionError: as `content_of`.
     """
-    match content_of(path):
-        case {"recipe": str(recipe), "keys": list(keys)} if "\0" not in recipe and all(
-            isinstance(key, str) for key in keys
-        ):
-            return User(recipe, tuple(keys))
+    return user_of(content_of(path))
+
+
+def user_of(value: dict[str, Any]) -> User:
+    """A recipe that uses the store, from the content of its record.
+
+    Raises:
+        Damaged: it is something else.
+    """
+    match {"host": "", "pid": 0, "since": 0, "finished": True, **value}:
+        case {
+            "recipe": str(recipe), "keys": list(keys), "host": str(host), "pid": int(pid), "since": int(since),
+            "finished": bool(finished),
+        } if "\0" not in recipe and all(isinstance(key, str) for key in keys):  # fmt: skip
+            return User(recipe, tuple(keys), host, pid, since, finished)
     raise Damaged("it does not name a recipe and its keys")
 
 

@@ -12,7 +12,7 @@ Fit = Literal["crop", "pad", "stretch"]
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 WHITE = "#ffffff"
 FITTED = {
-    "crop": "cropped to it around the centre (--fit pad or stretch keeps all of them)",
+    "crop": "cropped to it around the centre (fit: pad or stretch keeps all of each)",
     "pad": "padded to it with {background}",
     "stretch": "stretched to it",
 }
@@ -64,7 +64,7 @@ class Tally:
         done = FITTED[reading.fit].format(background=reading.background)
         counted = (
             (self.reshaped, f"of another aspect than {size}: {done}"),
-            (self.transparent, f"with transparency: on {reading.background} (--background '#rrggbb')"),
+            (self.transparent, f"with transparency: on {reading.background}, the background"),
             (self.animated, "of several frames: the first is read"),
         )
         return [f"{count} of {self.pictures} pictures {what}" for count, what in counted if count]

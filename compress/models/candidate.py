@@ -195,6 +195,11 @@ def name_of(given: str | Path | Candidate) -> str:
     return str(getattr(given, "name", None) or getattr(given, "folder", None) or type(given).__name__)
 
 
+def identity(candidate: Candidate, name: str) -> str:
+    """The hash of an engine's manifest; of any other model the name that it was opened by."""
+    return str(getattr(candidate, "sha256", name))
+
+
 def open_model(name: str, threads: int = 0) -> ImageModel | AdoptedModel:
     """The shipped model of this name, a checkpoint's, or the model of a recipe; an ONNX graph where it is one.
 

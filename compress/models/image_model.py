@@ -42,6 +42,7 @@ class ImageModel(Shaped):
     tokenizer: Tokenizer
     sampler: Sampler
     class_names: tuple[str, ...] = ()
+    licence: str = ""
 
     @property
     def shape(self) -> Shape:

@@ -20,6 +20,7 @@ from compress.core.settings import ContradictionError, InputError, check_fields,
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.passes.shared.notes import Notes as Notes
+from compress.training.world import ALONE, World
 from export.graph.saturation import ReduceRange
 from export.runtime.manifest import Cpu
 
@@ -32,20 +33,28 @@ REDUCE_RANGE = (
 )
 
 
+def unreported(step: int, steps: int, values: dict[str, float]) -> None:
+    """Tell nobody how far a pass is."""
+
+
 class PassError(InputError):
     """A pass cannot do what its settings ask of this model; `Pass.run` puts the pass's name in front."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass may use besides the model: the untouched reference, tokens, a seed, a folder to checkpoint in."""
+    """What a pass may use besides the model: the untouched reference, tokens, a seed, a folder to checkpoint in.
+
+    A pass that trains may be run by several processes at once: `world` says which of them this is.
+    """
 
     reference: ImageModel
     tokens: TokenSet
     calibration: int
     seed: int
     workspace: Path
-    report: Callable[[int, int, dict[str, float]], None] = lambda step, steps, values: None
+    report: Callable[[int, int, dict[str, float]], None] = unreported
+    world: World = ALONE
 
     def calibration_tokens(self) -> TokenSet:
         """The first `calibration` training pictures.
@@ -93,6 +102,7 @@ class Pass(ABC, Generic[Given, Made]):
     exact: ClassVar[bool] = False
     uses_tokens: ClassVar[bool] = True
     version: ClassVar[int] = 1
+    trains: ClassVar[bool] = False  # whether `apply` shares its work with the other processes of `Context.world`
     refusals: ClassVar[tuple[type[Exception], ...]] = ()  # of libraries below, which are a PassError here
 
     def __init_subclass__(cls) -> None:
@@ -123,6 +133,9 @@ class Pass(ABC, Generic[Given, Made]):
 
     def validate(self) -> None:
         """Refuse settings that contradict each other, by a ValueError."""
+
+    def check_processes(self, processes: int) -> None:
+        """Refuse so many processes, where the pass trains and cannot share its work equally, by an InputError."""
 
     def environment(self) -> dict[str, str]:
         """What of this machine decides the result besides libraries every pass shares; part of the artifact's key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from compress.training.teaching import (
     guided_answer,
     matched_layers,
 )
+from compress.training.world import ALONE, World
 from export.runtime.sampling import HIGHEST, Sampler
 
 REHEARSED_STEPS = 2
@@ -64,6 +65,8 @@ class Distill(TorchPass):
     learns logits alone, as two rows have no hidden states in common. The scale is fixed: a range of scales needs an
     input for the scale, which no config, graph or engine here has.
     """
+
+    trains: ClassVar[bool] = True
 
     steps: int = setting(doc="optimizer steps at most", low=1, high=MOST_STEPS)
     batch: int = setting(32, doc="pictures of a step", low=1, high=MOST_BATCH)
@@ -111,6 +114,10 @@ class Distill(TorchPass):
             )
         if self.guidance_scale == 1:
             raise ValueError("guidance_scale 1: that is no guidance; use another scale, or 0 for the model's own")
+
+    def check_processes(self, processes: int) -> None:
+        """Refuse so many processes as cannot have equally many pictures of a batch."""
+        World(size=processes).check(self.batch, "batch")
 
     def requires(self, model: ImageModel) -> None:
         """Refuse bfloat16 on a processor that would emulate it, and guidance that cannot be absorbed.
@@ -161,7 +168,7 @@ class Distill(TorchPass):
         for part, name in ((training, "train"), (validation, "validation")):
             if not len(part):
                 raise PassError(f"the tokens have no {name} pictures; split them with a share for {name}")
-        config = student.config
+        config, world = student.config, context.world
         sampler = self.learned(model)
         # Two rows have no hidden states in common, and neither have streams of two widths.
         compared = self.hidden and sampler is None and config.width == reference.config.width
@@ -169,8 +176,7 @@ class Distill(TorchPass):
         own_count = round(self.on_policy * self.batch)
         draws = Draws(training, config, self.batch - own_count, self.null_share, context.seed)
         teacher = Teacher(reference, draws, [theirs for _, theirs in pairs], sampler)
-        teacher.prepare(self.steps, context.report)
-        distance = Distance(reference, validation, sampler)
+        distance = Distance(reference, validation, sampler, world)
         own = OwnPictures(
             lambda: settled(student),
             sampler or model.sampler,
@@ -178,6 +184,7 @@ class Distill(TorchPass):
             count=self.batch,
             every=self.redraw,
             seed=context.seed,
+            world=world,
         )
         lesson = Lesson(
             student,
@@ -190,7 +197,9 @@ class Distill(TorchPass):
             precision=self.precision,
             own=own if own_count else None,
             own_count=own_count,
+            world=world,
         )
+        teacher.prepare(self.steps, context.report, lesson.training_rows)
         before = distance(student)
         log = fit(
             student,
@@ -207,6 +216,7 @@ class Distill(TorchPass):
             checkpoint=context.workspace / CHECKPOINT,
             report=context.report,
             state_of_loss=own,
+            world=world,
         )
         after = distance(student)
         if not after < float("inf"):
@@ -243,10 +253,16 @@ class Distill(TorchPass):
 
 
 class Distance:
-    """KL(reference || model) on pictures, nats per token; the reference is asked once, after a sampler's guidance."""
+    """KL(reference || model) on pictures, nats per token; the reference is asked once, after a sampler's guidance.
 
-    def __init__(self, reference: TokenTransformer, pictures: TokenSet, sampler: Sampler | None = None) -> None:
-        self.examples = list(examples(reference.config.shape, pictures).chunks(BATCH))
+    Of several processes each asks of a share of the pictures, and all know the whole.
+    """
+
+    def __init__(
+        self, reference: TokenTransformer, pictures: TokenSet, sampler: Sampler | None = None, world: World = ALONE
+    ) -> None:
+        self.world, self.count = world, len(pictures)
+        self.examples = world.dealt(list(examples(reference.config.shape, pictures).chunks(BATCH)))
         self.wanted = [guided_answer(reference, batch, [], sampler).logits for batch in self.examples]
 
     def __call__(self, model: nn.Module) -> float:
@@ -256,4 +272,4 @@ class Distance:
                 Divergence()(wanted, model(*batch.tensors()), batch.scored).item() * len(batch)
                 for wanted, batch in zip(self.wanted, self.examples, strict=True)
             ]
-        return sum(parts) / sum(map(len, self.examples))
+        return self.world.sum_of(sum(parts)) / self.count

@@ -130,6 +130,7 @@ class Export(Pass[ImageModel, OnnxModel]):
             sampler=model.sampler,
             parameters=model.parameters(),
             class_names=model.class_names,
+            licence=model.licence,
             fixed_batch=self.fixed_batch,
         )
 

@@ -19,6 +19,7 @@ from compress.passes import Context
 from compress.recipe import plan as plans
 from compress.recipe.plan import Node, Plan
 from compress.recipe.recipe import Recipe, Step
+from compress.running.taught import run_together
 from export.runtime.engine import Engine
 
 
@@ -33,12 +34,19 @@ class Making:
         tokens: TokenSet,
         reference: ImageModel | AdoptedModel,
         plan: Plan,
+        processes: int = 1,
     ) -> None:
+        self.processes = processes  # that passes train with
         self.recipe, self.store, self.listener = recipe, store, listener
         self.tokens, self.reference, self.plan = tokens, reference, plan
         self.tokens_key = digest(tokens.fingerprint(), recipe.tokens.calibration)
         self.entries: dict[str, Entry] = {}
         self.engines: dict[str, Engine] = {}
+
+    def keys(self) -> list[str]:
+        """The keys of all artifacts of the plan, and of the engines that stand for its steps."""
+        nodes = [node for node in self.plan.nodes if node.source or node.form is not Form.TORCH]
+        return list(dict.fromkeys(node.key for node in (*nodes, *map(self.deployed, self.plan.nodes))))
 
     def make(self, node: Node) -> Entry:
         """The node's artifact, from the store or made now (a reference that is a graph was made first of all)."""
@@ -62,7 +70,10 @@ class Making:
                     report=progress,
                 )
                 try:
-                    outcome = setting.run(model, context)
+                    if setting.trains and self.processes > 1:
+                        outcome = run_together(setting, model, context, self.processes, self.listener.say)
+                    else:
+                        outcome = setting.run(model, context)
                 except InputError as error:
                     raise InputError(f"{self.recipe.path}: {node.name}: {error}") from error
             artifact.save(outcome.model, folder)

@@ -40,6 +40,8 @@ from compress.report.page import html
 from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
 from compress.running.measurements import Measuring
+from compress.running.taught import check_processes
+from export.graph.card import CARD, card
 from export.runtime.errors import PlanWarning
 from export.runtime.manifest import Manifest, file_hash
 from export.runtime.processor import ProcessorWarning, products_saturate
@@ -78,8 +80,10 @@ def adopt_reference(recipe: Recipe, tokens: TokenSet, plan: Plan, store: Store, 
     return model
 
 
-def run(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool = True) -> Report:
-    """Drive a recipe from its checkpoint to judged engines in `output`.
+def run(
+    recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool = True, processes: int = 1
+) -> Report:
+    """Drive a recipe from its checkpoint to judged engines in `output`; passes that train do so in `processes`.
 
     Raises:
         InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
@@ -88,12 +92,12 @@ def run(recipe: Recipe, store: Store, output: Path, listener: Listener, prefligh
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ProcessorWarning)  # said once, of the whole recipe
             warnings.simplefilter("ignore", PlanWarning)  # the report says of each engine that it was not run
-            return run_in(recipe, store, output, listener, preflight)
+            return run_in(recipe, store, output, listener, preflight, processes)
     finally:
         store.release()
 
 
-def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool) -> Report:
+def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool, processes: int) -> Report:
     """Drive a recipe; the store holds what was found and made."""
     if note := plans.processor_note(recipe):
         listener.say(note)
@@ -104,6 +108,7 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         reference = load_reference(recipe, tokens)
         plan = plans.make_plan(recipe, tokens)
         check_requirements(recipe, plan, reference)
+        check_processes(recipe, plan, processes, listener.say)
         store.prepare(node.key for node in plan.nodes if node.source)
         prepare_output(output)
         if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
@@ -114,7 +119,8 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         prepare_output(output)
         reference = adopt_reference(recipe, tokens, plan, store, listener)
         check_requirements(recipe, plan, reference.model)
-    return Run(recipe, store, output, listener, tokens, reference, plan).report()
+        check_processes(recipe, plan, processes, listener.say)
+    return Run(recipe, store, output, listener, tokens, reference, plan, processes).report()
 
 
 class Run:
@@ -129,10 +135,11 @@ class Run:
         tokens: TokenSet,
         reference: ImageModel | AdoptedModel,
         plan: Plan,
+        processes: int = 1,
     ) -> None:
         self.recipe, self.store, self.output, self.listener = recipe, store, output, listener
         self.reference, self.plan = reference, plan
-        self.making = Making(recipe, store, listener, tokens, reference, plan)
+        self.making = Making(recipe, store, listener, tokens, reference, plan, processes)
         self.measuring = Measuring(self.making)
         self.pictures: dict[str, str] = {}
         self.sheets: list[Sheet] = []
@@ -140,6 +147,7 @@ class Run:
     def report(self) -> Report:
         """Make, measure and judge everything, publish the engines, and write the report."""
         reference, *nodes = self.plan.nodes
+        self.store.begin(self.recipe.path, self.making.keys())
         own = self.measuring.measure(reference)
         steps, breaches = [], []
         for node in nodes:
@@ -267,7 +275,7 @@ def judge_step(node: Node, measurement: Measurement, rounding_kl: float = 0.0) -
 
 
 def copy_engine(source: Path, folder: Path, engine: EngineMeasurement, provenance: dict[str, Any]) -> None:
-    """Copy an engine folder and write where it comes from and what was measured into its manifest."""
+    """Copy an engine folder and write where it comes from and what was measured into its manifest and card."""
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(source, draft, ignore=shutil.ignore_patterns(ENTRY))
@@ -275,6 +283,7 @@ def copy_engine(source: Path, folder: Path, engine: EngineMeasurement, provenanc
     manifest = json.loads(path.read_text())
     manifest |= {"provenance": provenance, "measured": plain(engine)}
     path.write_text(json.dumps(manifest, indent=1) + "\n")
+    (draft / CARD).write_text(card(Manifest.said(draft)[0]), encoding="utf-8")
     durable.sync_tree(draft)
     shutil.rmtree(folder, ignore_errors=True)
     durable.move(draft, folder)

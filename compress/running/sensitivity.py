@@ -86,7 +86,10 @@ def sensitivity(recipe: Recipe, store: Store, listener: Listener, asked: Asked, 
     if already := quantizations(model.transformer):
         raise InputError(f"{recipe.path}: the model has {len(already)} quantized layers already; name the float one")
     store.prepare()
-    return Measuring(recipe, store, listener, asked, specs, tokens, model).measured(command)
+    try:
+        return Measuring(recipe, store, listener, asked, specs, tokens, model).measured(command)
+    finally:
+        store.release()
 
 
 class Measuring:

@@ -119,6 +119,8 @@ def search(
     prepare_output(output)
     shop = Workshop(space, base, goal, store, output, listener)
     path = store.root / STUDIES / f"{space.path.stem}-{identity(space, shop.goal, shop)[:16]}.sqlite3"
+    if store.is_elsewhere:
+        listener.say(f"study: {path}, on this machine alone; trials' artifacts and measurements are in {store.place}")
     study = Study(path, space, len(goal.objectives), base.seed)
     try:
         if study.outcomes():
@@ -136,6 +138,7 @@ def search(
             write(found_in(study, shop), shop, output)
         found = found_in(study, shop, ended)
         write(found, shop, output)
+        store.note_user(space.path, [])
         return found
     finally:
         study.close()

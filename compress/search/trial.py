@@ -18,7 +18,7 @@ import torch
 from compress.core.lease import alone, working
 from compress.core.listener import Listener, Silent
 from compress.core.settings import InputError, digest, one_line
-from compress.core.store import Store, is_full
+from compress.core.store import Store, StoreError, is_full
 from compress.measure import EngineMeasurement
 from compress.measure.drift.fidelity import Fidelity
 from compress.measure.quantity import Finding
@@ -148,6 +148,7 @@ class Workshop:
         started, row = time.monotonic(), Row(dict(picked))
         try:
             recipe = recipe_of(self.space, picked)
+            self.store.begin(self.space.path, self.run(recipe).making.keys())
             outcome = Trial(self, recipe, row, before).outcome()
         except Stopped as stop:
             outcome = row.outcome("stopped", str(stop))
@@ -388,7 +389,7 @@ def of_the_machine(error: BaseException) -> bool:
     """Whether an error is of the disk, of files or of memory, and says nothing of a combination."""
     each: BaseException | None = error
     while each is not None:
-        if isinstance(each, (OSError, MemoryError, NotHereError)) or is_full(each):
+        if isinstance(each, (OSError, MemoryError, NotHereError, StoreError)) or is_full(each):
             return True
         each = each.__cause__
     return False

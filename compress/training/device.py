@@ -9,19 +9,29 @@ from typing import Literal
 import torch
 
 from compress.core.settings import InputError
+from compress.training.world import ALONE, World
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
-def find_device(name: Literal["cpu", "cuda"], where: str) -> torch.device:
-    """The device of that name.
+def find_device(name: Literal["cpu", "cuda"], where: str, world: World = ALONE) -> torch.device:
+    """The device of that name; each of several processes of a machine has a GPU of its own.
 
     Raises:
-        InputError: this PyTorch sees no GPU.
+        InputError: this PyTorch sees no GPU, or fewer than there are processes.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cpu":
+        return torch.device(name)
+    if not torch.cuda.is_available():
         raise InputError(f"{where}: cuda is asked for, but this PyTorch sees no GPU; use cpu")
-    return torch.device(name)
+    if world.size == 1:
+        return torch.device(name)
+    if world.local_rank >= (seen := torch.cuda.device_count()):
+        raise InputError(
+            f"{where}: process {world.local_rank + 1} of this machine has no GPU, PyTorch sees {seen}; start {seen}"
+        )
+    torch.cuda.set_device(world.local_rank)
+    return torch.device(name, world.local_rank)
 
 
 @contextlib.contextmanager

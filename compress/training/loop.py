@@ -1,10 +1,13 @@
-"""One training loop, for `compress train` and for distillation: AdamW, cosine, clipping, EMA, early stop, resume."""
+"""One training loop, for `compress train` and for distillation: AdamW, cosine, clipping, EMA, early stop, resume.
+
+In one process or in several (`World`), which end with the same weights to rounding.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +15,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from compress.core import durable
-from compress.core.settings import InputError, digest
+from compress.core.settings import digest
+from compress.training import sharding
+from compress.training.checkpoint import read_checkpoint, write_checkpoint
+from compress.training.dropout import seeded
+from compress.training.gradients import Gradients, Part
+from compress.training.world import ALONE, World, is_lost
 
-Loss = Callable[[int], Tensor | Iterable[Tensor]]
+Loss = Callable[[int], Tensor | Sequence[Part]]
 Validate = Callable[[nn.Module], float]
 OnProgress = Callable[[int, int, dict[str, float]], None]
 REPORT_EVERY = 20  # steps, on a GPU, where saying the loss means waiting for it
@@ -70,18 +77,26 @@ def fit(
     report: OnProgress | None = None,
     after: Callable[[int], None] | None = None,
     state_of_loss: Kept | None = None,
+    world: World = ALONE,
+    sharded: bool = False,
 ) -> list[dict[str, float]]:
     """Train the model in place and return the log, one row per validation.
 
     Every step draws its randomness from (seed, step) alone, so a run that resumes from `checkpoint` (written every
     `checkpoint_seconds` and at an interruption, unless that tears a step in two) ends with the same weights as one that
-    was never stopped. `loss(step)` must do likewise. It gives the loss whole, or in parts whose sum it is; each part's
-    gradient is taken before the next part is asked for, so that only one part's activations are in memory.
+    was never stopped. `loss(step)` must do likewise. It gives the loss whole, or functions that give its parts, which
+    add up to it; each part's gradient is taken before the next part is asked for, so that only one part's activations
+    are in memory.
+
+    In a `world` of several processes each calls this with the same arguments. `loss` gives the process's share of the
+    loss, all of which add up to it; `validate` the same number in each. The first process alone reports and writes the
+    checkpoint, which any number of processes go on with. Weights may be `sharded` over the processes before.
 
     `task` names what the loss is made of (data, augmentation): a checkpoint of another task, schedule or shape is not
     resumed, nor is a damaged one. `after(step)` changes what no gradient reaches, as part of the step.
     `state_of_loss` is what the loss keeps between steps.
     """
+    gradients = Gradients(model, world, sharded=sharded)
     decayed = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     plain = [parameter for parameter in model.parameters() if parameter.dim() < 2]
     optimizer = torch.optim.AdamW(
@@ -94,8 +109,10 @@ def fit(
     state: dict[str, Any] = {"step": 0, "log": [], "best": math.inf, "best_weights": {}, "stale": 0, "loss": math.nan}
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     identity = digest(schedule, seed, shapes, task)
-    saved = read_checkpoint(checkpoint)
+    saved = world.from_first(lambda: read_checkpoint(checkpoint))
     if saved.get("identity") == identity and {"model", "optimizer", "average", "state", "kept"} <= set(saved):
+        if sharded:
+            saved = split(saved, model, optimizer)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average = {name: value.to(device) for name, value in saved["average"].items()}
@@ -106,9 +123,8 @@ def fit(
     state["loss"] = torch.as_tensor(state["loss"], dtype=torch.float64, device=device)
 
     def save() -> None:
-        if checkpoint is None:
+        if checkpoint is None or not (world.first or sharded):
             return
-        draft = checkpoint.with_suffix(".draft")
         saved = {
             "identity": identity,
             "model": model.state_dict(),
@@ -117,13 +133,10 @@ def fit(
             "state": state,
             "kept": {} if state_of_loss is None else state_of_loss.state_dict(),
         }
-        try:
-            torch.save(saved, draft)
-            durable.sync(draft)
-            durable.move(draft, checkpoint)
-        except BaseException:  # a full disk, or a second interruption: the checkpoint before stays
-            draft.unlink(missing_ok=True)
-            raise
+        if sharded:
+            saved = sharding.whole(saved)
+        if world.first:
+            write_checkpoint(saved, checkpoint)
 
     def due() -> bool:
         """Whether the weights of this step are still to be validated."""
@@ -140,6 +153,7 @@ def fit(
             model.eval()
             with torch.no_grad():
                 value = validate(model)
+            value = world.from_first(lambda: value)  # early stop is decided alike, whatever the last bit is
             row = {"step": state["step"], "loss": float(state["loss"]), "validation": value}
             changes: dict[str, Any] = {"log": [*state["log"], row]}
             if schedule.patience and value < state["best"]:
@@ -151,20 +165,20 @@ def fit(
         finally:
             model.load_state_dict(current)
 
-    saved_at, whole = time.monotonic(), True
+    saved_at, undivided = time.monotonic(), True
     try:
         if due():  # the interruption that is resumed fell into a validation
             judge()
         while state["step"] < schedule.steps and not (schedule.patience and state["stale"] >= schedule.patience):
             step = state["step"]
-            torch.manual_seed((seed << 32) + step)
+            seeded((seed << 32) + step, world, device)
             model.train()
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
             optimizer.zero_grad(set_to_none=True)
-            value = backward(loss(step))
+            value = gradients.take(loss(step))
             nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-            whole = False
+            undivided = False
             optimizer.step()
             if after is not None:
                 after(step)
@@ -175,18 +189,25 @@ def fit(
                 kept, share = list(average.values()), 1 - min(schedule.ema, (1 + step) / (10 + step))
                 torch._foreach_lerp_(kept, list(model.state_dict().values()), share)
             state["step"] = step + 1
-            whole = True
+            undivided = True
             if due():
                 judge()
-            if report is not None and (device.type == "cpu" or state["step"] % REPORT_EVERY == 0):
+            if report is not None and world.first and (device.type == "cpu" or state["step"] % REPORT_EVERY == 0):
                 last = state["log"][-1] if state["log"] else {}
                 report(state["step"], schedule.steps, {**last, "loss": float(state["loss"])})
-            if time.monotonic() - saved_at > checkpoint_seconds:
+            late = time.monotonic() - saved_at > checkpoint_seconds
+            if world.from_first(lambda: late) if sharded else late:  # noqa: B023  called at once
                 save()
                 saved_at = time.monotonic()
-    except KeyboardInterrupt:
-        if whole:
-            save()
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # Split weights cannot be put together any more: others were interrupted too, or are gone.
+        if undivided and not sharded and (isinstance(error, KeyboardInterrupt) or is_lost(error)):
+            try:
+                save()
+            except KeyboardInterrupt:
+                if not is_lost(error):
+                    raise
+                save()  # torchrun stops the processes that are left, and waits for them
         raise
     if final := state["best_weights"] or average:
         model.load_state_dict(final)
@@ -195,30 +216,13 @@ def fit(
     return log
 
 
-def backward(loss: Tensor | Iterable[Tensor]) -> Tensor:
-    """Add the gradient of a loss that comes whole or in parts; the loss, without its graph."""
-    total = torch.zeros(())
-    for part in (loss,) if isinstance(loss, Tensor) else loss:
-        part.backward()
-        total = part.detach() + total.to(part.device)
-    return total
-
-
-def read_checkpoint(path: Path | None) -> dict[str, Any]:
-    """What `fit` saved last; nothing where there is no checkpoint, or only a damaged one.
-
-    Raises:
-        InputError: something that is no file has its place.
-        OSError: it may not be read.
-    """
-    if path is None or not path.exists():
-        return {}
-    if not path.is_file():
-        raise InputError(f"{path}: is no file, but has the place of a training's checkpoint; remove it")
-    try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-    except (PermissionError, MemoryError):
-        raise
-    except Exception:  # any, by what is damaged: PyTorch's reader has an OSError for a file that was cut
-        return {}
-    return saved if isinstance(saved, dict) else {}
+def split(saved: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A checkpoint as the weights of a sharded model are split."""
+    state = saved["state"]
+    return {
+        **saved,
+        "model": sharding.states_split_as(saved["model"], model),
+        "optimizer": sharding.optimizer_split_as(saved["optimizer"], optimizer),
+        "average": sharding.states_split_as(saved["average"], model),
+        "state": {**state, "best_weights": sharding.states_split_as(state["best_weights"], model)},
+    }

@@ -16,6 +16,7 @@ from calibration.tokens import TokenSet
 from compress.models.image_model import TorchRunner
 from compress.models.transformer.model import TokenTransformer
 from compress.training.teaching import LARGE_PRIME
+from compress.training.world import ALONE, World
 from export.runtime.drawing import LogitsDrawer, draw
 from export.runtime.noise import SEEDS
 from export.runtime.sampling import Sampler
@@ -27,7 +28,8 @@ class OwnPictures:
     """Every `every` steps the student, as it is then, draws `count` pictures; the steps until the next choose of these.
 
     Classes (and texts) are those of training pictures. All randomness follows from (seed, step), and the last drawing
-    is part of a checkpoint, so a training that resumes goes on with the same pictures.
+    is part of a checkpoint, so a training that resumes goes on with the same pictures. Of several processes each draws
+    a share of them.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class OwnPictures:
         count: int,
         every: int,
         seed: int,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.student, self.sampler, self.training = student, sampler, training
         self.count, self.every, self.seed = count, every, seed
         self.rows = np.empty(0, dtype=np.int64)  # of the training pictures whose conditions they were drawn for
@@ -58,11 +62,11 @@ class OwnPictures:
         rows = self.generator(step, 2).choice(available, size=self.count, replace=self.count > available)
         transformer = self.student()
         shape, seed, parts = transformer.config.shape, (self.seed * LARGE_PRIME + step) % SEEDS, []
-        drawer = LogitsDrawer(TorchRunner(transformer), shape)
-        for start in range(0, self.count, AT_ONCE):
-            few = self.training.take(rows[start : start + AT_ONCE])
+        drawer, own = LogitsDrawer(TorchRunner(transformer), shape), self.world.rows(self.count)
+        for start in range(own.start, own.stop, AT_ONCE):
+            few = self.training.take(rows[start : min(start + AT_ONCE, own.stop)])
             parts.append(draw(drawer, few.labels, shape, self.sampler, seed, few.features, first=start))
-        return rows, np.concatenate(parts)
+        return rows, self.world.rows_of_all(np.concatenate(parts))
 
     def given(self, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> TokenSet:
         """Tokens (N, T) with the conditions of training pictures (N,)."""

@@ -5,6 +5,7 @@ Letters: B batch, N pictures, S side of a picture.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,7 +24,9 @@ from compress.data.reading import AS_USUAL, Reading
 from compress.training.augment import AugmentSettings, affine_maps, moved, recoloured
 from compress.training.folder import Folder
 
-Say = Callable[[str], None]  # takes one line for a person
+
+class PicturesWarning(UserWarning):
+    """Pictures are not trained on as they are."""
 
 
 class PictureSource(Protocol):
@@ -97,8 +100,10 @@ class Emoji:
 SOURCES: dict[str, Callable[[torch.device], PictureSource]] = {"photos": Photos, "emoji": Emoji}
 
 
-def silent(text: str) -> None:
-    """Say nothing."""
+def say_remarks(source: PictureSource, name: str) -> None:
+    """Warn of what was done to the pictures of a source, a line each."""
+    for remark in source.remarks:
+        warnings.warn(f"{name}: {remark}", PicturesWarning, stacklevel=2)
 
 
 def check_augment(pictures: str, augment: AugmentSettings, where: str) -> None:

@@ -143,13 +143,18 @@ class Teacher:
         self.logits = torch.empty(0)
         self.hidden: list[Tensor] = []
 
-    def prepare(self, steps: int, report: OnProgress) -> None:
-        """Score every example of the first `steps` steps, unless none recur or they take more than MOST_BYTES."""
+    def prepare(self, steps: int, report: OnProgress, rows: slice = slice(None)) -> None:
+        """Score every example of the first `steps` steps, unless none recur or they take more than MOST_BYTES.
+
+        Of several processes each scores those that it will be asked for, which are these rows of every step.
+        """
         if not self.draws.recurring or not self.draws.batch:
             return
         drawn = np.concatenate([self.draws.step(step) for step in range(steps)])
-        examples = np.unique(drawn)
-        if len(examples) * answer_bytes(self.reference.config, len(self.layers)) > MOST_BYTES:
+        if len(np.unique(drawn)) * answer_bytes(self.reference.config, len(self.layers)) > MOST_BYTES:
+            return
+        examples = np.unique(drawn.reshape(steps, -1)[:, rows])
+        if not len(examples):
             return
         parts = []
         for start in range(0, len(examples), BATCH):

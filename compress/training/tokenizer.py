@@ -48,7 +48,8 @@ from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training.augment import AugmentSettings
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import PictureSource, Say, check_augment, open_pictures, silent
+from compress.training.pictures import PictureSource, check_augment, open_pictures, say_remarks
+from compress.training.world import ALONE, World
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
 DEAD_SHARE = 0.1
@@ -169,14 +170,14 @@ class TokenizerTraining(nn.Module):
     counts: Tensor
     sums: Tensor
 
-    def __init__(self, config: VqConfig, settings: TokenizerTrainSettings) -> None:
+    def __init__(self, config: VqConfig, settings: TokenizerTrainSettings, world: World = ALONE) -> None:
         super().__init__()
         self.autoencoder = VqAutoencoder(config)
-        self.settings = settings
+        self.settings, self.world = settings, world
         self.autoencoder.embedding.weight.requires_grad_(False)  # moving averages, not gradients, move the codes
         self.register_buffer("counts", torch.ones(config.codes))  # latents of a step that choose the code, averaged
         self.register_buffer("sums", torch.zeros(config.codes, config.code_width))  # and the sum of those latents
-        self.seen = torch.zeros(0, config.code_width)  # (L, z) latents of the step under way
+        self.seen = torch.zeros(0, config.code_width)  # (L, z) this process's latents of the step under way
 
     def loss(self, images: Tensor, coded: bool) -> Tensor:
         """The loss of pictures uint8 (B, S, S, 3): through the codes, or past them while there are none yet."""
@@ -202,20 +203,28 @@ class TokenizerTraining(nn.Module):
         """Move the codes towards the latents just seen; with `restart`, give dead ones a place. Returns how many."""
         book, decay = self.autoencoder.quantizer, self.settings.code_decay
         assert isinstance(book, Codebook)
+        total, seen_by_all = self.world.total, len(self.seen) * self.world.size
         with torch.no_grad():
             nearest, size = book.nearest(self.seen), len(self.counts)
-            self.counts.lerp_(torch.bincount(nearest, minlength=size).float(), 1 - decay)
-            self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, nearest, self.seen), 1 - decay)
+            self.counts.lerp_(total(torch.bincount(nearest, minlength=size).float()), 1 - decay)
+            self.sums.lerp_(total(torch.zeros_like(self.sums).index_add_(0, nearest, self.seen)), 1 - decay)
             mean = float(self.counts.mean())
             dead = torch.flatten(torch.nonzero(self.counts < DEAD_SHARE * mean)) if restart else torch.zeros(0).long()
-            dead = dead[: len(self.seen)]
-            self.sums[dead] = self.seen[torch.randperm(len(self.seen))[: len(dead)]] * mean
+            dead = dead[:seen_by_all]
+            if restart:
+                self.sums[dead] = self.latents_at(torch.randperm(seen_by_all)[: len(dead)]) * mean
             self.counts[dead] = mean
             # A code that nobody chose for long has counts near zero; its place is then the ratio of two tiny numbers.
             alive = self.counts > 1e-6
             weight = self.autoencoder.embedding.weight
             weight[alive] = self.sums[alive] / self.counts[alive, None]
         return len(dead)
+
+    def latents_at(self, places: Tensor) -> Tensor:
+        """The latents (n, z) at these places (n,) among those that all processes saw, in the order of the batch."""
+        places = places.to(self.seen.device) - self.world.rank * len(self.seen)
+        own = (places >= 0) & (places < len(self.seen))
+        return self.world.total(torch.where(own[:, None], self.seen[places.clamp(0, len(self.seen) - 1)], 0))
 
 
 def psnr(squared_error: float) -> float:
@@ -248,30 +257,40 @@ def measure(tokenizer: VqTokenizer, source: PictureSource, seed: int) -> dict[st
     return {**found, "used_codes_share": len(used) / tokenizer.vocabulary}
 
 
+def root_mean_square(tokenizer: VqTokenizer, images: NDArray[np.uint8], world: World) -> float:
+    """Root mean squared error of pictures (N, H, W, 3) after tokens and back; each process has a share of them."""
+    own = images[world.rank :: world.size]
+    return math.sqrt(world.sum_of(float(squared_errors(tokenizer, own).sum()) if len(own) else 0.0) / len(images))
+
+
 def train_tokenizer(
-    recipe: TokenizerRecipe, output: Path, report: OnProgress | None = None, say: Say = silent
+    recipe: TokenizerRecipe, output: Path, report: OnProgress | None = None, world: World = ALONE
 ) -> dict[str, float]:
     """Train, resuming from `output/checkpoint.pt` if it is there, and write the tokenizer's folder.
 
-    `say` takes what was done to the pictures of a folder. Writes model.safetensors (fp16), config.json and
-    training.json (recipe, log, what `measure` says) into `output`.
+    Writes model.safetensors (fp16), config.json and training.json (recipe, log, what `measure` says) into `output`. In
+    a `world` of several processes each calls this; the first one measures and writes.
 
     Returns:
         What `measure` says of the fp16 weights as shipped.
     """
     settings, config = recipe.train, recipe.tokenizer
     torch.set_num_threads(settings.threads)
-    device = find_device(settings.device, f"{recipe.name}: train.device")
-    source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", recipe.side, recipe.reading)
-    recipe.check(source)
-    for remark in source.remarks:
-        say(f"{recipe.pictures}: {remark}")
-    prepare_output(output)
+    with world.agreed():
+        device = find_device(settings.device, f"{recipe.name}: train.device", world)
+        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", recipe.side, recipe.reading)
+        recipe.check(source)
+        whole_batch = max(1, settings.batch * settings.crop**2 // source.side**2)
+        world.check(settings.batch, f"{recipe.name}: train.batch")
+        if settings.whole:
+            world.check(whole_batch, f"{recipe.name}: train.batch: pictures of a step of whole crops")
+        if world.first:
+            say_remarks(source, recipe.pictures)
+            prepare_output(output)
     torch.manual_seed(recipe.seed)
-    training = TokenizerTraining(config, settings).to(device)
+    training = TokenizerTraining(config, settings, world).to(device)
     tokenizer = VqTokenizer(training.autoencoder, (source.side // config.factor,) * 2)
     validation = source.part("validation", VALIDATION_CROPS)[0]
-    whole_batch = max(1, settings.batch * settings.crop**2 // source.side**2)
 
     def pictures(count: int, side: int, step: int, generator: np.random.Generator) -> Tensor:
         change = recipe.augment if step < recipe.augment.until * settings.steps else AugmentSettings()
@@ -281,9 +300,9 @@ def train_tokenizer(
         generator = np.random.Generator(np.random.Philox(key=recipe.seed, counter=[0, 0, 0, step]))
         whole = step >= (1 - settings.whole) * settings.steps
         count, side = (whole_batch, source.side) if whole else (settings.batch, settings.crop)
-        images = pictures(count, side, step, generator)
+        images = pictures(count, side, step, generator)[world.rows(count)]
         with computing(device, settings.precision):
-            return training.loss(images, coded=step >= settings.continuous)
+            return training.loss(images, coded=step >= settings.continuous) / world.size
 
     def after(step: int) -> None:
         if step + 1 == settings.continuous:
@@ -293,7 +312,8 @@ def train_tokenizer(
                 latents = torch.cat(
                     [training.autoencoder.latents(to_pixels(part, config)) for part in crops.tensor_split(16)]
                 )
-            training.place_codes(channels_last(latents).flatten(0, 2), len(training.seen))
+            training.place_codes(channels_last(latents).flatten(0, 2), len(training.seen) * world.size)
+            world.alike(training)
         elif step >= settings.continuous:
             training.move_codes(step % RESTART_EVERY == 0 and step < settings.restarts * settings.steps)
 
@@ -312,25 +332,44 @@ def train_tokenizer(
             loss,
             schedule,
             seed=recipe.seed,
-            validate=lambda _: math.sqrt(squared_errors(tokenizer, validation).mean()),
+            validate=lambda _: root_mean_square(tokenizer, validation, world),
             task=digest(recipe),
             checkpoint=output / "checkpoint.pt",
             report=report,
             after=after,
+            world=world,
         )
-    training.autoencoder.half().float()  # what is shipped is what is measured
+    seconds = time.monotonic() - started
+    return world.from_first(lambda: publish(recipe, tokenizer, source, output, log, seconds))
+
+
+def publish(
+    recipe: TokenizerRecipe,
+    tokenizer: VqTokenizer,
+    source: PictureSource,
+    output: Path,
+    log: list[dict[str, float]],
+    seconds: float,
+) -> dict[str, float]:
+    """Measure what was trained and write its folder; the training's own checkpoint is not needed any more.
+
+    Raises:
+        InputError: training diverged.
+    """
+    autoencoder = tokenizer.autoencoder
+    autoencoder.half().float()  # what is shipped is what is measured
     result = measure(tokenizer, source, recipe.seed)
-    training.autoencoder.cpu()
+    autoencoder.cpu()
     if not all(map(math.isfinite, [*result.values(), log[-1]["loss"]])):
         raise InputError(f"{recipe.name}: training diverged ({result}); use a smaller train.learning_rate")
     with errors_said(output), durable.files_of(output) as draft:
         tokenizer_folder.save(tokenizer, recipe.name, draft)
         record = {
             "recipe": plain(recipe),
-            "parameters": sum(parameter.numel() for parameter in training.autoencoder.parameters()),
+            "parameters": sum(parameter.numel() for parameter in autoencoder.parameters()),
             "classes": list(source.classes),
             "weights_sha256": hashlib.sha256((draft / tokenizer_folder.WEIGHTS).read_bytes()).hexdigest(),
-            "seconds_of_last_run": round(time.monotonic() - started, 1),
+            "seconds_of_last_run": round(seconds, 1),
             **result,
             "log": log,
         }

@@ -11,14 +11,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calibration.augment import Augment, augmented
 from calibration.tokens import Part, TokenSet
 from compress.core import durable
 from compress.core.settings import (
@@ -45,15 +43,19 @@ from compress.data.tokens import open_source
 from compress.models.families import locate
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import tokenizer_folder
-from compress.models.tokenizer.model import PixelTokenizer, Tokenizer, VqTokenizer
+from compress.models.tokenizer.model import PixelTokenizer, Tokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
 from compress.models.transformer.examples import examples, examples_of, nll
 from compress.models.transformer.model import TokenTransformer
+from compress.training import sharding
 from compress.training.augment import AugmentSettings
+from compress.training.batches import Batches, EncodedPictures, TokenBatches, on_device
 from compress.training.device import Precision, computing, find_device
+from compress.training.dropout import dropout_of
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import SOURCES, PictureSource, Say, check_augment, open_pictures, silent
+from compress.training.pictures import SOURCES, check_augment, open_pictures, say_remarks
 from compress.training.teaching import LARGE_PRIME
+from compress.training.world import ALONE, World
 from export.runtime.orders import order_called
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
@@ -153,6 +155,9 @@ class TrainSettings:
     )
     device: Literal["cpu", "cuda"] = setting("cpu", doc="where to train; a GPU gives other roundings")
     precision: Precision = setting("float32", doc="of products: float32, tf32 (GPUs) or bfloat16 (autocast)")
+    sharded: bool = setting(
+        False, doc="of several processes: each keeps a share of the weights (FSDP), for models larger than one device"
+    )
 
 
 @dataclass(frozen=True)
@@ -212,110 +217,67 @@ def check_tokens(data: TokenSet, config: TransformerConfig, recipe: TrainRecipe)
             raise InputError(f"{where}: {error}") from error
 
 
-class Batches(Protocol):
-    """What a training reads: all its data, and those of a step."""
+def mean_nll(model: nn.Module, tokens: TokenSet, shape: Shape, batch: int = 128, world: World = ALONE) -> float:
+    """Teacher-forced negative log-likelihood, nats per token that is asked for; pictures count the same.
 
-    data: TokenSet
-
-    def batch(self, step: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tokens (B, T) and classes (B,) of a step."""
-
-
-class TokenBatches:
-    """Of a TokenSet; grey levels are varied as the recipe says."""
-
-    def __init__(self, recipe: TrainRecipe, data: TokenSet) -> None:
-        self.recipe, self.data, self.training = recipe, data, data.part("train")
-
-    def batch(self, step: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        settings, model, augment = self.recipe.train, self.recipe.model, self.recipe.augment
-        batch = self.training.take(generator.choice(len(self.training), size=settings.batch, replace=False))
-        if augment == AugmentSettings() or step >= augment.until * settings.steps:
-            return batch.tokens, batch.labels
-        change = Augment(augment.shift, augment.turn, augment.scale, augment.untouched)
-        return augmented(batch.tokens, model.grid, model.vocabulary, change, generator), batch.labels
-
-
-class EncodedPictures:
-    """Of pictures, varied anew at every step and encoded; validation and held-out pictures are as they are."""
-
-    def __init__(self, recipe: TrainRecipe, source: PictureSource, tokenizer: Tokenizer) -> None:
-        self.recipe, self.source, self.tokenizer = recipe, source, tokenizer
-        encoder, side = tokenizer.encoder(), tokenizer.picture[0]
-        if encoder is None or tokenizer.picture[:2] != (source.side,) * 2:
-            raise InputError(f"{recipe.name}: pictures: {recipe.pictures} are {source.side} pixels wide; "
-                             f"the tokenizer encodes {f'{side} pixels' if encoder else 'nothing'}")  # fmt: skip
-        self.encoder = encoder
-        parts = [source.part(name) for name in ("validation", "held_out")]
-        tokens = np.concatenate([tokenizer.encode(pictures) for pictures, _ in parts])
-        labels = np.concatenate([labels for _, labels in parts])
-        parts_of = np.repeat([1, 2], [len(labels) for _, labels in parts])
-        self.data = TokenSet(tokens, labels, parts_of, class_names=source.classes)
-
-    def batch(self, step: int, generator: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        settings, augment = self.recipe.train, self.recipe.augment
-        change = augment if step < augment.until * settings.steps else AugmentSettings()
-        pictures, labels = self.source.batch(settings.batch, self.source.side, change, generator)
-        with torch.no_grad():
-            return self.encoder(pictures).cpu().numpy(), labels
-
-
-def on_device(tokenizer: Tokenizer, device: torch.device) -> Tokenizer:
-    """The tokenizer, with its weights there."""
-    if isinstance(tokenizer, VqTokenizer):
-        tokenizer.autoencoder.to(device)
-    return tokenizer
-
-
-def mean_nll(model: nn.Module, tokens: TokenSet, shape: Shape, batch: int = 128) -> float:
-    """Teacher-forced negative log-likelihood, nats per token that is asked for; pictures count the same."""
+    Of several processes each scores a share, and all know the whole.
+    """
+    chunks = world.dealt(list(examples(shape, tokens).chunks(batch)))
     with torch.no_grad():
-        return sum(float(nll(model, chunk).sum()) for chunk in examples(shape, tokens).chunks(batch)) / len(tokens)
+        return world.sum_of(sum(float(nll(model, chunk).sum()) for chunk in chunks)) / len(tokens)
 
 
-def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None, say: Say = silent) -> dict[str, float]:
+def train(
+    recipe: TrainRecipe, output: Path, report: OnProgress | None = None, world: World = ALONE
+) -> dict[str, float]:
     """Train, resuming from `output/checkpoint.pt` if it is there, and write a checkpoint of the family `reference`.
 
-    `say` takes what was done to the pictures of a folder. Writes model.safetensors (fp16), config.json and
-    training.json (recipe, log, held-out NLL) into `output`.
+    Writes model.safetensors (fp16), config.json and training.json (recipe, log, held-out NLL) into `output`. In a
+    `world` of several processes each calls this; the first one writes.
 
     Returns:
         The final validation and held-out NLL, nats per token, of the fp16 weights as shipped.
     """
-    from compress.models.families import reference
-
-    torch.set_num_threads(recipe.train.threads)
-    settings = recipe.train
-    try:
-        config = recipe.model.config()
-    except ValueError as error:
-        raise InputError(f"{recipe.name}: model: {error}") from error
-    tokenizer = recipe.model.image_tokenizer(f"{recipe.name}: model.tokenizer")
-    device = find_device(settings.device, f"{recipe.name}: train.device")
-    batches: Batches
-    if recipe.pictures:
-        side = 0 if recipe.pictures in SOURCES else tokenizer.picture[0]
-        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", side, recipe.reading)
-        for remark in source.remarks:
-            say(f"{recipe.pictures}: {remark}")
-        batches = EncodedPictures(recipe, source, on_device(tokenizer, device))
-    else:
-        batches = TokenBatches(recipe, open_source(recipe.tokens, f"{recipe.name}: tokens"))
-    data = batches.data
-    check_tokens(data, config, recipe)
-    prepare_output(output)
+    with world.agreed():
+        torch.set_num_threads(recipe.train.threads)
+        settings = recipe.train
+        world.check(settings.batch, f"{recipe.name}: train.batch")
+        rows, sharded = world.rows(settings.batch), settings.sharded and world.size > 1
+        try:
+            config = recipe.model.config()
+        except ValueError as error:
+            raise InputError(f"{recipe.name}: model: {error}") from error
+        tokenizer = recipe.model.image_tokenizer(f"{recipe.name}: model.tokenizer")
+        device = find_device(settings.device, f"{recipe.name}: train.device", world)
+        batches: Batches
+        if recipe.pictures:
+            side = 0 if recipe.pictures in SOURCES else tokenizer.picture[0]
+            source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", side, recipe.reading)
+            if world.first:
+                say_remarks(source, recipe.pictures)
+            batches = EncodedPictures(recipe, source, on_device(tokenizer, device), rows)
+        else:
+            batches = TokenBatches(recipe, open_source(recipe.tokens, f"{recipe.name}: tokens"))
+        data = batches.data
+        check_tokens(data, config, recipe)
+        if world.first:
+            prepare_output(output)
     validation, held_out = data.part("validation"), data.part("held_out")
     model = TokenTransformer(config)
     model.initialise(torch.Generator().manual_seed(recipe.seed))
     model.set_dropout(settings.dropout)
+    if sharded:
+        sharding.shard(model, world, device)
     model.to(device)
+    scoring = ALONE if sharded else world  # each call of a split model takes all processes
 
     def loss(step: int) -> Tensor:
         generator = np.random.Generator(np.random.Philox(key=recipe.seed, counter=[0, 0, 0, step]))
         tokens, labels = batches.batch(step, generator)
         labels = np.where(generator.random(len(labels)) < settings.null_share, config.null_class, labels)
-        with computing(device, settings.precision):
-            return nll(model, examples_of(config.shape, tokens, labels, recipe.seed * LARGE_PRIME + step)).mean()
+        own = examples_of(config.shape, tokens, labels, recipe.seed * LARGE_PRIME + step).take(rows)
+        with computing(device, settings.precision), dropout_of(world, settings.batch, device):
+            return nll(model, own).mean() / world.size
 
     started = time.monotonic()
     schedule = Schedule(
@@ -332,32 +294,59 @@ def train(recipe: TrainRecipe, output: Path, report: OnProgress | None = None, s
             loss,
             schedule,
             seed=recipe.seed,
-            validate=lambda trained: mean_nll(trained, validation, config.shape),
+            validate=lambda trained: mean_nll(trained, validation, config.shape, world=scoring),
             task=digest(recipe, data.fingerprint()),
             checkpoint=output / "checkpoint.pt",
             report=report,
+            world=world,
+            sharded=sharded,
         )
-    model.half().float()  # what is shipped is what is measured
+    with torch.no_grad():
+        for weight in model.parameters():  # what is shipped is what is measured
+            weight.copy_(weight.half())
     result = {
-        "validation_nll": mean_nll(model, validation, config.shape),
-        "held_out_nll": mean_nll(model, held_out, config.shape),
+        "validation_nll": mean_nll(model, validation, config.shape, world=scoring),
+        "held_out_nll": mean_nll(model, held_out, config.shape, world=scoring),
     }
-    if not all(map(math.isfinite, result.values())):
-        raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
     cpu = torch.device("cpu")
-    tokenizer = on_device(tokenizer, cpu)
-    trained = ImageModel(recipe.name, "reference", model.to(cpu), tokenizer, recipe.sampler, data.class_names)
-    with errors_said(output), durable.files_of(output) as draft:
+    trained = sharding.gathered(model) if sharded else model.to(cpu)
+
+    def publish() -> dict[str, float]:
+        if not all(map(math.isfinite, result.values())):
+            raise InputError(f"{recipe.name}: training diverged (NLL {result}); use a smaller train.learning_rate")
+        made = ImageModel(
+            recipe.name, "reference", trained, on_device(tokenizer, cpu), recipe.sampler, data.class_names
+        )
+        seconds = time.monotonic() - started
+        with errors_said(output):
+            write(recipe, made, output, {"tokens_sha256": data.fingerprint()}, seconds, result, log)
+        return result
+
+    return world.from_first(publish)
+
+
+def write(
+    recipe: TrainRecipe,
+    trained: ImageModel,
+    output: Path,
+    data: dict[str, str],
+    seconds: float,
+    result: dict[str, float],
+    log: list[dict[str, float]],
+) -> None:
+    """Write the checkpoint with the training's record; the training's own checkpoint is not needed any more."""
+    from compress.models.families import reference
+
+    with durable.files_of(output) as draft:
         reference.save(trained, draft, half=True)
         record = {
             "recipe": plain(recipe),
             "parameters": trained.parameters(),
-            "tokens_sha256": data.fingerprint(),
+            **data,
             "weights_sha256": hashlib.sha256((draft / reference.WEIGHTS).read_bytes()).hexdigest(),
-            "seconds_of_last_run": round(time.monotonic() - started, 1),
+            "seconds_of_last_run": round(seconds, 1),
             **result,
             "log": log,
         }
         (draft / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     (output / "checkpoint.pt").unlink(missing_ok=True)
-    return result

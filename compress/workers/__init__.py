@@ -5,4 +5,6 @@ place that a user wrote as ``local:N``, ``ray`` or ``ray://HOST:PORT``, and `poo
 worker is stands in `crew.py`; each kind has a file: `local.py` and `cluster.py`. Nothing here knows of models.
 
 A worker that dies is replaced and its task done again. A task that fails, or whose worker dies, twice is set aside.
+
+Processes that work on one thing together are a gang (`gang.py`); a user writes them as ``torchrun:N``.
 """

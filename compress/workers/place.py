@@ -1,4 +1,4 @@
-"""Where a user wants work done: processes of this machine, or a Ray cluster."""
+"""Where a user wants work done: processes of this machine, or a Ray cluster; or that train together."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from compress.core.launched import launch
 from compress.core.settings import InputError, shown
 from compress.workers.crew import Crew, Maker
 from compress.workers.local import LocalCrew
 
 LOCAL = re.compile(r"local:([0-9]{1,9})")
 RAY = re.compile(r"ray(?:://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5}))?")
+TORCHRUN = re.compile(r"torchrun:([0-9]{1,9})")
 MOST_WORKERS = 1024  # processes of one machine
 MOST_PORT = 65_535
 
@@ -43,6 +45,23 @@ def place_of(text: str, where: str = "--on") -> Place:
     raise InputError(
         f"{where}: {shown(text)} is no place to work; write local:N (1 to {MOST_WORKERS} processes), ray, or "
         f"ray://HOST:PORT"
+    )
+
+
+def processes_of(text: str, where: str = "--on") -> int:
+    """How many processes of this machine a user wants to train with; one where nothing was written.
+
+    Raises:
+        InputError: it is no such place, or torchrun has started processes already.
+    """
+    if not text:
+        return 1
+    if launch() is not None:
+        raise InputError(f"{where}: torchrun has started processes already; leave {shown(text)} out, or torchrun")
+    if (found := TORCHRUN.fullmatch(text)) is not None and 1 <= int(found[1]) <= MOST_WORKERS:
+        return int(found[1])
+    raise InputError(
+        f"{where}: {shown(text)} is no place to train; write torchrun:N (1 to {MOST_WORKERS} processes of this machine)"
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from export.graph.card import CARD, card
 from export.graph.graph_file import GraphFileError, load_graph
+from export.graph.metadata import stamp
 from export.graph.saturation import unsafe_products
 from export.graph.weights import PROTOBUF, save_graph
 from export.runtime.built import Build
@@ -80,15 +82,21 @@ class OnnxModel:
         return replace(self, plans=plans, manifest=manifest)
 
     def save(self, folder: Path) -> None:
-        """Write an engine folder into an existing folder; many weights lie in a file beside their graph."""
+        """Write an engine folder into an existing folder; many weights lie in a file beside their graph.
+
+        The metadata of the graphs is written anew, in place.
+        """
         files = {name: file for name, file in self.manifest.files.items() if not name.endswith(WEIGHTS)}
         for name, graph in self.graphs.items():
+            stamp(graph, name, self.manifest)
             _, *beside = save_graph(graph, folder / FILES[name], PROTOBUF if name == "generate" else None)
             for path in beside:
                 files[name + WEIGHTS] = path.name
         for name, plan in self.plans.items():
             (folder / plan_file(name)).write_bytes(plan)
-        replace(self.manifest, files=files, cpu=self.cpu).save(folder)
+        manifest = replace(self.manifest, files=files, cpu=self.cpu)
+        manifest.save(folder)
+        (folder / CARD).write_text(card(manifest), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> OnnxModel:

@@ -6,6 +6,7 @@ beside it are mapped into memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx_ir as ir
@@ -18,9 +19,15 @@ PAGE = 4096
 LOOKUPS = ("Gather", "GatherBlockQuantized")
 
 
+def constants(model: ir.Model) -> Iterator[ir.Value]:
+    """Every constant of a graph and of those inside it."""
+    for graph in model.graphs():
+        yield from (each for each in graph.initializers.values() if each.const_value is not None)
+
+
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of a graph's constants."""
-    return sum(each.const_value.nbytes for each in model.graph.initializers.values() if each.const_value is not None)
+    return sum(each.const_value.nbytes for each in constants(model) if each.const_value is not None)
 
 
 def save_graph(model: ir.Model, path: Path, limit: int | None = None) -> list[Path]:
@@ -54,14 +61,14 @@ def bytes_read(model: ir.Model) -> int:
 
 def bytes_beside(model: ir.Model) -> int:
     """Bytes of a graph's constants that lie outside its ONNX file."""
-    tensors = (each.const_value for each in model.graph.initializers.values())
+    tensors = (each.const_value for each in constants(model))
     return sum(each.nbytes for each in tensors if isinstance(each, ir.ExternalTensor))
 
 
 def with_weights_inside(model: ir.Model) -> ir.Model:
     """A copy that holds every constant in memory, for tools that know no other place."""
     copy = model.clone()
-    for value in copy.graph.initializers.values():
+    for value in constants(copy):
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = in_memory(value.const_value)
     return copy

@@ -24,8 +24,8 @@ def signed(number: int) -> np.ndarray:
 class GraphNoise:
     """Noise made by the nodes that a builder adds; keys of pictures are made once, numbers at every step."""
 
-    def __init__(self, builder: Builder, seed: ir.Value, pictures: ir.Value) -> None:
-        """Keys for a seed () int64 and as many pictures (1,) int64 as there are."""
+    def __init__(self, builder: Builder, keys: ir.Value | None = None) -> None:
+        """Noise of pictures with these keys (B,) int64, or without any yet."""
         self.one = builder.initializer("one", np.array(1))
         self.golden = builder.initializer("golden", signed(GOLDEN))
         self.factors = [builder.initializer(f"factor_{index}", signed(each)) for index, each in enumerate(FACTORS)]
@@ -34,10 +34,19 @@ class GraphNoise:
         ]
         self.half = builder.initializer("half", np.array(0.5, dtype=np.float32))
         self.unit = builder.initializer("unit", np.array(2.0**-BITS, dtype=np.float32))
-        seeded = self.mixed(builder, builder.add("Add", [seed, self.golden], "seed"), "seeded")
+        self.keys = keys
+
+    @classmethod
+    def of_seed(cls, builder: Builder, seed: ir.Value, pictures: ir.Value, first: ir.Value | None = None) -> GraphNoise:
+        """That of a seed () int64 for as many pictures (1,) int64 as there are, from number `first` () int64 on."""
+        noise = cls(builder)
+        seeded = noise.mixed(builder, builder.add("Add", [seed, noise.golden], "seed"), "seeded")
         count = builder.add("Squeeze", [pictures], "count")
-        numbered = builder.add("Add", [seeded, self.steps_of(builder, count, "picture")], "numbered")
-        self.pictures = self.mixed(builder, numbered, "pictures")
+        steps = noise.steps_of(builder, count, "picture")
+        if first is not None:
+            steps = builder.add("Add", [steps, builder.add("Mul", [first, noise.golden], "before")], "picture_steps")
+        noise.keys = noise.mixed(builder, builder.add("Add", [seeded, steps], "numbered"), "pictures")
+        return noise
 
     def steps_of(self, builder: Builder, count: ir.Value, name: str) -> ir.Value:
         """The increments (count,) of the first numbers."""
@@ -63,7 +72,7 @@ class GraphNoise:
         after = builder.initializer(f"{use}_after", np.array(USES[use] + 1))
         place = builder.add("Add", [builder.add("Mul", [step, uses], f"{use}_step"), after], f"{use}_place")
         moved = builder.add("Mul", [place, self.golden], f"{use}_moved")
-        keys = self.mixed(builder, builder.add("Add", [self.pictures, moved], f"{use}_keyed"), f"{use}_keys")
+        keys = self.mixed(builder, builder.add("Add", [self.keys, moved], f"{use}_keyed"), f"{use}_keys")
         last = builder.initializer(f"{use}_last", np.array([-1]))
         column = builder.add("Unsqueeze", [keys, last], f"{use}_column")  # (B, 1)
         states = builder.add("Add", [column, self.steps_of(builder, count, use)], f"{use}_states")  # (B, m)

@@ -74,8 +74,8 @@ class Steps:
 class Writing:
     """A generation while it is written: the model, the outermost graph, the body of its Loop and what both hold.
 
-    `given` is what the body gets of what the Loop carries, `made` what it hands on. `start` and `end` () are those of
-    the step, as `Steps` has them, `number` () is its number.
+    `given` is what the body gets of what the Loop carries, `made` what it hands on. `index` () is the step's place in
+    `Steps`; `start`, `end` and `number` () are what stands there.
     """
 
     model: OnnxModel
@@ -84,10 +84,16 @@ class Writing:
     inner: Builder
     noise: GraphNoise
     given: dict[str, ir.Value]
-    start: ir.Value
-    end: ir.Value
-    number: ir.Value
+    index: ir.Value
     made: dict[str, ir.Value] = field(default_factory=dict)
+    start: ir.Value = field(init=False)
+    end: ir.Value = field(init=False)
+    number: ir.Value = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start, self.end, self.number = (
+            self.now(name, getattr(self.steps, name)) for name in ("start", "end", "number")
+        )
 
     @property
     def shape(self) -> Shape:
@@ -105,14 +111,15 @@ class Writing:
 
     def now(self, name: str, values: NDArray[Any]) -> ir.Value:
         """That of the step, of one number for each step (N,)."""
-        return now(self.outer, self.inner, name, values)
+        return self.inner.add("Gather", [self.outer.initializer(name, values), self.index], f"{name}_now", axis=0)
 
     def decode(self, feeds: dict[str, ir.Value]) -> dict[str, ir.Value]:
         """What the decode graph makes in a step; the longer cache is carried on."""
         caches = {name: value for name, value in self.given.items() if name.startswith("past.")}
-        made = inlined(self.inner.graph, self.model.decode, "decode", feeds | caches, self.outer.graph)
+        made = inlined(self.inner.graph, self.model.decode, "decode", feeds | caches)
         for name in caches:
             self.made[name] = made[name.replace("past.", "present.")]
+            self.made[name].shape = None  # that of a shared cache is said to have its full length
         made["drawn"] = self.sound(made[TOTALS], made["drawn"])
         return made
 
@@ -167,7 +174,7 @@ def scale_step(writing: Writing, feeds: dict[str, ir.Value]) -> None:
     places = inner.add("Range", [writing.start, writing.end, one], "places")
     tokens = writing.made["drawn"] = writing.placed(writing.given["drawn"], drawn, places)
     fed = {"tokens": writing.rows(tokens, "row_tokens")}
-    latents = inlined(inner.graph, scales, "scales", fed, writing.outer.graph)["latents"]
+    latents = inlined(inner.graph, scales, "scales", fed)["latents"]
     next_end = writing.now("next_end", np.append(writing.steps.end[1:], writing.steps.end[-1]))  # none is the last's
     bounds = [
         inner.add("Unsqueeze", [inner.add("Sub", [each, one], f"{name}_latent"), writing.constant("front", [0])], name)
@@ -195,9 +202,12 @@ def masked_step(writing: Writing, feeds: dict[str, ir.Value]) -> None:
     extra = writing.noise.gumbel(
         Builder(inner.graph, None, "step/places"), writing.number, writing.constant("places", shape.length), "place"
     )
-    nudge = inner.add("Mul", [extra, writing.now("disturbance", writing.steps.disturbance)], "nudge")
     certain = writing.outer.initializer("certain", np.array(np.inf, dtype=np.float32))
-    disturbed = inner.add("Add", [made["sureness"], nudge], "disturbed")
+    if writing.sampler.reveal == "random":
+        disturbed = extra
+    else:
+        nudge = inner.add("Mul", [extra, writing.now("disturbance", writing.steps.disturbance)], "nudge")
+        disturbed = inner.add("Add", [made["sureness"], nudge], "disturbed")
     sureness = inner.add("Where", [unknown, disturbed, certain], "sureness_of_unknown")
     hidden = writing.now("hidden", writing.steps.hidden)
     count = inner.add("Unsqueeze", [hidden, writing.constant("front", [0])], "hidden_count")
@@ -212,19 +222,12 @@ def step_writer(shape: Shape) -> Callable[[Writing, dict[str, ir.Value]], None]:
     return masked_step if shape.drawing.masks else scale_step if shape.drawing.scaled else causal_step
 
 
-def now(outer: Builder, inner: Builder, name: str, values: NDArray[Any]) -> ir.Value:
-    """The value of the step, of one for each step (N,)."""
-    return inner.add("Gather", [outer.initializer(name, values), inner.graph.inputs[0]], f"{name}_now", axis=0)
-
-
-def inlined(
-    graph: ir.Graph, model: ir.Model, prefix: str, feeds: dict[str, ir.Value], outer: ir.Graph | None = None
-) -> dict[str, ir.Value]:
+def inlined(graph: ir.Graph, model: ir.Model, prefix: str, feeds: dict[str, ir.Value]) -> dict[str, ir.Value]:
     """Append a copy of a model's nodes to a graph, fed with these values; its outputs by name.
 
-    Constants go to the outermost graph.
+    Constants go to the same graph, though it be the body of a Loop: ONNX Runtime fuses what is quantized only with
+    those beside it.
     """
-    outer = outer or graph
     part = model.clone().graph
     outputs = {value.name or "": value for value in part.outputs}
     for value in list(part.inputs):
@@ -232,7 +235,7 @@ def inlined(
     for name, value in list(part.initializers.items()):
         part.initializers.pop(name)
         value.name = f"{prefix}.{name}"
-        outer.register_initializer(value)
+        graph.register_initializer(value)
     for node in part.all_nodes():
         node.name = f"/{prefix}{node.name}"
         for value in node.outputs:
@@ -242,7 +245,7 @@ def inlined(
     part.remove(nodes)
     graph.extend(nodes)
     for domain, version in part.opset_imports.items():
-        outer.opset_imports[domain] = max(version or 1, outer.opset_imports.get(domain) or 1)
+        graph.opset_imports[domain] = max(version or 1, graph.opset_imports.get(domain) or 1)
     return outputs
 
 

@@ -1,4 +1,4 @@
-"""The command of the runtime: draw pictures with an engine folder into a PNG file.
+"""The command of the runtime: draw pictures with an engine folder, onto a sheet or into a file each.
 
 Exit codes are those of the main command: 0 success; 2 bad usage or bad input; 70 an unexpected error; 130 interrupted.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from typing import Any, NoReturn
 
 from .devices import NAMES, parsed_options
 from .errors import EngineError
-from .options import OPTIONS, Sampling
+from .options import FORMATS, OPTIONS, Sampling
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
 
@@ -42,7 +44,7 @@ def parser() -> Parser:
     name = Path(sys.argv[0]).name
     made = Parser(
         prog=f"python -m {__package__}" if name == "__main__.py" else name,
-        description="Draw pictures with an engine folder into a PNG file.",
+        description="Draw pictures with an engine folder, onto a sheet or into a file each.",
         epilog="exit codes: 0 success; 2 bad usage or bad input; 70 an unexpected error; 130 interrupted",
         allow_abbrev=False,
     )
@@ -50,11 +52,17 @@ def parser() -> Parser:
     made.add_argument("--labels", help="classes, by number or name, separated by commas")
     made.add_argument("--count", type=positive, help="how many pictures of a model without classes (default: 1)")
     made.add_argument("--features", type=Path, help="features of texts, .npy (pictures, length, width)")
-    made.add_argument("-o", "--output", type=Path, required=True, help="the PNG to write")
+    made.add_argument("-o", "--output", type=Path, help="a sheet of all pictures; PNG, JPEG or WebP by its name")
+    made.add_argument("--grid", metavar="CxR", help="columns x rows of the sheet, or columns (default: 10)")
+    made.add_argument("--out-dir", type=Path, help="a folder for a file of each picture")
+    made.add_argument("--format", choices=FORMATS, help="of these files (default: by --name, or png)")
+    made.add_argument("--name", metavar="PATTERN", help="of these files, like {name}-{index:03}.webp")
+    made.add_argument("--json", action="store_true", help="print JSON instead of a line")
     made.add_argument("--seed", type=int, default=0, help="seed of the pictures (default: 0)")
     for option in OPTIONS:
-        kind = int if option.whole else float
-        made.add_argument(option.flag, type=kind, help=f"{option.help} (default: the engine's)")
+        kind = str if option.words else int if option.whole else float
+        words = f"{option.help} (default: the engine's)"
+        made.add_argument(option.flag, type=kind, choices=option.words or None, help=words)
     made.add_argument("--batch", type=positive, default=0, help="pictures drawn at once (default: as memory allows)")
     made.add_argument("--threads", type=positive, default=2, help="threads of ONNX Runtime (default: 2)")
     made.add_argument("--device", choices=NAMES, help="where ONNX Runtime runs it (default: cpu)")
@@ -80,8 +88,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *place, **more: say(f"warning: {message}", sys.stderr)
-            count = drawn(arguments)
-        say(f"{arguments.output}: {count} pictures", sys.stdout)
+            line = drawn(arguments)
+        say(line, sys.stdout)
         return 0
     except KeyboardInterrupt:
         return ended("interrupted", INTERRUPTED)
@@ -97,19 +105,24 @@ def main(words: Sequence[str] | None = None) -> int:
         return ended(f"error: unexpected {text}; --debug shows where", UNEXPECTED)
 
 
-def drawn(arguments: argparse.Namespace) -> int:
-    """Draw and write; how many pictures.
+def drawn(arguments: argparse.Namespace) -> str:
+    """Draw and write; what is said of it.
 
     Raises:
         EngineError: the engine cannot be used.
         ValueError: an option is out of range, or the output cannot be written.
     """
-    if arguments.output.is_dir() or not arguments.output.parent.is_dir():
-        raise ValueError(f"--output: {arguments.output}: name a file in a folder that exists")
+    sheet = arguments.output
+    if sheet is not None and (sheet.is_dir() or not sheet.parent.is_dir()):
+        raise ValueError(f"--output: {sheet}: name a file in a folder that exists")
     from .engine import Engine
+    from .heeded import sampler_of
+    from .noise import check_seed
+    from .output import Output
+    from .picture_files import Facts
     from .request import wanted
-    from .sheet import save_grid
 
+    output = Output(sheet, arguments.out_dir, arguments.format, arguments.name, arguments.grid)
     options = parsed_options(arguments.provider_option)
     engine = Engine.load(
         arguments.engine,
@@ -120,9 +133,15 @@ def drawn(arguments: argparse.Namespace) -> int:
     )
     labels, features = wanted(engine.shape, arguments.labels, arguments.count, arguments.features)
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in Sampling.__annotations__}
+    check_seed(arguments.seed)
+    sampler = sampler_of(engine.shape, engine.sampler, **settings)
+    facts = Facts(engine.shape, sampler, arguments.seed, labels, engine.sha256)
+    output.check(facts)
+    started = time.perf_counter()
     images = engine.generate(labels, arguments.seed, features=features, batch=arguments.batch, **settings)
-    save_grid(images, arguments.output)
-    return len(images)
+    seconds = time.perf_counter() - started
+    output.write(images, facts)
+    return json.dumps(output.said(facts, seconds), indent=1) if arguments.json else output.line(len(images), seconds)
 
 
 def say(line: str, stream: Any) -> None:

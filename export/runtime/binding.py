@@ -82,6 +82,7 @@ class Bound:
         self.fed: dict[str, NDArray[Any]] = {}  # the host's copy of every input that is fed
         self.values: dict[str, onnxruntime.OrtValue] = {}  # inputs on the device
         self.given: dict[str, NDArray[Any] | onnxruntime.OrtValue] = {}  # outputs that are written into one buffer
+        self.first: dict[str, NDArray[Any]] = {}  # what inputs that grow began with
         self.outputs: list[str] = []  # as ONNX Runtime numbers them
         self.graphs: dict[tuple[bytes, ...], int] = {}  # captured ones, by what the host feeds
         self.options = {number: run_options(number) for number in (NO_GRAPH,)} if device.captures else {}
@@ -136,11 +137,12 @@ class Bound:
             self.binding.bind_cpu_input(taken, zeros)
             self.binding.bind_output(given, "cpu", 0, zeros.dtype, zeros.shape, zeros.ctypes.data)
 
-    def empty(self, taken: str, zeros: NDArray[Any]) -> None:
+    def begin(self, taken: str, zeros: NDArray[Any]) -> None:
         """Let an input that grows begin with this."""
         if self.memory is not None and taken in self.there:
             self.binding.bind_ortvalue_input(taken, self.memory.zeros(zeros))
-        else:
+        else:  # ONNX Runtime reads the array where it lies, and does not keep it alive
+            self.first[taken] = zeros
             self.binding.bind_ortvalue_input(taken, onnxruntime.OrtValue.ortvalue_from_numpy(zeros))
 
     def make(self, given: str, taken: str) -> None:

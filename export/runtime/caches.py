@@ -5,9 +5,10 @@ Letters: R rows of a step, K key/value heads, P cached positions, L length of a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .manifest import Cache
 from .signature import POSITION, SEQLENS, TOTAL
@@ -37,6 +38,14 @@ class LoopCache:
     def after(self, loop: Loop) -> None:
         """Take what the call made."""
 
+    def held(self, loop: Loop) -> dict[str, NDArray[Any]]:
+        """Keys and values (R, ...) of what was read, on the host; at least one call was made."""
+        return {name: loop.bound.read(f"present.{name}") for name in loop.ports}
+
+    def take(self, loop: Loop, held: dict[str, NDArray[Any]]) -> None:
+        """Go on behind what another loop held."""
+        raise NotImplementedError
+
 
 class GrowingCache(LoopCache):
     """Past in (R, K, P, d), longer present out: the outputs of a step are bound as the next one's inputs."""
@@ -44,7 +53,7 @@ class GrowingCache(LoopCache):
     def restart(self, loop: Loop) -> None:
         """Bind a past of length 0."""
         for name, port in loop.ports.items():
-            loop.bound.empty(f"past.{name}", port.zeros(batch=loop.rows, past=0))
+            loop.bound.begin(f"past.{name}", port.zeros(batch=loop.rows, past=0))
 
     def before(self, loop: Loop, count: int) -> None:
         """Ask for new buffers: a bound output keeps its last one."""
@@ -54,6 +63,11 @@ class GrowingCache(LoopCache):
     def after(self, loop: Loop) -> None:
         """The present becomes the past."""
         loop.bound.pass_on([(f"present.{name}", f"past.{name}") for name in loop.ports])
+
+    def take(self, loop: Loop, held: dict[str, NDArray[Any]]) -> None:
+        """Bind it as the past."""
+        for name, rows in held.items():
+            loop.bound.begin(f"past.{name}", np.ascontiguousarray(rows))
 
 
 class BufferCache(LoopCache):
@@ -65,6 +79,11 @@ class BufferCache(LoopCache):
         super().__init__(loop)
         for name, port in loop.ports.items():
             loop.bound.hold(f"past.{name}", f"present.{name}", port.zeros(batch=loop.rows))
+
+    def take(self, loop: Loop, held: dict[str, NDArray[Any]]) -> None:
+        """Write it into the buffers, where these lie on the host."""
+        for name, rows in held.items():
+            loop.bound.read(f"present.{name}")[...] = rows
 
 
 class SharedCache(BufferCache):

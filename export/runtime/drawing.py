@@ -187,17 +187,6 @@ def conditions(shape: Shape, count: int) -> tuple[NDArray[np.int64], NDArray[np.
     return np.zeros(count, dtype=np.int64), noise.astype(np.float32)
 
 
-def sampler_of(shape: Shape, sampler: Sampler, **given: Any) -> Sampler:
-    """A model's sampler with the settings that are given and not None.
-
-    Raises:
-        ValueError: one is out of range, or the model would not heed it.
-    """
-    if given.get("steps") is not None and not shape.drawing.masks:
-        raise ValueError(f"steps {shown(given['steps'])}: this model draws {shape.drawing.words}; leave it out")
-    return sampler.changed(**given)
-
-
 def classes_of(labels: Sequence[int | str] | NDArray[Any], shape: Shape) -> NDArray[np.int64]:
     """Classes (N,) from what a caller gives: their numbers, or their names where they have some.
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Unpack
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from .batching import BatchingQueue
 from .choosing import UNSOUND, unsound
 from .deployment import BuiltGraphs, BuiltPlan, ChoosingRunner, Deployment
 from .deployment import find as deployment_of
@@ -53,15 +56,18 @@ from .loops import (
     make_loop,
     text_feeds,
 )
-from .manifest import Manifest
+from .manifest import FILE, Manifest, file_hash
 from .noise import NoiseOfEach, check_seed
 from .options import Sampling
 from .processor import ProcessorWarning, products_saturate
 from .profiling import Event, events_of
 from .providers import CPU
+from .row_probe import logits_depend
 from .sampling import Sampler, check_whole
+from .serving import Request
 from .shape import Shape, Shaped
 from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
+from .sparing import Opened, SparingDrawer
 from .throughput import draw_pictures
 
 __all__ = ["Engine", "EngineError", "Manifest", "Sampler"]
@@ -108,6 +114,10 @@ class Engine(Shaped):
             self.lending = Lending(self.plan.loop)
         else:  # without this engine in it: a circle would keep its weights until the next garbage collection
             self.lending = Lending(partial(new_loop, self.graphs.sessions, manifest))
+        # Its thread holds the queue as long as there is something to draw; a circle again, if this held it too.
+        self.queue: Callable[[], BatchingQueue | None] = lambda: None
+        self.opening_queue = Lock()
+        self.probed: dict[bool, bool] = {}
 
     @classmethod
     def load(
@@ -213,6 +223,11 @@ class Engine(Shaped):
         return self.graphs.image_decoder
 
     @property
+    def sha256(self) -> str:
+        """The hash of its manifest, which has that of each of its files."""
+        return file_hash(self.folder / FILE)
+
+    @property
     def runtime(self) -> str:
         """What runs the decode graph."""
         if self.plan is not None:
@@ -261,6 +276,40 @@ class Engine(Shaped):
         """
         return draw_pictures(self, labels, seed, features=features, batch=batch, report=report, **sampling)
 
+    def submit(
+        self,
+        labels: int | str | Sequence[int | str] | NDArray[np.int64],
+        seed: int = 0,
+        *,
+        features: NDArray[np.float32] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Future[NDArray[np.uint8]]:
+        """The pictures (N, H, W, C) that `generate` makes of this, drawn soon in another thread; one label is N = 1.
+
+        What is sampled alike and waits at the same time is drawn together. A future that is cancelled before its
+        drawing begins is not drawn. `batching.BatchingQueue` is the same with a batch, a deadline and a capacity of
+        your choice, and can be closed.
+
+        Raises:
+            ValueError: a label is not a class, or a setting is out of range.
+            QueueFullError: too many pictures wait.
+        """
+        wanted = [labels] if isinstance(labels, (int, str, np.integer)) else labels
+        request = Request.of(self, wanted, [seed] * len(wanted), sampling, features)
+        with self.opening_queue:
+            if (queue := self.queue()) is None:
+                queue = BatchingQueue(self)
+                self.queue = weakref.ref(queue)
+        return queue.submit(request)
+
+    def rows_depend(self, guided: bool) -> bool:
+        """Whether the logits of a picture depend on what else is in a call, by the kernels of this machine."""
+        if self.manifest.call_scaled:
+            return True
+        if guided not in self.probed:
+            self.probed[guided] = logits_depend(self, guided)
+        return self.probed[guided]
+
     @property
     def cache_bytes(self) -> int:
         """What keys and values of one row take, and what is computed of its class before the steps."""
@@ -284,9 +333,25 @@ class Engine(Shaped):
         stands in place of seed and number where pictures of several seeds are drawn.
         """
         sampler = self.sampler.admitted(sampler)
-        with self._lent(len(labels) * (2 if sampler.guided else 1)) as loop:
-            drawer = self._drawer(loop, sampler)
+        with ExitStack() as stack:
+            drawer: Drawer
+            if sampler.spares_rows and self.on_host and not self.manifest.fixed_batch:
+                drawer = SparingDrawer(partial(self._opened, stack, sampler), self.shape, len(labels))
+            else:
+                loop = stack.enter_context(self._lent(len(labels) * (2 if sampler.guided else 1)))
+                drawer = self._drawer(loop, sampler)
             return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step, noise)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether caches lie in the memory of the host."""
+        return self.plan is None and self.device.door is None
+
+    def _opened(self, stack: ExitStack, sampler: Sampler, rows: int) -> Opened:
+        """A loop for so many rows until the stack is left, and what draws with it."""
+        loop = stack.enter_context(self._lent(rows))
+        assert isinstance(loop, (Loop, FedLoop))
+        return loop, self._drawer(loop, sampler)
 
     def compare_choices(
         self, labels: NDArray[np.int64], features: NDArray[np.float32] | None = None, seed: int = 0

@@ -25,6 +25,14 @@ class PlanWarning(UserWarning):
     """An engine has plans that do not run here, in one line: why, and that ONNX Runtime draws instead."""
 
 
+class QueueFullError(Exception):
+    """So many pictures wait that no more are accepted: try again later."""
+
+
+class QueueClosedError(Exception):
+    """The queue accepts nothing any more."""
+
+
 def shown(value: object) -> str:
     """A value as Python writes it, cut where it is long."""
     try:

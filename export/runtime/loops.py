@@ -155,6 +155,23 @@ class Loop:
         self.know(labels, features)
         return self.read(opening(self.shape, labels, prompt))
 
+    def held(self) -> dict[str, NDArray[Any]]:
+        """What was read so far (R, ...), as `resume` takes it."""
+        return self.cache.held(self)
+
+    def resume(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        held: dict[str, NDArray[Any]],
+        position: int,
+    ) -> None:
+        """Go on behind what loops of these classes (R,) and features (R, P, C) held, at that position."""
+        self.restart()
+        self.know(labels, features)
+        self.cache.take(self, held)
+        self.position = position
+
     def know(self, labels: NDArray[np.int64], features: NDArray[np.float32] | None) -> None:
         """Take the classes (R,) and features of a text (R, P, C), and compute what depends on them alone."""
         given = {"labels": np.ascontiguousarray(labels), **({} if features is None else text_feeds(features))}
@@ -229,6 +246,18 @@ class TextLoop(Loop):
         self.bound.feed("features", features[:, :0])
         return first if prompt is None else self.read(prompt)
 
+    def resume(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        held: dict[str, NDArray[Any]],
+        position: int,
+    ) -> None:
+        """As a `Loop`; the features were read."""
+        assert features is not None
+        super().resume(labels, features, held, position)
+        self.bound.feed("features", features[:, :0])
+
 
 class ScaleLoop(Loop):
     """Scale by scale: what the model reads of one comes from the tokens of the coarser ones."""
@@ -261,6 +290,8 @@ class ScaleLoop(Loop):
 class FedLoop:
     """A graph without a cache: logits of any number of positions, from inputs of any size."""
 
+    position = 0  # of a cache, which it has not
+
     def __init__(self, sessions: Sessions, manifest: Manifest, rows: int) -> None:
         self.sessions, self.shape = sessions, manifest.shape
         self.bound = Bound(sessions.decode, sessions.device)
@@ -280,6 +311,20 @@ class FedLoop:
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """What `drawing.Runner` says."""
+        raise NotImplementedError
+
+    def held(self) -> dict[str, NDArray[Any]]:
+        """What was read so far (R, ...), as `resume` takes it; a masked model reads all anew at every step."""
+        raise NotImplementedError
+
+    def resume(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        held: dict[str, NDArray[Any]],
+        position: int,
+    ) -> None:
+        """Go on behind what loops of these classes (R,) held."""
         raise NotImplementedError
 
     def take(self, choice: Choice) -> None:
@@ -356,6 +401,22 @@ class RepeatingLoop(FedLoop):
         if "labels" in self.sessions.taken:
             self.bound.feed("labels", labels)
         return self.step(opening(self.shape, labels, prompt))
+
+    def held(self) -> dict[str, NDArray[Any]]:
+        """The tokens that were read (R, S)."""
+        return {"tokens": self.tokens}
+
+    def resume(
+        self,
+        labels: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        held: dict[str, NDArray[Any]],
+        position: int,
+    ) -> None:
+        """Go on behind these tokens."""
+        self.tokens = held["tokens"]
+        if "labels" in self.sessions.taken:
+            self.bound.feed("labels", labels)
 
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Logits (R, 1, O) behind the next tokens (R, 1)."""

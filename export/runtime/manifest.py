@@ -5,6 +5,7 @@ It is read strictly: a key that is not a field here, or a value that is not of t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -44,6 +45,7 @@ BEGIN = "begin.onnx"  # what is computed once before the steps of a picture
 SCALES = "scales.onnx"  # tokens to what a next-scale model reads
 GENERATE = "generate.onnx"  # all of it in one graph: labels and a seed in, pictures out
 PLAN_SUFFIX = ".plan"  # of what TensorRT built of a graph, beside its name: decode.plan
+NOT_IN_KEY = ("files", "cpu", "build", "provenance", "measured")
 LARGEST_MANIFEST = 2**24  # bytes; with every measurement of a large model it has a few hundred thousand
 
 Cpu = Literal["any", "vnni"]  # vnni: of x86 processors those whose 8-bit products do not saturate
@@ -69,6 +71,7 @@ class Manifest:
     `float32_layers` do because their activations are too large.
     `provider_options` are those of ONNX Runtime's execution providers, by the name of the device.
     `stream_rotation` is the seed of the matrix that rotates the residual stream, for those that look inside; 0: none.
+    `licence` is the model's, by its SPDX identifier where it has one; empty: not known.
     `cpu` says on which processors ONNX Runtime's usual int8 kernels are right: ``any``, or ``vnni`` where weights are
     so large that products saturate on x86 without VNNI; None: made before this was recorded.
     """
@@ -92,11 +95,23 @@ class Manifest:
     float32_layers: tuple[str, ...] = ()
     provider_options: dict[str, dict[str, str]] = field(default_factory=dict)
     stream_rotation: int = field(default=0, metadata=whole(0))
+    licence: str = ""
     cpu: Cpu | None = None
     build: Build | None = None
     files: dict[str, str] = field(default_factory=lambda: {"decode": DECODE, "image_decoder": IMAGE_DECODER})
     provenance: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of what the manifest says of the model, which the graphs hold too, so that each shows whose it is.
+
+        It is that of its canonical JSON without what says of files, hashes and processors, and without what is added
+        later: the manifest holds hashes of the graphs, so these cannot hold one of all of it.
+        """
+        said = {name: value for name, value in asdict(self).items() if name not in NOT_IN_KEY}
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write the manifest with the hash of every file it names."""
@@ -121,6 +136,16 @@ class Manifest:
         Raises:
             EngineError: as `load` says.
         """
+        manifest, sha256 = cls.said(folder)
+        return manifest, sealed(folder, manifest.files, sha256)
+
+    @classmethod
+    def said(cls, folder: Path) -> tuple[Manifest, dict[str, str]]:
+        """What a manifest says, and the hashes in it; the files themselves are not read.
+
+        Raises:
+            EngineError: no manifest, or one that is not strictly what it has to be.
+        """
         path = folder / FILE
         try:
             check_place(folder, path)
@@ -140,7 +165,7 @@ class Manifest:
         check_names(manifest.files, sha256, str(path))
         for reason in manifest.contradictions():
             raise EngineError(f"{path}: {reason}")
-        return manifest, sealed(folder, manifest.files, sha256)
+        return manifest, sha256
 
     def contradictions(self) -> Iterator[str]:
         """What cannot be true together, one sentence each."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .cuts import CUTS
 from .errors import shown
+from .words import CHOICES, ChoiceFall, Guidance, Reveal, Schedule
 
 HALTON_POINTS = 10_000
 HIGHEST = 1e6  # of scales, temperatures and powers: beyond it float32 keeps nothing of the logits but their overflow
@@ -22,17 +23,13 @@ COLDEST = 1e-20  # lower temperatures are 0: float32 cannot divide logits by the
 MOST_TOKENS = 2**31 - 1  # that top-k keeps
 MOST_STEPS = 2**16
 
-Schedule = Literal["cosine", "arccos", "linear", "square"]
-Guidance = Literal["constant", "linear", "ramp", "power-cosine"]
-Reveal = Literal["halton", "confidence", "logit"]
-ChoiceFall = Literal["after", "before"]
-CHOICES: dict[str, tuple[str, ...]] = {
-    "guidance": get_args(Guidance),
-    "schedule": get_args(Schedule),
-    "reveal": get_args(Reveal),
-    "choice_fall": get_args(ChoiceFall),
-}
-GUIDANCE = ("cfg_scale", "guidance", "guidance_power")  # settings that say how logits are guided
+GUIDANCE = (
+    "cfg_scale",
+    "guidance",
+    "guidance_power",
+    "guidance_start",
+    "guidance_stop",
+)  # settings that say how logits are guided
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,8 @@ class Sampler:
     """How tokens are drawn from logits.
 
     `cfg_scale` 1 is no guidance; it is held constant, or grows from 1 to its value over the steps: linearly (with
-    ``ramp`` it would reach it one step later), or as (1 - cos(pi x^guidance_power)) / 2. `temperature` 0, or
+    ``ramp`` it would reach it one step later), or as (1 - cos(pi x^guidance_power)) / 2. Guidance is applied from step
+    `guidance_start` up to, but not at, `guidance_stop`: a limited interval (arXiv 2404.07724). `temperature` 0, or
     below `COLDEST`, takes the likeliest token; `end_temperature` is that of the last step, the inverse in between
     linear. `top_k` 0 and `top_p` 1 keep all tokens.
 
@@ -50,7 +48,8 @@ class Sampler:
     Masked models take `steps`; `schedule` says what share is still masked after each. `reveal` chooses which positions
     are: ``halton`` spreads them over the picture by a fixed sequence, ``confidence`` keeps those drawn with the highest
     probability, perturbed by Gumbel noise times `choice_temperature`; ``logit`` those of the highest logit, where the
-    tokens are drawn at that temperature too. It falls to 0 as steps are done: at the first step it has fallen by one
+    tokens are drawn at that temperature too; ``random`` takes any, as absorbing diffusion does (arXiv 2107.03006),
+    another order for each picture. The temperature falls to 0 as steps are done: at the first step it has fallen by one
     (`choice_fall` ``after``), or is still whole (``before``).
     """
 
@@ -60,6 +59,8 @@ class Sampler:
     top_p: float = 1.0
     guidance: Guidance = "constant"
     guidance_power: float = 1.0
+    guidance_start: int = 0
+    guidance_stop: int | None = None
     end_temperature: float | None = None
     steps: int = 12
     schedule: Schedule = "cosine"
@@ -74,6 +75,12 @@ class Sampler:
         check_number("top_p", self.top_p, 0, 1, above=True)
         check_whole("top_k", self.top_k, 0, MOST_TOKENS)
         check_whole("steps", self.steps, 1, MOST_STEPS)
+        check_whole("guidance_start", self.guidance_start, 0, MOST_TOKENS)
+        if self.guidance_stop is not None:
+            check_whole("guidance_stop", self.guidance_stop, 1, MOST_TOKENS)
+            if self.guidance_stop <= self.guidance_start:
+                said = f"must be above guidance_start {self.guidance_start}; cfg_scale 1 is no guidance"
+                raise ValueError(f"guidance_stop {self.guidance_stop}: {said}")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {shown(getattr(self, name))}: must be one of {', '.join(known)}")
@@ -153,12 +160,19 @@ class Sampler:
         """Whether each picture needs a second row for the null class."""
         return self.cfg_scale != 1.0 and not self.guidance_inside
 
+    @property
+    def spares_rows(self) -> bool:
+        """Whether some steps may not need that row."""
+        return self.guided and (self.guidance_start > 0 or self.guidance_stop is not None)
+
     def scale_at(self, step: int, steps: int) -> float:
         """The guidance that is applied to the logits of a step (from 0) of so many; 1 where it is inside them."""
         return 1.0 if self.guidance_inside else self.guidance_at(step, steps)
 
     def guidance_at(self, step: int, steps: int) -> float:
         """The guidance of a step (from 0) of so many, inside or not."""
+        if step < self.guidance_start or (self.guidance_stop is not None and step >= self.guidance_stop):
+            return 1.0
         if self.guidance == "constant":
             return self.cfg_scale
         if self.guidance == "linear":

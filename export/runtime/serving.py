@@ -5,14 +5,15 @@ Letters: n pictures of a request, P x C features of a text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import check_request, classes_of, sampler_of
+from .drawing import check_request, classes_of
+from .heeded import sampler_of
 from .noise import Noise, NoiseOfEach, check_seed
 from .options import Sampling
 from .sampling import Sampler
@@ -40,7 +41,7 @@ class Request:
     def of(
         cls,
         engine: Engine,
-        labels: NDArray[np.int64],
+        labels: Sequence[int | str] | NDArray[np.int64],
         seeds: Sequence[int],
         sampling: Sampling,
         features: NDArray[np.float32] | None = None,
@@ -69,31 +70,29 @@ class Request:
 def answers(engine: Engine, requests: Sequence[Request]) -> list[NDArray[np.uint8]]:
     """Pictures (n, H, W, C) of each request; those that are sampled alike are drawn at once, as many as memory holds.
 
-    An engine that rounds by what else is in a call draws each request by itself.
+    Where logits depend on what else is in a call, each request is drawn by itself.
     """
-    together = [[index] for index in range(len(requests))]
-    if not engine.manifest.call_scaled:
-        alike: dict[Sampler, list[int]] = {}
-        for index, request in enumerate(requests):
-            alike.setdefault(request.sampler, []).append(index)
-        together = [*alike.values()]
+    together: dict[Hashable, list[int]] = {}
+    for index, request in enumerate(requests):
+        apart = engine.rows_depend(request.sampler.guided)
+        together.setdefault(index if apart else request.sampler, []).append(index)
     made: dict[int, NDArray[np.uint8]] = {}
-    for group in together:
+    for group in together.values():
         pictures = drawn(engine, [requests[index] for index in group])
         ends = np.cumsum([len(requests[index].labels) for index in group])
         made |= dict(zip(group, np.split(pictures, ends[:-1]), strict=True))
     return [made[index] for index in range(len(requests))]
 
 
-def drawn(engine: Engine, requests: Sequence[Request]) -> NDArray[np.uint8]:
-    """Pictures (n, H, W, C) of all of these requests, which are sampled alike."""
+def drawn(engine: Engine, requests: Sequence[Request], most: int = MOST_PICTURES) -> NDArray[np.uint8]:
+    """Pictures (n, H, W, C) of all of these requests, which are sampled alike; at most so many are drawn at once."""
     sampler = requests[0].sampler
     labels = np.concatenate([each.labels for each in requests])
     noise = [each for request in requests for each in request.noise]
     texts = [each.features for each in requests if each.features is not None]
     features = np.concatenate(texts) if texts else None
     parts = []
-    for rows in chunks(len(labels), batch_size(engine.shape, sampler, engine.cache_bytes)):
+    for rows in chunks(len(labels), min(most, batch_size(engine.shape, sampler, engine.cache_bytes))):
         text = None if features is None else features[rows]
         tokens = engine.draw_tokens(labels[rows], sampler=sampler, features=text, noise=NoiseOfEach(tuple(noise[rows])))
         parts.append(engine.decode_images(tokens))

@@ -14,8 +14,9 @@ from typing import Protocol, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from .drawing import Known, check_request, classes_of, sampler_of
+from .drawing import Known, check_request, classes_of
 from .errors import shown
+from .heeded import sampler_of
 from .options import Sampling
 from .sampling import Sampler, check_whole
 from .shape import Shape
@@ -73,6 +74,8 @@ def drawing_bytes(shape: Shape, sampler: Sampler, cache_bytes: int) -> int:
     """What a picture takes while it is drawn, beside the weights."""
     positions = shape.drawing.positions_of_call(shape)
     row = cache_bytes + 4 * COPIES * positions * shape.predicted
+    if sampler.spares_rows:  # loops of one row and of two hold caches, and one of what catches up
+        return 4 * row
     return row * (2 if sampler.guided else 1)
 
 

@@ -153,6 +153,7 @@ def export_model(
     sampler: Sampler,
     parameters: int,
     class_names: tuple[str, ...] = (),
+    licence: str = "",
     fixed_batch: int = 0,
 ) -> OnnxModel:
     """Export a transformer for a target; `fixed_batch` 0 keeps the batch dynamic.
@@ -188,6 +189,7 @@ def export_model(
         parameters=parameters,
         fixed_batch=fixed_batch,
         stream_rotation=config.stream_rotation,
+        licence=licence,
         files={each: FILES[each] for each in files},
         rounds_inputs=rounds_inputs(decode.graph),
         weight_only=not any(node.op_type == "QuantizeLinear" for node in decode.graph)

@@ -108,7 +108,8 @@ def rename(
     shown = set(graph.outputs)
     for node in graph:
         scope = scope_of(node)
-        base = f"/{scope.replace('.', '/')}/{node.op_type}" if scope else f"/{node.op_type}"
+        place = scope or module_of(node)
+        base = f"/{place.replace('.', '/')}/{node.op_type}" if place else f"/{node.op_type}"
         used[base] = used.get(base, 0) + 1
         node.name = base + (f"_{used[base]}" if used[base] > 1 else "")
         node.metadata_props.clear()
@@ -148,9 +149,18 @@ def sorted_terms(shape: ir.Shape) -> ir.Shape:
     )
 
 
+def scopes_of(node: ir.Node) -> list[str]:
+    """The modules around a node, outermost first; the last is the node's own."""
+    return [scope.strip(" '\"") for scope in node.metadata_props.get(SCOPES, "").strip("[]").split(",")]
+
+
 def scope_of(node: ir.Node) -> str:
-    """The module path that made a node, as the state dict names it."""
-    text = node.metadata_props.get(SCOPES, "")
-    scopes = [scope.strip(" '\"") for scope in text.strip("[]").split(",")]
-    modules = [scope for scope in scopes if scope.startswith("transformer.")]
+    """The module path that made a node of a transformer, as the state dict names it."""
+    modules = [scope for scope in scopes_of(node) if scope.startswith("transformer.")]
     return modules[-1].removeprefix("transformer.") if modules else ""
+
+
+def module_of(node: ir.Node) -> str:
+    """The module path that made a node of another graph, such as an image decoder's."""
+    modules = [scope for scope in scopes_of(node)[:-1] if scope and not scope.startswith("_")]  # PyTorch's own do
+    return modules[-1] if modules else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -16,22 +17,33 @@ from compress.cli.group import (
     UserPath,
     device_options,
     example,
+    json_option,
 )
-from compress.cli.terminal import Terminal
+from compress.cli.reading import reading_of, reading_options
+from compress.cli.terminal import Terminal, print_json
 from compress.core.settings import MOST_THREADS, InputError
 from export.runtime.options import OPTIONS, Sampling
 
+if TYPE_CHECKING:
+    from compress.data.reading import Fit
+    from compress.models.candidate import Candidate
+    from compress.verifying.beside import Drawer, Wish
+    from export.runtime.output import Output
+    from export.runtime.picture_files import Facts
+
 LAST_SEED = 2**64 - 1  # of pictures
 THREADS = 2
+WIDEST_BLEND = 2**16
 Command = Callable[..., None]
 
 
 def sampling_options(command: Command) -> Command:
     """The settings of sampling as options."""
     for option in reversed(OPTIONS):
-        kind = click.IntRange if option.whole else click.FloatRange
+        number = click.IntRange if option.whole else click.FloatRange
+        kind = click.Choice(option.words) if option.words else number(option.low, option.high)
         words = f"{option.help[0].upper()}{option.help[1:]}.  [default: the engine's]"
-        command = click.option(option.flag, type=kind(option.low, option.high), help=words)(command)
+        command = click.option(option.flag, type=kind, help=words)(command)
     return command
 
 
@@ -41,10 +53,34 @@ def sampling_options(command: Command) -> Command:
 @click.option("--labels", help="Classes, by number or name, separated by commas.")
 @click.option("--count", type=click.IntRange(1), help="How many pictures of a model without classes.  [default: 1]")
 @click.option("--features", type=UserPath(), help="Features of texts, .npy (pictures, length, width).")
-@click.option("-o", "--output", type=UserPath(), required=True, help="The PNG to write; of shards, their folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=UserPath(),
+    help="A sheet of all pictures: PNG, JPEG or WebP by its name. Of shards, their folder.",
+)
+@click.option("--grid", metavar="CxR", help="Columns x rows of the sheet, or its columns.  [default: 10]")
+@click.option("--out-dir", type=UserPath(), help="A folder for a file of each picture, with or without -o.")
+@click.option(
+    "--name",
+    metavar="PATTERN",
+    help="Names of these files, like {name}-{index:03}.webp; {label} and {seed} can be told too.",
+)
 @click.option("--image", type=UserPath(), help="A picture to start from; give --mask or --keep too.")
 @click.option("--mask", type=UserPath(), help="What is white in it is drawn anew (inpainting).")
 @click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
+@click.option(
+    "--blend",
+    metavar="PIXELS",
+    type=click.IntRange(0, WIDEST_BLEND),
+    help="Width of the soft border around what stays; 0 is a hard edge.  [default: half of a token's side]",
+)
+@reading_options
+@click.option(
+    "--beside",
+    metavar="REFERENCE",
+    help="Another engine, checkpoint or model draws the same: -o shows both side by side, with their times.",
+)
 @click.option("--seed", type=click.IntRange(0, LAST_SEED), default=0, help="Seed of the pictures.  [default: 0]")
 @bulk.options
 @sampling_options
@@ -59,55 +95,133 @@ def sampling_options(command: Command) -> Command:
     help=f"Runtime threads.  [default: {THREADS}; for shards 1 for each worker]",
 )
 @device_options
+@json_option
 def generate(
-    engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path, image: Path | None,
-    mask: Path | None, keep: float | None, seed: int, many: Bulk, batch: int | None, threads: int | None,
-    device: str | None, provider_options: tuple[str, ...], require_plan: bool, **sampling: Unpack[Sampling],
+    engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path | None, grid: str | None,
+    out_dir: Path | None, name: str | None, image: Path | None, mask: Path | None, keep: float | None,
+    blend: int | None, fit: Fit | None, background: str | None, beside: str | None, seed: int, many: Bulk, batch: int | None, threads: int | None,
+    device: str | None, provider_options: tuple[str, ...], require_plan: bool, as_json: bool,
+    **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
     """Draw pictures with an engine (or a checkpoint, in PyTorch), or draw a part of a given picture anew.
 
     A causal model keeps the upper rows of a picture (--keep 0.5 completes the lower half); a masked model keeps tokens
-    all over it, or redraws what a mask shows; a next-scale model keeps the coarse scales.
+    all over it, or redraws what a mask shows; a next-scale model keeps the coarse scales. Pixels that stay are those of
+    the given picture, byte for byte; beside them it fades out over --blend pixels.
 
-    With --on, --labels-file, --format or --shard-size pictures go into a folder of shards, --count of them. Picture i
-    is the same, byte for byte, whoever draws it. The same command again draws what is missing.
+    Files say what they were drawn by: seed, class, sampler, and the hash of the engine. The time that is printed is
+    that of drawing and decoding.
+
+    With --on, --labels-file, --shard-size, or --format without --out-dir, pictures go into a folder of shards, --count
+    of them. Picture i is the same, byte for byte, whoever draws it. The same command again draws what is missing.
     """
     if (image is not None) != (mask is not None or keep is not None) or (mask is not None and keep is not None):
         raise InputError("--image goes with exactly one of --mask and --keep")
-    if many.asked:
-        if image is not None:
-            raise InputError("--image: pictures of shards are drawn whole; leave it out")
+    if blend is not None and image is None:
+        raise InputError("--blend: is of the border of what stays of an --image; give that too, or leave it out")
+    if image is None and (fit or background):
+        raise InputError(f"{'--fit' if fit else '--background'}: goes with --image; give that too, or leave it out")
+    reading = reading_of(fit, background)
+    if out_dir is None and many.asked:
+        for option, given in (("--image", image), ("--beside", beside), ("--grid", grid), ("--name", name)):
+            if given is not None:
+                raise InputError(f"{option}: goes with no shards, whose pictures are drawn whole; leave it out")
+        if output is None:
+            raise InputError("-o FOLDER: needed, the folder of the shards")
         opening = bulk.opening(threads or 1, device, provider_options, require_plan=require_plan)
-        drawn = bulk.draw(engine, output, many, opening, labels, features, count or 0, seed, batch or 0, sampling)
-        click.echo(bulk.closing_line(drawn, output))
+        made = bulk.draw(engine, output, many, opening, labels, features, count or 0, seed, batch or 0, sampling)
+        tell(bulk.closing_line(made, output), bulk.said(made, output), as_json)
         return
-    check_file(output)
-    from compress.data.editing import known_tokens
-    from compress.models.candidate import on_device, open_candidate
-    from export.runtime.drawing import sampler_of
+    if out_dir is not None and many != Bulk(format=many.format):
+        raise InputError("--out-dir: --labels-file, --on and --shard-size make shards, which -o takes; leave one out")
+    if output is not None:
+        check_file(output)
+    elif beside is not None:
+        raise InputError("--beside: needs -o FILE for both side by side")
+    places = places_of(output, out_dir, many.format, name, grid)
+    from compress.data.editing import edit_of
+    from compress.data.reading import Tally
+    from compress.models.candidate import identity, on_device, open_candidate
+    from compress.verifying.beside import Drawer, Wish
+    from export.runtime.heeded import sampler_of
+    from export.runtime.picture_files import Facts
     from export.runtime.request import wanted
-    from export.runtime.sheet import save_grid
-    from export.runtime.throughput import draw_pictures
 
     threads = threads or THREADS
-    (opened,) = on_device([str(engine)], threads, device, provider_options, require_plan=require_plan)
-    drawer = open_candidate(opened, threads)
+    models = [str(engine)] if beside is None else [str(engine), beside]
+    opened = on_device(models, threads, device, provider_options, require_plan=require_plan)
+    drawer = open_candidate(opened[0], threads)
     try:
         classes, texts = wanted(drawer.shape, labels, count, features)
-        sampler_of(drawer.shape, drawer.sampler, **sampling)  # refused before a picture is encoded
+        sampler = sampler_of(drawer.shape, drawer.sampler, **sampling)  # refused before a picture is encoded
+        facts = Facts(drawer.shape, sampler, seed, classes, identity(drawer, str(engine)))
+        places.check(facts)
     except ValueError as error:
         raise InputError(str(error)) from error
-    known = known_tokens(drawer, image, mask, keep, len(classes)) if image else None
-    with Terminal().work(f"draw with {engine}") as progress:
-        report = lambda done, total: progress(done, total, {})  # noqa: E731
-        try:
-            pictures = draw_pictures(
-                drawer, classes, seed, features=texts, known=known, batch=batch or 0, report=report, **sampling
-            )
-        except ValueError as error:
-            raise InputError(str(error)) from error
-    save_grid(pictures, output)
-    click.echo(f"{output}: {len(classes)} pictures")
+
+    def named(name: str, model: Candidate) -> Drawer:
+        if image is None:
+            return Drawer(name, model, None)
+        tally = Tally()
+        edit = edit_of(model, image, mask, keep, blend, len(classes), reading, tally)
+        for remark in tally.words(reading, model.picture):
+            click.echo(f"--image {image}: {remark}", err=True)
+        return Drawer(name, model, edit)
+
+    own, wish = named(str(engine), drawer), Wish(classes, seed, texts, batch or 0, sampling)
+    if beside is None:
+        tell(*drawn(own, wish, places, facts), as_json)
+    else:
+        theirs = named(beside, open_candidate(opened[1], threads))
+        tell(*paired(theirs, own, wish, places, facts, threads), as_json)
+
+
+def tell(text: str, value: dict[str, Any], as_json: bool) -> None:
+    """Say what was made, for a person or a program."""
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
+def drawn(own: Drawer, wish: Wish, places: Output, facts: Facts) -> tuple[str, dict[str, Any]]:
+    """Draw and write; what is said of it."""
+    with Terminal().work(f"draw with {own.name}") as progress:
+        started = time.perf_counter()
+        pictures = wish.draw(own, report=lambda done, total: progress(done, total, {}))
+        seconds = time.perf_counter() - started
+    places.write(pictures, facts)
+    return places.line(len(pictures), seconds), places.said(facts, seconds)
+
+
+def paired(
+    theirs: Drawer, own: Drawer, wish: Wish, places: Output, facts: Facts, threads: int
+) -> tuple[str, dict[str, Any]]:
+    """Draw with both in turn and write them side by side; what is said of it."""
+    from compress.verifying.beside import beside
+
+    pair = beside(theirs, own, wish, threads, Terminal().say)
+    grid = places.layout() if places.grid else None
+    sheet = pair.sheet() if grid is None else pair.sheet(grid.columns, grid.rows)
+    places.write(pair.pictures[1], facts, sheet, facts.of_all() | pair.said())
+    lines = [places.held(len(facts.labels)), *pair.lines()]
+    return "\n".join(lines), places.said(facts, pair.medians[1]) | {"beside": pair.said()}
+
+
+def places_of(sheet: Path | None, folder: Path | None, kind: str | None, name: str | None, grid: str | None) -> Output:
+    """Where pictures go.
+
+    Raises:
+        InputError: the options do not go together.
+    """
+    from export.runtime.output import Output
+
+    if kind == "webdataset":
+        raise InputError("--format webdataset: is of shards, which -o takes; files in --out-dir are png, jpeg or webp")
+    try:
+        return Output(sheet, folder, kind, name, grid)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def check_file(output: Path) -> None:

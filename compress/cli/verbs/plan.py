@@ -23,7 +23,7 @@ from compress.cli.terminal import Terminal, print_json, print_rows
 @instead_options
 @store_option
 @json_option
-def plan(recipe: Path, preflight: bool, model: str, tokens: str, store_path: Path, as_json: bool) -> None:
+def plan(recipe: Path, preflight: bool, model: str, tokens: str, store_path: Path | str, as_json: bool) -> None:
     """Show the chain of forms, what the store would reuse, and why the rest would be made. Makes nothing."""
     from compress.core.strict_yaml import read_yaml
 

@@ -13,6 +13,7 @@ from compress.cli.group import (
     instead_options,
     json_option,
     leave,
+    on_option,
     store_option,
 )
 from compress.cli.terminal import Terminal, console, print_json
@@ -25,14 +26,16 @@ from compress.cli.terminal import Terminal, console, print_json
 @instead_options
 @store_option
 @click.option("--skip-preflight", is_flag=True, help="Do not rehearse the chain on a two-layer copy first.")
+@on_option
 @json_option
 def run(
     recipe: Path,
     output: Path | None,
     model: str,
     tokens: str,
-    store_path: Path,
+    store_path: Path | str,
     skip_preflight: bool,
+    on: str,
     as_json: bool,
 ) -> None:
     """Compress, export, measure and judge: the whole recipe, a file or the name of a shipped one.
@@ -40,8 +43,12 @@ def run(
     Writes report.json, report.md, the engines and the pictures into the run's folder. What the store holds is reused.
     Exits with 1 if a gate is breached, 2 if the recipe or an input is wrong.
     """
+    from compress.core.launched import refuse_torchrun
     from compress.core.strict_yaml import read_yaml
+    from compress.workers.place import processes_of
 
+    refuse_torchrun("compress run --on torchrun:N")
+    processes_of(on)
     read_yaml(recipe)  # what is no YAML is said before anything heavy is imported
     from compress import api
     from compress.report.text.table import table
@@ -56,6 +63,7 @@ def run(
         store=store_path,
         listener=Terminal(),
         preflight=not skip_preflight,
+        on=on,
     )
     if as_json:
         print_json(result)

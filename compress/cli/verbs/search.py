@@ -61,7 +61,7 @@ def search(
     seconds: float,
     trials: int | None,
     output: Path | None,
-    store_path: Path,
+    store_path: Path | str,
     as_json: bool,
 ) -> None:
     """Search a space of recipes for the best one under a budget.

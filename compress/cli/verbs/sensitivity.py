@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @json_option
 def sensitivity(
     recipe: Path, formats: str | None, prune: float, pictures: int | None, output: Path | None, page: Path | None,
-    model: str, tokens: str, store_path: Path, as_json: bool,
+    model: str, tokens: str, store_path: Path | str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure what quantizing or pruning each layer alone adds to the KL, and the bytes and time it saves.
 

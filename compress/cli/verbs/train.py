@@ -11,23 +11,29 @@ from compress.cli.group import (
     UserPath,
     example,
     json_option,
+    on_option,
 )
 from compress.cli.terminal import Terminal, print_json
+from compress.core.launched import first
 
 
 @click.command()
 @example("compress train train-digits -o runs/train-digits")
 @click.argument("recipe", type=RecipeFile())
 @click.option("-o", "--output", type=UserPath(), required=True, help="Folder of the checkpoint.")
+@on_option
 @json_option
-def train(recipe: Path, output: Path, as_json: bool) -> None:
+def train(recipe: Path, output: Path, on: str, as_json: bool) -> None:
     """Train a reference model or a tokenizer from a recipe; an interrupted training goes on where it was.
 
-    A recipe with a `tokenizer` block trains an image tokenizer, one with a `model` block a transformer.
+    A recipe with a `tokenizer` block trains an image tokenizer, one with a `model` block a transformer. Several
+    processes train the same weights, to rounding; torchrun may start them too: torchrun ... -m compress train ...
     """
     from compress import api
 
-    result = api.train(recipe, output, listener=Terminal())
+    result = api.train(recipe, output, listener=Terminal(), on=on)
+    if not first():
+        return
     if as_json:
         print_json(result)
         return

@@ -5,6 +5,7 @@ Letters: N pictures, H x W pixels, C channels (1 or 3).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from export.runtime.sheet import GAP, panel
 
 PANEL_GAP = 28
 FONT_SIZE = 18
-TITLE_HEIGHT = 32
+TITLE_HEIGHT = 32  # of a caption of one line
+LINE_HEIGHT = 24  # of each further one
 INK, PAPER = (24, 24, 24), (255, 255, 255)
 
 
@@ -69,15 +71,27 @@ def save_pair(
     sheets = [(name, panel(laid_out(images), width)) for name, images in panels]
     font = ImageFont.load_default(FONT_SIZE)
     margin = GAP * 3 + max(int(font.getlength(str(label))) for label in classes)
-    wide, high = sheets[0][1].size
-    slot = PANEL_GAP + max(wide, *(int(font.getlength(name)) for name, _ in sheets))
-    canvas = Image.new("RGB", (margin + len(sheets) * slot - PANEL_GAP + GAP, TITLE_HEIGHT + high + GAP), PAPER)
+    canvas = captioned(sheets, margin)
     draw = ImageDraw.Draw(canvas)
-    for i, (name, sheet) in enumerate(sheets):
-        left = margin + i * slot
-        draw.text((left + (slot - PANEL_GAP) / 2, TITLE_HEIGHT / 2), name, INK, font, anchor="mm")
-        canvas.paste(sheet, (left + (slot - PANEL_GAP - wide) // 2, TITLE_HEIGHT))
-    step = (high - GAP) / len(classes)
+    step = (sheets[0][1].height - GAP) / len(classes)
     for i, label in enumerate(classes):
         draw.text((margin - GAP, TITLE_HEIGHT + GAP / 2 + step * (i + 0.5)), str(label), INK, font, anchor="rm")
     canvas.save(path, format="PNG")
+
+
+def captioned(sheets: Sequence[tuple[str, Image.Image]], margin: int = GAP) -> Image.Image:
+    """Sheets of one size side by side, each below its caption of one or more lines, behind a margin on the left."""
+    font = ImageFont.load_default(FONT_SIZE)
+    lines = [line for caption, _ in sheets for line in caption.splitlines()]
+    title = TITLE_HEIGHT + LINE_HEIGHT * max(caption.count("\n") for caption, _ in sheets)
+    wide, high = sheets[0][1].size
+    slot = PANEL_GAP + max(wide, *(int(font.getlength(line)) for line in lines))
+    canvas = Image.new("RGB", (margin + len(sheets) * slot - PANEL_GAP + GAP, title + high + GAP), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for i, (caption, sheet) in enumerate(sheets):
+        left = margin + i * slot
+        middle = left + (slot - PANEL_GAP) / 2
+        for number, line in enumerate(caption.splitlines()):
+            draw.text((middle, TITLE_HEIGHT / 2 + LINE_HEIGHT * number), line, INK, font, anchor="mm")
+        canvas.paste(sheet, (left + (slot - PANEL_GAP - wide) // 2, title))
+    return canvas

@@ -67,6 +67,7 @@ def save(model: ImageModel, folder: Path, *, half: bool = False) -> None:
         "tokenizer": model.tokenizer.describe(),
         "sampler": plain(model.sampler),
         **({"class_names": list(model.class_names)} if model.class_names else {}),
+        **({"licence": model.licence} if model.licence else {}),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
@@ -97,6 +98,7 @@ def load(folder: Path) -> ImageModel:
         tokenizer=read_tokenizer(config["tokenizer"], transformer.config, folder, f"{where}: tokenizer"),
         sampler=parse(Sampler, config["sampler"], f"{where}: sampler"),
         class_names=read_class_names(config, transformer.config, where),
+        licence=convert(str, config.get("licence", ""), f"{where}: licence"),
     )
 
 

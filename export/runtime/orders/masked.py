@@ -88,9 +88,9 @@ def reveal_in_order(drawer: Drawer, task: Task, tokens: NDArray[np.int64], posit
 
 
 def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-    """Fill the open positions (T',) of tokens (B, T): draw all, keep the surest, mask the others again."""
+    """Fill the open positions (T',) of tokens (B, T): draw all, keep the surest or any, mask the others again."""
     sampler, steps, count = task.sampler, task.sampler.steps, len(positions)
-    by_logit = sampler.reveal == "logit"
+    by_logit, by_chance = sampler.reveal == "logit", sampler.reveal == "random"
     for step, masked in steps_surest(sampler, count):
         unknown = tokens[:, positions] == task.shape.mask_token  # (B, T'), as many in each row
         disturbance = sampler.choice_at(step, steps)
@@ -105,7 +105,9 @@ def reveal_surest(drawer: Drawer, task: Task, tokens: NDArray[np.int64], positio
         if masked:
             sureness = np.full(unknown.shape, np.inf, dtype=np.float32)
             sureness[:, wanted] = chosen.logit if by_logit else chosen.log_probability
-            if disturbance:
+            if by_chance:
+                sureness = task.noise.gumbel(step, (count,), "place")
+            elif disturbance:
                 sureness = sureness + np.float32(disturbance) * task.noise.gumbel(step, (count,), "place")
             sureness = np.where(unknown, sureness, np.inf)
             again = np.argsort(sureness, axis=1, kind="stable")[:, :masked]

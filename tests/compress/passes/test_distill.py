@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ranks import on_ranks
 from torch.distributions import Categorical, kl_divergence
 
 from compress.core.settings import InputError
@@ -17,6 +18,7 @@ from compress.passes.distill import CHECKPOINT, Distance, Distill
 from compress.passes.prune_ffn import PruneFfn
 from compress.passes.prune_layers import PruneLayers
 from compress.passes.quantize import Quantize
+from compress.training.world import ALONE
 from export.runtime.sampling import Sampler
 
 
@@ -397,3 +399,64 @@ def test_guidance_that_cannot_be_learned_is_refused(tiny_model, context, changes
     with pytest.raises(PassError) as caught:
         Distill(steps=1, guidance="absorb").run(model, context(model))
     assert str(caught.value) == text
+
+
+# Processes
+
+SHARED = {
+    "causal": {},
+    "masked": {"order": "masked", "positions": "learned"},
+}
+
+
+@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize(
+    "settings",
+    [{"accumulate": 3}, {"on_policy": 0.25, "redraw": 4}, {"precision": "bfloat16", "hidden": 0.5}],
+    ids=["accumulate", "on-policy", "bfloat16"],
+)
+def test_two_processes_teach_what_one_does(tiny_model, context, tmp_path, monkeypatch, kind, settings):
+    monkeypatch.setattr("compress.passes.distill.processor", lambda: ("any", frozenset({"avx512_bf16"})))
+    reference = tiny_model(**SHARED[kind])
+    pruned = PruneFfn(ratio=0.5, multiple=1, repair=False).run(reference, context(reference)).model
+    distill = Distill(steps=8, batch=12, warmup=2, learning_rate=2e-3, validate_every=4, **settings)
+    distill.check_processes(2)
+
+    def taught(world=ALONE):
+        workspace, losses = tmp_path / f"{world.rank}-of-{world.size}", []
+        workspace.mkdir()
+        report = lambda step, steps, values: losses.append(values.get("loss", 0))  # noqa: E731
+        outcome = distill.run(pruned, context(reference, world=world, workspace=workspace, report=report))
+        return outcome, losses
+
+    alone, losses = taught()
+    rounding = 2e-3 if "precision" in settings else 1e-4
+    (first, own_losses), (second, none) = on_ranks(taught, tmp_path)
+    assert own_losses[-8:] == pytest.approx(losses[-8:], rel=10 * rounding)
+    assert not any(none)
+    for outcome in (first, second):
+        notes, state = outcome.notes, outcome.model.transformer.state_dict()
+        assert notes.validation_kl_after == pytest.approx(alone.notes.validation_kl_after, rel=10 * rounding)
+        assert notes.validation_kl_before == alone.notes.validation_kl_before > notes.validation_kl_after
+        for name, weight in alone.model.transformer.state_dict().items():
+            torch.testing.assert_close(state[name], weight, rtol=0, atol=rounding)
+
+
+def test_two_processes_teach_a_quantized_model_and_its_scales_as_one_does(tiny_model, context, tmp_path):
+    reference = tiny_model()
+    quantized = Quantize(weights="int8", activations="int8").run(reference, context(reference)).model
+    distill = Distill(steps=6, batch=8, warmup=2, validate_every=3, scales="learned")
+    alone = distill.run(quantized, context(reference))
+
+    def taught(world):
+        outcome = distill.run(quantized, context(reference, world=world, workspace=tmp_path / "one-of-two"))
+        return outcome.notes.validation_kl_after
+
+    (tmp_path / "one-of-two").mkdir()
+    for after in on_ranks(taught, tmp_path):
+        assert after == pytest.approx(alone.notes.validation_kl_after, rel=1e-2)
+
+
+def test_a_batch_that_processes_cannot_share_equally_is_refused():
+    with pytest.raises(InputError, match=r"^batch: 30 cannot be shared equally by 4 processes; use a multiple of 4$"):
+        Distill(steps=1, batch=30).check_processes(4)

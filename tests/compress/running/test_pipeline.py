@@ -36,6 +36,7 @@ from compress.report.data.pays import engine_pays
 from compress.running import measurements as measuring
 from compress.running import pipeline
 from compress.running.measurements import Measuring, sampler_of
+from export.graph.card import CARD, card
 from export.runtime.engine import Engine
 from export.runtime.sampling import Sampler
 
@@ -78,6 +79,9 @@ def test_the_published_engine_draws_and_names_what_made_it(shared_run) -> None:
     steps = engine.manifest.provenance["steps"]
     assert [step["pass"] for step in steps] == ["reference", "prune-heads", "distill", "quantize", "export"]
     assert engine.manifest.measured["fidelity"]["kl"] == shared_run.report.engines[0].fidelity.kl
+    text = (engine.folder / CARD).read_text()
+    assert text == card(engine.manifest)
+    assert "| KL from the reference, nats per token |" in text
     assert (shared_run.output / "pictures-cpu.png").stat().st_size > 1000
 
 

@@ -126,3 +126,37 @@ def graph():
     from compress.models.artifact import Form
 
     return SimpleNamespace(form=Form.ONNX, seed=0)
+
+
+class Said(Silent):
+    """Keeps every line."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Keep it."""
+        self.lines.append(text)
+
+
+@pytest.mark.slow
+def test_with_a_store_at_a_url_the_study_rests_on_this_machine_and_trials_share_artifacts(
+    searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goal, url, said = goal_of({"kl": "50"}, ["size"], {}), f"file://{tmp_path}/shared", {}
+    for name in "ab":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        store, listener = Store(url), Said()
+        found = search(
+            load(searched.space), goal, store, tmp_path / f"out-{name}", listener, seconds=1e6, most_trials=1,
+            write=write,
+        )  # fmt: skip
+        said[name] = listener.lines
+        assert Path(found.study).is_relative_to(tmp_path / name / "compress")
+        assert Path(found.study).is_file()
+        assert f"study: {found.study}, on this machine alone; trials' artifacts and measurements are in {url}" in (
+            listener.lines
+        )
+    assert any(": made " in line for line in said["a"])
+    assert any(": reused " in line for line in said["b"])
+    assert not any(": made " in line for line in said["b"])

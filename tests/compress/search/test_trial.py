@@ -11,6 +11,7 @@ import pytest
 
 from compress.core import lease
 from compress.core.settings import InputError
+from compress.core.store import StoreError
 from compress.passes import PassError
 from compress.passes.distill import Distill
 from compress.passes.prune_ffn import PruneFfn
@@ -95,6 +96,7 @@ def test_errors_of_the_machine_are_told_from_those_of_a_pass() -> None:
     assert of_the_machine(disk)
     assert of_the_machine(MemoryError())
     assert of_the_machine(trials.NotHereError("no TensorRT"))
+    assert of_the_machine(StoreError("store s3://b: cannot be reached"))
     refused = InputError("s.yaml: prune-ffn: leaves none")
     refused.__cause__ = PassError("leaves none")
     assert not of_the_machine(refused)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from compress.training.divergence import Divergence
+from compress.training.gradients import Gradients
 from compress.training.lesson import Lesson, slices
-from compress.training.loop import backward
 from compress.training.teaching import Draws, Teacher
+from compress.training.world import ALONE
 
 KINDS = {
     "causal": {},
@@ -31,7 +32,7 @@ def lesson(tiny_model, tiny_tokens):
 
 def learned(lesson):
     """The loss of step 4, and all gradients of the student in a row."""
-    loss = backward(lesson(4))
+    loss = Gradients(lesson.student, ALONE).take(lesson(4))
     return loss, torch.cat([p.grad.flatten() for p in lesson.student.parameters() if p.grad is not None])
 
 
@@ -44,10 +45,16 @@ def test_loss_and_gradient_of_a_batch_in_parts_are_those_of_the_whole(lesson, ki
     torch.testing.assert_close(summed, gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_parts_are_asked_for_one_after_the_other(lesson):
-    parts = lesson(parts=7)(0)
-    next(parts)
-    assert len(list(parts)) == 6
+def test_parts_are_computed_one_after_the_other(lesson):
+    made = lesson(parts=7)
+    parts, order = made(0), []
+    for parameter in made.student.parameters():
+        parameter.register_hook(lambda gradient: order.append("gradient"))
+    computed = [lambda part=part: (order.append("part"), part())[1] for part in parts]
+    Gradients(made.student, ALONE).take(computed)
+    assert len(parts) == order.count("part") == 7
+    assert order[0] == "part"
+    assert all(order[at + 1] == "gradient" for at, said in enumerate(order) if said == "part")
     assert [(part.start, part.stop) for part in slices(7, 3)] == [(0, 2), (2, 4), (4, 7)]
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.core.settings import InputError
-from compress.training.loop import Schedule, fit, read_checkpoint
+from compress.training.checkpoint import read_checkpoint
+from compress.training.loop import Schedule, fit
 
 
 def fresh() -> nn.Module:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from compress.core.launched import Launch
 from compress.core.settings import InputError
+from compress.workers import place as module
 from compress.workers.local import LocalCrew
-from compress.workers.place import Place, opened, place_of
+from compress.workers.place import Place, opened, place_of, processes_of
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,19 @@ def test_processes_are_as_many_as_were_asked_for() -> None:
     with opened(Place(3), lambda: lambda argument: argument) as crew:
         assert isinstance(crew, LocalCrew)
         assert crew.size == 3
+
+
+def test_processes_that_train_are_asked_for_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [processes_of(text) for text in ("", "torchrun:1", "torchrun:1024")] == [1, 1, 1024]
+    monkeypatch.setattr(module, "launch", lambda: Launch(rank=0, size=2, local_rank=0))
+    with pytest.raises(InputError, match="torchrun has started processes already; leave 'torchrun:2' out, or torchrun"):
+        processes_of("torchrun:2")
+
+
+@pytest.mark.parametrize("text", ["torchrun", "torchrun:0", "torchrun:1025", "local:2", "ray", "torchrun:2x"])
+def test_other_places_to_train_are_refused(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        processes_of(text)
+    assert str(error.value) == (
+        f"--on: {text!r} is no place to train; write torchrun:N (1 to 1024 processes of this machine)"
+    )

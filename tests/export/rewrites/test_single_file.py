@@ -37,6 +37,7 @@ SAMPLER = Sampler(top_k=9, temperature=0.9, steps=5)
         ("rotary", {"top_p": 1e-46}),
         ("masked", {"reveal": "halton", "cfg_scale": 2.0}),
         ("masked", {"reveal": "logit", "cfg_scale": 2.0}),
+        ("masked", {"reveal": "random", "cfg_scale": 2.0}),
         ("masked", {"reveal": "halton", "steps": 40}),
         ("masked", {"temperature": 0.0, "choice_temperature": 0.0}),
     ],
@@ -102,7 +103,7 @@ def test_noise_made_in_a_graph_is_that_of_numpy() -> None:
         for name, dims in (("seed", []), ("pictures", [1]), ("step", []), ("count", []))
     ]
     graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 23}, name="noise")
-    noise = GraphNoise(Builder(graph, None, "noise"), inputs[0], inputs[1])
+    noise = GraphNoise.of_seed(Builder(graph, None, "noise"), inputs[0], inputs[1])
     for use in ("token", "place"):
         made = noise.gumbel(Builder(graph, None, use), inputs[2], inputs[3], use)
         made.name, made.type, made.shape = use, ir.TensorType(ir.DataType.FLOAT), ir.Shape(["pictures", "count"])

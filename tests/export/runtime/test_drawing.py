@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from export.runtime.choosing import log_probability
-from export.runtime.drawing import Known, LogitsDrawer, classes_of, draw, sampler_of, score_stepwise
+from export.runtime.drawing import Known, LogitsDrawer, classes_of, draw, score_stepwise
+from export.runtime.heeded import sampler_of
 from export.runtime.sampling import Sampler, halton_order
 from export.runtime.shape import Shape, TextShape
 
@@ -62,7 +64,7 @@ def reveals(runner: Noted, shape: Shape) -> list[int]:
     return [int((tokens[0] != shape.mask_token).sum()) for tokens in runner.fed]
 
 
-@pytest.mark.parametrize("reveal", ["halton", "confidence", "logit"])
+@pytest.mark.parametrize("reveal", ["halton", "confidence", "logit", "random"])
 @pytest.mark.parametrize("schedule", ["cosine", "arccos", "linear", "square"])
 @pytest.mark.parametrize("steps", [1, 3, 16, 40])
 def test_no_mask_token_is_left(reveal, schedule, steps) -> None:
@@ -111,7 +113,7 @@ def test_the_surest_tokens_of_a_step_are_those_that_stay() -> None:
     assert [tokens.tolist() for tokens in runner.fed] == [[[3, 3, 3]], [[3, 1, 3]], [[3, 1, 2]]]
 
 
-@pytest.mark.parametrize("reveal", ["halton", "confidence", "logit"])
+@pytest.mark.parametrize("reveal", ["halton", "confidence", "logit", "random"])
 def test_what_is_once_revealed_stays(reveal) -> None:
     runner = Noted(MASKED)
     tokens = drawn_by(runner, LABELS, MASKED, Sampler(steps=6, reveal=reveal), 3)
@@ -229,6 +231,20 @@ def test_classes_are_whole_numbers_of_any_kind() -> None:
     for labels in ([0, 2], (0, 2), np.array([0, 2], dtype=np.uint8), np.array([0, 2], dtype=object)):
         found = classes_of(labels, CAUSAL)
         assert (found.tolist(), found.dtype) == ([0, 2], np.int64)
+
+
+def test_a_random_order_is_another_one_for_each_picture_and_seed() -> None:
+    orders = []
+    for seed in (0, 1):
+        runner = Noted(MASKED)
+        sampler = Sampler(steps=16, schedule="linear", reveal="random", temperature=0.0)
+        drawn_by(runner, np.array([1, 1]), MASKED, sampler, seed)
+        for row in (0, 1):
+            known = [set(np.flatnonzero(tokens[row] != MASKED.mask_token)) for tokens in runner.fed]
+            orders.append([*(min(after - before) for before, after in pairwise(known))])
+    assert all(len(set(order)) == 15 for order in orders), "one more at each step"
+    assert len({tuple(order) for order in orders}) == 4
+    assert len({order[0] for order in orders}) > 1
 
 
 @pytest.mark.parametrize(("shape", "way"), [(CAUSAL, "token by token"), (SCALES, "scale by scale")])

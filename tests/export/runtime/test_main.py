@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,15 +95,31 @@ def test_the_file_is_that_of_the_main_command_byte_by_byte(kind, engine, masked,
     folder = str((engine if kind == "causal" else masked).folder)
     mine, theirs = tmp_path / "mine.png", tmp_path / "theirs.png"
     assert command.main([folder, *SETTINGS[kind], "-o", str(mine)]) == 0
-    assert capsys.readouterr().out == f"{mine}: {3 if kind == 'causal' else 2} pictures\n"
+    said = capsys.readouterr().out
+    assert said.startswith(f"{mine}: {3 if kind == 'causal' else 2} pictures in ")
+    assert said.endswith(" images/s\n")
     done = CliRunner().invoke(compress, ["generate", folder, *SETTINGS[kind], "-o", str(theirs)])
     assert done.exit_code == 0, done.output
     assert mine.read_bytes() == theirs.read_bytes()
 
 
+def test_a_file_of_each_picture_is_that_of_the_main_command_byte_by_byte(engine, tmp_path, capsys) -> None:
+    words = [str(engine.folder), "--labels", "3,0", "--format", "jpeg", "--out-dir"]
+    assert command.main([*words, str(tmp_path / "mine"), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files == [str(tmp_path / "mine" / f"000{index}-{label}-seed0.jpg") for index, label in enumerate((3, 0))]
+    done = CliRunner().invoke(compress, ["generate", *words, str(tmp_path / "theirs")])
+    assert done.exit_code == 0, done.output
+    for file in files:
+        assert Path(file).read_bytes() == (tmp_path / "theirs" / Path(file).name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--grid", "0"), "--grid '0': is no grid like 4x3 (columns x rows), or 4 (columns)"),
+        (("--labels", "1,2,3", "--grid", "1x2"), "--grid 1x2: has room for 2 of 3 pictures"),
+        (("--name", "{index}"), "--name: is of files in --out-dir"),
         ((), "--labels: needed, one of 0 to 9 for each picture, separated by commas"),
         (("--labels", "3,x"), "--labels: '3,x' is not a list of whole numbers like 3,1,4"),
         (("--labels", "11"), "--labels: label 11 is not a class; the model draws 0 to 9 (10 is unconditional)"),
@@ -162,4 +179,4 @@ def test_features_of_texts_are_read_strictly(exported, engine_of, refused, tmp_p
     assert refused("--features", file, folder=folder) == said
     np.save(file, np.random.default_rng(0).normal(size=(2, 5, 6)))
     assert command.main([str(folder), "--features", str(file), "-o", str(tmp_path / "t.png")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 't.png'}: 2 pictures\n"
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 't.png'}: 2 pictures in ")

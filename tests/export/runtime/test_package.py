@@ -85,7 +85,8 @@ def test_it_draws_the_same_file_where_there_is_no_torch(alone, exported, engine_
     assert command.main([*map(str, words), str(tmp_path / "here.png")]) == 0
     for number, start in enumerate((("-m", "image_token_engine"), ("-c", ENTRY))):
         done = alone(*start, *words, f"{number}.png")
-        assert (done.returncode, done.stdout) == (0, f"{number}.png: 3 pictures\n"), done.stderr
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{number}.png: 3 pictures in ")
         assert (tmp_path / f"{number}.png").read_bytes() == (tmp_path / "here.png").read_bytes()
 
 
@@ -103,7 +104,7 @@ def test_a_script_beside_a_file_called_export_uses_it(alone, exported, engine_of
 def test_its_errors_are_one_line(alone) -> None:
     for words, said in (
         (("none", "--labels", "1", "-o", "a.png"), "error: none"),
-        (("none",), "error: the following arguments are required: -o/--output; python -m image_token_engine --help"),
+        ((), "error: the following arguments are required: ENGINE; python -m image_token_engine --help"),
     ):
         done = alone("-m", "image_token_engine", *words)
         assert done.returncode == 2

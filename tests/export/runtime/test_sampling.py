@@ -95,7 +95,7 @@ def test_a_sampler_keeps_what_is_not_changed() -> None:
         ({"top_k": 2**31}, "top_k 2147483648: must be at most 2147483647"),
         ({"steps": 2**16 + 1}, "steps 65537: must be at most 65536"),
         ({"steps": 10**5000}, "steps a number of thousands of digits: must be at most 65536"),
-        ({"reveal": "x" * 300}, f"reveal '{'x' * 199}...: must be one of halton, confidence, logit"),
+        ({"reveal": "x" * 300}, f"reveal '{'x' * 199}...: must be one of halton, confidence, logit, random"),
     ],
 )
 def test_a_sampler_out_of_range_is_refused_with_its_value(wrong, text) -> None:
@@ -381,3 +381,35 @@ def test_guidance_inside_needs_a_scale_and_a_model_that_has_it():
         Sampler(cfg_scale=2.0, guidance_inside=1)
     with pytest.raises(ValueError, match="no guidance is inside this model; it is drawn with two rows"):
         Sampler(cfg_scale=2.0).admitted(INSIDE)
+
+
+def test_guidance_is_applied_in_its_interval_alone() -> None:
+    limited = Sampler(cfg_scale=3.0, guidance_start=1, guidance_stop=3)
+    assert [limited.scale_at(step, 5) for step in range(5)] == [1, 3, 3, 1, 1]
+    grown = Sampler(cfg_scale=3.0, guidance="linear", guidance_start=2)
+    assert [grown.scale_at(step, 5) for step in range(5)] == [1, 1, 2, 2.5, 3], "it grows over all steps"
+    assert limited.with_guidance_inside().guidance_at(0, 5) == 1
+    assert [each.spares_rows for each in (limited, grown, Sampler(cfg_scale=3.0), Sampler(guidance_stop=3))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"guidance_start": -1}, "guidance_start -1: must be at least 0"),
+        ({"guidance_stop": 0}, "guidance_stop 0: must be at least 1"),
+        ({"guidance_stop": 2.5}, "guidance_stop 2.5: must be a whole number"),
+        (
+            {"guidance_start": 4, "guidance_stop": 4},
+            "guidance_stop 4: must be above guidance_start 4; cfg_scale 1 is no guidance",
+        ),
+    ],
+)
+def test_an_interval_that_holds_no_step_is_refused(wrong: dict[str, float], text: str) -> None:
+    with pytest.raises(ValueError, match="must be") as error:
+        Sampler(**wrong)
+    assert str(error.value) == text

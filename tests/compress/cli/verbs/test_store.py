@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 
 
@@ -30,3 +31,26 @@ def test_store_gc_deletes_until_it_is_small_enough(finished, invoke: Callable[..
     assert sum(row["size_bytes"] for row in left) <= 100_000
     assert "deleted" in invoke("store", "gc", "--max-size", "0", "--store", finished.store).stdout
     assert list((finished.store / "artifacts").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://", "store 's3://': names no bucket or folder; write s3://bucket/prefix"),
+        ("nosuch://b/p", "store nosuch://b/p: no file system is called 'nosuch'; use a path or s3://bucket/prefix"),
+        ("a::s3://b/p", "store 'a::s3://b/p': is neither a path nor a URL like s3://bucket/prefix"),
+    ],
+)
+def test_a_url_of_no_store_is_one_line(url: str, said: str, refused: Callable[..., str]) -> None:
+    for verb in (("list",), ("gc", "--max-size", 0), ("gc", "--max-size", 0, "--dry-run")):
+        assert refused("store", *verb, "--store", url) == said
+
+
+def test_an_empty_store_at_a_url_is_listed_and_nothing_is_made(
+    invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = invoke("store", "list", "--store", f"file://{tmp_path}/none/")
+    assert result.exit_code == 0, result.output
+    assert f"file://{tmp_path}/none:0artifacts" in "".join(result.stdout.split())
+    assert [*tmp_path.iterdir()] == []

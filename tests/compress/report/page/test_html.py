@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from click import Context
+from headless import emulate
 
 from compress.cli import main
 from compress.measure.drift.floor import Floor
@@ -219,26 +219,6 @@ def test_earlier_runs_into_a_folder_are_remembered(report, tmp_path: Path) -> No
     assert earlier(tmp_path) == []
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory):
-    """Headless Chromium."""
-    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
-    if not (driver and binary):
-        pytest.skip("Chromium is not installed; on Debian: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    profile = tmp_path_factory.mktemp("profile")
-    flags = ["headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run", "disable-sync"]
-    flags += ["disable-background-networking", "disable-component-update", f"user-data-dir={profile}"]
-    for flag in flags:
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
-
-
 @pytest.mark.parametrize("size", [(1200, 900), (390, 844)], ids=["desk", "telephone"])
 def test_a_browser_shows_the_page_without_a_complaint(size, browser, run_folder: Path) -> None:
     emulate(browser, size)
@@ -282,9 +262,3 @@ def test_a_dark_desk_gets_a_dark_page(browser, run_folder: Path) -> None:
     assert found[0] != found[1]
     light, dark = (sum(map(int, re.findall(r"\d+", colours[0])[:3])) for colours in found)
     assert dark < 200 < 600 < light
-
-
-def emulate(browser, size: tuple[int, int]) -> None:
-    """A window of this size."""
-    metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -1,0 +1,48 @@
+"""The command `export-web`: an engine as a page that draws in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from compress.cli.group import (
+    UserPath,
+    example,
+)
+
+
+@click.command("export-web")
+@example("compress export-web runs/quickstart/engines/cpu -o site/")
+@click.argument("engine", type=UserPath())
+@click.option("-o", "--output", type=UserPath(), required=True, help="The folder to write, new or an earlier site.")
+@click.option(
+    "--runtime", type=UserPath(),
+    help="onnxruntime-web as npm packs it (.tgz), or a folder of it.  [default: the cache, else npm]",
+)  # fmt: skip
+def export_web(engine: Path, output: Path, runtime: Path | None) -> None:
+    """Write an engine as a static page that draws in a browser, from any file server.
+
+    A seed gives the picture that the engine draws with it, unless that rounds what its layers read (int8, float16). The
+    page, the graphs and onnxruntime-web are all in the folder; the browser asks no other server. npm fetches
+    onnxruntime-web once; afterwards it lies in the cache.
+    """
+    from compress.core.settings import InputError
+    from compress.models import artifact
+    from export.runtime.engine import EngineError
+    from export.web.ort_web import RuntimeMissingError, obtain
+    from export.web.site import SiteError, check, check_folder, rounds, write
+
+    try:
+        model = artifact.load(engine, artifact.Form.ONNX)
+        check(model, engine)  # type: ignore[arg-type]  # an engine folder never holds a torch model
+        check_folder(output)
+        bytes_written = write(model, engine, output, obtain(runtime))  # type: ignore[arg-type]
+    except (EngineError, SiteError, RuntimeMissingError) as error:
+        raise InputError(str(error)) from error
+    click.echo(f"{output}: {bytes_written / 1e6:.1f} MB; try it with  python -m http.server --directory {output}")
+    if rounds(model):  # type: ignore[arg-type]
+        click.echo(
+            "its pictures in a browser are not all those of the engine: what its layers read is rounded (int8 or half "
+            "precision), and one number that is rounded otherwise changes all that follows (docs/browser.md)"
+        )

@@ -1,0 +1,315 @@
+"""Named objects in a file system that fsspec opens, with one clear line for whatever is wrong with it.
+
+Nothing is asked of it but: an object is written whole, what was written is read and listed from then on, and a listing
+says when. S3, and what speaks its protocol, keep that since 2020. There is no rename. `create` writes where nothing is,
+for which S3 has the condition ``If-None-Match: *``; where a file system has no such condition, fsspec looks first and
+then writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from compress.core import durable
+from compress.core.settings import InputError, cut
+from compress.core.store.failures import StoreError, is_full
+
+REACH_S = 6.0  # a server that does not answer within this time is out of reach
+PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "s3fs>=2026.9"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+}
+FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "(507)")
+NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError")
+TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")  # what file systems call it
+SHOWN = 200  # characters of a library's message
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a listing says of an object; the time is the server's, in seconds since 1970."""
+
+    size: int
+    modified: float
+
+
+class Refused(StoreError):  # noqa: N818 - named as the other findings are
+    """What was asked for is not permitted."""
+
+
+def objects_at(url: str, kept: Path) -> Objects:
+    """The objects below a URL; `kept` is where this machine keeps what could not be uploaded."""
+    return (Files if url.startswith("file://") else Objects)(url, kept)
+
+
+class Objects:
+    """The objects below a URL, by names with slashes.
+
+    Every method raises StoreError where the server is out of reach, full, or refuses; FileNotFoundError where there is
+    no such object.
+    """
+
+    def __init__(self, url: str, kept: Path) -> None:
+        self.url, self.kept = url, kept
+
+    @cached_property
+    def fs(self) -> Any:
+        """The file system.
+
+        Raises:
+            InputError: no such one is known, or its package is not installed.
+        """
+        try:
+            import fsspec
+        except ImportError as error:
+            raise InputError(f"store {self.url}: needs fsspec; pip install fsspec") from error
+        scheme = self.url.partition("://")[0]
+        if scheme not in fsspec.available_protocols():
+            raise InputError(f"store {self.url}: no file system is called '{scheme}'; use a path or s3://bucket/prefix")
+        try:
+            return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
+        except ImportError as error:
+            package = f"pip install '{PACKAGES[scheme]}'" if scheme in PACKAGES else str(error)
+            raise InputError(f"store {self.url}: needs a package that is not installed; {package}") from error
+
+    def path(self, name: str) -> str:
+        """An object's path in the file system."""
+        return f"{self.fs._strip_protocol(self.url)}/{name}"
+
+    def first(self, name: str) -> bytes | None:
+        """The first object that is read; None if it is not there.
+
+        Raises:
+            StoreError: the server does not answer in time.
+        """
+        assert self.fs is not None  # what is missing here is said without a thread
+
+        def attempt() -> bytes | None:
+            try:
+                return self.read(name)
+            except FileNotFoundError:
+                return None
+
+        return self.soon(attempt)
+
+    def soon(self, call: Callable[[], Value]) -> Value:
+        """What a call returns or raises, with a deadline.
+
+        Raises:
+            StoreError: the server does not answer in time.
+        """
+        return within(REACH_S, call, f"store {self.url}: does not answer within {REACH_S:.0f} s")
+
+    def read(self, name: str) -> bytes:
+        """The content of an object."""
+        with self.errors():
+            return bytes(self.fs.cat_file(self.path(name)))
+
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The contents of objects; those that went away meanwhile are left out."""
+        if not names:
+            return {}
+        with self.errors():
+            paths = {self.path(name): name for name in names}
+            found = self.fs.cat([*paths], on_error="return")
+            lost = [each for each in found.values() if isinstance(each, Exception)]
+            for error in lost:
+                if not isinstance(error, FileNotFoundError):
+                    raise error
+            return {paths[path]: data for path, data in found.items() if isinstance(data, bytes)}
+
+    def info(self, name: str) -> Info:
+        """Size and time of an object."""
+        with self.errors():
+            return info_of(self.fs.info(self.path(name)))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.info(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def listed(self, folder: str) -> dict[str, Info]:
+        """The objects whose names begin with `folder` and a slash."""
+        with self.errors():
+            try:
+                found = self.fs.find(self.path(folder), detail=True)
+            except FileNotFoundError as error:
+                if code_of(error):  # an empty listing is no error of S3: the bucket is missing, or this is no S3
+                    raise self.said(error) from error
+                return {}
+            start = len(self.path(""))
+            return {path[start:]: info_of(each) for path, each in found.items() if each.get("type") == "file"}
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an object, in place of the one before."""
+        with self.errors():
+            self.fs.pipe_file(self.path(name), data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object where there is none; whether there was none."""
+        with self.errors():
+            try:
+                self.fs.pipe_file(self.path(name), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def upload(self, source: Path, name: str) -> None:
+        """Write an object from a file."""
+        with self.errors():
+            self.fs.put_file(str(source), self.path(name))
+
+    def download(self, name: str, target: Path) -> None:
+        """Write a file from an object."""
+        with self.errors():
+            self.fs.get_file(self.path(name), str(target))
+
+    def remove(self, name: str) -> None:
+        """Delete an object, if it is there."""
+        with self.errors(), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(name))
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what a file system raises into one line; that there is no such object passes."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) and code_of(error) != "NoSuchBucket":
+                raise
+            raise self.said(error) from error
+
+    def said(self, error: Exception) -> StoreError:
+        """The line for an error."""
+        code, text = code_of(error), f"{type(error).__name__}: {error}"
+        reason, choose = cut(" ".join(text.split()), SHOWN), "choose another with --store"
+        kept = f"what was finished is kept in {self.kept}, and the next run uploads it"
+        if code == "NoSuchBucket":
+            bucket = self.url.partition("://")[2].partition("/")[0]
+            return StoreError(f"store {self.url}: there is no bucket '{bucket}'; make it, or {choose}")
+        if is_full(error) or any(each in text or each in code for each in FULL):
+            return StoreError(f"store {self.url}: is full ({reason}); {kept}")
+        if type(error).__name__ in NO_CREDENTIALS:
+            return StoreError(
+                f"store {self.url}: no credentials were found ({reason}); set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or write them into ~/.aws/credentials"
+            )
+        if isinstance(error, PermissionError):
+            return Refused(f"store {self.url}: access denied ({reason}); look at the credentials, or {choose}")
+        return StoreError(f"store {self.url}: cannot be reached or used ({reason}); {kept}")
+
+
+class Files(Objects):
+    """Objects that are files of a mounted file system: written beside their places, synced, and then named."""
+
+    def draft(self) -> Path:
+        """A new name for what is being written; listings of other folders do not show it."""
+        folder = Path(self.path("drafts"))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+
+    def place(self, name: str) -> Path:
+        """The file of an object, whose folder is made if it is not there."""
+        path = Path(self.path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file by one rename."""
+        with self.errors():
+            durable.write_bytes(self.place(name), data, self.draft())
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file by one hard link, which fails where there is a file."""
+        with self.errors():
+            draft, path = self.draft(), self.place(name)
+            try:
+                draft.write_bytes(data)
+                durable.sync(draft)
+                os.link(draft, path)
+            except FileExistsError:
+                return False
+            finally:
+                draft.unlink(missing_ok=True)
+            durable.sync(path.parent)
+            return True
+
+    def upload(self, source: Path, name: str) -> None:
+        """Write a file by one rename."""
+        with self.errors():
+            draft = self.draft()
+            try:
+                self.fs.put_file(str(source), str(draft))
+                durable.sync(draft)
+                durable.move(draft, self.place(name))
+            finally:
+                draft.unlink(missing_ok=True)
+
+
+def info_of(info: dict[str, Any]) -> Info:
+    """Size and time, from what a file system says of an object.
+
+    Raises:
+        ValueError: it does not say when the object was written.
+    """
+    for name in TIMES:
+        match info.get(name):
+            case datetime() as when:
+                return Info(info["size"], when.timestamp())
+            case int() | float() as seconds:
+                return Info(info["size"], float(seconds))
+            case str() as text:
+                return Info(info["size"], datetime.fromisoformat(text).timestamp())
+    raise ValueError("this file system does not say when an object was written, so leases could not expire")
+
+
+def code_of(error: BaseException) -> str:
+    """What S3 calls an error; empty for all others."""
+    each: BaseException | None = error
+    while each is not None:
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        each = each.__cause__
+    return ""
+
+
+def within(seconds: float, call: Callable[[], Value], late: str) -> Value:
+    """What a call returns or raises.
+
+    Raises:
+        StoreError: it takes longer; its thread is left to end with the process.
+    """
+    done: list[Value] = []
+    failed: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise StoreError(late)
+    return done[0]
