@@ -67,4 +67,5 @@ class Tally:
             (self.transparent, f"with transparency: on {reading.background}, the background"),
             (self.animated, "of several frames: the first is read"),
         )
-        return [f"{count} of {self.pictures} pictures {what}" for count, what in counted if count]
+        noun = "picture" if self.pictures == 1 else "pictures"
+        return [f"{count} of {self.pictures} {noun} {what}" for count, what in counted if count]

@@ -99,7 +99,8 @@ def sampling_options(command: Command) -> Command:
 def generate(
     engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path | None, grid: str | None,
     out_dir: Path | None, name: str | None, image: Path | None, mask: Path | None, keep: float | None,
-    blend: int | None, fit: Fit | None, background: str | None, beside: str | None, seed: int, many: Bulk, batch: int | None, threads: int | None,
+    blend: int | None, fit: Fit | None, background: str | None, beside: str | None, seed: int, many: Bulk,
+    batch: int | None, threads: int | None,
     device: str | None, provider_options: tuple[str, ...], require_plan: bool, as_json: bool,
     **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
