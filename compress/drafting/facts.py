@@ -88,6 +88,8 @@ def look(source: families.Source) -> Facts:
     path = families.checked_path(source, "init")
     if (path / MANIFEST).is_file():
         raise InputError(f"{path}: is an engine folder, which is made already; give the checkpoint that it is from")
+    if families.is_tokenizer(path):
+        raise InputError(f"{path}: is an image tokenizer; give the transformer, and this as --tokenizer")
     name = path.stem or path.resolve().stem
     if families.is_own(path):
         model = families.load(source, "init")

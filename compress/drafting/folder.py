@@ -41,10 +41,12 @@ def holds_pictures(path: Path) -> bool:
     """Whether a path is a folder of pictures and no checkpoint."""
     if not path.is_dir():
         return False
-    files = [each for each in path.iterdir() if each.is_file()]
-    if any(each.suffix in CHECKPOINTS or each.name in CONFIGS for each in files):
-        return False
-    return next(pictures_in(path), None) is not None
+    return not holds_checkpoint(path) and next(pictures_in(path), None) is not None
+
+
+def holds_checkpoint(folder: Path) -> bool:
+    """Whether a folder has files of a model, by their names."""
+    return any(each.suffix in CHECKPOINTS or each.name in CONFIGS for each in folder.iterdir())
 
 
 def name_of(folder: Path) -> str:

@@ -48,7 +48,7 @@ def init(
                 raise InputError(f"{option}: goes with a checkpoint; {given} is a folder of pictures")
         train(given, output, force)
         return
-    if given.is_dir() and not any(each.is_file() for each in given.iterdir()):
+    if given.is_dir() and path == "." and not folder.holds_checkpoint(given):
         raise InputError(f"{path}: holds neither a checkpoint nor pictures; name one, for example  compress init emoji")
     from compress.drafting.facts import look
 

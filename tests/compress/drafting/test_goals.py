@@ -70,10 +70,10 @@ def left(made: Draft) -> dict[str, str]:
     return {each.name: each.why for chain in (made.trunk, *made.engines.values()) for each in chain if each.why}
 
 
-def facts_of(model: ImageModel, **changes: Any) -> Facts:
+def facts_of(model: ImageModel, /, **changes: Any) -> Facts:
     """Of a model in memory."""
     given = {"source": Source("x"), "path": Path("x"), "name": "x", "family": "reference"}
-    return Facts(**{**given, "parameters": model.parameters(), "tokenizer": model.tokenizer, "model": model, **changes})
+    return Facts(**given | {"parameters": model.parameters(), "tokenizer": model.tokenizer, "model": model} | changes)
 
 
 def test_a_share_that_cannot_be_reached_is_raised_and_the_recipe_says_why(tiny_model) -> None:
