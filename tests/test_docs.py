@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from compress.core.settings import bound
+from compress.data.reading import Reading
 from compress.models.artifact import Form
 from compress.models.families import Source
 from compress.passes import find
@@ -27,7 +28,7 @@ PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 OWN_PASSES = sorted(
     path.stem.replace("_", "-") for path in (ROOT / "compress/passes").glob("*.py") if path.stem != "__init__"
 )
-RECIPE_KEYS = (Layout, Source, TokenSource, Bench, TrainRecipe, ModelSettings, TrainSettings, AugmentSettings)
+RECIPE_KEYS = (Layout, Source, TokenSource, Bench, TrainRecipe, ModelSettings, TrainSettings, AugmentSettings, Reading)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

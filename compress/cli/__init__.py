@@ -16,6 +16,7 @@ from compress.cli.verbs.doctor import doctor
 from compress.cli.verbs.export_triton import export_triton
 from compress.cli.verbs.export_web import export_web
 from compress.cli.verbs.generate import generate
+from compress.cli.verbs.init import init
 from compress.cli.verbs.models import models
 from compress.cli.verbs.passes import passes
 from compress.cli.verbs.plan import plan
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 for verb in (
-    *(run, plan, sensitivity, search, train, tokens, generate, serve, verify, bisect, bench, profile),
+    *(init, run, plan, sensitivity, search, train, tokens, generate, serve, verify, bisect, bench, profile),
     *(to_optimum, export_triton, export_web, check_tensorrt, report, recipes, schema, passes, models, store, doctor),
 ):
     main.add_command(verb)

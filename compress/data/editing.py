@@ -5,7 +5,7 @@ Letters: N pictures, H x W pixels, C colour channels, T tokens of a picture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from compress.core.settings import InputError
 from compress.data.picture_files import fitted, open_picture
+from compress.data.reading import AS_USUAL, Reading, Tally
 from compress.models.candidate import Candidate
 from export.runtime.drawing import Known
 from export.runtime.engine import EngineError
 from export.runtime.shape import Shape
 
+BLACK = "#000000"
 REDRAWN = 128  # grey level of a mask from which on a pixel is drawn anew
 
 
@@ -42,19 +44,27 @@ class Edit:
 
 
 def edit_of(
-    drawer: Candidate, image: Path, mask: Path | None, keep: float | None, blend: int | None, count: int
+    drawer: Candidate,
+    image: Path,
+    mask: Path | None,
+    keep: float | None,
+    blend: int | None,
+    count: int,
+    reading: Reading = AS_USUAL,
+    tally: Tally | None = None,
 ) -> Edit:
     """What stays of a picture, for `count` new ones: all that a mask leaves black, or a share in the order of drawing.
 
-    `blend` is the width of the soft border, in pixels of the model's pictures; none: half of a token's side.
+    `blend` is the width of the soft border, in pixels of the model's pictures; none: half of a token's side. `reading`
+    says how the picture gets the model's aspect, and the mask with it; padding stays.
 
     Raises:
         InputError: a file is not a picture, the mask has another size, the model cannot encode a picture, or its
             tokens have no place in it.
     """
     height, width, _ = drawer.picture
-    opened = open_picture(image)
-    pixels = fitted(opened, drawer.picture)
+    opened = open_picture(image, reading=reading, tally=tally)
+    pixels = fitted(opened, drawer.picture, reading, tally)
     try:
         tokens = drawer.encode_images(pixels[None])
     except (EngineError, ValueError) as error:
@@ -67,7 +77,7 @@ def edit_of(
                 f"--mask {mask}: {drawn.width} x {drawn.height} pixels; --image {image} is shown in {opened.width} x "
                 f"{opened.height}: the mask needs the same size"
             )
-        redrawn = fitted(drawn, (height, width, 1))[..., 0] >= REDRAWN
+        redrawn = fitted(drawn, (height, width, 1), replace(reading, background=BLACK))[..., 0] >= REDRAWN
         where, kept = outside(redrawn, drawer.shape, mask), ~redrawn
     else:
         assert keep is not None

@@ -17,6 +17,7 @@ from calibration.tokens import TokenSet, digits, split
 from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
 from compress.data.class_labels import numbered, said_by_file, said_by_folders
+from compress.data.reading import AS_USUAL, Reading, Tally
 from compress.models import zoo
 from compress.models.tokenizer.model import Tokenizer
 
@@ -125,13 +126,20 @@ class Encoding:
 
 
 def from_folder(
-    folder: Path, encoding: Encoding, validation: float, held_out: float, seed: int, labels: Path | None = None
+    folder: Path,
+    encoding: Encoding,
+    validation: float,
+    held_out: float,
+    seed: int,
+    labels: Path | None = None,
+    reading: Reading = AS_USUAL,
+    tally: Tally | None = None,
 ) -> TokenSet:
     """Tokens of every picture in a folder, with the class that its subfolder or a CSV file of `labels` says.
 
-    Pictures right in the folder get the null class; of a CSV file, those that it lists are read. Each is cropped to the
-    aspect of the model's pictures around its centre and scaled to their size. Shares of `validation` and `held_out` are
-    set apart.
+    Pictures right in the folder get the null class; of a CSV file, those that it lists are read. Each is brought to
+    the aspect of the model's pictures as `reading` says, and scaled to their size; `tally` counts them. Shares of
+    `validation` and `held_out` are set apart.
 
     Raises:
         InputError: no pictures, an unreadable picture, what is not a class, or shares that leave nothing.
@@ -145,7 +153,7 @@ def from_folder(
         raise InputError(f"{folder}: holds no pictures ({', '.join(PICTURES)})" if labels is None else
                          f"{labels}: lists no pictures")  # fmt: skip
     classes, names = numbered(said, encoding.shape)
-    arrays = [read_picture(each.picture, encoding.picture) for each in said]
+    arrays = [read_picture(each.picture, encoding.picture, reading, tally) for each in said]
     parts = split(classes, round(validation * len(arrays)), round(held_out * len(arrays)), seed)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(arrays))
     return TokenSet(encoding.encode(np.stack(arrays)), classes, parts, class_names=names).take(order)
@@ -198,12 +206,14 @@ def pictures_in(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if Path(name).suffix.lower() in PICTURES)
 
 
-def read_picture(path: Path, picture: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """A picture file as (H, W, C), cropped to the aspect around its centre and scaled; grey where C is 1.
+def read_picture(
+    path: Path, picture: tuple[int, int, int], reading: Reading = AS_USUAL, tally: Tally | None = None
+) -> NDArray[np.uint8]:
+    """A picture file as (H, W, C), brought to the aspect as `reading` says and scaled; grey where C is 1.
 
     Raises:
         InputError: as `open_picture`.
     """
     from compress.data.picture_files import fitted, open_picture
 
-    return fitted(open_picture(path), picture)
+    return fitted(open_picture(path, reading=reading, tally=tally), picture, reading, tally)

@@ -16,6 +16,7 @@ from torch import Tensor
 from calibration.tokens import PARTS, Part, split
 from compress.core.settings import InputError
 from compress.data.class_labels import numbered, said_by_folders
+from compress.data.reading import AS_USUAL, Reading, Tally
 from compress.data.tokens import pictures_in, read_picture
 from compress.training.augment import AugmentSettings, affine_maps, moved, recoloured
 from export.runtime.counted import counted
@@ -27,11 +28,12 @@ FEWEST = 10  # pictures, so that no part is empty
 
 @dataclass
 class Folder:
-    """Squares of S x S pixels, cropped around the centre and scaled; all are kept in memory, 3 S S bytes each."""
+    """Squares of S x S pixels, made as `reading` says and scaled; all are kept in memory, 3 S S bytes each."""
 
     device: torch.device
     folder: Path
     side: int
+    reading: Reading = AS_USUAL
 
     def __post_init__(self) -> None:
         """Read them.
@@ -47,7 +49,9 @@ class Folder:
                 f"{self.folder}: holds {counted(len(said), 'picture')}; at least {FEWEST} are needed to train on"
             )
         self.labels, self.classes = numbered(said, None)
-        self.pictures = np.stack([read_picture(each.picture, (self.side, self.side, 3)) for each in said])
+        picture, tally = (self.side, self.side, 3), Tally()
+        self.pictures = np.stack([read_picture(each.picture, picture, self.reading, tally) for each in said])
+        self.remarks = tuple(tally.words(self.reading, picture))  # what was done to them
         validation, held_out = (max(1, round(share * len(said))) for share in (VALIDATION, HELD_OUT))
         self.parts = split(self.labels, validation, held_out, SPLIT_SEED)
         self.training = np.flatnonzero(self.parts == PARTS.index("train"))

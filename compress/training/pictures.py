@@ -5,6 +5,7 @@ Letters: B batch, N pictures, S side of a picture.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,8 +20,13 @@ from calibration import emoji, photos
 from calibration.tokens import Part
 from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
+from compress.data.reading import AS_USUAL, Reading
 from compress.training.augment import AugmentSettings, affine_maps, moved, recoloured
 from compress.training.folder import Folder
+
+
+class PicturesWarning(UserWarning):
+    """Pictures are not trained on as they are."""
 
 
 class PictureSource(Protocol):
@@ -28,6 +34,7 @@ class PictureSource(Protocol):
 
     side: int  # of a whole picture, pixels
     classes: tuple[str, ...]  # what they are called; none where they have numbers alone
+    remarks: tuple[str, ...]  # what was done to them to make them squares
 
     def batch(
         self, count: int, side: int, augment: AugmentSettings, generator: np.random.Generator
@@ -45,6 +52,7 @@ class Photos:
     device: torch.device
     side: int = photos.CROP
     classes: tuple[str, ...] = photos.CLASSES
+    remarks: tuple[str, ...] = ()
 
     def batch(
         self, count: int, side: int, augment: AugmentSettings, generator: np.random.Generator
@@ -63,6 +71,7 @@ class Emoji:
     device: torch.device
     side: int = emoji.SIDE
     classes: tuple[str, ...] = field(default_factory=emoji.classes)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = emoji.chosen("train")
@@ -91,6 +100,12 @@ class Emoji:
 SOURCES: dict[str, Callable[[torch.device], PictureSource]] = {"photos": Photos, "emoji": Emoji}
 
 
+def say_remarks(source: PictureSource, name: str) -> None:
+    """Warn of what was done to the pictures of a source, a line each."""
+    for remark in source.remarks:
+        warnings.warn(f"{name}: {remark}", PicturesWarning, stacklevel=2)
+
+
 def check_augment(pictures: str, augment: AugmentSettings, where: str) -> None:
     """Refuse settings that a source does not read.
 
@@ -101,8 +116,10 @@ def check_augment(pictures: str, augment: AugmentSettings, where: str) -> None:
         raise InputError(f"{where}: augment: photographs are varied as they are cut; leave it out")
 
 
-def open_pictures(name: str, device: torch.device, where: str, side: int = 0) -> PictureSource:
-    """The pictures called 'photos' or 'emoji', or those of a folder as squares of `side` pixels.
+def open_pictures(
+    name: str, device: torch.device, where: str, side: int = 0, reading: Reading = AS_USUAL
+) -> PictureSource:
+    """The pictures called 'photos' or 'emoji', or those of a folder as squares of `side` pixels, read as it is said.
 
     Raises:
         InputError: it is none of them, or what it is made of is not installed.
@@ -113,9 +130,11 @@ def open_pictures(name: str, device: torch.device, where: str, side: int = 0) ->
             raise InputError(f"{where}: {shown(name)} is neither a folder of pictures nor 'photos' or 'emoji'")
         if not side:
             raise InputError(f"{where}: pictures of a folder are scaled; give  side, the pixels of one")
-        return Folder(device, folder, side)
+        return Folder(device, folder, side, reading)
     if side:
         raise InputError(f"{where}: {name} have a size of their own; leave  side  out")
+    if reading != AS_USUAL:
+        raise InputError(f"{where}: {name} are square and opaque; leave  reading  out")
     try:
         return SOURCES[name](device)
     except ValueError as error:

@@ -40,6 +40,7 @@ from compress.core.settings import (
 )
 from compress.core.store import errors_said, prepare_output
 from compress.core.strict_yaml import read_yaml
+from compress.data.reading import Reading
 from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.codebook import Codebook, channels_last
 from compress.models.tokenizer.model import VqTokenizer
@@ -47,7 +48,7 @@ from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training.augment import AugmentSettings
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import PictureSource, check_augment, open_pictures
+from compress.training.pictures import PictureSource, check_augment, open_pictures, say_remarks
 from compress.training.world import ALONE, World
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
@@ -108,6 +109,7 @@ class TokenizerRecipe:
     pictures: str = setting("photos", doc="what to train on: 'photos', 'emoji', or a folder of pictures")
     side: int = setting(0, doc="pixels of a side that pictures of a folder are scaled to", low=0, high=MOST_SIDE)
     augment: AugmentSettings = setting(AugmentSettings(), doc="how pictures are varied; photographs are cut at random")
+    reading: Reading = setting(Reading(), doc="how pictures of a folder get their shape and background")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
@@ -276,13 +278,14 @@ def train_tokenizer(
     torch.set_num_threads(settings.threads)
     with world.agreed():
         device = find_device(settings.device, f"{recipe.name}: train.device", world)
-        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", recipe.side)
+        source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", recipe.side, recipe.reading)
         recipe.check(source)
         whole_batch = max(1, settings.batch * settings.crop**2 // source.side**2)
         world.check(settings.batch, f"{recipe.name}: train.batch")
         if settings.whole:
             world.check(whole_batch, f"{recipe.name}: train.batch: pictures of a step of whole crops")
         if world.first:
+            say_remarks(source, recipe.pictures)
             prepare_output(output)
     torch.manual_seed(recipe.seed)
     training = TokenizerTraining(config, settings, world).to(device)

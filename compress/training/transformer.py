@@ -38,6 +38,7 @@ from compress.core.settings import (
 )
 from compress.core.store import errors_said, prepare_output
 from compress.core.strict_yaml import read_yaml
+from compress.data.reading import Reading
 from compress.data.tokens import open_source
 from compress.models.families import locate
 from compress.models.image_model import ImageModel
@@ -52,7 +53,7 @@ from compress.training.batches import Batches, EncodedPictures, TokenBatches, on
 from compress.training.device import Precision, computing, find_device
 from compress.training.dropout import dropout_of
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import SOURCES, check_augment, open_pictures
+from compress.training.pictures import SOURCES, check_augment, open_pictures, say_remarks
 from compress.training.teaching import LARGE_PRIME
 from compress.training.world import ALONE, World
 from export.runtime.orders import order_called
@@ -172,6 +173,7 @@ class TrainRecipe:
     pictures: str = setting(
         "", doc="in place of tokens: 'photos', 'emoji' or a folder, varied anew and encoded at every step"
     )
+    reading: Reading = setting(Reading(), doc="how pictures of a folder get their shape and background")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
     @classmethod
@@ -250,7 +252,9 @@ def train(
         batches: Batches
         if recipe.pictures:
             side = 0 if recipe.pictures in SOURCES else tokenizer.picture[0]
-            source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", side)
+            source = open_pictures(recipe.pictures, device, f"{recipe.name}: pictures", side, recipe.reading)
+            if world.first:
+                say_remarks(source, recipe.pictures)
             batches = EncodedPictures(recipe, source, on_device(tokenizer, device), rows)
         else:
             batches = TokenBatches(recipe, open_source(recipe.tokens, f"{recipe.name}: tokens"))

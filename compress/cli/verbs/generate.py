@@ -19,12 +19,14 @@ from compress.cli.group import (
     example,
     json_option,
 )
+from compress.cli.reading import reading_of, reading_options
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json
 from compress.core.settings import MOST_THREADS, InputError
 from export.runtime.options import OPTIONS, Sampling
 
 if TYPE_CHECKING:
+    from compress.data.reading import Fit
     from compress.models.candidate import Candidate
     from compress.verifying.beside import Drawer, Wish
     from export.runtime.output import Output
@@ -77,6 +79,7 @@ def sampling_options(command: Command) -> Command:
     type=click.IntRange(0, WIDEST_BLEND),
     help="Width of the soft border around what stays; 0 is a hard edge.  [default: half of a token's side]",
 )
+@reading_options
 @click.option(
     "--beside",
     metavar="REFERENCE",
@@ -100,7 +103,8 @@ def sampling_options(command: Command) -> Command:
 def generate(
     engine: Path, labels: str | None, count: int | None, features: Path | None, output: Path | None, grid: str | None,
     out_dir: Path | None, name: str | None, image: Path | None, mask: Path | None, keep: float | None,
-    blend: int | None, beside: str | None, seed: int, many: Bulk, batch: int | None, threads: int | None,
+    blend: int | None, fit: Fit | None, background: str | None, beside: str | None, seed: int, many: Bulk,
+    batch: int | None, threads: int | None,
     device: str | None, provider_options: tuple[str, ...], require_plan: bool, as_json: bool,
     **sampling: Unpack[Sampling],
 ) -> None:  # fmt: skip
@@ -120,6 +124,9 @@ def generate(
         raise InputError("--image goes with exactly one of --mask and --keep")
     if blend is not None and image is None:
         raise InputError("--blend: is of the border of what stays of an --image; give that too, or leave it out")
+    if image is None and (fit or background):
+        raise InputError(f"{'--fit' if fit else '--background'}: goes with --image; give that too, or leave it out")
+    reading = reading_of(fit, background)
     if out_dir is None and many.asked:
         for option, given in (("--image", image), ("--beside", beside), ("--grid", grid), ("--name", name)):
             if given is not None:
@@ -138,6 +145,7 @@ def generate(
         raise InputError("--beside: needs -o FILE for both side by side")
     places = places_of(output, out_dir, many.format, name, grid)
     from compress.data.editing import edit_of
+    from compress.data.reading import Tally
     from compress.models.candidate import identity, on_device, open_candidate
     from compress.verifying.beside import Drawer, Wish
     from export.runtime.heeded import sampler_of
@@ -157,7 +165,13 @@ def generate(
         raise InputError(str(error)) from error
 
     def named(name: str, model: Candidate) -> Drawer:
-        return Drawer(name, model, edit_of(model, image, mask, keep, blend, len(classes)) if image else None)
+        if image is None:
+            return Drawer(name, model, None)
+        tally = Tally()
+        edit = edit_of(model, image, mask, keep, blend, len(classes), reading, tally)
+        for remark in tally.words(reading, model.picture):
+            click.echo(f"--image {image}: {remark}", err=True)
+        return Drawer(name, model, edit)
 
     own, wish = named(str(engine), drawer), Wish(classes, seed, texts, batch or 0, sampling)
     if beside is None:

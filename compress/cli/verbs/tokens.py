@@ -13,11 +13,13 @@ from compress.cli.group import (
     example,
     json_option,
 )
+from compress.cli.reading import reading_of, reading_options
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line
 from export.runtime.counted import counted
 
 if TYPE_CHECKING:
+    from compress.data.reading import Fit
     from compress.models.candidate import Candidate
     from compress.models.tokenizer.model import Tokenizer
 
@@ -34,11 +36,12 @@ if TYPE_CHECKING:
 @click.option("--validation", type=Share(0, 0.9), default=0.05, show_default=True, help="Share set apart.")
 @click.option("--held-out", type=Share(0, 0.9), default=0.2, show_default=True, help="Share set apart.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the split.")
+@reading_options
 @click.option("--decode", is_flag=True, help="The other way: pictures of a TokenSet, into the folder OUTPUT.")
 @json_option
 def tokens(
     images: Path, output: Path, model_name: str, labels: Path | None, validation: float, held_out: float, seed: int,
-    decode: bool, as_json: bool,
+    fit: Fit | None, background: str | None, decode: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn a folder of pictures into a TokenSet with the tokenizer of a model, or a TokenSet into pictures.
 
@@ -55,8 +58,12 @@ def tokens(
         check_folder(images)
     check_model(model_name, "--model")
     from compress.data import tokens as data
+    from compress.data.reading import Tally
 
+    reading = reading_of(fit, background)
     if decode:
+        if fit or background:
+            raise InputError(f"{'--fit' if fit else '--background'}: goes with pictures, not with --decode")
         if labels is not None:
             raise InputError("--labels: goes with pictures, not with --decode")
         made = data.open_source(str(images), "tokens")
@@ -67,18 +74,22 @@ def tokens(
         print_line(f"{output}: {counted(count, 'picture')}")
         return
     OutputFile().convert(output, None, None)
-    made = data.from_folder(images, data.Encoding.of(opened(model_name)), validation, held_out, seed, labels)
+    encoding, tally = data.Encoding.of(opened(model_name)), Tally()
+    made = data.from_folder(images, encoding, validation, held_out, seed, labels, reading, tally)
     made.save(output)
     parts = {part: len(made.part(part)) for part in ("train", "validation", "held_out")}
+    remarks = list(tally.words(reading, encoding.picture))
     if as_json:
         said = {"output": str(output), "pictures": len(made), "tokens_of_a_picture": made.tokens.shape[1]}
-        print_json(said | {"parts": parts, "class_names": made.class_names})
+        print_json(said | {"parts": parts, "class_names": made.class_names, "remarks": remarks})
         return
     counts = ", ".join(f"{count} {part.replace('_', '-')}" for part, count in parts.items())
     named = f", {counted(len(made.class_names), 'class')} by name" if made.class_names else ""
     print_line(
         f"{output}: {counted(len(made), 'picture')} of {counted(made.tokens.shape[1], 'token')} ({counts}){named}"
     )
+    for remark in remarks:
+        print_line(remark)
 
 
 def opened(name: str) -> Candidate | Tokenizer:

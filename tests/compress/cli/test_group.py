@@ -17,6 +17,7 @@ from compress.cli.group import Group, whole_numbers
 from compress.core.settings import InputError
 
 VERBS = [
+    "init",
     "run",
     "plan",
     "sensitivity",

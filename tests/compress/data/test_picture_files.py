@@ -97,8 +97,7 @@ def test_what_is_transparent_shows_white(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rgba\.png: has transparent pixels; a mask is black and white"):
         open_picture(path, opaque=True)
     sixteen = saved(tmp_path / "i.png", np.array([[7, 8]], np.uint16), transparency=7)
-    with pytest.raises(InputError, match=r"i\.png: 16 bits with a transparent colour are not read"):
-        open_picture(sixteen)
+    assert grey(sixteen) == [[255, 0]], "7 is transparent, and 8 of 65,535 is black"
 
 
 def test_other_modes_of_eight_bits_become_grey_or_colour(tmp_path: Path) -> None:

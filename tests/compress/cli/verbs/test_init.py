@@ -1,0 +1,73 @@
+"""The command `init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from compress.cli import main
+from compress.recipe import recipe
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_shipped_model_gets_a_recipe_that_is_not_overwritten(here: Path) -> None:
+    first = CliRunner().invoke(main, ["init", "digits"])
+    assert first.exit_code == 0, first.output
+    assert "digits-balanced.yaml: written" in first.output
+    assert "compress run digits-balanced.yaml" in first.output
+    made = recipe.load(here / "digits-balanced.yaml")
+    assert (made.model.checkpoint, made.tokens.source) == ("digits", "digits")
+    again = CliRunner().invoke(main, ["init", "digits"])
+    assert again.exit_code == 2
+    assert "digits-balanced.yaml: is there already; name another file with -o, or give --force" in again.output
+    assert CliRunner().invoke(main, ["init", "digits", "--force"]).exit_code == 0
+
+
+def test_a_recipe_is_printed_alone(here: Path) -> None:
+    result = CliRunner().invoke(main, ["init", "emoji", "--goal", "lossless", "-o", "-"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("# yaml-language-server: $schema=recipe.schema.json\n")
+    assert result.stdout.endswith("\n")
+    assert "next:" not in result.stdout
+    assert "next:" in result.stderr
+    assert not list(here.iterdir())
+
+
+def test_a_folder_of_pictures_gets_two_training_recipes(here: Path) -> None:
+    (here / "mine").mkdir()
+    for index in range(12):
+        Image.new("RGB", (40, 30), (index, 0, 0)).save(here / "mine" / f"{index}.png")
+    result = CliRunner().invoke(main, ["init", "mine"])
+    assert result.exit_code == 0, result.output
+    assert (here / "mine-tokenizer.yaml").is_file()
+    assert (here / "mine-model.yaml").is_file()
+    assert "compress init runs/mine --tokens mine" in result.output
+    refused = CliRunner().invoke(main, ["init", "mine", "--tokens", "digits", "--force"])
+    assert "--tokens: goes with a checkpoint; mine is a folder of pictures" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "holds neither a checkpoint nor pictures; name one, for example  compress init emoji"),
+        (("nothing.pt",), "is neither a file or folder nor a shipped model"),
+        (("emoji-tokenizer",), "give the transformer"),
+        (("digits", "--tokens", "drawn"), "`compress verify` takes drawn"),
+        (("digits", "--tokens", "nowhere"), "is no TokenSet (.npz), no folder of pictures"),
+        (("digits", "--tokens", "photos"), "digits reads 64"),
+    ],
+)
+def test_what_no_recipe_can_be_made_of_is_one_line(words: tuple[str, ...], said: str, here: Path) -> None:
+    result = CliRunner().invoke(main, ["init", *words])
+    assert result.exit_code == 2
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1
