@@ -41,7 +41,8 @@ class Cost:
         return [
             f"the engine: {size}, without the image decoder's",
             f"memory of the run: between {low:.0f} and {high:.0f} MiB",
-            f"time of the run: between {duration(self.seconds[0])} and {duration(self.seconds[1])} on this machine, as busy as it is now",
+            f"time of the run: between {duration(self.seconds[0])} and {duration(self.seconds[1])} on this machine, as "
+            "busy as it is now",
         ]
 
 
