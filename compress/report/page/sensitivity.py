@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from compress.report.data.sensitivity import LayerRow, Sensitivity, by_change
 from compress.report.page.figures import LOWEST, figure
 from compress.report.page.html import page
-from compress.report.page.markup import Markup, element, table
+from compress.report.page.markup import Markup, Table, element, table
 from compress.report.page.plots import SERIES, Bubble, Line, bubbles, legend, lines
 from compress.report.text.cells import size
 from export.runtime.counted import counted
@@ -92,7 +92,7 @@ def against_bytes(found: Sensitivity, rows: Sequence[LayerRow], heading: str) ->
     )
 
 
-def numbers(rows: Sequence[LayerRow], heading: str) -> Markup:
+def numbers(rows: Sequence[LayerRow], heading: str) -> Table:
     """The same as a table."""
     cells = [
         (
