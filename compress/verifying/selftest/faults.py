@@ -270,7 +270,7 @@ PICTURES = (
         IMAGE_DECODER, "red and blue swapped", "fused", DECODER, output_behind("images", "Gather", BLUE_FIRST, axis=3)
     ),
     in_file(IMAGE_DECODER, "half the range of colours", "fused", DECODER, behind("pixels", "Min", number(0.5))),
-    in_file(IMAGE_DECODER, "colours not clamped", "plain", DECODER, reads("/Mul_11", 0, "pixels")),
+    in_file(IMAGE_DECODER, "colours not clamped", "plain", DECODER, reads("/Mul_2", 0, "pixels")),
     in_file(IMAGE_DECODER, "bias of one colour", "next-scale", DECODER, weight(f"{LAST}.bias", added(0, 0.2))),
     in_file(IMAGE_DECODER, "last convolution scaled", "masked", DECODER, weight(f"{LAST}.weight", scaled(1.05))),
     in_file(IMAGE_DECODER, "last convolution 0.1 % off", "fused", DECODER, weight(f"{LAST}.weight", scaled(1.001))),

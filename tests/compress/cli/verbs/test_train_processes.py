@@ -21,13 +21,13 @@ COMPRESS = ["-m", "compress", "train"]
 
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_tokens) -> Path:
-    """A recipe of many short steps."""
+    """A recipe of so many short steps that progress is said, every ten seconds, before they are done."""
     tiny_tokens.save(tmp_path / "t.npz")
     path = tmp_path / "train.yaml"
     path.write_text(
         f"name: mini\ntokens: {tmp_path}/t.npz\n"
         "model: {grid: [8, 8], vocabulary: 17, classes: 10, width: 16, layers: 1, heads: 2, head_width: 8, ffn: 16}\n"
-        "train: {steps: 300, batch: 8, validate_every: 100, threads: 1}\n"
+        "train: {steps: 4000, batch: 8, validate_every: 1000, threads: 1}\n"
     )
     return path
 
@@ -54,7 +54,7 @@ def workers(pid: int) -> list[int]:
 
 def steps_done(folder: Path) -> bool:
     """Whether the training has said how far it is."""
-    return b" of 300" in (folder / "log").read_bytes()
+    return b" of 4000" in (folder / "log").read_bytes()
 
 
 def held_out(folder: Path) -> float:
