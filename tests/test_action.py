@@ -91,6 +91,19 @@ def test_every_output_is_described_and_comes_of_a_step_that_writes_it() -> None:
         assert f"{name}=" in step("Measure and judge")["run"]
 
 
+def test_the_page_shows_every_input_with_its_default() -> None:
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    table = page.partition("| Input | Default |")[2].partition("\n\n")[0]
+    cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()[2:]]
+    shown = {name.strip("` "): default for names, default in cells for name in names.split(",")}
+    assert {*shown} == {*ACTION["inputs"]}
+    for name, said in ACTION["inputs"].items():
+        assert not said.get("default") or shown[name] == said["default"], name
+    example = yaml.safe_load(re.search(r"```yaml\n(name: gate.*?)```", page, re.S).group(1))  # type: ignore[union-attr]
+    (used,) = [each["with"] for each in example["jobs"]["gate"]["steps"] if each.get("id") == "drift"]
+    assert {"reference", "candidate"} <= {*used} <= {*ACTION["inputs"]}
+
+
 def test_scripts_take_inputs_as_variables_alone() -> None:
     """An expression inside of a script would let the text of an input be executed."""
     for each in STEPS:
