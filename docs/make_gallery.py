@@ -1,4 +1,4 @@
-"""The picture of docs/gallery.md from a run's folder: `python docs/make_gallery.py runs/balanced docs/gallery-balanced.png`.
+"""The picture of docs/gallery.md from the folder of a run of `balanced`: `python docs/make_gallery.py RUN OUTPUT.png`.
 
 Letters: N pictures, H x W pixels, C channels.
 """
