@@ -24,9 +24,12 @@ from compress.models.transformer.architecture import LayerConfig, TransformerCon
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.uvit import UvitConfig
 from compress.passes import Context
+from compress.passes.export import pictures_of
 from export.building import process
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape, TextShape
+from export.targets import find
+from export.tracing.export import export_model
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -112,6 +115,16 @@ def tokenizer_of(transformer: TokenTransformer) -> Tokenizer:
 def tiny_model() -> Callable[..., ImageModel]:
     """A factory of tiny models: `tiny_model(heads=4, kv_heads=2, ffn=40, bias=True, ...)`."""
     return make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model's engine in floats; tests must not write into it."""
+    model, folder = make_tiny_model(), tmp_path_factory.mktemp("tiny-engine")
+    pictures = pictures_of(model.tokenizer)
+    facts = {"family": model.family, "sampler": model.sampler, "parameters": model.parameters()}
+    export_model(model.transformer, pictures, find("onnxruntime"), name=model.name, **facts).save(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
