@@ -31,6 +31,7 @@ from export.runtime.batching import Batch, BatchingQueue
 from export.runtime.drawing import conditions
 from export.runtime.engine import Engine
 from export.runtime.errors import EngineError, QueueClosedError, QueueFullError
+from export.runtime.heeded import ignored
 
 log = logging.getLogger("uvicorn.error")
 
@@ -221,7 +222,7 @@ def app_of(service: Service) -> Starlette:
 def description(engine: Engine, settings: Settings) -> dict[str, Any]:
     """What can be asked of an engine: its classes, the settings that it heeds with its own values, and the limits."""
     shape, height, width, channels = engine.shape, *engine.picture
-    heeded = [name for name in SETTINGS if name != "steps" or shape.drawing.masks]
+    unheeded = ignored(shape, engine.sampler)
     return {
         "name": engine.manifest.name,
         "family": engine.manifest.family,
@@ -229,7 +230,7 @@ def description(engine: Engine, settings: Settings) -> dict[str, Any]:
         "classes": 0 if shape.text else shape.classes,
         "class_names": list(shape.class_names),
         "text": None if shape.text is None else {"length": shape.text.length, "width": shape.text.width},
-        "sampling": {name: getattr(engine.sampler, name) for name in heeded},
+        "sampling": {name: getattr(engine.sampler, name) for name in SETTINGS if name not in unheeded},
         "most_pictures": min(settings.most_pictures, settings.capacity),
         "timeout_s": settings.timeout_s,
     }

@@ -41,6 +41,7 @@ function show(described) {
   find("count").max = engine.most_pictures;
   find("count").value = Math.min(4, engine.most_pictures);
   for (const [name, value] of Object.entries(engine.sampling)) {
+    if (!(name in WORDS)) continue; // the others are for POST /generate
     const id = `sampling-${name}`;
     const input = made("input", { id, name, type: "number", placeholder: String(value), ...LIMITS[name] });
     find("sampling").append(made("div", { className: "field" }, made("label", { htmlFor: id }, WORDS[name]), input));

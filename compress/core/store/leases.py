@@ -33,6 +33,7 @@ from compress.core.store.objects import Info, Objects
 
 EXPIRY_S = 60.0
 RENEW_S = 15.0
+END_S = 2.0  # that the end of a process waits for a server that does not answer
 POLL_S = (0.2, 5.0)  # between two looks at what others hold: at first, and at most
 KINDS = {SHARED: "use", EXCLUSIVE: "alone"}
 
@@ -72,7 +73,9 @@ class Session:
     def keep(self, stop: threading.Event) -> None:
         """Renew until the session ends; while the server does not answer, try again."""
         while not stop.wait(RENEW_S):
-            with contextlib.suppress(Exception):
+            with self.guard, contextlib.suppress(Exception):
+                if stop.is_set():  # it would be written behind its removal
+                    return
                 self.renew()
                 for name in [*self.unremoved]:
                     self.objects.remove(name)
@@ -98,8 +101,8 @@ class Session:
             return False
 
     def end(self) -> None:
-        """Remove the session's object, if all leases were given back; nothing while a server lets `begin` wait."""
-        if not self.guard.acquire(blocking=False):
+        """Remove the session's object, if all leases were given back; nothing where a server lets writing it wait."""
+        if not self.guard.acquire(timeout=END_S):
             return
         try:
             if self.stop is None or self.held:

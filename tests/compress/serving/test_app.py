@@ -238,7 +238,8 @@ def test_the_engine_says_what_can_be_asked_of_it(started) -> None:
     found = started(most_pictures=8, capacity=4).client.get("/engine").json()
     assert found["picture"] == {"height": 1, "width": 2, "channels": 1}
     assert (found["classes"], found["class_names"], found["text"], found["most_pictures"]) == (10, [], None, 4)
-    assert list(found["sampling"]) == ["cfg_scale", "temperature", "top_k", "top_p"]  # steps are of masked models
+    # steps and reveal are of masked models, guidance is of those that are drawn with some
+    assert list(found["sampling"]) == ["cfg_scale", "temperature", "end_temperature", "top_k", "top_p"]
 
 
 def test_the_page_loads_nothing_from_elsewhere(started) -> None:

@@ -82,7 +82,7 @@ def test_what_is_no_json_is_a_bad_request(body: bytes, said: str) -> None:
         ({"label": 3, "count": "2"}, None, "count '2': must be a whole number"),
         ({"label": 3, "seed": 2**64}, None, f"seed {2**64}: must be a whole number from 0 to {2**64 - 1}"),
         ({"label": 3, "temperature": [1]}, None, "temperature [1]: must be a number"),
-        ({"label": 3, "steps": 4}, None, "steps 4: this model draws token by token; leave it out"),
+        ({"label": 3, "steps": 4}, None, "steps 4: this model draws token by token; leave it out (it takes {heeded})"),
         ({"label": 3, "features": [[1]]}, None, "features: this model draws no texts; leave them out"),
         ({}, TEXT, "features: needed, 2 lists of 3 numbers"),
         ({"features": [[1, 2, 3], [4, 5]]}, TEXT, "features: not 2 lists of 3 numbers each"),
@@ -94,4 +94,7 @@ def test_what_is_no_json_is_a_bad_request(body: bytes, said: str) -> None:
 def test_what_cannot_be_drawn_is_refused_with_one_line(given: Any, shape: Shape | None, said: str) -> None:
     with pytest.raises(RefusedError) as refused:
         asked(given, shape)
-    assert (refused.value.status, refused.value.text, refused.value.outcome) == (422, said, "invalid")
+    heeded = "cfg_scale, temperature, end_temperature, top_k, top_p"
+    assert (refused.value.status, refused.value.text, refused.value.outcome) == (
+        422, said.replace("{heeded}", heeded), "invalid"
+    )  # fmt: skip

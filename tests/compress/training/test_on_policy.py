@@ -98,4 +98,4 @@ def test_a_batch_holds_own_pictures_behind_those_of_training(tiny_model, tiny_to
     assert [tuple(row) in drawn for row in batch.targets] == [False] * (6 - own_count) + [True] * own_count
     wanted = teacher.ask(batch)
     torch.testing.assert_close(said.logits, wanted.logits, atol=1e-4, rtol=1e-4)
-    assert all(torch.isfinite(part) for part in lesson(1))
+    assert all(torch.isfinite(part()) for part in lesson(1))

@@ -100,8 +100,9 @@ def test_an_engine_draws_what_torch_draws(engines, model_of, examples_of, kind, 
         expected = model.draw_tokens(labels, 3, sampler, features)
         assert (engine.draw_tokens(labels, 3, sampler, features) == expected).all()
     steps = 5 if model.shape.order == "masked" else None
-    pictures = engine.generate(labels, seed=3, cfg_scale=2.5, steps=steps, features=features)
-    sampler = engine.sampler.changed(cfg_scale=2.5, steps=steps)
+    guidance = 2.5 if model.classes or features is not None else None  # which needs something to guide by
+    pictures = engine.generate(labels, seed=3, cfg_scale=guidance, steps=steps, features=features)
+    sampler = engine.sampler.changed(cfg_scale=guidance, steps=steps)
     expected = model.decode_images(model.draw_tokens(labels, 3, sampler, features))
     assert (pictures.shape, pictures.dtype) == ((3, *model.tokenizer.picture), np.uint8)
     assert np.abs(pictures.astype(int) - expected).max() <= 1  # an autoencoder may round to the next level
