@@ -225,8 +225,7 @@ def verify(
     are then given by name or folder. The result is that of one process with as many threads, bit for bit.
 
     Raises:
-        InputError: one cannot be opened, the tokens do not fit, a gate limits what is not measured, or slices of the
-            pictures failed twice.
+        InputError: one cannot be opened, tokens do not fit, a gate limits what is not measured, or workers failed.
     """
     from compress.recipe.gates import Gate, read_gate
     from compress.verifying.comparison import QUICK_COUPLED, QUICK_PICTURES, compare
