@@ -211,6 +211,8 @@ def verify(
     threads: int = 0,
     samples: int | None = None,
     quick: bool = False,
+    on: str = "",
+    listener: Listener | None = None,
 ) -> Comparison:
     """How far a candidate's outputs drift from a reference's, on held-out pictures.
 
@@ -219,13 +221,17 @@ def verify(
     of limits. `Comparison.verdict` says whether they hold.
     `samples` are pictures that both draw with the same noise, 32 by default. `quick` scores 32 pictures and draws 4,
     where the numbers do not say otherwise: everything is looked at, with wide intervals.
+    With `on` (``local:N``, ``ray``, ``ray://HOST:PORT``) workers draw and score, each with so many `threads`; models
+    are then given by name or folder. The result is that of one process with as many threads, bit for bit.
 
     Raises:
-        InputError: one cannot be opened, the tokens do not fit, or a gate limits what is not measured.
+        InputError: one cannot be opened, tokens do not fit, a gate limits what is not measured, or workers failed.
     """
     from compress.recipe.gates import Gate, read_gate
     from compress.verifying.comparison import QUICK_COUPLED, QUICK_PICTURES, compare
+    from compress.workers.place import place_of
 
+    place = place_of(on) if on else None
     if quick:
         held_out, samples = held_out or QUICK_PICTURES, samples or QUICK_COUPLED
     if isinstance(gates, (str, Path)):
@@ -235,7 +241,18 @@ def verify(
         file = located_gates(gates)
         gates = read_gate(read_yaml(file), f"{file}:")
     limits = gates if gates is None or isinstance(gates, Gate) else read_gate(dict(gates), "gates")
-    return compare(reference, candidate, limits, str(tokens), held_out, threads, than, samples=samples)
+    return compare(
+        reference,
+        candidate,
+        limits,
+        str(tokens),
+        held_out,
+        threads,
+        than,
+        samples=samples,
+        place=place,
+        listener=listener,
+    )
 
 
 def sensitivity(

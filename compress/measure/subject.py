@@ -5,7 +5,7 @@ Letters: N pictures, n of them at once, T tokens of a picture, V logits of a pos
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from calibration.tokens import TokenSet
 from compress.core.listener import Listener, Silent
 from compress.core.settings import InputError, digest, plain
+from compress.measure.slices import Slice, slices
 from compress.measure.speed.environment import environment
 from compress.models.candidate import Candidate
 from compress.models.guided import Guided
@@ -98,6 +99,7 @@ class Side:
         self.opened, self.place = model, name
         self.null_scores: dict[int, NDArray[np.float32]] = {}
         self.guided: dict[Sampler, GuidedSide] = {}
+        self.answers: dict[Slice, NDArray[Any]] = {}  # what workers did, until it is taken
 
     @property
     def model(self) -> Candidate:
@@ -135,13 +137,29 @@ class Side:
         """The reference's layers that it still has; None if all."""
         return None
 
+    def of_slices(self, parts: Sequence[Slice]) -> Iterator[NDArray[Any]]:
+        """What the model does with each slice, in their order: what workers did, or what it does now."""
+        model = None
+        for part in parts:
+            if (found := self.answers.pop(part, None)) is None:
+                model = self.model if model is None else model
+                found = part.done(model, self.given)
+            yield found
+
     def score(self, examples: Examples) -> NDArray[np.float32]:
         """Teacher-forced logits (N, T, V).
 
         Raises:
             InputError: they are not all numbers.
         """
-        scores = self.model.score(examples.inputs, examples.features)
+        return self.checked(self.model.score(examples.inputs, examples.features))
+
+    def checked(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits that are all numbers.
+
+        Raises:
+            InputError: they are not.
+        """
         if not np.isfinite(scores).all():
             raise InputError(f"{self.place}: its logits hold NaN or Inf, so it cannot be judged")
         return scores
@@ -149,13 +167,14 @@ class Side:
     @cached_property
     def scores(self) -> NDArray[np.float32]:
         """Those of the pictures that are scored."""
-        return self.score(self.given.examples)
+        parts = slices("scored", len(self.given.examples), AT_ONCE)
+        return self.checked(np.concatenate(list(self.of_slices(parts))))
 
     def unconditional(self, rows: slice) -> NDArray[np.float32]:
         """Unconditional logits (n, T, V) of some of these pictures; kept, as every candidate is held against them."""
         if rows.start not in self.null_scores:
-            few = self.given.examples.take(rows).unconditional(self.given.shape)
-            self.null_scores[rows.start] = self.score(few)
+            (found,) = self.of_slices([Slice("unconditional", rows.start, rows.stop - rows.start)])
+            self.null_scores[rows.start] = self.checked(found)
         return self.null_scores[rows.start]
 
     def drawn(self, other_seed: int = 0) -> NDArray[np.int64]:
@@ -163,15 +182,13 @@ class Side:
         given, seed = self.given, self.given.seed + other_seed
 
         def draw() -> dict[str, Any]:
-            model, parts = self.model, []
-            labels, features = given.conditions(given.samples)
-            with given.listener.work(f"draw {len(labels)} pictures with {self.name}") as progress:
-                for start in range(0, len(labels), AT_ONCE):
-                    progress(start, len(labels), {})
-                    rows = slice(start, start + AT_ONCE)
-                    text = None if features is None else features[rows]
-                    parts.append(model.draw_tokens(labels[rows], seed, features=text, first=start))
-            return {"tokens": np.concatenate(parts).tolist()}
+            parts, made = slices("drawn", given.samples, AT_ONCE, other_seed), []
+            with given.listener.work(f"draw {given.samples} pictures with {self.name}") as progress:
+                progress(0, given.samples, {})
+                for part, tokens in zip(parts, self.of_slices(parts), strict=True):
+                    made.append(tokens)
+                    progress(part.first + part.count, given.samples, {})
+            return {"tokens": np.concatenate(made).tolist()}
 
         if given.store is None:
             tokens = given.once(f"drawn by {id(self)} with {seed}", draw)["tokens"]

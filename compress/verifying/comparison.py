@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from calibration.tokens import TokenSet
+from compress.core.listener import Listener, Silent
 from compress.core.settings import InputError, setting
 from compress.data.tokens import check_features, open_source
 from compress.measure import Measure, Measurement, measures
 from compress.measure.drift.cached_loop import CachedLoop
 from compress.measure.drift.evidence import Evidence, evidence
 from compress.measure.drift.fidelity import Fidelity, difference
-from compress.measure.drift.sampled import Sampled
+from compress.measure.drift.sampled import AT_ONCE as UNCONDITIONAL_AT_ONCE
+from compress.measure.drift.sampled import Sampled, looked_at
 from compress.measure.pictures.decoding import Decoding
+from compress.measure.pictures.distribution import Distribution
 from compress.measure.quantity import quantity
-from compress.measure.subject import AT_ONCE, Given, Side, beside
+from compress.measure.slices import Slice, slices
+from compress.measure.subject import AT_ONCE, Given, Side, Subject, beside
 from compress.models.candidate import Candidate, name_of, open_candidate
 from compress.models.transformer.examples import Examples, examples, examples_of
 from compress.recipe.gates import Gate, keys
 from compress.recipe.verdict import Verdict, judge, no_evidence, promised
-from export.runtime.drawing import conditions
+from compress.verifying.spread import Spread
+from compress.workers.place import Place
 from export.runtime.shape import Shape
 from export.runtime.throughput import free_bytes, gigabytes
 
@@ -86,32 +93,43 @@ def compare(
     than: str | Path | Candidate | None = None,
     seed: int = 0,
     samples: int | None = None,
+    place: Place | None = None,
+    listener: Listener | None = None,
 ) -> Comparison:
     """Score both on the held-out pictures of a token source, or on pictures that the reference draws; judge the drift.
 
-    `samples` are the pictures that both draw with the same noise, 32 at most if it is not given.
+    `samples` are the pictures that both draw with the same noise, 32 at most if it is not given. Workers of a `place`
+    draw and score; the result is the same.
 
     Raises:
-        InputError: one of them cannot be opened, the tokens do not fit, or a gate is not measured here.
+        InputError: one of them cannot be opened, the tokens do not fit, a gate is not measured here, or workers failed.
     """
     check_gate(gate)
+    spread = None if place is None else spread_of(place, reference, candidate, than, threads, listener or Silent())
+    if threads:
+        torch.set_num_threads(threads)  # sums depend on their number in the last bit
     own, other = open_candidate(candidate, threads), open_candidate(reference, threads)
     candidate, reference = name_of(candidate), name_of(reference)
     check_alike(own, candidate, other, reference)
-    given = given_of(other, source, held_out, seed, threads, samples=samples)
+    given = given_of(other, source, held_out, seed, threads, samples=samples, spread=spread)
     theirs = Side(reference, given, other)
     subject = beside(Side(candidate, given, own), theirs, own.sampler)
     theirs = subject.reference
     wanted = [each for each in measures() if each.verified == "always" or (gate and asked(each, gate))]
-    found = {each.name: each.measured(subject) for each in wanted}
-    results = {name: result for name, result in found.items() if result is not None}
-    nearer = None
+    further = None
     if than is not None:
         third, than = open_candidate(than, threads), name_of(than)
         check_alike(third, than, other, reference)
-        scores, batch = Side(than, given, third).scores, given.examples
-        apart = difference(theirs.scores, subject.candidate.scores, scores, batch.targets, seed, batch.scored)
-        nearer = Difference(than, apart["kl"].value, apart["kl"].ci95, apart["nll"].value, apart["nll"].ci95)
+        further = Side(than, given, third)
+    if spread is not None:
+        spread.do(asked_of(subject, further, wanted))
+    found = {each.name: each.measured(subject) for each in wanted}
+    results = {name: result for name, result in found.items() if result is not None}
+    nearer = None
+    if further is not None:
+        batch = given.examples
+        apart = difference(theirs.scores, subject.candidate.scores, further.scores, batch.targets, seed, batch.scored)
+        nearer = Difference(further.name, apart["kl"].value, apart["kl"].ci95, apart["nll"].value, apart["nll"].ci95)
     sound = evidence(theirs.scores, given.examples.scored)
     return Comparison(
         reference,
@@ -123,6 +141,41 @@ def compare(
         **{name: found[name] for name in IN_FIELDS},  # type: ignore[arg-type]
         measures={name: result for name, result in results.items() if name not in IN_FIELDS},
     )
+
+
+def spread_of(
+    place: Place,
+    reference: str | Path | Candidate,
+    candidate: str | Path | Candidate,
+    than: str | Path | Candidate | None,
+    threads: int,
+    listener: Listener,
+) -> Spread:
+    """The workers of a place, which open the models themselves.
+
+    Raises:
+        InputError: one was given open.
+    """
+    names = {}
+    for role, model in (("reference", reference), ("candidate", candidate), ("than", than)):
+        if model is not None and not isinstance(model, (str, Path)):
+            raise InputError(f"on: workers open models by name; give the name or the folder of the {role}")
+        names[role] = str(model)
+    return Spread(place, names, threads, listener)
+
+
+def asked_of(
+    subject: Subject, further: Side | None, wanted: Sequence[type[Measure]]
+) -> dict[str, tuple[Side, list[Slice]]]:
+    """What these measures ask of each model that takes long, by its role; `further` is scored too."""
+    given, scored = subject.given, slices("scored", len(subject.given.examples), AT_ONCE)
+    parts = [*scored, *slices("drawn", given.samples, AT_ONCE)]
+    if subject.reference.model.sampler.guided:
+        parts += slices("unconditional", looked_at(given), UNCONDITIONAL_AT_ONCE)
+    if Distribution in wanted and Distribution.applies(subject):
+        parts += slices("drawn", given.samples, AT_ONCE, other_seed=1)
+    roles = {"reference": (subject.reference, parts), "candidate": (subject.candidate, parts)}
+    return roles if further is None else roles | {"than": (further, scored)}
 
 
 def asked(measure: type[Measure], gate: Gate) -> bool:
@@ -167,10 +220,11 @@ def given_of(
     threads: int,
     each_class: bool = False,
     samples: int | None = None,
+    spread: Spread | None = None,
 ) -> Given:
     """What both models are given: the held-out pictures of a source, or pictures that the reference draws.
 
-    `each_class` takes a picture of each class in turn, instead of the first pictures.
+    `each_class` takes a picture of each class in turn, instead of the first pictures. Workers, if any, draw.
 
     Raises:
         InputError: they do not fit the reference.
@@ -182,7 +236,9 @@ def given_of(
     return Given(
         shape=reference.shape,
         picture=reference.picture,
-        examples=of_drawn(reference, held_out, seed) if pictures is None else examples(reference.shape, pictures, seed),
+        examples=examples(reference.shape, pictures, seed)
+        if pictures is not None
+        else of_drawn(reference, held_out, seed, spread),
         seed=seed,
         samples=samples or min(held_out or COUPLED_PICTURES, COUPLED_PICTURES),
         source=source,
@@ -201,22 +257,21 @@ def classes_in_turn(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return order[np.lexsort((ordered, turn))]
 
 
-def of_drawn(reference: Candidate, held_out: int | None, seed: int) -> Examples:
-    """Teacher-forced examples of pictures that the reference draws.
+def of_drawn(reference: Candidate, held_out: int | None, seed: int, spread: Spread | None = None) -> Examples:
+    """Teacher-forced examples of pictures that the reference draws, by workers if there are any.
 
     Raises:
-        InputError: so many do not fit into memory.
+        InputError: so many do not fit into memory, or workers failed.
     """
-    shape = reference.shape
-    check_scores(shape, held_out or DRAWN_PICTURES)
-    labels, features = conditions(shape, held_out or DRAWN_PICTURES)
-    parts = [
-        reference.draw_tokens(
-            labels[rows], seed, features=None if features is None else features[rows], first=rows.start
-        )
-        for rows in (slice(start, start + AT_ONCE) for start in range(0, len(labels), AT_ONCE))
-    ]
-    return examples_of(shape, np.concatenate(parts), labels, seed, features)
+    shape, count = reference.shape, held_out or DRAWN_PICTURES
+    check_scores(shape, count)
+    none = np.zeros((0, shape.length), dtype=np.int64)
+    given = Given(shape, reference.picture, Examples(none, none, none.astype(bool)), seed, count)
+    side = Side("the reference", given, reference)
+    if spread is not None:
+        spread.do({"reference": (side, slices("drawn", count, AT_ONCE))})
+    labels, features = given.conditions(count)
+    return examples_of(shape, side.drawn(), labels, seed, features)
 
 
 def held_out_part(reference: Candidate, tokens: TokenSet, source: str, held_out: int | None) -> TokenSet:

@@ -1,4 +1,4 @@
-"""A tiny checkpoint, a recipe for it, and one finished run of that recipe, which many tests share."""
+"""A tiny checkpoint, a recipe for it, one finished run of that recipe, and workers without processes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -22,6 +23,9 @@ from compress.models.image_model import ImageModel
 from compress.recipe import recipe
 from compress.report import Report
 from compress.running import pipeline
+from compress.workers import place
+from compress.workers.crew import Done, Failed, Function, Maker, Worker, attempted
+from compress.workers.versions import versions
 
 RECIPE = """\
 model:  {{checkpoint: {checkpoint}}}
@@ -140,3 +144,51 @@ def ray() -> Iterator[ModuleType]:
     )  # fmt: skip
     yield ray
     ray.shutdown()
+
+
+class Here:
+    """Workers that do a task when they are asked what came of it; `tasks` are all that were handed out."""
+
+    def __init__(self, make: Maker, size: int) -> None:
+        self.make, self.size = make, size
+        self.tasks: list[Any] = []
+
+    def start(self) -> Worker:
+        return WorkerHere(self)
+
+    def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
+        return workers[-1:]
+
+
+class WorkerHere:
+    name = "worker here"
+
+    def __init__(self, crew: Here) -> None:
+        self.crew, self.task = crew, None
+        self.function: Function | None = None
+
+    def send(self, argument: Any) -> None:
+        self.task = argument
+        self.crew.tasks.append(argument)
+
+    def reply(self) -> Done | Failed:
+        if self.function is None:
+            self.function = self.crew.make()
+            return Done(versions())
+        return attempted(lambda: self.function(self.task))
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[Here]:
+    """Let ``local:N`` be workers without processes; the crews that there were."""
+    made: list[Here] = []
+
+    def crew(size: int, make: Maker) -> Here:
+        made.append(Here(make, size))
+        return made[-1]
+
+    monkeypatch.setattr(place, "LocalCrew", crew)
+    return made

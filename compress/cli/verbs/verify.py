@@ -114,6 +114,11 @@ def few(noticed: tuple[str, ...]) -> str:
 @click.option("--junit", type=OutputFile(), help="Write a JUnit XML file: a case for each gate and promise.")
 @click.option("--markdown", type=OutputFile(), help="Write a summary in Markdown.")
 @click.option("--than", help="Another candidate: is the first one closer to the reference than this one?")
+@click.option(
+    "--on",
+    metavar="PLACE",
+    help="Who draws and scores: local:N (N processes), ray, or ray://HOST:PORT.  [default: this process]",
+)
 @threads_option
 @device_options
 @json_option
@@ -128,6 +133,7 @@ def verify(
     than: str | None,
     junit: Path | None,
     markdown: Path | None,
+    on: str | None,
     threads: int,
     device: str | None,
     provider_options: tuple[str, ...],
@@ -138,10 +144,18 @@ def verify(
 
     Each of the two is a shipped model, a checkpoint folder or an engine folder. Exits with 1 if a gate is breached or
     a promise is broken, or if the reference's predictions are such that no drift could show.
+
+    With --on, workers draw and score, with --threads each. Every number is that of one process, bit for bit.
     """
     from compress.core.settings import InputError
     from compress.core.strict_yaml import read_yaml
 
+    if on is not None:
+        from compress.workers.place import place_of
+
+        place_of(on)
+        if device is not None or provider_options or require_plan:
+            raise InputError("--device, --provider-option, --require-plan: workers draw on processors; leave --on out")
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
     from compress.recipe.early import check_model, check_tokens
 
@@ -167,6 +181,8 @@ def verify(
             threads=threads,
             samples=samples,
             quick=quick,
+            on=on or "",
+            listener=Terminal(),
         )
     except InputError as error:
         if junit is not None:  # a CI that reads the file alone sees why there is no verdict

@@ -20,6 +20,7 @@ from compress.core.settings import setting
 from compress.measure.drift.fidelity import log_softmax
 from compress.measure.measure import Measure
 from compress.measure.quantity import Limit, quantity
+from compress.measure.slices import slices
 from compress.measure.statistics import bootstrap_mean
 from compress.models.guided import guidance_of
 from export.runtime.choosing import lead
@@ -29,7 +30,7 @@ from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 
 if TYPE_CHECKING:
-    from compress.measure.subject import Subject
+    from compress.measure.subject import Given, Subject
 
 AT_ONCE = 16
 MOST_LOGITS = 2**27  # of the class and unconditional each, 512 MB: more pictures are not looked at after guidance
@@ -101,19 +102,23 @@ class Sampled(Measure):
         """Compare the scores of the two after the reference's own sampler, of as many pictures as memory is set for."""
         given, examples, shape = subject.given, subject.given.examples, subject.given.shape
         reference, candidate = subject.reference, subject.candidate
-        sampler, model = reference.model.sampler, candidate.model
-        count = max(2, min(len(examples), MOST_LOGITS // (shape.length * shape.predicted)))
+        sampler, count = reference.model.sampler, looked_at(given)
+        nulls = candidate.of_slices(slices("unconditional", count, AT_ONCE))
 
         def chunks() -> Iterator[tuple[Pair, Pair, NDArray[np.bool_]]]:
             for start in range(0, count, AT_ONCE):
                 rows = slice(start, min(start + AT_ONCE, count))
                 theirs = own = None
                 if sampler.guided:
-                    few = examples.take(rows).unconditional(shape)
-                    theirs, own = reference.unconditional(rows), model.score(few.inputs, few.features)
+                    theirs, own = reference.unconditional(rows), next(nulls)
                 yield (reference.scores[rows], theirs), (candidate.scores[rows], own), examples.scored[rows]
 
         return sampled(chunks(), shape, sampler, given.seed)
+
+
+def looked_at(given: Given) -> int:
+    """How many of the pictures that are scored are looked at after guidance."""
+    return max(2, min(len(given.examples), MOST_LOGITS // (given.shape.length * given.shape.predicted)))
 
 
 def sampled(

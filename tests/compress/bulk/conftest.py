@@ -1,8 +1,8 @@
-"""Tiny engines, and workers without processes."""
+"""Tiny engines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,6 @@ import compress
 from calibration.tokens import TokenSet
 from compress.passes.export import Export
 from compress.passes.quantize_onnx import QuantizeOnnx
-from compress.workers import place
-from compress.workers.crew import Done, Failed, Function, Maker, Worker, attempted
-from compress.workers.versions import versions
 from export.runtime.shape import TextShape
 
 MASKED = {"order": "masked", "positions": "learned", "activation": "gelu", "bias": True}
@@ -46,51 +43,3 @@ def tiny_engine(tiny_model: Callable[..., Any], tmp_path_factory: pytest.TempPat
         return made[kind]
 
     return make
-
-
-class Here:
-    """Workers that do a task when they are asked what came of it; `tasks` are all that were handed out."""
-
-    def __init__(self, make: Maker, size: int) -> None:
-        self.make, self.size = make, size
-        self.tasks: list[Any] = []
-
-    def start(self) -> Worker:
-        return WorkerHere(self)
-
-    def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
-        return workers[-1:]
-
-
-class WorkerHere:
-    name = "worker here"
-
-    def __init__(self, crew: Here) -> None:
-        self.crew, self.task = crew, None
-        self.function: Function | None = None
-
-    def send(self, argument: Any) -> None:
-        self.task = argument
-        self.crew.tasks.append(argument)
-
-    def reply(self) -> Done | Failed:
-        if self.function is None:
-            self.function = self.crew.make()
-            return Done(versions())
-        return attempted(lambda: self.function(self.task))
-
-    def stop(self) -> None:
-        pass
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[Here]:
-    """Let ``local:N`` be workers without processes; the crews that there were."""
-    made: list[Here] = []
-
-    def crew(size: int, make: Maker) -> Here:
-        made.append(Here(make, size))
-        return made[-1]
-
-    monkeypatch.setattr(place, "LocalCrew", crew)
-    return made

@@ -124,3 +124,12 @@ def test_the_shipped_gates_judge_by_their_names(engine: Path, checkpoint: Path, 
     result = invoke("verify", checkpoint, engine, "--gates", "lossi")
     assert result.exit_code == 2
     assert "no shipped set of gates of this name; did you mean 'lossy'?" in result.output
+
+
+def test_workers_take_no_device_and_no_other_place(invoke: Callable[..., Result]) -> None:
+    refused = invoke("verify", "a", "b", "--on", "local:2", "--device", "cpu")
+    assert refused.exit_code == 2
+    assert "--device, --provider-option, --require-plan: workers draw on processors; leave --on out" in refused.output
+    nowhere = invoke("verify", "a", "b", "--on", "local:0")
+    assert nowhere.exit_code == 2
+    assert "--on: 'local:0' is no place to work; write local:N" in nowhere.output
