@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from compress.cli.group import UserPath, whole_numbers
+from compress.cli.group import whole_numbers
+from compress.cli.paths import UserPath
 from compress.cli.terminal import Terminal
 from compress.core.settings import MOST_PICTURES, InputError
 from export.runtime.options import FORMATS

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import click
 
-from compress.cli.group import OutputFile
+from compress.cli.paths import OutputFile
 from compress.core.settings import InputError
 
 KEY = "compress.saying"  # of the click context's `meta`, where the three options leave what they were given

@@ -26,13 +26,11 @@ def check_recipe(content: Any, path: Path, model: str = "", tokens: str = "") ->
     check_verb(content, path, "run")
     if not isinstance(content, Mapping):
         return
-    for name, given, check in (("model.checkpoint", model, check_model), ("tokens", tokens, check_tokens)):
+    for name, given, check in (("model.checkpoint", model, check_model), ("tokens.source", tokens, check_tokens)):
         block = content.get(name.partition(".")[0])
-        said = given or (
-            block.get("checkpoint" if check is check_model else "source") if isinstance(block, dict) else ""
-        )
+        said = given or (block.get(name.partition(".")[2]) if isinstance(block, dict) else "")
         if isinstance(said, str) and said:
-            check(said, f"{path}: {name}" if check is check_model else f"{path}: tokens")
+            check(said, f"{path}: {name}")
     known = pass_names()
     for where, name, settings in named_passes(content, path):
         if name not in known:

@@ -5,13 +5,7 @@ from __future__ import annotations
 import click
 
 from compress.cli import completing
-from compress.cli.group import (
-    device_options,
-    example,
-    json_option,
-    threads_option,
-    whole_numbers,
-)
+from compress.cli.group import device_options, example, json_option, threads_option, whole_numbers
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_rows
 from compress.core.settings import MOST_REPEATS

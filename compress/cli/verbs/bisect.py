@@ -7,14 +7,8 @@ from pathlib import Path
 import click
 
 from compress.cli import completing
-from compress.cli.group import (
-    OutputFile,
-    device_options,
-    example,
-    json_option,
-    leave,
-    threads_option,
-)
+from compress.cli.group import device_options, example, json_option, leave, threads_option
+from compress.cli.paths import OutputFile
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import UserPath, example, json_option, leave
+from compress.cli.group import example, json_option, leave
+from compress.cli.paths import UserPath
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
 from export.runtime.counted import counted

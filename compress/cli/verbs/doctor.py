@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import click
 
-from compress.cli.group import (
-    example,
-    json_option,
-)
+from compress.cli.group import example, json_option
 from compress.cli.terminal import print_json, print_rows
 
 

@@ -7,12 +7,8 @@ from typing import Literal
 
 import click
 
-from compress.cli.group import (
-    UserPath,
-    example,
-    json_option,
-    threads_option,
-)
+from compress.cli.group import example, json_option, threads_option
+from compress.cli.paths import UserPath
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line
 

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import (
-    UserPath,
-    example,
-    json_option,
-)
+from compress.cli.group import example, json_option
+from compress.cli.paths import UserPath
 from compress.cli.terminal import print_json
 
 

@@ -11,14 +11,8 @@ import click
 
 from compress.cli import bulk, completing
 from compress.cli.bulk import Bulk
-from compress.cli.group import (
-    OutputFile,
-    Share,
-    UserPath,
-    device_options,
-    example,
-    json_option,
-)
+from compress.cli.group import device_options, example, json_option
+from compress.cli.paths import OutputFile, Share, UserPath
 from compress.cli.reading import reading_of, reading_options
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from compress.cli.group import OutputFile, UserPath, example
+from compress.cli.group import example, json_option
+from compress.cli.paths import OutputFile, UserPath
+from compress.cli.terminal import print_json
 from compress.cli.verbs.models import source_from
 from compress.core.settings import InputError
 
@@ -28,9 +31,10 @@ STDOUT = "-"
 @click.option("--family", default="", help="The checkpoint's format.  [default: recognised]")
 @click.option("--tokenizer", default="", help="The image tokenizer's weights.")
 @click.option("--set", "stated", multiple=True, metavar="KEY=VALUE", help="A key of config.json, as JSON.")
+@json_option
 def init(
     path: str, goal: str, output: str | None, force: bool, tokens: str, family: str, tokenizer: str,
-    stated: tuple[str, ...],
+    stated: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Write a commented recipe that suits a checkpoint, or two that train a model on a folder of pictures.
 
@@ -41,22 +45,50 @@ def init(
     """
     from compress.drafting import folder
 
+    if as_json and output == STDOUT:
+        raise InputError("--json: the recipe itself goes to standard output; name a file with -o")
     given = UserPath().convert(path, None, None)
     if folder.holds_pictures(given):
         for option, value in (("--tokens", tokens), ("--family", family), ("--tokenizer", tokenizer)):
             if value:
                 raise InputError(f"{option}: goes with a checkpoint; {given} is a folder of pictures")
-        train(given, output, force)
-        return
-    if given.is_dir() and path == "." and not folder.holds_checkpoint(given):
+        made = train(given, output, force)
+    elif given.is_dir() and path == "." and not folder.holds_checkpoint(given):
         raise InputError(f"{path}: holds neither a checkpoint nor pictures; name one, for example  compress init emoji")
-    from compress.drafting.facts import look
+    else:
+        from compress.drafting.facts import look
 
-    draft_of(look(source_from(path, family, tokenizer, stated)), goal, output, force, tokens)
+        made = draft_of(look(source_from(path, family, tokenizer, stated)), goal, output, force, tokens)
+    made.show(output, as_json=as_json)
 
 
-def draft_of(facts: Facts, goal: str, output: str | None, force: bool, tokens: str) -> None:
-    """Write the recipe of a checkpoint, and say what comes next."""
+@dataclass(frozen=True)
+class Begun:
+    """What is written: recipes by their files; what was found and foreseen; and the commands that come next."""
+
+    recipes: dict[Path, str]
+    found: list[str]
+    commands: list[str]
+
+    def show(self, output: str | None, *, as_json: bool) -> None:
+        """Write the recipes, and say the rest: on standard error where they go to standard output."""
+        from compress.core.durable import write_text
+
+        for file, text in self.recipes.items():
+            if output == STDOUT:
+                click.echo(text, nl=False)
+            else:
+                write_text(file, text)
+        if as_json:
+            print_json({"recipes": [str(each) for each in self.recipes], "found": self.found, "next": self.commands})
+            return
+        written = [] if output == STDOUT else [f"{file}: written" for file in self.recipes]
+        for line in (*written, *self.found, "", "next:", *(f"  {each}" for each in self.commands)):
+            click.echo(line, err=output == STDOUT)
+
+
+def draft_of(facts: Facts, goal: str, output: str | None, force: bool, tokens: str) -> Begun:
+    """The recipe of a checkpoint."""
     from compress.drafting.cost import foresee, speed_here
     from compress.drafting.goals import draft
     from compress.drafting.tokens import pictures_for
@@ -66,37 +98,29 @@ def draft_of(facts: Facts, goal: str, output: str | None, force: bool, tokens: s
     made = draft(goal, facts)
     pictures = pictures_for(facts, tokens, made.calibration, made.held_out)
     cost = foresee(facts, made, pictures, speed_here(made.bench["threads"]))
-    write(recipe_text(facts, made, pictures, cost, file), file, output)
-    say = printer(output)
-    say(f"{facts.path}: {facts.words()}")
-    for line in cost.lines():
-        say(line)
-    say("")
-    say("next:")
-    if pictures.folder:
-        say(f"  compress tokens {pictures.folder} -o {pictures.source} --model {file}")
-    say(f"  compress plan {file} --preflight   # rehearses it in seconds to minutes, and measures what it needs")
-    say(f"  compress run {file}")
-    say("  compress schema recipe -o recipe.schema.json   # for editors, which complete and check the recipe by it")
+    first = [f"compress tokens {pictures.folder} -o {pictures.source} --model {file}"] if pictures.folder else []
+    return Begun(
+        {file: recipe_text(facts, made, pictures, cost, file)},
+        [f"{facts.path}: {facts.words()}", *cost.lines()],
+        [
+            *first,
+            f"compress plan {file} --preflight   # rehearses it in seconds to minutes, and measures what it needs",
+            f"compress run {file}",
+            "compress schema recipe -o recipe.schema.json   # for editors, which complete and check the recipe by it",
+        ],
+    )
 
 
-def train(given: Path, output: str | None, force: bool) -> None:
-    """Write the recipes that train a tokenizer and a transformer on pictures, and say what comes next."""
+def train(given: Path, output: str | None, force: bool) -> Begun:
+    """The recipes that train a tokenizer and a transformer on pictures."""
     from compress.drafting import folder
 
     name = folder.name_of(given)
     stem = Path(name if output in (None, STDOUT) else str(output).removesuffix(".yaml"))
     files = [place(output if output == STDOUT else None, f"{stem}-{part}.yaml", force) for part in folder.PARTS]
     made = folder.draft(given, name)
-    say = printer(output)
-    for text, file in zip(made.texts(*files), files, strict=True):
-        write(text, file, output)
-    for line in made.lines():
-        say(line)
-    say("")
-    say("next:")
-    for command in made.commands(*files):
-        say(f"  {command}")
+    texts = dict(zip(files, made.texts(*files), strict=True))
+    return Begun(texts, list(made.lines()), list(made.commands(*files)))
 
 
 def place(output: str | None, usual: str, force: bool) -> Path:
@@ -112,19 +136,3 @@ def place(output: str | None, usual: str, force: bool) -> Path:
     if file.exists() and not force:
         raise InputError(f"{file}: is there already; name another file with -o, or give --force")
     return file
-
-
-def write(text: str, file: Path, output: str | None) -> None:
-    """Write a recipe, or print it."""
-    from compress.core.durable import write_text
-
-    if output == STDOUT:
-        click.echo(text, nl=False)
-        return
-    write_text(file, text)
-    click.echo(f"{file}: written")
-
-
-def printer(output: str | None):  # type: ignore[no-untyped-def]
-    """What says lines for a person: on standard error, where a recipe goes to standard output."""
-    return lambda text: click.echo(text, err=output == STDOUT)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compress.cli import completing
-from compress.cli.group import Group, OutputFile, UserPath, example, json_option, leave
+from compress.cli.group import Group, example, json_option, leave
+from compress.cli.paths import OutputFile, UserPath
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line, print_rows
 from export.runtime.counted import counted, of_number

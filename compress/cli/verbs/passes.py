@@ -5,10 +5,7 @@ from __future__ import annotations
 import click
 
 from compress.cli import completing
-from compress.cli.group import (
-    example,
-    json_option,
-)
+from compress.cli.group import example, json_option
 from compress.cli.terminal import print_json, print_rows
 
 

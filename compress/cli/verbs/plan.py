@@ -6,13 +6,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import (
-    RecipeFile,
-    example,
-    instead_options,
-    json_option,
-    store_option,
-)
+from compress.cli.group import example, instead_options, json_option, store_option
+from compress.cli.paths import RecipeFile
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 

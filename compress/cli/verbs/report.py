@@ -7,12 +7,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import (
-    OutputFile,
-    UserPath,
-    example,
-    json_option,
-)
+from compress.cli.group import example, json_option
+from compress.cli.paths import OutputFile, UserPath
 from compress.cli.terminal import console, print_json, print_line, print_rows
 
 COMPARED = "comparison.html"

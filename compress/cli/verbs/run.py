@@ -6,16 +6,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import (
-    RecipeFile,
-    UserPath,
-    example,
-    instead_options,
-    json_option,
-    leave,
-    on_option,
-    store_option,
-)
+from compress.cli.group import example, instead_options, json_option, leave, on_option, store_option
+from compress.cli.paths import RecipeFile, UserPath
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, console, print_json, print_line
 

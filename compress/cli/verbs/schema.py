@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import OutputFile, example, json_option
+from compress.cli.group import example, json_option
+from compress.cli.paths import OutputFile
 from compress.cli.terminal import print_json
 
 MODULES = {

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compress.cli.group import SpaceFile, UserPath, example, json_option, leave, store_option
+from compress.cli.group import example, json_option, leave, store_option
+from compress.cli.paths import SpaceFile, UserPath
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 from export.runtime.counted import counted

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from compress.cli.group import OutputFile, RecipeFile, Share, example, instead_options, json_option, store_option
+from compress.cli.group import example, instead_options, json_option, store_option
+from compress.cli.paths import OutputFile, RecipeFile, Share
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_rows
 from export.runtime.counted import counted

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import UserPath, device_options, example, json_option, threads_option
+from compress.cli.group import device_options, example, json_option, threads_option
+from compress.cli.paths import UserPath
 from compress.cli.terminal import print_json
 
 LARGEST_PORT = 65_535

@@ -9,12 +9,7 @@ from typing import Any
 
 import click
 
-from compress.cli.group import (
-    Group,
-    example,
-    json_option,
-    store_option,
-)
+from compress.cli.group import Group, example, json_option, store_option
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_rows
 

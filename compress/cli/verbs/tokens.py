@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from compress.cli.group import (
-    Share,
-    UserPath,
-    example,
-    json_option,
-)
+from compress.cli.group import example, json_option
+from compress.cli.paths import Share, UserPath
 from compress.cli.reading import reading_of, reading_options
 from compress.cli.saying import saying_options
 from compress.cli.terminal import print_json, print_line
@@ -48,7 +44,7 @@ def tokens(
     A picture's class is the name of its subfolder, or its number: one of the model's, or, with a tokenizer alone, a
     class of its own. Pictures right in the folder get no class.
     """
-    from compress.cli.group import OutputFile
+    from compress.cli.paths import OutputFile
     from compress.core.settings import InputError
     from compress.recipe.early import check_folder, check_model
 

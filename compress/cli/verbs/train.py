@@ -6,13 +6,8 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import (
-    RecipeFile,
-    UserPath,
-    example,
-    json_option,
-    on_option,
-)
+from compress.cli.group import example, json_option, on_option
+from compress.cli.paths import RecipeFile, UserPath
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json
 from compress.core.launched import first

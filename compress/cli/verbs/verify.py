@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from compress.cli import completing
-from compress.cli.group import (
-    GatesFile,
-    OutputFile,
-    device_options,
-    example,
-    json_option,
-    leave,
-    threads_option,
-)
+from compress.cli.group import device_options, example, json_option, leave, threads_option
+from compress.cli.paths import GatesFile, OutputFile
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 

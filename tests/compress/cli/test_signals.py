@@ -37,6 +37,8 @@ def passes(name):
 sys.modules['compress.cli.catalogue'] = SimpleNamespace(passes=passes)  # the real one takes seconds to import
 import compress.cli
 compress.cli.catalogue = sys.modules['compress.cli.catalogue']
+import compress.recipe.early
+compress.recipe.early.check_pass = lambda name: None  # any name is one
 main(prog_name="compress")
 """
 KEPT = "what was finished is kept, and the next run goes on from there"

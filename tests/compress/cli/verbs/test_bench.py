@@ -27,7 +27,7 @@ def test_bench_prints_a_row_for_each_engine_and_batch(
         (str(name), batch) for batch in (1, 2) for name in (engine, checkpoint)
     ]
     result = invoke("bench", engine, "--batch", "1", "--repeats", 6, "--threads", 1)
-    assert "1 threads, at least 6 interleaved rounds; the first engine is the reference" in result.stdout
+    assert "1 thread, at least 6 interleaved rounds; the first engine is the reference" in result.stdout
 
 
 def test_bench_refuses_no_batch_and_too_few_rounds(

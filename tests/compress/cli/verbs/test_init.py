@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_a_recipe_is_printed_alone(here: Path) -> None:
     assert "next:" not in result.stdout
     assert "next:" in result.stderr
     assert not list(here.iterdir())
+
+
+def test_what_was_found_and_comes_next_is_said_as_json(here: Path) -> None:
+    result = CliRunner().invoke(main, ["init", "digits", "--json"])
+    said = json.loads(result.stdout)
+    assert said["recipes"] == ["digits-balanced.yaml"]
+    assert "compress run digits-balanced.yaml" in said["next"]
+    assert said["found"][0].startswith("digits: ")
+    refused = CliRunner().invoke(main, ["init", "digits", "--json", "-o", "-"])
+    assert "--json: the recipe itself goes to standard output; name a file with -o" in refused.output
 
 
 def test_a_folder_of_pictures_gets_two_training_recipes(here: Path) -> None:
