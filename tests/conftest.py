@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("tensorrt_rtx"):
                 item.add_marker(pytest.mark.skip(reason=process.missing()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_width() -> None:
+    """Output is as in a pipe: what runs tests in several processes tells each the width of its terminal."""
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

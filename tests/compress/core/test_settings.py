@@ -57,7 +57,7 @@ def test_a_full_mapping_becomes_the_dataclass() -> None:
         ({"ratio": 0.1, "sizes": 3}, "r.yaml.sizes: 3 is not a list"),
         ({"ratio": 0.1, "sizes": [0]}, "r.yaml.sizes: 0 is out of range; it must be at least 1"),
         ({"ratio": 0.1, "sizes": ["x"]}, "r.yaml.sizes[0]: 'x' is not a whole number"),
-        ({"ratio": 0.1, "pair": [1]}, "r.yaml.pair: [1] has 1 items; 2 are needed"),
+        ({"ratio": 0.1, "pair": [1]}, "r.yaml.pair: [1] has 1 item; 2 are needed"),
         ({"ratio": 0.1, "inner": {"depth": 4}}, "r.yaml.inner.depth: 4 is out of range; it must be between 1 and 3"),
         ({"ratio": 0.1, "flag": 1}, "r.yaml.flag: 1 is not true or false"),
         ([1], "r.yaml: [1] is not a mapping of settings"),

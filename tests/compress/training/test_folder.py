@@ -76,7 +76,7 @@ def test_folders_that_cannot_be_trained_on_are_refused(folder: Path, tmp_path: P
         open_pictures("photos", CPU, "here", 16)
     (tmp_path / "few").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "few" / "1.png")
-    with pytest.raises(InputError, match="holds 1 pictures; at least 10 are needed to train on"):
+    with pytest.raises(InputError, match="holds 1 picture; at least 10 are needed to train on"):
         open_pictures(str(tmp_path / "few"), CPU, "here", 16)
 
 

@@ -40,6 +40,7 @@ class Squares:
 
     side = 16
     classes = ("black", "white")
+    remarks = ()
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.seen = device, list[AugmentSettings]()

@@ -48,7 +48,7 @@ def test_what_was_found_and_comes_next_is_said_as_json(here: Path) -> None:
     said = json.loads(result.stdout)
     assert said["recipes"] == ["digits-balanced.yaml"]
     assert "compress run digits-balanced.yaml" in said["next"]
-    assert said["found"][0].startswith("digits: ")
+    assert "6.44 M parameters" in said["found"][0]
     refused = CliRunner().invoke(main, ["init", "digits", "--json", "-o", "-"])
     assert "--json: the recipe itself goes to standard output; name a file with -o" in refused.output
 
