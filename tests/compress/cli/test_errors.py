@@ -291,7 +291,7 @@ def test_two_runs_at_once_share_a_store_and_make_each_artifact_once(small: Path)
     said = [run.communicate()[1] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     for name in ("reference lowered", "prune-ffn", "prune-ffn lowered"):
-        lines = [line for text in said for line in text.splitlines() if line.startswith(f"{name}: ")]
+        lines = [line for text in said for line in text.splitlines() if f" {name}: " in line]
         assert sorted(line.split()[-2] for line in lines) == ["made", "reused"], said
     assert len(content(store)) == 3
     assert list((store / "drafts").iterdir()) == []
