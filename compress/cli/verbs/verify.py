@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from compress.cli.group import device_options, example, json_option, leave, thre
 from compress.cli.paths import GatesFile, OutputFile
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, print_json, print_line, print_rows
+from compress.core.settings import InputError
 
 if TYPE_CHECKING:
     from compress.verifying.comparison import Comparison
@@ -140,7 +143,6 @@ def verify(
 
     With --on, workers draw and score, with --threads each. Every number is that of one process, bit for bit.
     """
-    from compress.core.settings import InputError
     from compress.core.strict_yaml import read_yaml
 
     if on is not None:
@@ -152,9 +154,10 @@ def verify(
     limits = read_yaml(gates) if gates else None  # before anything heavy is imported
     from compress.recipe.early import check_model, check_tokens
 
-    for name in (reference, candidate):
-        check_model(name, f"{name}.checkpoint")
-    check_tokens(source, "--tokens", "drawn")
+    with errors_in(junit, reference, candidate):
+        for name in (reference, candidate):
+            check_model(name, f"{name}.checkpoint")
+        check_tokens(source, "--tokens", "drawn")
     from compress import api
     from compress.models.candidate import on_device
     from compress.recipe.gates import read_gate
@@ -162,7 +165,7 @@ def verify(
     from compress.verifying import junit as reports
 
     gate = read_gate(limits, f"{gates}:") if gates else None
-    try:
+    with errors_in(junit, reference, candidate):
         theirs, own = on_device([reference, candidate], threads, device, provider_options, require_plan=require_plan)
         result = api.verify(
             theirs,
@@ -177,10 +180,6 @@ def verify(
             on=on or "",
             listener=Terminal(),
         )
-    except InputError as error:
-        if junit is not None:  # a CI that reads the file alone sees why there is no verdict
-            junit.write_text(reports.junit_of_error(reference, candidate, str(error)), encoding="utf-8")
-        raise
     if junit is not None:
         junit.write_text(reports.junit(result, gate, drift_rows(result)), encoding="utf-8")
     if markdown is not None:
@@ -197,6 +196,19 @@ def verify(
         if gate is not None and result.verdict.passed:
             print_line("every gate holds")
     leave(passed=result.verdict.passed)
+
+
+@contextmanager
+def errors_in(junit: Path | None, reference: str, candidate: str) -> Iterator[None]:
+    """Write an error into the report too: a CI that reads the file alone sees why there is no verdict."""
+    try:
+        yield
+    except InputError as error:
+        if junit is not None:
+            from compress.verifying import junit as reports
+
+            junit.write_text(reports.junit_of_error(reference, candidate, str(error)), encoding="utf-8")
+        raise
 
 
 def drift_rows(result: Comparison) -> list[list[str]]:
