@@ -8,6 +8,7 @@ pictures are drawn of names at random, and as many of subgroups; it says in how 
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--steps", type=int, default=1200, help="of the classifier's training")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cfg-scale", type=float)
+    parser.add_argument("--cfg-scale", type=float, nargs="*", default=[None], help="each is tried")
     parser.add_argument("--top-k", type=int)
     args = parser.parse_args()
     of_class, count = subgroups()
@@ -98,12 +99,12 @@ def main() -> None:
     generator = np.random.default_rng(args.seed)
     ranges = {"names": (count, len(of_class)), "subgroups": (0, count)}
     wanted = {by: generator.integers(*each, size=args.count) for by, each in ranges.items()}
-    sampling = {"cfg_scale": args.cfg_scale, "top_k": args.top_k}
-    for name in args.model:
+    for name, cfg_scale in itertools.product(args.model, args.cfg_scale):
+        sampling = {"cfg_scale": cfg_scale, "top_k": args.top_k}
+        given = {key: value for key, value in sampling.items() if value is not None}
         for by, classes in wanted.items():
-            given = {key: value for key, value in sampling.items() if value is not None}
             drawn = compress.generate(name, classes, seed=args.seed, **given)
-            said(f"{name}, drawn by {by}, recognised", predicted(model, drawn) == of_class[classes])
+            said(f"{name} {given or ''}, drawn by {by}, recognised", predicted(model, drawn) == of_class[classes])
 
 
 if __name__ == "__main__":
