@@ -92,7 +92,8 @@ class Quantize(TorchPass):
     ``down: auto`` is dynamic (in groups of `DOWN_GROUP`) where every target of the chain has kernels for that, since a
     few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8, but float for tensorrt, which
     would unpack such weights at every step, and beside static activations (`check_together`); a head that is tied to
-    the table of embeddings is int8 where that is.
+    the table of embeddings is what that is. ``embedding: int4`` has the groups and zero points of the weights, as far
+    as groups divide rows.
 
     With ``assign: auto`` each layer gets the one of several `formats` that keeps a `budget` together with the others:
     what each adds to the KL alone is measured on validation pictures, an integer program chooses (as in HAWQ-V3, arXiv
@@ -117,7 +118,9 @@ class Quantize(TorchPass):
     head: Literal["auto", "float", "int8", "same"] = setting(
         "auto", doc="the head that makes the logits: float, int8 weights alone, or as all layers"
     )
-    embedding: Literal["none", "int8", "fp16"] = setting("none", doc="format of the table of embeddings")
+    embedding: Literal["none", "int8", "int4", "fp16"] = setting(
+        "none", doc="format of the table of embeddings; int4 in groups and with zero points as the weights"
+    )
     keep: tuple[str, ...] = setting((), doc="patterns of layers that stay in float")
     override: dict[str, Override] = setting(dict, doc="patterns of layers, and what is different for them")
     assign: Literal["none", "auto"] = setting("none", doc="auto: choose the format of each layer by what it costs")
@@ -247,15 +250,21 @@ class Quantize(TorchPass):
         """
         tied = transformer.config.tied_head
         if tied and self.embedding == "fp16":
-            raise PassError("embedding: fp16, but the head is tied to it; use int8 or none")
+            raise PassError("embedding: fp16, but the head is tied to it; use int8, int4 or none")
         if tied and self.embedding == "none" and self.head in ("int8", "same"):
             raise PassError(
-                f"head: {self.head}, but the head is tied to the embedding; use embedding: int8, which both share"
+                f"head: {self.head}, but the head is tied to the embedding; use embedding: int8 or int4, which both share"
             )
         if self.embedding == "none":
             return None
-        group = group_of(transformer.embedding.embedding_dim) if tied and self.embedding == "int8" else 0
-        return EmbeddingQuantization(self.embedding, group, dynamic=tied and self.head == "same" and self.dynamic)
+        width, dynamic = transformer.embedding.embedding_dim, tied and self.head == "same" and self.dynamic
+        if self.embedding == "int4":
+            if width % 2:
+                raise PassError(f"embedding: int4, but rows of {width} numbers fill no whole bytes; use int8")
+            group = group_of(width, self.group or DEFAULT_BLOCK) if tied or self.group else 0
+            return EmbeddingQuantization("int4", group, dynamic, self.symmetric)
+        group = group_of(width) if tied and self.embedding == "int8" else 0
+        return EmbeddingQuantization(self.embedding, group, dynamic)
 
     def by_outputs(self, specs: Mapping[str, LinearQuantization]) -> set[str]:
         """The layers whose weights are rounded so that outputs change least."""
