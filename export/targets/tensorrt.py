@@ -59,5 +59,6 @@ class TensorRT(Target):
     def table_rows(self, builder: Builder, table: QuantizedTable, ids: ir.Value) -> ir.Value:
         """Refused: the builder has no rows of constants in codes that no DequantizeLinear reads."""
         raise LoweringError(
-            f"{table.name}: tensorrt reads no rows of {table.weights} tables; use embedding: none, and the floats of the export"
+            f"{table.name}: tensorrt reads no rows of {table.weights} tables; use embedding: none, and the floats "
+            "of the export"
         )

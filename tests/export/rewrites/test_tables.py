@@ -126,7 +126,8 @@ def test_tensorrt_refuses_a_table_of_codes(tiny_model, context, embedding) -> No
     with pytest.raises(PassError) as caught:
         exported(model, context(model), "tensorrt", head="float", embedding=embedding)
     assert str(caught.value) == (
-        f"export: embedding: tensorrt reads no rows of {embedding} tables; use embedding: none, and the floats of the export"
+        f"export: embedding: tensorrt reads no rows of {embedding} tables; use embedding: none, and the floats "
+        "of the export"
     )
 
 

@@ -14,7 +14,9 @@ from compress.models.transformer.examples import examples
 from compress.models.transformer.quantized import LinearQuantization, quantizations
 from compress.passes import PassError
 from compress.passes.quantize import Quantize
-from compress.passes.shared.assigning import Assigner, Budget, Group, UnreachableError, grouped
+from compress.passes.shared.assigner import Assigner, Group, UnreachableError
+from compress.passes.shared.assigning import grouped
+from compress.passes.shared.budget import Budget
 from compress.passes.shared.format_names import name_of
 from compress.passes.shared.layer_costs import LayerCosts
 
