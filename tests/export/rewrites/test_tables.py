@@ -136,19 +136,6 @@ def test_groups_of_a_shared_table_divide_its_rows(width, group) -> None:
     assert group_of(width) == group
 
 
-@pytest.mark.parametrize(
-    ("width", "settings", "group"),
-    [(48, {"group": 128}, 16), (32, {"group": 16}, 16), (32, {}, 0), (32, {"tied_head": True}, 32)],
-)
-def test_groups_of_a_table_in_four_bits_are_those_of_the_weights_as_far_as_they_divide_rows(
-    tiny_model, width, settings, group
-) -> None:
-    tied = {name: value for name, value in settings.items() if name == "tied_head"}
-    own = {name: value for name, value in settings.items() if name != "tied_head"}
-    transformer = tiny_model(width=width, head_width=16, **tied).transformer
-    assert Quantize(weights="int4", embedding="int4", **own).table(transformer).group == group
-
-
 def test_the_runtime_looks_rows_up_as_the_numbers_say() -> None:
     """GatherBlockQuantized alone, against NumPy: codes less 128, times the scale of their row."""
     import onnx_ir as ir
