@@ -38,17 +38,18 @@ def main() -> None:
     parser.add_argument("--shape", default=",".join(SHAPES))
     parser.add_argument("--ranges", default="absmax,mse")
     parser.add_argument("--rounding", default="nearest", help="gptq calibrates on 16 pictures of random tokens")
+    parser.add_argument("--embedding", default="int8", help="format of the table of embeddings: int8 or int4")
     parser.add_argument("--json", type=Path)
     parser.add_argument(ONE, action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measured(args.shape, args.ranges, args.rounding)))
+        print(json.dumps(measured(args.shape, args.ranges, args.rounding, args.embedding)))
         return
     rows = []
     for shape in args.shape.split(","):
         for ranges in args.ranges.split(","):
             command = [sys.executable, __file__, ONE, "--shape", shape, "--ranges", ranges,
-                       "--rounding", args.rounding]  # fmt: skip
+                       "--rounding", args.rounding, "--embedding", args.embedding]  # fmt: skip
             rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     print(table(rows))
     if args.json:
@@ -57,8 +58,8 @@ def main() -> None:
         )
 
 
-def measured(shape: str, ranges: str, rounding: str) -> dict[str, Any]:
-    """Seconds of each pass, the peak above what the imports take, and bytes, of int4 weights, head and int8 table."""
+def measured(shape: str, ranges: str, rounding: str, embedding: str) -> dict[str, Any]:
+    """Seconds of each pass, the peak above what the imports take, and bytes, of int4 weights and head, and a table."""
     model = shapes.build(shape)
     fp32 = sum(each.numel() for each in model.transformer.parameters()) * 4 / 2**20
     bare = resident("VmRSS") - fp32 - sum(each.numel() for each in model.tokenizer.state().values()) * 4 / 2**20
@@ -68,7 +69,7 @@ def measured(shape: str, ranges: str, rounding: str) -> dict[str, Any]:
     with TemporaryDirectory() as room:
         context = Context(model, random_tokens(model), PICTURES, 0, Path(room))
         settings: Any = {"weights": "int4", "activations": "int8", "dynamic": True, "group": 128, "head": "same"}
-        settings |= {"embedding": "int8", "rounding": rounding}
+        settings |= {"embedding": embedding, "rounding": rounding}
         passes: dict[str, Any] = {
             "quantize": Quantize(**settings, ranges=ranges),
             "export": Export(target="onnxruntime"),

@@ -35,7 +35,7 @@ from compress.passes import Context, TorchPass
 from compress.passes.export import Export
 from compress.passes.quantize import Quantize
 from compress.passes.rotate import Rotate
-from compress.passes.shared.assigning import Budget
+from compress.passes.shared.budget import Budget
 from compress.passes.smooth import Smooth
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.ort_quantization import calm, excluded, prepared

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -13,36 +12,25 @@ from torch import nn
 from calibration.tokens import TokenSet
 from compress.core.settings import MOST_WIDTH, setting
 from compress.models.image_model import ImageModel
-from compress.models.transformer.embedding import EmbeddingQuantization, QuantizedEmbedding, group_of
+from compress.models.transformer.embedding import EmbeddingQuantization, QuantizedEmbedding
 from compress.models.transformer.model import TokenTransformer
 from compress.models.transformer.quantized import (
     DEFAULT_BLOCK,
     Activations,
     LinearQuantization,
     Weights,
-    parameter_count,
     quantizations,
 )
-from compress.passes import REDUCE_RANGE, Context, Notes, Outcome, PassError, ReduceRangeSetting, TorchPass
-from compress.passes.shared.alone import Predictions, scored_pictures
-from compress.passes.shared.assigning import (
-    ALONE,
-    COSTS,
-    TOGETHER,
-    AssignedNotes,
-    Assigner,
-    Assignment,
-    Budget,
-    Remembered,
-    UnreachableError,
-    bytes_in,
-    grouped,
-    groups_of,
-)
+from compress.passes import REDUCE_RANGE, Context, Outcome, PassError, ReduceRangeSetting, TorchPass
+from compress.passes.shared.alone import scored_pictures
+from compress.passes.shared.assigner import Assignment
+from compress.passes.shared.assigning import TOGETHER, assigned, check_bytes
 from compress.passes.shared.blockwise import stream_bytes
+from compress.passes.shared.budget import Budget
+from compress.passes.shared.embedding_format import Embedding, embedding_format
 from compress.passes.shared.format_names import format_called, name_of
-from compress.passes.shared.formats import Override, kept, matched, overridden
-from compress.passes.shared.layer_costs import LayerCosts
+from compress.passes.shared.formats import Override, check_together, exactly, kept, matched, overridden
+from compress.passes.shared.quantize_notes import QuantizeNotes, notes_of
 from compress.passes.shared.quantizing import HEAD, Work, looks_at, sharing_copy
 from compress.passes.shared.rounding import Ranges
 from export.runtime.manifest import Cpu
@@ -53,28 +41,6 @@ DOWN_GROUP = 64  # of 16 to 128 none is measurably better, and kernels are as fa
 FINER = LinearQuantization("int8", "int8", dynamic=True, group=DOWN_GROUP)
 CHOOSING = 4.0  # times as long as rounding each layer once is what one format of all takes to be judged, about
 DYNAMIC = frozenset({"onnxruntime"})  # targets with a kernel for products whose inputs are scaled as they come
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizeNotes(Notes):
-    """What was quantized, and how far the weights are from what they were."""
-
-    layers: int = setting(doc="layers that are quantized")
-    share_of_weights: float = setting(doc="their share of all weights")
-    sqnr_db_median: float | None = setting(
-        doc="signal to quantization noise of a layer's weights, decibels; the median, where there is a layer"
-    )
-    sqnr_db_worst: float | None = setting(doc="and of the worst layer")
-    worst_layer: str | None = setting(doc="the worst layer")
-    float_bytes: dict[str, int] = setting(doc="bytes of what stays in float32, by tensor; those below 0.1 % together")
-    rounded: str = setting(doc="how weights were rounded: gptq, or to the nearest code")
-    nearest: tuple[str, ...] | None = setting(
-        None, doc="layers that gptq left to the nearest code, because they read too few different inputs"
-    )
-    damped: tuple[str, ...] | None = setting(
-        None, doc="layers whose inputs depend on each other linearly, so that gptq's damping chose between codes"
-    )
-    assigned: AssignedNotes | None = setting(None, doc="what `assign: auto` chose")
 
 
 @dataclass(frozen=True)
@@ -92,7 +58,8 @@ class Quantize(TorchPass):
     ``down: auto`` is dynamic (in groups of `DOWN_GROUP`) where every target of the chain has kernels for that, since a
     few large inputs of ffn.down make one scale for all coarse. ``head: auto`` is int8, but float for tensorrt, which
     would unpack such weights at every step, and beside static activations (`check_together`); a head that is tied to
-    the table of embeddings is int8 where that is.
+    the table of embeddings is what that is. ``embedding: int4`` has the groups and zero points of the weights, as far
+    as groups divide rows.
 
     With ``assign: auto`` each layer gets the one of several `formats` that keeps a `budget` together with the others:
     what each adds to the KL alone is measured on validation pictures, an integer program chooses (as in HAWQ-V3, arXiv
@@ -117,7 +84,9 @@ class Quantize(TorchPass):
     head: Literal["auto", "float", "int8", "same"] = setting(
         "auto", doc="the head that makes the logits: float, int8 weights alone, or as all layers"
     )
-    embedding: Literal["none", "int8", "fp16"] = setting("none", doc="format of the table of embeddings")
+    embedding: Embedding = setting(
+        "none", doc="format of the table of embeddings; int4 in groups and with zero points as the weights"
+    )
     keep: tuple[str, ...] = setting((), doc="patterns of layers that stay in float")
     override: dict[str, Override] = setting(dict, doc="patterns of layers, and what is different for them")
     assign: Literal["none", "auto"] = setting("none", doc="auto: choose the format of each layer by what it costs")
@@ -243,19 +212,11 @@ class Quantize(TorchPass):
         """How the table of embeddings is kept; None: in float.
 
         Raises:
-            PassError: a tied head cannot share it.
+            PassError: as of `embedding_format`.
         """
-        tied = transformer.config.tied_head
-        if tied and self.embedding == "fp16":
-            raise PassError("embedding: fp16, but the head is tied to it; use int8 or none")
-        if tied and self.embedding == "none" and self.head in ("int8", "same"):
-            raise PassError(
-                f"head: {self.head}, but the head is tied to the embedding; use embedding: int8, which both share"
-            )
-        if self.embedding == "none":
-            return None
-        group = group_of(transformer.embedding.embedding_dim) if tied and self.embedding == "int8" else 0
-        return EmbeddingQuantization(self.embedding, group, dynamic=tied and self.head == "same" and self.dynamic)
+        return embedding_format(
+            transformer, self.embedding, self.head, self.dynamic, group=self.group, symmetric=self.symmetric
+        )
 
     def by_outputs(self, specs: Mapping[str, LinearQuantization]) -> set[str]:
         """The layers whose weights are rounded so that outputs change least."""
@@ -277,7 +238,7 @@ class Quantize(TorchPass):
         self.specs(model.transformer)
         self.table(model.transformer)
         if self.assign == "auto":
-            self.check_bytes(model.transformer)
+            check_bytes(model.transformer, self.candidates(model.transformer), self.budget)
 
     def apply(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The model with quantized layers.
@@ -300,73 +261,17 @@ class Quantize(TorchPass):
         if table is not None:
             assert isinstance(transformer.embedding, nn.Embedding)
             transformer.embedding = QuantizedEmbedding.of(transformer.embedding, table)
-        ratios = work.ratios.values()
-        total = parameter_count(transformer)
-        notes = QuantizeNotes(
-            layers=len(work.specs),
-            share_of_weights=round(sum(work.counts.values()) / total, 4),
-            sqnr_db_median=round(statistics.median(ratios), 2) if ratios else None,
-            sqnr_db_worst=round(min(ratios), 2) if ratios else None,
-            worst_layer=min(work.ratios, key=lambda name: work.ratios[name], default=None),
-            float_bytes=float_bytes(transformer, total),
-            rounded="gptq" if work.damped else "nearest",
-            nearest=tuple(work.left) or None,
-            damped=tuple(name for name, dependent in work.damped.items() if dependent) or None,
-        )
-        return Outcome(model.with_transformer(transformer), notes)
+        return Outcome(model.with_transformer(transformer), notes_of(work))
 
     def assigned(self, model: ImageModel, context: Context) -> Outcome[ImageModel]:
         """The model with layers in formats that keep the budget."""
-        transformer, formats = model.transformer, self.candidates(model.transformer)
-        try:
-            alone, together = (scored_pictures(context.tokens, most) for most in (ALONE, TOGETHER))
-        except ValueError as error:
-            raise PassError(f"assign: auto: {error}") from error
-        units = grouped(formats)
-        known = Remembered(
-            context.workspace / COSTS, self.rounding, self.ranges, self.percentile, self.dynamic,
-            [(unit, [name_of(spec) for spec in specs]) for unit, specs in units.items()],
+        made, chosen = assigned(
+            model, context, self.candidates(model.transformer), self.budget, Ranges(self.ranges, self.percentile),
+            self.by_outputs, lambda assignment: self.with_formats(assignment).quantized(model, context),
+            self.rounding, self.ranges, self.percentile, self.dynamic,
         )  # fmt: skip
-        kl = LayerCosts(
-            transformer, Predictions(transformer, alone), context, Ranges(self.ranges, self.percentile),
-            self.by_outputs, known,
-        ).all(units)  # fmt: skip
-        before = Predictions(transformer, together)
-
-        def measure(assignment: Assignment) -> tuple[float, Outcome[ImageModel] | None]:
-            if not any(assignment.values()):
-                return 0.0, None
-            made = self.with_formats(assignment).quantized(model, context)
-            return float(before.kl_of(made.model.transformer).mean()), made
-
-        assigner = Assigner(groups_of(transformer, units, kl), measure)
-        in_float = sum(bytes_in(transformer, name, None) for name in formats)
-        try:
-            if (limit := self.budget.kl) is not None:
-                choice = assigner.within_kl(limit)
-            else:
-                choice = assigner.within_bytes(self.budget.bytes_of(in_float))
-        except UnreachableError as error:
-            raise PassError(str(error)) from error
-        made = assigner.made(choice)
-        notes = replace(made.notes, assigned=assigner.notes(choice, len(together), in_float))
-        return replace(made, notes=notes)
-
-    def check_bytes(self, transformer: TokenTransformer) -> None:
-        """Refuse a budget of bytes that no formats keep, before anything is measured.
-
-        Raises:
-            PassError: shows the smallest assignment.
-        """
-        if self.budget.kl is not None:
-            return
-        formats = self.candidates(transformer)
-        groups = groups_of(transformer, grouped(formats))
-        in_float = sum(bytes_in(transformer, name, None) for name in formats)
-        try:
-            Assigner(groups, lambda assignment: (0.0, None)).within_bytes(self.budget.bytes_of(in_float))
-        except UnreachableError as error:
-            raise PassError(str(error)) from error
+        assert isinstance(made.notes, QuantizeNotes)
+        return replace(made, notes=replace(made.notes, assigned=chosen))
 
     def with_formats(self, assignment: Assignment) -> Self:
         """The same with the format of each layer decided, by the settings that a recipe would say them with."""
@@ -392,33 +297,3 @@ class Quantize(TorchPass):
         if self.assign == "auto":
             kept += 2 * stream_bytes(transformer, len(scored_pictures(tokens, TOGETHER)))
         return kept
-
-
-def exactly(spec: LinearQuantization) -> Override:
-    """What makes the format of any layer this one."""
-    return Override(spec.weights, spec.activations, spec.dynamic, spec.group, spec.symmetric)
-
-
-def check_together(specs: Mapping[str, LinearQuantization]) -> None:
-    """Refuse int8 weights with exact inputs beside layers with static ones.
-
-    ONNX Runtime's optimizer, which makes int8 products of the latter, rounds the inputs of the former too.
-
-    Raises:
-        PassError: names a layer of each.
-    """
-    static = next((name for name, spec in specs.items() if spec.static), None)
-    alone = next((name for name, spec in specs.items() if spec.weights == "int8" and spec.activations == "none"), None)
-    if static and alone:
-        raise PassError(
-            f"{alone} has int8 weights alone and {static} static activations: onnxruntime would round the inputs of "
-            f"both; keep {alone} in float, or give it activations too"
-        )
-
-
-def float_bytes(transformer: TokenTransformer, total: int) -> dict[str, int]:
-    """Bytes of the parameters that stayed in float32, the largest first; those below 0.1 % of all weights together."""
-    sizes = {name: 4 * each.numel() for name, each in transformer.named_parameters() if not name.startswith("scales.")}
-    large = {name: size for name, size in sizes.items() if size >= 4 * total / 1000}
-    rest = sum(sizes.values()) - sum(large.values())
-    return dict(sorted(large.items(), key=lambda item: -item[1])) | ({"others": rest} if rest else {})

@@ -332,7 +332,7 @@ def beginning(decode: ir.Model, names: dict[ir.Value, str], facts: Unchanging, m
 
 
 def keep_classes_alone(graph: ir.Graph, labels: ir.Value, manifest: Manifest) -> None:
-    """Of a table of all embeddings, and of its scales, only the rows of the classes are read here."""
+    """Of a table of all embeddings, its scales and its zero points, only the rows of the classes are read here."""
     cut: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
         table, index = node.inputs[:2] if node.op_type in LOOKUPS else (None, None)
@@ -343,7 +343,8 @@ def keep_classes_alone(graph: ir.Graph, labels: ir.Value, manifest: Manifest) ->
         if offset is None or offset.const_value is None:
             continue
         start = int(offset.const_value.numpy())
-        for place in (0, 2) if len(node.inputs) > 2 else (0,):  # GatherBlockQuantized has scales beside its codes
+        # GatherBlockQuantized has scales beside its codes, and zero points.
+        for place in (each for each in range(len(node.inputs)) if each != 1):
             whole = node.inputs[place]
             assert whole is not None
             assert whole.const_value is not None

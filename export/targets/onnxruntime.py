@@ -41,7 +41,8 @@ class OnnxRuntime(Target):
         return packed_rows(builder, table, ids)
 
     def tied_head(self, builder: Builder, table: QuantizedTable, outputs: int, dynamic: bool, x: ir.Value) -> ir.Value:
-        """MatMulNBits where inputs are rounded, else a product with rows that the runtime dequantizes at load."""
-        if dynamic and table.group:
-            return packed_head(builder, table, outputs, x)
-        return plain_head(builder, table.as_bytes(builder), outputs, dynamic, x)
+        """MatMulNBits where inputs are rounded or rows have 4 bits, else rows that the runtime dequantizes at load."""
+        if table.group and (dynamic or table.bits < 8):
+            return packed_head(builder, table, outputs, dynamic, x)
+        kept = table if table.bits < 8 else table.as_bytes(builder)
+        return plain_head(builder, kept, outputs, dynamic, x)

@@ -57,7 +57,8 @@ class TensorRT(Target):
         return super().lowered(builder, in_groups(layer) if layer.weights == "int4" else layer, x)
 
     def table_rows(self, builder: Builder, table: QuantizedTable, ids: ir.Value) -> ir.Value:
-        """Refused: the builder has no rows of int8 constants that no DequantizeLinear reads."""
+        """Refused: the builder has no rows of constants in codes that no DequantizeLinear reads."""
         raise LoweringError(
-            f"{table.name}: tensorrt reads no rows of int8 tables; use embedding: none, and the floats of the export"
+            f"{table.name}: tensorrt reads no rows of {table.weights} tables; use embedding: none, and the floats "
+            "of the export"
         )

@@ -69,3 +69,25 @@ def overridden(
             except ValueError as error:
                 raise PassError(f"override.{pattern}: {name}: {error}") from error
     return specs
+
+
+def exactly(spec: LinearQuantization) -> Override:
+    """What makes the format of any layer this one."""
+    return Override(spec.weights, spec.activations, spec.dynamic, spec.group, spec.symmetric)
+
+
+def check_together(specs: Mapping[str, LinearQuantization]) -> None:
+    """Refuse int8 weights with exact inputs beside layers with static ones.
+
+    ONNX Runtime's optimizer, which makes int8 products of the latter, rounds the inputs of the former too.
+
+    Raises:
+        PassError: names a layer of each.
+    """
+    static = next((name for name, spec in specs.items() if spec.static), None)
+    alone = next((name for name, spec in specs.items() if spec.weights == "int8" and spec.activations == "none"), None)
+    if static and alone:
+        raise PassError(
+            f"{alone} has int8 weights alone and {static} static activations: onnxruntime would round the inputs of "
+            f"both; keep {alone} in float, or give it activations too"
+        )

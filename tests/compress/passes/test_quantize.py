@@ -347,8 +347,11 @@ def test_progress_is_reported_by_layer(tiny_model, context):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"head": "int8"}, "head: int8, but the head is tied to the embedding; use embedding: int8, which both share"),
-        ({"embedding": "fp16"}, "embedding: fp16, but the head is tied to it; use int8 or none"),
+        (
+            {"head": "int8"},
+            "head: int8, but the head is tied to the embedding; use embedding: int8 or int4, which both share",
+        ),
+        ({"embedding": "fp16"}, "embedding: fp16, but the head is tied to it; use int8, int4 or none"),
     ],
 )
 def test_a_tied_head_is_quantized_with_the_embedding_or_not_at_all(tiny_model, context, settings, text):

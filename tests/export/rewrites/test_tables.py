@@ -38,7 +38,17 @@ def exported(model, context, target, **settings):
     return quantized, Export(target).run(quantized, context).model
 
 
-@pytest.mark.parametrize("settings", [{}, DYNAMIC], ids=["weights alone", "dynamic"])
+FORMATS = {
+    "weights alone": {},
+    "dynamic": DYNAMIC,
+    "int4": {"embedding": "int4"},
+    "int4 in groups, zero points": {"embedding": "int4", "group": 16, "symmetric": False},
+    "int4 in groups, dynamic": {"embedding": "int4", "group": 16, **DYNAMIC},
+}
+formats = pytest.mark.parametrize("settings", FORMATS.values(), ids=FORMATS)
+
+
+@formats
 @pytest.mark.parametrize("target", ["onnxruntime", "standard"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_engine_reads_the_table_as_the_layer_does(
@@ -56,22 +66,37 @@ def test_an_engine_reads_the_table_as_the_layer_does(
         scores = Engine.load(folder).score(batch.inputs)
         # Where inputs are rounded as they come, sums in another order move single ones to the next code.
         apart = np.abs(scores - quantized.score(batch.inputs))
-        assert apart.max() < (0.05 if settings else 2e-4)
+        assert apart.max() < (0.05 if "dynamic" in settings else 2e-4)
         assert np.median(apart) < 2e-5
-    wanted = np.abs(model.score(batch.inputs)).max() * 0.1
+    wanted = np.abs(model.score(batch.inputs)).max() * (1.5 if "embedding" in settings else 0.1)
     assert 0 < np.abs(quantized.score(batch.inputs) - model.score(batch.inputs)).max() < wanted
 
 
-@pytest.mark.parametrize("settings", [{}, DYNAMIC], ids=["weights alone", "dynamic"])
+@formats
 def test_a_tied_head_and_the_embedding_are_one_table(tiny_model, context, settings) -> None:
     model = tiny_model(tied_head=True)
     quantized, graphs = exported(model, context(model), "onnxruntime", **settings)
     rows, width = quantized.transformer.embedding.weight.shape
-    tables = [value for value in graphs.decode.graph.initializers.values() if constant(value).size == rows * width]
-    (table,) = tables
+    size = rows * width // (2 if "embedding" in settings else 1)
+    shared = [value for value in graphs.decode.graph.initializers.values() if value.name.startswith("embedding.")]
+    (table,) = [value for value in shared if constant(value).size == size]
     assert constant(table).dtype == np.uint8
-    assert {use.node.op_type for use in table.uses()} >= {"GatherBlockQuantized"}
+    for value in shared:  # the codes and what goes with them are all read by both
+        if value.name in (table.name, "embedding.weight_scale", "embedding.zero_bytes"):
+            assert {use.node.op_type for use in value.uses()} >= {"GatherBlockQuantized"}
+            assert len(value.uses()) == 2 or settings == {}
     assert len(table.uses()) == 2
+
+
+def test_a_table_in_four_bits_takes_half_a_byte_a_number(tiny_model, context) -> None:
+    model = tiny_model()
+    _, graphs = exported(model, context(model), "onnxruntime", embedding="int4", group=16, symmetric=False)
+    table = {name: constant(each) for name, each in graphs.decode.graph.initializers.items() if "embedding" in name}
+    assert {name: (each.dtype.name, each.shape) for name, each in table.items()} == {
+        "embedding.bytes": ("uint8", (28, 16)),
+        "embedding.weight_scale": ("float32", (28, 2)),
+        "embedding.zero_bytes": ("uint8", (28, 1)),
+    }
 
 
 @pytest.mark.parametrize("target", LOOKED_UP)
@@ -95,12 +120,14 @@ def test_a_table_in_half_precision_is_read_exactly(tiny_model, tiny_tokens, cont
     assert constant(table).dtype == np.float16
 
 
-def test_tensorrt_refuses_a_table_in_int8(tiny_model, context) -> None:
+@pytest.mark.parametrize("embedding", ["int8", "int4"])
+def test_tensorrt_refuses_a_table_of_codes(tiny_model, context, embedding) -> None:
     model = tiny_model()
     with pytest.raises(PassError) as caught:
-        exported(model, context(model), "tensorrt", head="float")
+        exported(model, context(model), "tensorrt", head="float", embedding=embedding)
     assert str(caught.value) == (
-        "export: embedding: tensorrt reads no rows of int8 tables; use embedding: none, and the floats of the export"
+        f"export: embedding: tensorrt reads no rows of {embedding} tables; use embedding: none, and the floats "
+        "of the export"
     )
 
 

@@ -74,6 +74,7 @@ def test_any_model_comes_back_as_it_was(any_model, tmp_path, any_tokens):
         {"weights": "int8", "activations": "int8", "head": "same"},
         {"weights": "int4", "group": 16, "symmetric": False, "embedding": "int8"},
         {"weights": "int4", "embedding": "fp16", "head": "float"},
+        {"weights": "int4", "group": 16, "symmetric": False, "embedding": "int4"},
         {"weights": "int8", "activations": "int8", "dynamic": True, "reduce_range": True},
         {"weights": "fp8", "activations": "fp8"},
     ],
