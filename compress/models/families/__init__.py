@@ -50,6 +50,10 @@ class Source:
         default_factory=dict, metadata={"doc": "what the weights do not say, or config.json says wrongly"}
     )
 
+    def stating(self, family: str, tokenizer: str, config: Mapping[str, Any]) -> Source:
+        """The same checkpoint, with what is given here before what was said already."""
+        return Source(self.checkpoint, family or self.family, tokenizer or self.tokenizer, {**self.config, **config})
+
 
 def names() -> list[str]:
     """Every family that can be named in a recipe."""
