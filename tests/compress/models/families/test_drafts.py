@@ -1,4 +1,4 @@
-"""The recipe that `compress init` drafts for a published checkpoint runs from the checkpoint to an engine that draws."""
+"""The recipe that `compress init` drafts runs from a published checkpoint to an engine that draws."""
 
 from __future__ import annotations
 
