@@ -32,7 +32,7 @@ TRIES = 4
 LOOKS = {"quantize": 14, "smooth": 8, "rotate": 1, "prune-to": 25}
 WARMUPS = 2.5  # rounds before those that are timed, on average
 TIMED = 3  # models in a round: a step's, the reference's and the previous step's
-OVERHEAD = 0.12  # share of what PyTorch takes beside the products that a runtime takes beside them
+ALONE = 0.15  # share of the time of PyTorch that an engine takes to draw one picture: 0.12 of `digits`
 TOGETHER = 0.7  # share of the time of PyTorch that an engine takes where it draws many pictures at once
 STEP_S, ENGINE_S = 5.0, 5.0  # to rehearse, trace, write and open a step, and for statistics of an engine's pictures
 WRITTEN = 1e8  # bytes of weights a second that a step writes, hashes and reads
@@ -57,8 +57,8 @@ class Cost:
         return [
             f"the engine: {size}, without the image decoder's",
             f"memory of the run: between {low:.0f} and {high:.0f} MiB",
-            f"time of the run: between {duration(self.seconds[0])} and {duration(self.seconds[1])} on this machine, as "
-            "busy as it is now",
+            f"time of the run: between {duration(self.seconds[0])} and {duration(self.seconds[1])} on this machine, if "
+            "nothing else works on it",
         ]
 
 
@@ -102,12 +102,10 @@ def measured(draft: Draft, pictures: Pictures, pace: Pace) -> float:
     rounds, at_once = bench.repeats + WARMUPS, sum(bench.batch)
     eager = (1 + engines) * (min(bench.repeats, EAGER_REPEATS) + WARMUPS) * at_once
     as_deployed = (1 + TIMED * (in_torch - 1 + graphs - engines)) * rounds * at_once
-    step_by_step = pace.products + OVERHEAD * max(0.0, pace.alone - pace.products)
     return (
         scored * pace.scored
         + (drawn + TOGETHER * by_engines) * pace.drawn
-        + eager * pace.alone
-        + as_deployed * step_by_step
+        + (eager + ALONE * as_deployed) * pace.alone
         + (drawn + by_engines + eager + as_deployed) * pace.decoded
     )
 
@@ -118,7 +116,7 @@ def pace_here(facts: Facts, threads: int) -> Pace:
         return pace_of(facts.model, threads)
     scored = 2.0 * facts.parameters * facts.tokenizer.length / speed_here(threads)
     slower = 10 * scored  # a row at a time reads all weights for each
-    return Pace(scored, 3 * scored, 2 * scored, slower, slower, 0.0)
+    return Pace(scored, 3 * scored, 2 * scored, slower, 0.0)
 
 
 def weights_of(facts: Facts, steps: list[Item]) -> int | None:

@@ -2,8 +2,8 @@
 
 The copies have random weights: no number of the checkpoint is read. Each time is a straight line through a copy of one
 layer and a deeper one, so that what does not depend on the depth (embedding, head, Python around a step) counts once.
-Tries are short, and other programs disturb short tries in leaps: the best of them counts, times how much longer than
-its own work this program took over all of them.
+What counts is the time that this thread works (`CLOCK`), not the time on the wall: other programs disturb short tries
+in leaps, by factors that say nothing of a run of minutes.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
+from compress.measure.subject import AT_ONCE
 from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, examples_of, nll
 from compress.models.transformer.model import TokenTransformer
 from export.runtime.drawing import conditions
 
+CLOCK = time.thread_time  # PyTorch's other threads work beside this one, which waits for them spinning
 LAYERS = 1, 3  # of the two copies, where the model has as many
-TOGETHER = 8  # pictures that are scored or drawn at once
+TOGETHER = 8  # pictures that are scored at once
 LONG_S = 0.2  # a look that takes as long is not repeated, and no further steps of a drawing are looked at
-TRIES = 5
+TRIES = 3
 FEW = 3  # steps of a drawing, of which the first is not like the others
 
 
@@ -37,7 +38,6 @@ class Pace:
     taught: float  # the same and backward
     drawn: float  # step by step in PyTorch, several pictures at once
     alone: float  # one picture, step by step in PyTorch
-    products: float  # what the matrix products of `alone` take by themselves
     decoded: float  # by the image decoder
 
 
@@ -49,14 +49,12 @@ def pace_of(model: ImageModel, threads: int) -> Pace:
     """Look at a model of which only shapes need to be known, on so many threads; it takes some seconds at most."""
     layers = len(model.transformer.config.layers)
     depths = sorted({min(each, layers) for each in LAYERS})
-    began, worked = time.perf_counter(), time.thread_time()
     with on_threads(threads):
         looks = [looked_at(copy_of(model, depth)) for depth in depths]
         tokens = np.zeros((1, model.shape.length), dtype=np.int64)
         decoded = best(lambda: model.decode_images(tokens))
-    busy = max(1.0, (time.perf_counter() - began) / max(time.thread_time() - worked, 1e-3))
     whole = (through(depths, seconds, layers) for seconds in zip(*looks, strict=True))
-    return Pace(*(busy * seconds for seconds in (*whole, decoded)))
+    return Pace(*whole, decoded=decoded)
 
 
 def through(depths: list[int], seconds: tuple[float, ...], layers: int) -> float:
@@ -73,7 +71,7 @@ def copy_of(model: ImageModel, depth: int) -> ImageModel:
     return model.with_transformer(transformer.eval())
 
 
-def looked_at(copy: ImageModel) -> tuple[float, float, float, float, float]:
+def looked_at(copy: ImageModel) -> tuple[float, float, float, float]:
     """The times of a copy, in the order of a pace's fields."""
     shape = copy.shape
     labels, features = conditions(shape, TOGETHER)
@@ -81,16 +79,15 @@ def looked_at(copy: ImageModel) -> tuple[float, float, float, float, float]:
     return (
         best(lambda: copy.score(batch.inputs, batch.features)) / TOGETHER,
         best(lambda: teach(copy.transformer, batch)) / TOGETHER,
-        drawing(copy, TOGETHER) / TOGETHER,
+        drawing(copy, AT_ONCE) / AT_ONCE,
         drawing(copy, 1),
-        products(copy),
     )
 
 
 def teach(transformer: TokenTransformer, batch: Examples) -> None:
     """Forward and backward, as a step of a training does."""
     transformer.zero_grad()
-    nll(transformer, batch).mean().backward()  # type: ignore[no-untyped-call]
+    nll(transformer, batch).mean().backward()
 
 
 def drawing(copy: ImageModel, pictures: int) -> float:
@@ -98,10 +95,10 @@ def drawing(copy: ImageModel, pictures: int) -> float:
     moments: list[float] = []
     labels, features = conditions(copy.shape, pictures)
     steps = copy.shape.drawing.steps(copy.shape, copy.sampler)
-    began = time.perf_counter()
+    began = CLOCK()
 
     def on_step() -> None:
-        moments.append(time.perf_counter() - began)
+        moments.append(CLOCK() - began)
         if moments[-1] > LONG_S and len(moments) >= FEW and not copy.shape.drawing.scaled:
             raise _Enough
 
@@ -112,30 +109,13 @@ def drawing(copy: ImageModel, pictures: int) -> float:
     return moments[0] + float(np.quantile(np.diff(moments), 0.25)) * (steps - 1)
 
 
-def products(copy: ImageModel) -> float:
-    """Seconds that the matrix products of one picture take, with no more of a model around them."""
-    shape, sampler = copy.shape, copy.sampler
-    steps = shape.drawing.steps(shape, sampler)
-    positions = shape.length if shape.drawing.masks else shape.length // steps
-    rows = positions * (1 if sampler.cfg_scale == 1 else 2)  # guidance draws a second row
-    linears = [module for module in copy.transformer.modules() if isinstance(module, nn.Linear)]
-    inputs = [torch.zeros(rows, linear.in_features) for linear in linears]
-
-    @torch.no_grad()
-    def once() -> None:
-        for linear, given in zip(linears, inputs, strict=True):
-            linear(given)
-
-    return best(once) * steps
-
-
 def best(look: Callable[[], object]) -> float:
     """The shortest of a few tries, the first of which warms up; a long one is tried once."""
     tries: list[float] = []
     while len(tries) <= TRIES and (not tries or tries[0] < LONG_S):
-        began = time.perf_counter()
+        began = CLOCK()
         look()
-        tries.append(time.perf_counter() - began)
+        tries.append(CLOCK() - began)
     return min(tries[1:] or tries)
 
 

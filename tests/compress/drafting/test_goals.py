@@ -25,7 +25,7 @@ from compress.recipe import plan, recipe
 from compress.recipe.preflight import check_requirements
 from compress.running import pipeline
 
-PACE = Pace(scored=0.01, taught=0.03, drawn=0.1, alone=0.5, products=0.1, decoded=0.01)
+PACE = Pace(scored=0.01, taught=0.03, drawn=0.1, alone=0.5, decoded=0.01)
 
 
 def saved(model: ImageModel, tokens: TokenSet, room: Path) -> tuple[Facts, Path]:
