@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from calibration.tokens import TokenSet
     from compress.bulk.generate import Drawn
     from compress.core.listener import Listener
+    from compress.drafting.beginning import Beginning
     from compress.models.adopted import AdoptedModel
     from compress.models.artifact import Model
     from compress.models.candidate import Candidate
@@ -52,17 +53,9 @@ def load(
     Raises:
         InputError: it cannot be read; one line says where, what and what would be right.
     """
-    from dataclasses import replace
-
     from compress.models.candidate import load_model, source_of
 
-    source = source_of(str(checkpoint))
-    source = replace(
-        source,
-        family=family or source.family,
-        tokenizer=str(tokenizer) or source.tokenizer,
-        config={**source.config, **(config or {})},
-    )
+    source = source_of(str(checkpoint)).stating(family, str(tokenizer), config or {})
     return load_model(source, str(checkpoint), threads)
 
 
@@ -444,3 +437,37 @@ def train(recipe: str | Path, output: str | Path, *, listener: Listener | None =
         if processes > 1:
             return train_together(partial(recipes.train, loaded, folder), processes, progress, listener.say)
         return recipes.train(loaded, folder, ALONE, progress)
+
+
+def init(
+    path: str | Path,
+    *,
+    goal: str = "balanced",
+    tokens: str | Path = "",
+    family: str = "",
+    tokenizer: str | Path = "",
+    config: Mapping[str, Any] | None = None,
+    output: str | Path | None = None,
+) -> Beginning:
+    """A recipe that suits a checkpoint or shipped model, or two that train on a folder of pictures; writes nothing.
+
+    `goal` is ``lossless``, ``balanced``, ``fastest``, ``smallest`` or ``tensorrt``. `family`, `tokenizer` and `config`
+    are as of `load`, `tokens` is a TokenSet (.npz) or a folder of pictures, `output` the recipe's file.
+    `Beginning.recipes` has texts by file, `found` what was found and what a run would cost, `commands` what comes next;
+    `write()` writes the files.
+
+    Raises:
+        InputError: there is no such goal or checkpoint, or no recipe can be made of it.
+    """
+    from compress.core.settings import InputError, nearest
+    from compress.core.user_files import user_path
+    from compress.drafting.beginning import begin
+    from compress.drafting.goals import GOALS
+    from compress.models.candidate import source_of
+
+    if goal not in GOALS:
+        raise InputError(f"goal: {goal!r} is none; {nearest(goal, list(GOALS))}")
+    source = source_of(str(path)).stating(family, str(tokenizer), config or {})
+    return begin(
+        source, user_path(path, "path"), goal, str(tokens), None if output is None else user_path(output, "output")
+    )

@@ -97,6 +97,25 @@ def opened(path: Path, saying: Saying, command: str) -> Iterator[None]:
             saying.log = None
 
 
+@contextlib.contextmanager
+def noting_log(name: str, saying: Saying) -> Iterator[None]:
+    """Add what a library says through `logging` to the log file as well."""
+    import logging
+
+    class Noting(logging.Handler):
+        """Writes each record's line."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            saying.note(f"{record.levelname.lower()}: {self.format(record)}")
+
+    logger, handler = logging.getLogger(name), Noting(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def clock(seconds: float) -> str:
     """A time as 0:42 or 1:02:03."""
     minutes, rest = divmod(int(seconds), 60)

@@ -1,6 +1,7 @@
 """What a run would cost, foreseen from shapes and a short look at this machine: ranges, as nothing ran yet.
 
-A rehearsal (`compress plan RECIPE --preflight`) measures instead.
+Time is counted: how often each pass, measure and timing scores, teaches, draws and decodes a picture, times what that
+takes here (`pace.py`). A rehearsal (`compress plan RECIPE --preflight`) runs every pass instead.
 """
 
 from __future__ import annotations
@@ -9,21 +10,36 @@ import math
 import time
 from dataclasses import dataclass
 
+import torch
+
+from compress.core.settings import parse
 from compress.drafting.facts import Facts
 from compress.drafting.goals import Draft, Item
+from compress.drafting.pace import Pace, on_threads, pace_of
 from compress.drafting.tokens import Pictures
-from compress.recipe.preflight import BYTES_PER_WEIGHT, GRAPH_COPIES, MIB, ROUND_SHARE, SCORED_SIDES
+from compress.measure.pictures.classify import DIGITS
+from compress.models.artifact import Form
+from compress.passes import find
+from compress.recipe.preflight import BYTES_PER_WEIGHT, GRAPH_COPIES, MIB, SCORED_SIDES
+from compress.recipe.recipe import Bench
+from compress.running.measurements import DRAWN_PICTURES, EAGER_REPEATS
+from compress.running.pipeline import PAIRED_PICTURES
 from compress.verifying.inspection import engine_bytes
 
 SIDE = 512  # of the matrices whose product is timed
 TRIES = 4
-BACKWARD = 3  # passes through the model that forward and backward take together
-LOOKS = {"quantize": 4, "smooth": 2, "prune-to": 6}  # passes through the calibration pictures, about
-SCORINGS = 6  # passes through the held-out pictures that measuring a step takes: call, loop, copies, layers
-MODELS = 4  # that are timed beside each other
-EFFICIENCY = 0.7, 0.08  # share of the speed of a large product that a run reaches: at best, and where rows are few
+# What a pass does with a calibration picture, in scorings of one; seen in runs of shipped models.
+LOOKS = {"quantize": 14, "smooth": 8, "rotate": 1, "prune-to": 25}
+WARMUPS = 2.5  # rounds before those that are timed, on average
+TIMED = 3  # models in a round: a step's, the reference's and the previous step's
+ALONE = 0.15  # share of the time of PyTorch that an engine takes to draw one picture: 0.12 of `digits`
+TOGETHER = 0.7  # share of the time of PyTorch that an engine takes where it draws many pictures at once
+STEP_S, ENGINE_S = 5.0, 5.0  # to rehearse, trace, write and open a step, and for statistics of an engine's pictures
+WRITTEN = 1e8  # bytes of weights a second that a step writes, hashes and reads
 HELD_MIB = 500  # by the process with its libraries
-SPREAD = 2.0  # that fixed work differs by
+SPREAD = 2.0  # that memory differs by
+NEAR = 1.6  # factor below and above that time differs by
+FAR = 3.5  # the same where no layer could be looked at
 
 
 @dataclass(frozen=True)
@@ -41,8 +57,8 @@ class Cost:
         return [
             f"the engine: {size}, without the image decoder's",
             f"memory of the run: between {low:.0f} and {high:.0f} MiB",
-            f"time of the run: between {duration(self.seconds[0])} and {duration(self.seconds[1])} on this machine, as "
-            "busy as it is now",
+            f"time of the run: between {duration(self.seconds[0])} and {duration(self.seconds[1])} on this machine, if "
+            "nothing else works on it",
         ]
 
 
@@ -54,29 +70,53 @@ def duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s"
 
 
-def foresee(facts: Facts, draft: Draft, pictures: Pictures, speed: float) -> Cost:
-    """What the run of a draft would cost, where products run at `speed` operations a second."""
+def foresee(facts: Facts, draft: Draft, pictures: Pictures, pace: Pace) -> Cost:
+    """What the run of a draft would cost, at this pace."""
     steps = list(draft.kept)
-    length, predicted = facts.tokenizer.length, facts.tokenizer.vocabulary
-    once = 2.0 * facts.parameters * length  # operations of a pass through one picture
-    passes = sum(LOOKS.get(step.name, 0) for step in steps) * pictures.calibration
-    taught = [step.settings for step in steps if step.name == "distill"]
-    passes += sum(each["steps"] * each.get("batch", 32) * (BACKWARD + 1) for each in taught)
-    passes += SCORINGS * (len(steps) + 1) * pictures.held_out
-    guided = 2 if facts.model is not None and facts.model.sampler.cfg_scale != 1 else 1
-    drawings = draft.bench["repeats"] * sum(draft.bench["batch"]) * guided * (len(steps) + 1) * MODELS
-    if facts.config is not None and facts.config.drawing.masks and facts.model is not None:
-        drawings *= facts.model.sampler.steps  # each reads the whole picture
-    fixed = ROUND_SHARE * draft.bench["repeats"] * len(steps) / 6
-    work = once * (passes + drawings)
-    weights = facts.parameters * BYTES_PER_WEIGHT / MIB
-    logits = SCORED_SIDES * pictures.held_out * length * predicted * BYTES_PER_WEIGHT / MIB
-    low = HELD_MIB + (GRAPH_COPIES + 1) * weights + logits
-    return Cost(
-        weights_of(facts, steps),
-        (low, SPREAD * low),
-        (fixed / SPREAD + work / (speed * EFFICIENCY[0]), fixed * SPREAD + work / (speed * EFFICIENCY[1])),
+    weights = facts.parameters * BYTES_PER_WEIGHT
+    logits = SCORED_SIDES * pictures.held_out * facts.tokenizer.length * facts.tokenizer.vocabulary * BYTES_PER_WEIGHT
+    low = HELD_MIB + ((GRAPH_COPIES + 1) * weights + logits) / MIB
+    fixed = STEP_S * (len(steps) + 1) + ENGINE_S * len(draft.engines) + weights * (len(steps) + 1) / WRITTEN
+    middle, factor = fixed + made(steps, pictures, pace) + measured(draft, pictures, pace), NEAR if facts.model else FAR
+    return Cost(weights_of(facts, steps), (low, SPREAD * low), (middle / factor, middle * factor))
+
+
+def made(steps: list[Item], pictures: Pictures, pace: Pace) -> float:
+    """Seconds that the passes work on pictures."""
+    looks = sum(LOOKS.get(step.name, 0) for step in steps) * pictures.calibration
+    taught = sum(step.settings["steps"] * step.settings.get("batch", 32) for step in steps if step.name == "distill")
+    return looks * pace.scored + taught * (pace.taught + pace.scored)  # the teacher scores what the student is taught
+
+
+def measured(draft: Draft, pictures: Pictures, pace: Pace) -> float:
+    """Seconds that scoring, drawing and timing take: of the reference, each step and each engine."""
+    engines = len(draft.engines)
+    graphs = sum(find(step.name, "init").returns is not Form.TORCH for step in draft.kept)
+    in_torch = len(list(draft.kept)) - graphs + 1
+    bench = parse(Bench, draft.bench, "bench")
+    samples = bench.samples if pictures.source == DIGITS else min(bench.samples, DRAWN_PICTURES)
+    # Given and unconditional logits of each model, the noise floor, and those of the pictures that were drawn.
+    scored = pictures.held_out * (2 * in_torch + 1 + 3 * graphs) + samples * (engines + 4)
+    drawn = 2 * samples + PAIRED_PICTURES * engines  # by the reference, with two seeds
+    by_engines = samples * (2 * engines + 1) + PAIRED_PICTURES * engines  # and by its plain export
+    rounds, at_once = bench.repeats + WARMUPS, sum(bench.batch)
+    eager = (1 + engines) * (min(bench.repeats, EAGER_REPEATS) + WARMUPS) * at_once
+    as_deployed = (1 + TIMED * (in_torch - 1 + graphs - engines)) * rounds * at_once
+    return (
+        scored * pace.scored
+        + (drawn + TOGETHER * by_engines) * pace.drawn
+        + (eager + ALONE * as_deployed) * pace.alone
+        + (drawn + by_engines + eager + as_deployed) * pace.decoded
     )
+
+
+def pace_here(facts: Facts, threads: int) -> Pace:
+    """How long a picture takes on this machine; of what is an ONNX graph, guessed from its number of weights."""
+    if facts.model is not None:
+        return pace_of(facts.model, threads)
+    scored = 2.0 * facts.parameters * facts.tokenizer.length / speed_here(threads)
+    slower = 10 * scored  # a row at a time reads all weights for each
+    return Pace(scored, 3 * scored, 2 * scored, slower, 0.0)
 
 
 def weights_of(facts: Facts, steps: list[Item]) -> int | None:
@@ -96,16 +136,10 @@ def weights_of(facts: Facts, steps: list[Item]) -> int | None:
 
 def speed_here(threads: int) -> float:
     """Operations a second of a large product in float32 on this machine, on so many threads; it takes some 0.1 s."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         left, best = torch.ones(SIDE, SIDE), math.inf
         for _ in range(TRIES):
             started = time.perf_counter()
             left @ left
             best = min(best, time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(before)
     return 2.0 * SIDE**3 / best

@@ -26,7 +26,7 @@ from export.runtime.shape import Shape, Shaped
 
 if TYPE_CHECKING:
     from compress.models.tokenizer.model import Tokenizer
-    from export.foreign.adopt import Writing
+    from export.foreign.writing import Writing
     from export.graph.onnx_model import OnnxModel
     from export.runtime.drawing import Known
     from export.runtime.engine import Engine
@@ -58,7 +58,7 @@ class PictureConfig:
         Raises:
             InputError: something is missing, contradicts another thing, or is no id.
         """
-        from export.foreign.adopt import Writing
+        from export.foreign.writing import Writing
 
         if self.image_vocabulary not in (0, vocabulary):
             raise InputError(
@@ -245,7 +245,8 @@ def adopted(
     Raises:
         InputError: the file is no causal decoder of the known signature, or the config does not fit it.
     """
-    from export.foreign.adopt import AdoptionError, adopt, forget_types, parameters
+    from export.foreign.adopt import adopt, forget_types, parameters
+    from export.foreign.signature import AdoptionError
     from export.foreign.trial import Trial, try_out
     from export.graph.graph_file import brief, load_graph
     from export.graph.onnx_model import FILES, OnnxModel
@@ -300,7 +301,8 @@ def decoder_size(path: Path) -> tuple[int, int]:
     Raises:
         InputError: the file is damaged, or no such decoder; what it has and what it lacks.
     """
-    from export.foreign.adopt import AdoptionError, parameters, recognise
+    from export.foreign.adopt import parameters, recognise
+    from export.foreign.signature import AdoptionError
     from export.graph.graph_file import load_graph
     from export.graph.weights import bytes_beside
 
@@ -320,7 +322,7 @@ def one_line(path: Path) -> Iterator[None]:
     Raises:
         InputError: anything failed; onnxscript and onnx_ir fail in many ways on graphs that no runtime reads.
     """
-    from export.foreign.adopt import AdoptionError
+    from export.foreign.signature import AdoptionError
     from export.foreign.trial import TrialError
     from export.graph.graph_file import GraphFileError
     from export.graph.quiet import quiet
@@ -344,7 +346,7 @@ def one_line(path: Path) -> Iterator[None]:
 
 def stated_cache(folder: Path) -> tuple[int, int]:
     """Key/value heads and their width by the configs beside a graph, 0 where they do not say them."""
-    from compress.models.checkpoints.checkpoint import read_config
+    from compress.models.checkpoints.layouts import read_config
 
     for name in ("genai_config.json", "config.json"):
         config: Any = read_config(folder / name)

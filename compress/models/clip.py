@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.core.settings import InputError, shown
-from compress.models.checkpoints.checkpoint import CONFIG, read_config
+from compress.models.checkpoints.layouts import CONFIG, read_config
 from export.runtime.errors import first_line
 from export.runtime.shape import LONGEST
 from export.tracing.trace import EXAMPLE_BATCH, plain_graph

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -26,14 +26,16 @@ from compress.serving.answers import JSON, PNG, as_json, chosen, png
 from compress.serving.asked import SETTINGS, Asked, largest_body, read
 from compress.serving.metrics import Metrics
 from compress.serving.refusals import Outcome, RefusedError
+from compress.serving.server import LOG
 from compress.serving.settings import Settings
 from export.runtime.batching import Batch, BatchingQueue
+from export.runtime.counted import counted
 from export.runtime.drawing import conditions
 from export.runtime.engine import Engine
 from export.runtime.errors import EngineError, QueueClosedError, QueueFullError
 from export.runtime.heeded import ignored
 
-log = logging.getLogger("uvicorn.error")
+log = logging.getLogger(LOG)
 
 BODY_S = 10.0  # within which a body has to arrive
 LONGEST_RETRY_S = 60
@@ -51,8 +53,10 @@ HEADERS = {
 class Service:
     """An engine behind a queue, and what its routes answer."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self.engine, self.settings, self.picture_s = engine, settings, 0.0
+    def __init__(
+        self, engine: Engine, settings: Settings, on_request: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.engine, self.settings, self.on_request, self.picture_s = engine, settings, on_request, 0.0
         self.requests = self.pictures = 0  # that were answered
         self.queue = BatchingQueue(
             engine,
@@ -101,7 +105,10 @@ class Service:
             return refusal(refused)
         finally:
             self.requests, self.pictures = self.requests + 1, self.pictures + count
-            self.metrics.request(outcome, time.monotonic() - started, count)
+            seconds = time.monotonic() - started
+            self.metrics.request(outcome, seconds, count)
+            client = request.client.host if request.client else "?"
+            self.on_request(f"{client}: {outcome}, {counted(count, 'picture')}, {seconds:.3f} s")
 
     async def body(self, request: Request) -> bytes:
         """The body of a request.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from export.runtime.engine import Engine
 
 INSTALL = "pip install 'prometheus-client>=0.26' 'starlette>=1.10' 'uvicorn>=0.54'"
+LOG = "uvicorn.error"  # where uvicorn and the service say what went wrong
 SENDING_S = 5  # for an answer to arrive, when the service stops
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -63,10 +64,17 @@ def url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(engine: Engine, settings: Settings, listener: socket.socket, on_start: Callable[[], None]) -> Service:
+def serve(
+    engine: Engine,
+    settings: Settings,
+    listener: socket.socket,
+    on_start: Callable[[], None],
+    on_request: Callable[[str], None] = lambda line: None,
+) -> Service:
     """Serve an engine until a signal stops it, and finish what was accepted; what was served.
 
-    `on_start` is called when requests are accepted. A second signal ends it without waiting for open connections.
+    `on_start` is called when requests are accepted, `on_request` with a line of each that was answered. A second signal
+    ends it without waiting for open connections.
     """
     import uvicorn
 
@@ -91,7 +99,7 @@ def serve(engine: Engine, settings: Settings, listener: socket.socket, on_start:
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
-    service = Service(engine, settings)
+    service = Service(engine, settings, on_request)
     config = uvicorn.Config(
         app_of(service), log_level="warning", access_log=False, server_header=False, lifespan="on", ws="none",
         timeout_graceful_shutdown=math.ceil(BODY_S + settings.timeout_s + SENDING_S),

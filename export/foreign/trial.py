@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from export.foreign.adopt import Writing
+from export.foreign.writing import Writing
 from export.graph.child import ChildError, ChildTimeoutError, ask
 from export.graph.graph_file import brief
 from export.runtime.manifest import Manifest

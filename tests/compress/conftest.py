@@ -27,6 +27,15 @@ from compress.workers import place
 from compress.workers.crew import Done, Failed, Function, Maker, Worker, attempted
 from compress.workers.versions import versions
 
+SMALL_RECIPE = """\
+model:  {{checkpoint: {checkpoint}}}
+tokens: {{source: digits, calibration: 8, held_out: 4}}
+bench:  {{batch: [1], threads: 1, repeats: 6, samples: 10}}
+passes:
+  - prune-ffn: {{ratio: 0.25, score: magnitude}}
+engines:
+  cpu: [export: {{target: onnxruntime}}]
+"""
 RECIPE = """\
 model:  {{checkpoint: {checkpoint}}}
 tokens: {{source: digits, calibration: 16, held_out: 20}}
@@ -67,6 +76,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..
     folder = tmp_path_factory.mktemp("checkpoint")
     reference.save(tiny_model(), folder)
     return folder
+
+
+@pytest.fixture
+def small_recipe() -> Callable[[Path, Path], Path]:
+    """Writes a recipe of one pass on a checkpoint into a file."""
+
+    def write(checkpoint: Path, file: Path) -> Path:
+        file.write_text(SMALL_RECIPE.format(checkpoint=checkpoint))
+        return file
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,12 @@ import click
 
 from compress.cli.group import example, json_option
 from compress.cli.paths import UserPath
-from compress.cli.terminal import print_json
+from compress.cli.saying import saying_options
+from compress.cli.terminal import Terminal, print_json
 
 
 @click.command("export-web")
+@saying_options
 @example("compress export-web runs/quickstart/engines/cpu -o site/")
 @click.argument("engine", type=UserPath())
 @click.option("-o", "--output", type=UserPath(), required=True, help="The folder to write, new or an earlier site.")
@@ -36,11 +38,18 @@ def export_web(engine: Path, output: Path, runtime: Path | None, as_json: bool) 
     from export.web.ort_web import RuntimeMissingError, obtain
     from export.web.site import SiteError, check, check_folder, rounds, write
 
+    shown = Terminal()
     try:
-        model = artifact.load(engine, artifact.Form.ONNX)
-        check(model, engine)  # type: ignore[arg-type]  # an engine folder never holds a torch model
-        check_folder(output)
-        bytes_written = write(model, engine, output, obtain(runtime))  # type: ignore[arg-type]
+        with shown.work(f"read {engine}"):
+            model = artifact.load(engine, artifact.Form.ONNX)
+            check(model, engine)  # type: ignore[arg-type]  # an engine folder never holds a torch model
+            check_folder(output)
+        shown.say(f"onnxruntime-web: from {runtime or 'the cache, else npm'}")
+        with shown.work("read onnxruntime-web"):
+            files = obtain(runtime)
+        shown.say(f"write {output}: the page, the graphs of {engine}, onnxruntime-web")
+        with shown.work(f"write {output}"):
+            bytes_written = write(model, engine, output, files)  # type: ignore[arg-type]
     except (EngineError, SiteError, RuntimeMissingError) as error:
         raise InputError(str(error)) from error
     if as_json:

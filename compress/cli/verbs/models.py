@@ -37,13 +37,10 @@ def source_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def source_from(path: str, family: str, tokenizer: str, stated: tuple[str, ...]) -> Source:
     """Where the model comes from; a recipe's path stands for its model."""
-    from dataclasses import replace
-
     from compress.core.settings import InputError, shown
     from compress.models.candidate import source_of
 
-    source = source_of(path)
-    config = dict(source.config)
+    config: dict[str, Any] = {}
     for each in stated:
         key, equals, value = each.partition("=")
         if not equals or not key:
@@ -52,7 +49,7 @@ def source_from(path: str, family: str, tokenizer: str, stated: tuple[str, ...])
             config[key] = json.loads(value)
         except ValueError:
             config[key] = value
-    return replace(source, family=family or source.family, tokenizer=tokenizer or source.tokenizer, config=config)
+    return source_of(path).stating(family, tokenizer, config)
 
 
 @click.group(cls=Group, invoke_without_command=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
 from compress.cli.group import device_options, example, json_option, threads_option
 from compress.cli.paths import UserPath
-from compress.cli.terminal import print_json
+from compress.cli.saying import noting_log, saying_options
+from compress.cli.terminal import Terminal, print_json
 
 LARGEST_PORT = 65_535
 LONGEST_S = 3600
 
 
 @click.command()
+@saying_options
 @example("compress serve runs/quickstart/engines/cpu --port 8000")
 @click.argument("engine", type=UserPath())
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; 0.0.0.0 is every one.")
@@ -53,7 +56,8 @@ def serve(
     """Draw with an engine over HTTP: POST /generate, a page at /, and /health, /ready and /metrics.
 
     Requests are drawn together, and each gets the pictures that it would get alone. Whoever reaches the address may
-    draw: there is no password. SIGTERM and Ctrl-C finish what was accepted.
+    draw: there is no password. SIGTERM and Ctrl-C finish what was accepted. -v says each request, and --log-file keeps
+    them all.
     """
     from compress.core.settings import InputError
     from compress.serving import server
@@ -68,15 +72,22 @@ def serve(
             options = parsed_options(list(provider_options))
         except ValueError as error:
             raise InputError(str(error)) from error
-        opened = open_engine(engine, threads, device, options, require_plan=require_plan)
+        shown = Terminal()
+        with shown.work(f"open {engine}"):
+            opened = open_engine(engine, threads, device, options, require_plan=require_plan)
         settings = Settings(batch or 0, deadline_ms / 1000, capacity, workers, most_pictures, timeout_s)
         address = server.url(listener)
-        served = server.serve(
-            opened,
-            settings,
-            listener,
-            lambda: click.echo(f"{address} draws with {engine}; Ctrl-C stops it", err=as_json),
-        )
+        ready = f"{address} draws with {engine}; Ctrl-C stops it"
+
+        def on_start() -> None:
+            held.enter_context(noting_log(server.LOG, shown.saying))  # uvicorn has set up its log by now
+            shown.saying.note(ready)
+            click.echo(ready, err=as_json)
+
+        on_request = shown.say if shown.saying.verbose else shown.saying.note
+        with contextlib.ExitStack() as held:
+            served = server.serve(opened, settings, listener, on_start, on_request)
+        shown.say("stopped; what was accepted is finished")
     if as_json:
         print_json({"requests": served.requests, "pictures": served.pictures})
         return

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.core.settings import InputError, shown
-from compress.core.strict_json import read_json
-from compress.models.checkpoints.containers import PICKLES, SAFETENSORS, Entry, entries, opened
+from compress.models.checkpoints.containers import Entry, entries, opened
+from compress.models.checkpoints.filling import FLOATS, check_values, words, words_of
+from compress.models.checkpoints.layouts import CONFIG, read_config, shard_entries, weight_files
 
-CONFIG = "config.json"
 PIPELINE = ("model_index.json", "transformer")  # what marks a pipeline of diffusers, and the part that draws tokens
-FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # each can be turned into the others
-# What a folder may hold, in order of preference; a pattern with * is a sharded checkpoint's index.
-LAYOUTS = (
-    "model.safetensors",
-    "*.safetensors.index.json",
-    "diffusion_pytorch_model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    *(f"checkpoint{suffix}" for suffix in (SAFETENSORS, *PICKLES)),
-)
 WRAPPING = "module."  # what DistributedDataParallel and AveragedModel put before every name
 # Parts of names that torch.compile, FSDP and activation checkpoints put in wherever they wrap a module.
 WRAPPERS_INSIDE = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module"}
@@ -229,81 +218,6 @@ class Weights(Checkpoint):
         return tensor
 
 
-def weight_files(path: Path) -> tuple[Path | None, tuple[Path, ...]]:
-    """The index if the checkpoint is sharded, and its weights files.
-
-    Raises:
-        InputError: there is none, or a folder's files leave a choice.
-    """
-    if not path.is_dir():
-        return None, (path,)
-    for layout in LAYOUTS:
-        matches = sorted(path.glob(layout))
-        if len(matches) > 1:
-            raise ambiguous(path, matches)
-        if matches and layout.endswith(".index.json"):
-            shards = sorted(set(read_index(matches[0]).values()))
-            return matches[0], tuple(path / shard for shard in shards)
-        if matches:
-            return None, (matches[0],)
-    files = sorted(each for each in path.iterdir() if each.suffix in (SAFETENSORS, *PICKLES) and each.is_file())
-    if len(files) == 1:
-        return None, (files[0],)
-    if files:
-        raise ambiguous(path, files)
-    raise InputError(f"{path}: holds no weights; looked for files that end in {SAFETENSORS}, {', '.join(PICKLES)}")
-
-
-def ambiguous(path: Path, files: list[Path]) -> InputError:
-    """The complaint that a folder's files leave a choice."""
-    return InputError(f"{path}: holds {', '.join(file.name for file in files)}; give the path of the one to read")
-
-
-def read_index(index: Path) -> dict[str, str]:
-    """Which file of a sharded checkpoint holds each tensor."""
-    content = read_mapping(index)
-    shards = content.get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise InputError(f"{index}: 'weight_map' is missing; it says which file holds each tensor")
-    for name, shard in shards.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise InputError(f"{index}: {shown(name)} is said to be in {shown(shard)}, which is no file beside it")
-    return shards
-
-
-def shard_entries(index: Path, weights: str | None) -> dict[str, Entry]:
-    """The tensors of a sharded checkpoint, each in the file that the index says."""
-    if weights is not None:
-        raise InputError(f"{index}: holds no '{weights}'; a sharded checkpoint holds one set of weights")
-    shards = read_index(index)
-    opened: dict[str, dict[str, Entry]] = {}
-    for shard in sorted(set(shards.values())):
-        if not (index.parent / shard).is_file():
-            raise InputError(f"{index.parent / shard}: this shard is missing; {index.name} lists it")
-        opened[shard] = entries(index.parent / shard, wrapped=False)
-    for name, shard in shards.items():
-        if name not in opened[shard]:
-            raise InputError(f"{index.parent / shard}: tensor '{name}' is missing; {index.name} says it is here")
-    return {name: opened[shard][name] for name, shard in shards.items()}
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """config.json as it is; empty if there is none."""
-    return read_mapping(path) if path.exists() else {}
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """A JSON file that is one mapping.
-
-    Raises:
-        InputError: it is something else, damaged, too large, or says a key twice.
-    """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds {type(content).__name__}, not a mapping")
-    return content
-
-
 def without_wrapping(found: dict[str, Entry], path: Path) -> dict[str, Entry]:
     """The tensors without the modules that training wraps around others, anywhere in a name, and without its counters.
 
@@ -335,116 +249,3 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The same, one tensor at a time."""
     for name, entry in entries(path, wrapped=False).items():
         yield name, entry.read()
-
-
-def fill(module: nn.Module, pairs: Iterable[tuple[str, Tensor]], path: Path, origin: Callable[[], str] = str) -> None:
-    """Give a module on the meta device its parameters and persistent buffers, one tensor at a time.
-
-    `pairs` is best a generator: a tensor is dropped before the next is asked for, so that memory holds the module and
-    one tensor. Floats of any width become the module's own (fp32 as a rule), one by one; a tensor that needs no
-    conversion becomes the parameter itself. Parameters that the module ties stay tied: one name is enough, and a second
-    has to hold the same values. Afterwards no parameter and no persistent buffer is on meta; buffers that are not
-    persistent are in no checkpoint, and the caller computes them. `origin` is the name in the file of what was given
-    last, for messages.
-
-    Raises:
-        InputError: a missing, surplus or repeated name, another shape or number format, NaN or Inf; it is named.
-    """
-    wanted: dict[str, Tensor] = module.state_dict(keep_vars=True)
-    ties: dict[int, list[str]] = {}
-    for name, slot in wanted.items():
-        ties.setdefault(id(slot), []).append(name)
-    given: set[str] = set()
-    storages: set[int] = set()
-    filled: dict[int, Tensor] = {}
-    for name, tensor in pairs:
-        if name not in wanted:
-            raise surplus(name, (other for other in wanted if other not in given), path)
-        if name in given:
-            raise InputError(f"{path}: tensor '{name}' comes twice")
-        given.add(name)
-        slot, said = wanted[name], f"{name}' of '{origin()}" if origin() not in ("", name) else name
-        check_format(said, tensor, slot, path)
-        value = own(tensor.detach(), slot.dtype, storages)
-        check_values(said, value, path)  # as converted: fp64 numbers may overflow in fp32
-        del tensor  # the pair that was read may be freed before the next one is
-        if id(slot) in filled:
-            check_tied(name, value, filled[id(slot)], ties[id(slot)], path)
-            continue
-        if isinstance(slot, nn.Parameter):
-            value = nn.Parameter(value, requires_grad=slot.requires_grad)
-        filled[id(slot)] = value
-        for alias in ties[id(slot)]:
-            owner, _, leaf = alias.rpartition(".")
-            setattr(module.get_submodule(owner), leaf, value)
-    for name, slot in wanted.items():
-        if id(slot) not in filled:
-            raise missing(name, (), path)
-
-
-def own(tensor: Tensor, dtype: torch.dtype, storages: set[int]) -> Tensor:
-    """The tensor in this format, contiguous, in memory that no other parameter has; copied only if it must be."""
-    value = tensor.to(dtype).contiguous()
-    storage = value.untyped_storage()
-    # A slice would keep the whole alive, and two slices of one whole would be written to disk twice.
-    if storage.data_ptr() in storages or storage.nbytes() != value.numel() * value.itemsize:
-        value = value.clone()
-    storages.add(value.untyped_storage().data_ptr())
-    return value
-
-
-def check_format(name: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
-    """Refuse another shape, and a number format that cannot be turned into the one that is wanted."""
-    if tensor.shape != wanted.shape:
-        raise InputError(f"{path}: tensor '{name}' is {tuple(tensor.shape)}; its config says {tuple(wanted.shape)}")
-    if tensor.dtype != wanted.dtype and not {tensor.dtype, wanted.dtype} <= FLOATS:
-        raise InputError(f"{path}: tensor '{name}' is {words(tensor.dtype)}; its config says {words(wanted.dtype)}")
-
-
-def check_values(name: str, tensor: Tensor, path: Path) -> None:
-    """Refuse NaN and Inf, without a copy of the tensor where PyTorch can do so."""
-    if not tensor.is_floating_point() or tensor.numel() == 0 or tensor.is_meta:
-        return
-    if tensor.dtype in FLOATS:
-        low, high = tensor.aminmax()  # NaN if one number is; `isfinite` would need three temporary copies
-        finite = bool(torch.isfinite(low) & torch.isfinite(high))
-    else:
-        finite = bool(torch.isfinite(tensor.float()).all())
-    if not finite:
-        count = int((~torch.isfinite(tensor.float())).sum())
-        raise InputError(f"{path}: tensor '{name}' holds {count} NaN or Inf values; the checkpoint is unusable")
-
-
-def check_tied(name: str, value: Tensor, first: Tensor, names: list[str], path: Path) -> None:
-    """Refuse two different tensors for one parameter."""
-    if not torch.equal(value, first):
-        other = next(each for each in names if each != name)
-        raise InputError(f"{path}: tensor '{name}' differs from '{other}'; the model uses one for both")
-
-
-def missing(name: str, others: Iterable[str], path: Path) -> InputError:
-    """The complaint that a tensor is not there, with the nearest of the others."""
-    return InputError(f"{path}: tensor '{name}' is missing; {near(name, others)}")
-
-
-def near(name: str, others: Iterable[str]) -> str:
-    """What there may be instead of a tensor, by its name."""
-    close = difflib.get_close_matches(name, list(others), n=1)
-    return f"it holds '{close[0]}' instead" if close else "the file ends early or is of another model"
-
-
-def surplus(name: str, others: Iterable[str], path: Path) -> InputError:
-    """The complaint that a tensor belongs nowhere, with the nearest of those still wanted."""
-    close = difflib.get_close_matches(name, list(others), n=1)
-    hint = f"; '{close[0]}' would be" if close else ""
-    return InputError(f"{path}: tensor '{name}' is not part of the model its config describes{hint}")
-
-
-def words_of(dtypes: Iterable[torch.dtype]) -> str:
-    """Number formats as people write them."""
-    return ", ".join(sorted(map(words, dtypes)))
-
-
-def words(dtype: torch.dtype) -> str:
-    """A number format as people write it."""
-    return str(dtype).removeprefix("torch.")

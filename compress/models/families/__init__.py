@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,12 @@ from compress.core import registry
 from compress.core.settings import InputError, nearest, setting, shown
 from compress.core.user_files import user_path
 from compress.models import zoo
+from compress.models.checkpoints.conversion import converted, line_of, read_transformer
 from compress.models.checkpoints.family import Family, GraphFamily, TorchFamily
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from compress.models.adopted import AdoptedModel
-    from compress.models.checkpoints.checkpoint import Checkpoint, Weights
+    from compress.models.checkpoints.checkpoint import Checkpoint
     from compress.models.image_model import ImageModel
     from compress.models.tokenizer.model import Tokenizer
     from compress.models.transformer.architecture import TransformerConfig
@@ -49,6 +48,10 @@ class Source:
     config: dict[str, Any] = field(
         default_factory=dict, metadata={"doc": "what the weights do not say, or config.json says wrongly"}
     )
+
+    def stating(self, family: str, tokenizer: str, config: Mapping[str, Any]) -> Source:
+        """The same checkpoint, with what is given here before what was said already."""
+        return Source(self.checkpoint, family or self.family, tokenizer or self.tokenizer, {**self.config, **config})
 
 
 def names() -> list[str]:
@@ -131,7 +134,7 @@ def locate(checkpoint: str, where: str) -> Path:
 
 def is_own(path: Path) -> bool:
     """Whether a folder is in the project's own format, by its config."""
-    from compress.models.checkpoints.checkpoint import CONFIG, read_config
+    from compress.models.checkpoints.layouts import CONFIG, read_config
 
     config = read_config(path / CONFIG) if path.is_dir() else {}
     return "format" in config and "transformer" in config
@@ -274,50 +277,6 @@ def sampler_of(checkpoint: Checkpoint, family: TorchFamily) -> Sampler:
         raise InputError(f"{checkpoint.path}: config: {error}") from error
 
 
-def read_transformer(
-    checkpoint: Checkpoint, family: TorchFamily, config: TransformerConfig, tokenizer: Tokenizer | None
-) -> TokenTransformer:
-    """The transformer filled tensor by tensor, so that memory holds little more than one copy of the weights."""
-    import torch
-
-    from compress.models.checkpoints.checkpoint import Weights, fill
-    from compress.models.transformer.model import TokenTransformer
-
-    with torch.device("meta"):
-        transformer = TokenTransformer(config)
-    weights = Weights(checkpoint)
-
-    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
-        yield from converted(weights, family, config)
-        weights.last = ""
-        yield from family.from_tokenizer(tokenizer)
-
-    fill(transformer, tensors(), checkpoint.path, lambda: weights.last)
-    return transformer.eval()
-
-
-def converted(weights: Weights, family: TorchFamily, config: TransformerConfig) -> Iterator[tuple[str, Tensor]]:
-    """The tensors by our names, one at a time.
-
-    Raises:
-        InputError: one has a shape that cannot be cut or joined as its family's are; it is named.
-    """
-    try:
-        yield from family.weights(weights, config)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what PyTorch raises of shapes that do not fit
-        if not weights.last:
-            raise
-        shape = weights.shape(weights.last)
-        raise InputError(
-            f"{weights.path}: tensor '{weights.last}' is {shape}, which does not fit the others ({line_of(error)})"
-        ) from error
-
-
-def line_of(error: Exception) -> str:
-    """An error's text on one short line."""
-    return " ".join(str(error).split())[:120]
-
-
 def tokenizer_of(
     checkpoint: Checkpoint,
     source: Source,
@@ -388,7 +347,8 @@ def plan(checkpoint: Checkpoint, name: str) -> TokenTransformer:
     """
     import torch
 
-    from compress.models.checkpoints.checkpoint import MissingTensorError, Weights, fill
+    from compress.models.checkpoints.checkpoint import MissingTensorError, Weights
+    from compress.models.checkpoints.filling import fill
     from compress.models.transformer.model import TokenTransformer
 
     family = torch_family(name)
@@ -430,7 +390,7 @@ def incomplete(checkpoint: Checkpoint, family: TorchFamily, first: str, config: 
 
 def instead(checkpoint: Checkpoint, family: TorchFamily, first: str, unread: list[str]) -> str:
     """Why a tensor of a family may be missing; `unread` are those that the family does not need."""
-    from compress.models.checkpoints.checkpoint import near
+    from compress.models.checkpoints.filling import near
     from compress.models.tokenizer import formats
 
     actual, name = recognise(checkpoint), family.name

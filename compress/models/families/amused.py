@@ -22,9 +22,10 @@ from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
 from compress.models import clip
 from compress.models.bounds import HUGE
-from compress.models.checkpoints.checkpoint import CONFIG, Checkpoint, read_config
+from compress.models.checkpoints.checkpoint import Checkpoint
 from compress.models.checkpoints.family import TorchFamily
 from compress.models.checkpoints.golden import COUNT, FEATURES, GRIDS, NUMBER, Arrays, Golden, with_class
+from compress.models.checkpoints.layouts import CONFIG, read_config
 from compress.models.checkpoints.published import grid_of, heads_of, layers_of, number, stated, truth
 from compress.models.tokenizer.model import Tokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig

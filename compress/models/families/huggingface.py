@@ -12,8 +12,9 @@ from typing import Any
 from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import AdoptedModel, adopted, picture_config
-from compress.models.checkpoints.checkpoint import Checkpoint, read_config
+from compress.models.checkpoints.checkpoint import Checkpoint
 from compress.models.checkpoints.family import GraphFamily
+from compress.models.checkpoints.layouts import read_config
 from compress.models.families.onnx import Onnx, graph_file, image_tokenizer
 from export.runtime.errors import first_line
 

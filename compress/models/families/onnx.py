@@ -8,9 +8,9 @@ from typing import Any
 from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import AdoptedModel, adopted, decoder_size, opened, picture_config
-from compress.models.checkpoints.checkpoint import read_config
 from compress.models.checkpoints.containers import PICKLES, SAFETENSORS
 from compress.models.checkpoints.family import GraphFamily
+from compress.models.checkpoints.layouts import read_config
 from compress.models.tokenizer.model import Tokenizer
 
 SUFFIX = ".onnx"

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from compress.core.settings import InputError, convert, nearest, parse, plain, shown
 from compress.core.strict_json import read_json
 from compress.models import zoo
-from compress.models.checkpoints.checkpoint import fill, read_state, read_tensors
+from compress.models.checkpoints.checkpoint import read_state, read_tensors
 from compress.models.checkpoints.containers import PICKLES
 from compress.models.checkpoints.family import Family
+from compress.models.checkpoints.filling import fill
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import tokenizer_folder
 from compress.models.tokenizer.model import Tokenizer, build

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.core.settings import InputError, shown
-from compress.models.checkpoints.checkpoint import FLOATS, words, words_of
+from compress.models.checkpoints.filling import FLOATS, words, words_of
 from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.pictures import Autoencoder
 from compress.models.tokenizer.vq import VqAutoencoder, VqConfig

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from compress.core.settings import MOST_WORDS, InputError, nearest, parse, plain, shown
 from compress.models.bounds import check_grid, check_sizes
-from compress.models.checkpoints.checkpoint import fill
+from compress.models.checkpoints.filling import fill
 from compress.models.tokenizer.pictures import (
     Autoencoder,
     PaletteDecoder,

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from compress.core.settings import InputError
 from compress.core.strict_json import read_json
-from compress.models.checkpoints.checkpoint import read_config
+from compress.models.checkpoints.layouts import read_config
 from compress.models.tokenizer.model import Tokenizer, build
 
 FORMAT = 1

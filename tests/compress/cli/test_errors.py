@@ -20,24 +20,12 @@ from safetensors.torch import load_file, save_file
 
 from compress.core.store import Store
 
-SMALL = """\
-model:  {{checkpoint: {checkpoint}}}
-tokens: {{source: digits, calibration: 8, held_out: 4}}
-bench:  {{batch: [1], threads: 1, repeats: 6, samples: 10}}
-passes:
-  - prune-ffn: {{ratio: 0.25, score: magnitude}}
-engines:
-  cpu: [export: {{target: onnxruntime}}]
-"""
-
 
 @pytest.fixture
-def small(checkpoint: Path, tmp_path: Path) -> Path:
+def small(checkpoint: Path, small_recipe: Callable[[Path, Path], Path], tmp_path: Path) -> Path:
     """A recipe of one pass on a copy of the checkpoint that a test may harm."""
     shutil.copytree(checkpoint, tmp_path / "model")
-    path = tmp_path / "small.yaml"
-    path.write_text(SMALL.format(checkpoint=tmp_path / "model"))
-    return path
+    return small_recipe(tmp_path / "model", tmp_path / "small.yaml")
 
 
 def edit(path: Path, old: str, new: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -82,3 +83,12 @@ def test_a_log_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: 
 
 def test_a_time_is_said_in_hours_minutes_and_seconds() -> None:
     assert [saying.clock(each) for each in (0.9, 62, 3723)] == ["0:00", "1:02", "1:02:03"]
+
+
+def test_warnings_of_a_library_go_into_the_log_file_while_the_verb_works(tmp_path: Path) -> None:
+    log = logging.getLogger("a library")
+    with (tmp_path / "log.txt").open("w") as file:
+        with saying.noting_log("a library", saying.Saying(log=file)):
+            log.error("the engine is gone")
+        log.error("later")
+    assert re.fullmatch(r"\S+ \S+ 0:00 error: the engine is gone\n", (tmp_path / "log.txt").read_text())

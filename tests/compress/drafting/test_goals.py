@@ -15,6 +15,7 @@ from compress.core.store import Store
 from compress.drafting.cost import foresee
 from compress.drafting.facts import Facts, look
 from compress.drafting.goals import GOALS, Draft, draft
+from compress.drafting.pace import Pace
 from compress.drafting.tokens import Pictures, pictures_for
 from compress.drafting.writing import HEADER, recipe_text
 from compress.models.families import Source, reference
@@ -24,7 +25,7 @@ from compress.recipe import plan, recipe
 from compress.recipe.preflight import check_requirements
 from compress.running import pipeline
 
-SPEED = 1e11
+PACE = Pace(scored=0.01, taught=0.03, drawn=0.1, alone=0.5, decoded=0.01)
 
 
 def saved(model: ImageModel, tokens: TokenSet, room: Path) -> tuple[Facts, Path]:
@@ -39,7 +40,7 @@ def saved(model: ImageModel, tokens: TokenSet, room: Path) -> tuple[Facts, Path]
 def written(facts: Facts, made: Draft, pictures: Pictures, room: Path) -> tuple[str, Path]:
     """The recipe of a draft."""
     file = room / f"{made.goal}.yaml"
-    text = recipe_text(facts, made, pictures, foresee(facts, made, pictures, SPEED), file)
+    text = recipe_text(facts, made, pictures, foresee(facts, made, pictures, PACE), file)
     file.write_text(text)
     return text, file
 
@@ -120,7 +121,7 @@ def test_what_a_run_costs_grows_with_the_model(tiny_model) -> None:
     for layers in (2, 8):
         facts = facts_of(tiny_model(layers=layers))
         made = draft("fastest", facts)
-        costs.append(foresee(facts, made, Pictures("digits", 64, 100), SPEED))
+        costs.append(foresee(facts, made, Pictures("digits", 64, 100), PACE))
     small, large = costs
     assert small.engine_bytes < large.engine_bytes
     assert small.seconds[1] < large.seconds[1]

@@ -12,16 +12,6 @@ from click.testing import Result
 
 from compress.core.store import Store
 
-RECIPE = """\
-model:  {{checkpoint: {checkpoint}}}
-tokens: {{source: digits, calibration: 8, held_out: 4}}
-bench:  {{batch: [1], threads: 1, repeats: 6, samples: 10}}
-passes:
-  - prune-ffn: {{ratio: 0.25, score: magnitude}}
-engines:
-  cpu: [export: {{target: onnxruntime}}]
-"""
-
 
 def hashes(folder: Path) -> dict[str, str]:
     """The files of an engine, without the manifest, which holds times."""
@@ -31,10 +21,14 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_second_machine_makes_and_measures_nothing_again(
-    checkpoint: Path, invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path,
+    small_recipe: Callable[[Path, Path], Path],
+    invoke: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, url = tmp_path / "r.yaml", f"file://{tmp_path}/shared"
-    recipe.write_text(RECIPE.format(checkpoint=checkpoint))
+    small_recipe(checkpoint, recipe)
     lines, engines, reports = {}, {}, {}
     for name in "ab":
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))

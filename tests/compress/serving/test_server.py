@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -65,7 +66,8 @@ def test_a_signal_ends_the_service_when_what_was_accepted_is_answered(number: in
     engine = shared_run.output / "engines" / "cpu"
     command = [sys.executable, "-m", "compress", "serve", str(engine), "--port", "0", "--threads", "1"]
     with subprocess.Popen(
-        [*command, "--deadline-ms", "1500"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        [*command, "--deadline-ms", "1500", "-q", "--log-file", "log.txt"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     ) as process:  # fmt: skip
         try:
@@ -84,6 +86,10 @@ def test_a_signal_ends_the_service_when_what_was_accepted_is_answered(number: in
             process.kill()
     assert (process.returncode, errors) == (0, "")
     assert said == "stopped; requests answered: 1, pictures drawn for them: 2\n"
+    logged = (tmp_path / "log.txt").read_text()
+    assert f"{address} draws with {engine}" in logged
+    assert re.search(r"127\.0\.0\.1: ok, 2 pictures, \d\.\d{3} s\n", logged)
+    assert "stopped; what was accepted is finished\n" in logged
     assert found["seed"] == 7
     assert found["seconds"] > 1
     alone = Engine.load(engine, threads=1).generate([3, 3], 7)[..., 0]

@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from compress.models.tokenizer.model import PixelTokenizer
-from export.foreign.adopt import AdoptionError, Writing, adopt, parameters, rounds_by_call
+from export.foreign.adopt import adopt, parameters, rounds_by_call
+from export.foreign.signature import AdoptionError
+from export.foreign.writing import Writing
 from export.graph.onnx_model import FILES, OnnxModel
 from export.runtime.engine import Engine
 from export.runtime.manifest import Manifest

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from export.foreign.adopt import Writing
 from export.foreign.first_run import reason
 from export.foreign.trial import Row, Trial, TrialError, answered, chosen, judge, question
+from export.foreign.writing import Writing
 from export.runtime.manifest import Manifest
 from export.runtime.sampling import Sampler
 

@@ -239,12 +239,14 @@ def test_the_command_says_what_cannot_be_and_where_the_site_is(exported: Any, ru
     ran = CliRunner().invoke(main, ["export-web", str(engine), "-o", str(tmp_path / "site"), "--runtime", str(engine)])
     assert ran.exit_code == 2
     assert "ort.wasm.bundle.min.mjs: not readable" in ran.stderr
-    ran = CliRunner().invoke(main, ["export-web", str(engine), "-o", str(tmp_path / "site")])
+    ran = CliRunner().invoke(main, ["export-web", str(engine), "-o", str(tmp_path / "site"), "-v"])
     assert ran.exit_code == 0, ran.stderr
+    assert f"write {tmp_path / 'site'}: took 0:0" in ran.stderr
     assert f"{tmp_path / 'site'}: 14." in ran.stdout
     assert "is rounded" not in ran.stdout
     rounding = saved(exported("int8 dynamic"), tmp_path / "int8")
-    ran = CliRunner().invoke(main, ["export-web", str(rounding), "-o", str(tmp_path / "site")])
+    ran = CliRunner().invoke(main, ["export-web", str(rounding), "-o", str(tmp_path / "site"), "-q"])
+    assert ran.stderr == ""
     assert "its pictures in a browser are not all those of the engine: what its layers read is rounded" in ran.stdout
 
 

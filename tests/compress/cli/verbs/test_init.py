@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import compress
 from compress.cli import main
+from compress.core.settings import InputError
 from compress.recipe import recipe
 
 
@@ -82,3 +84,16 @@ def test_what_no_recipe_can_be_made_of_is_one_line(words: tuple[str, ...], said:
     assert result.exit_code == 2
     assert said in result.output
     assert len(result.output.splitlines()) == 1
+
+
+def test_python_gets_the_same_recipe_and_writes_it_when_it_wants(here: Path) -> None:
+    made = compress.init("digits", goal="lossless", output="mine.yaml")
+    assert not list(here.iterdir())
+    assert "compress run mine.yaml" in made.commands
+    made.write()
+    assert recipe.load(here / "mine.yaml").model.checkpoint == "digits"
+    with pytest.raises(InputError, match=r"mine\.yaml: is there already"):
+        made.write()
+    made.write(force=True)
+    with pytest.raises(InputError, match="goal: 'fast' is none; did you mean 'fastest'"):
+        compress.init("digits", goal="fast")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from compress.core.settings import InputError
-from compress.models.checkpoints.checkpoint import PICKLES, read_state
+from compress.models.checkpoints.checkpoint import read_state
+from compress.models.checkpoints.containers import PICKLES
 
 STATE = {"embedding.weight": torch.arange(6.0).reshape(2, 3), "norm.weight": torch.ones(3)}
 

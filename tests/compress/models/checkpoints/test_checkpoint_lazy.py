@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress.core.settings import InputError
-from compress.models.checkpoints.checkpoint import Checkpoint, fill
+from compress.models.checkpoints.checkpoint import Checkpoint
 from compress.models.checkpoints.containers import PICKLES
+from compress.models.checkpoints.filling import fill
 
 STATE = {
     "layers.0.weight": torch.arange(6.0).reshape(2, 3),
@@ -467,7 +468,8 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from compress.models.checkpoints.checkpoint import Checkpoint, fill
+from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.filling import fill
 
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()
