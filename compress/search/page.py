@@ -85,6 +85,8 @@ def summary(found: Found, goal: Goal) -> Markup:
         element("li", f"Made small: {', '.join(each.title for each in goal.objectives)}; budgets: {budgets}."),
         element("li", "Study: ", element("code", found.study), " (Optuna, called search)"),
     ]
+    if found.warm:
+        lines.append(element("li", f"{found.warm[:1].upper()}{found.warm[1:]}."))
     shown, heading = found.best, "Best"
     if shown is None and found.nearest is not None:
         shown, heading = found.nearest, "Nearest"

@@ -76,6 +76,7 @@ def search(
     """
     from compress.core.settings import InputError, shown
     from compress.search import limits as written
+    from compress.search import quantities
     from compress.search import space as spaces
     from compress.search.study import require
 
@@ -85,6 +86,7 @@ def search(
         raise InputError(f"{space}: gate: {shown(gate)} is not a mapping of limits")
     limits, names = written.pairs(budgets), written.objectives(minimise)
     written.check(limits, names, gate)
+    quantities.check(*written.limits_of(limits, gate), names)
     require()
     from compress.core.store import Store
     from compress.search.goal import goal_of
