@@ -11,8 +11,8 @@ from compress.measure.measure import Measure
 from compress.measure.quantity import Finding
 from compress.recipe.gates import Gate, Key, keys, read_gate
 from compress.recipe.verdict import unfavourable
-from compress.search.limits import LATENCY, SIZE, bytes_of, limits_of
-from compress.search.quantities import check_objective
+from compress.searching.limits import LATENCY, SIZE, bytes_of, limits_of
+from compress.searching.quantities import check_objective
 
 
 @dataclass(frozen=True)

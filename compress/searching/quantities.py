@@ -11,7 +11,7 @@ from dataclasses import make_dataclass
 from typing import Any, Literal
 
 from compress.core.settings import MOST_BATCH, InputError, nearest, parse, setting, shown
-from compress.search.limits import LATENCY
+from compress.searching.limits import LATENCY
 
 MEASURES = "compress.measures"  # the entry points of third parties' measures, whose quantities are not known here
 SHARES_HIGHER = (

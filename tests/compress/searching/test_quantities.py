@@ -9,9 +9,9 @@ import pytest
 
 from compress.core.settings import InputError
 from compress.recipe.gates import keys
-from compress.search import quantities
-from compress.search.goal import goal_of
-from compress.search.limits import LATENCY, limits_of
+from compress.searching import quantities
+from compress.searching.goal import goal_of
+from compress.searching.limits import LATENCY, limits_of
 
 WRONG = [
     ({"kll": "1"}, [LATENCY]),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.locks import EXCLUSIVE, Lock
 from compress.core.settings import InputError, digest, parse, plain
-from compress.search.outcome import Number, Outcome
-from compress.search.space import BETWEEN, Choice, Space
+from compress.searching.outcome import Number, Outcome
+from compress.searching.space import BETWEEN, Choice, Space
 
 if TYPE_CHECKING:
     import optuna

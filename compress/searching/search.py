@@ -13,14 +13,14 @@ from compress.core.settings import digest, plain, setting
 from compress.core.sources import source_hash
 from compress.core.store import Store, prepare_output
 from compress.measure.speed.environment import environment
-from compress.search import trial as trials
-from compress.search.goal import Goal
-from compress.search.outcome import Outcome, best, front, nearest
-from compress.search.recipes import check
-from compress.search.space import Choice, Space, label
-from compress.search.study import Study
-from compress.search.trial import Workshop
-from compress.search.warm import warm_start
+from compress.searching import trial as trials
+from compress.searching.goal import Goal
+from compress.searching.outcome import Outcome, best, front, nearest
+from compress.searching.recipes import check
+from compress.searching.space import Choice, Space, label
+from compress.searching.study import Study
+from compress.searching.trial import Workshop
+from compress.searching.warm import warm_start
 from export.runtime.counted import counted
 
 STUDIES = "studies"  # the folder in a store
@@ -42,6 +42,9 @@ class Found:
     front: tuple[Outcome, ...] = setting(doc="measured trials that no other one beats in these, by the first of them")
     importance: dict[str, dict[str, float]] = setting(doc="of each objective: the share that each choice decides")
     trials: tuple[Outcome, ...] = setting(doc="every trial that ended")
+    recipe: str = setting("", doc="the best trial's recipe, a file for `run`; empty if there is none")
+    engine: str = setting("", doc="the best trial's engine, a folder; empty if there is none")
+    page: str = setting("", doc="the page that shows all this")
     warm: str = setting("", doc="what it began with, where `compress sensitivity` was run for the model before")
     ended: str = setting("", doc="why no further trial was begun; empty while the search goes on")
 

@@ -11,13 +11,13 @@ from compress.core.store import Store
 from compress.recipe import recipe as recipes
 from compress.report.data.sensitivity import LayerRow
 from compress.running.sensitivity import Asked, keep_rows, kept_rows, sensitivity, summary_key
-from compress.search.goal import goal_of
-from compress.search.published import write
-from compress.search.recipes import check
-from compress.search.search import search
-from compress.search.space import of_value
-from compress.search.trial import Workshop
-from compress.search.warm import Cost, combinations, cost_of_pruning, warm_start
+from compress.searching.goal import goal_of
+from compress.searching.published import write
+from compress.searching.recipes import check
+from compress.searching.search import search
+from compress.searching.space import of_value
+from compress.searching.trial import Workshop
+from compress.searching.warm import Cost, combinations, cost_of_pruning, warm_start
 
 QUARTER = {"layer": "blocks.0", "kind": "prune", "kl_ci95": (0.0, 1.0), "saved_ms": 1.0, "saved_ms_ci95": (0.0, 2.0)}
 SPACE = {
@@ -123,7 +123,7 @@ def test_a_search_behind_a_sensitivity_begins_with_what_it_predicts_and_says_so(
     real = Workshop.evaluate
     monkeypatch.setattr(Workshop, "evaluate", lambda self, picked, before: (seen.append(picked),
                                                                             real(self, picked, before))[1])  # fmt: skip
-    from compress.search.space import load
+    from compress.searching.space import load
 
     found = search(
         load(searched.space), goal_of({"kl": "50"}, ["size"], {}), store, tmp_path / "out", said, seconds=1e6,

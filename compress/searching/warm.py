@@ -22,10 +22,10 @@ from compress.passes.shared.pruning import HEADS, UNITS
 from compress.recipe.recipe import Recipe
 from compress.report.data.sensitivity import LayerRow
 from compress.running.sensitivity import kept_rows
-from compress.search.limits import SIZE
-from compress.search.recipes import recipe_of
-from compress.search.space import Choice, Space
-from compress.search.study import Warm
+from compress.searching.limits import SIZE
+from compress.searching.recipes import recipe_of
+from compress.searching.space import Choice, Space
+from compress.searching.study import Warm
 from export.runtime.counted import counted
 
 MOST = 5  # combinations that come first, so that the sampler's own follow soon
@@ -94,7 +94,7 @@ def predicted(recipe: Recipe, rows: Mapping[str, list[LayerRow]], objective: str
     for step in [*recipe.steps, *(step for engine in recipe.engines for step in engine.steps)]:
         setting = step.setting
         if isinstance(setting, Quantize):
-            if setting.assign != "none" or (cost := cost_of(rows, name_of(setting.spec), objective)) is None:
+            if setting.assign != "none" or (cost := cost_of(rows, name_of(setting.spec()), objective)) is None:
                 return None
             total += cost
         elif isinstance(setting, tuple(PRUNED)):
