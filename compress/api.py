@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from compress.recipe.plan import Plan
     from compress.report import Report
     from compress.report.data.sensitivity import Sensitivity
+    from compress.searching.search import Found
     from compress.verifying.bench import BenchRow
     from compress.verifying.bisect import Bisection
     from compress.verifying.comparison import Comparison
@@ -471,3 +472,49 @@ def init(
     return begin(
         source, user_path(path, "path"), goal, str(tokens), None if output is None else user_path(output, "output")
     )
+
+
+def search(
+    space: str | Path,
+    *,
+    budgets: Mapping[str, str | float] | None = None,
+    minimize: str | Sequence[str] = "latency",
+    seconds: float = 1800.0,
+    trials: int | None = None,
+    output: str | Path | None = None,
+    store: str | Path = STORE,
+    listener: Listener | None = None,
+) -> Found:
+    """Search a space of recipes (a file, or a shipped one's name) for the best one under budgets.
+
+    `budgets` are limits by any key of a gate, as ``{"nll_drift": "1%", "size": "8MB"}``; `minimize` names what is made
+    small, the first of several decides what is best. No trial begins once trials took `seconds` or there are so many
+    `trials`, those of earlier calls included; the same call goes on where it was. Everything is written into `output`,
+    ``searches/<space>`` by default. The result has the `best` trial with its `recipe` (a file for `run`) and `engine`
+    (a folder for `load_engine`), the `front`, and all `trials`. That no trial keeps every budget raises nothing: `best`
+    is None, and `nearest` says what it `lacks`.
+
+    Raises:
+        InputError: the space, a limit or an input is wrong, Optuna is not installed, or the disk is full.
+    """
+    from compress.core.listener import Silent
+    from compress.core.settings import InputError, shown
+    from compress.recipe.shipped import located_space
+    from compress.searching.asked import asked
+
+    if not seconds > 0:
+        raise InputError(f"seconds: {shown(seconds)} is not above 0")
+    if trials is not None and trials < 1:
+        raise InputError(f"trials: {shown(trials)} is not 1 or more")
+    path, names = located_space(space), [minimize] if isinstance(minimize, str) else minimize
+    wish = asked(path, {name: str(limit) for name, limit in (budgets or {}).items()}, names)
+    from compress.core.store import Store
+    from compress.searching import published
+    from compress.searching.search import search as run
+
+    folder = Path("searches") / path.stem if output is None else Path(output)
+    found = run(
+        wish.space, wish.goal(), Store(store), folder, listener or Silent(), seconds=seconds, most_trials=trials,
+        write=published.write,
+    )  # fmt: skip
+    return published.with_places(found, folder)

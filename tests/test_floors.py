@@ -17,7 +17,7 @@ PACKAGES = ("compress", "export", "calibration")
 # From the top down; a module may import what is in its own room and in those below.
 ROOMS = {
     "compress": (
-        *("cli", "api", "drafting", "serving", "verifying", "search", "running", "report", "recipe", "passes"),
+        *("cli", "api", "drafting", "serving", "verifying", "searching", "running", "report", "recipe", "passes"),
         *("training", "measure", "data", "models", "bulk", "workers", "core"),
     ),
     "export": ("web", "foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
@@ -44,7 +44,7 @@ ONLY_IN = {
     "polygraphy": {"export/building/classic.py"},
     "optimum": {"compress/models/families/huggingface.py"},
     "ray": {"compress/workers/cluster.py"},
-    "optuna": {"compress/search/study.py"},
+    "optuna": {"compress/searching/study.py"},
     "starlette": {"compress/serving/app.py", "compress/serving/server.py"},
     "uvicorn": {"compress/serving/server.py"},
     "prometheus_client": {

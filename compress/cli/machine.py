@@ -70,7 +70,7 @@ def cuda() -> Capability:
 
 def tensorrt_rtx() -> Capability:
     """The builder of TensorRT for RTX, which needs no GPU."""
-    from export.building.precisions import CAPABILITIES
+    from export.building.capabilities import CAPABILITIES
     from export.building.process import installed, missing
 
     version = installed()

@@ -11,7 +11,7 @@ from compress.models.artifact import Form
 from compress.passes import Context, Notes, Outcome, Pass, PassError
 from compress.passes.shared.graphs import conforms
 from export.building import BuildError, plans
-from export.building.precisions import CAPABILITIES, unknown
+from export.building.capabilities import CAPABILITIES, unknown
 from export.building.profiles import Rows
 from export.building.request import SECONDS, Builder, Built, Request
 from export.graph.onnx_model import FILES, OnnxModel

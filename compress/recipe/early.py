@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,22 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{path}: there is no such folder of pictures")
 
 
+def check_pipeline(folder: Path, *parts: str) -> None:
+    """Refuse what is no pipeline's folder with these parts, and a machine without the library that reads them.
+
+    Raises:
+        InputError: the library is not installed, or a folder is missing.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError(
+            "the features of texts need the transformers library; pip install 'transformers>=5.24', or give features "
+            "that were computed elsewhere"
+        )
+    for each in (folder, *(folder / part for part in parts)):
+        if not each.is_dir():
+            raise InputError(f"{each}: there is no such folder; a pipeline holds {' and '.join(parts)}")
+
+
 def check_pass(name: str) -> None:
     """Refuse the name of no pass.
 
@@ -162,6 +179,35 @@ def check_pass(name: str) -> None:
     known = pass_names()
     if name not in known:
         raise InputError(f"passes: no pass is called {shown(name)}; {nearest(name, known)}")
+
+
+def check_capabilities(capabilities: Sequence[str]) -> None:
+    """Refuse compute capabilities that nothing is built for.
+
+    Raises:
+        InputError: says which there are.
+    """
+    from export.building.capabilities import CAPABILITIES, unknown
+
+    for each in capabilities:
+        if each not in CAPABILITIES:
+            raise InputError(f"--capability: {unknown(each)}")
+
+
+def check_formats(names: Sequence[str], where: str) -> None:
+    """Refuse names that are no number format's.
+
+    Raises:
+        InputError: in the words of `format_names.format_called`.
+    """
+    from export.graph.format_words import FLOAT, words_of
+
+    for name in names:
+        try:
+            if name != FLOAT:
+                words_of(name)
+        except ValueError as error:
+            raise InputError(f"{where}: {shown(name)} {error}") from error
 
 
 def pass_names() -> list[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from calibration.tokens import PARTS, TokenSet
 from compress.core.listener import Listener
-from compress.core.settings import InputError, digest, plain
+from compress.core.settings import InputError, digest, parse, plain
 from compress.core.sources import source_hash
 from compress.core.store import Store
 from compress.measure.speed import kernels
@@ -40,7 +40,7 @@ from compress.passes.shared.quantizing import HEAD, sharing_copy
 from compress.passes.shared.rounding import Ranges
 from compress.recipe import plan as plans
 from compress.recipe.recipe import Recipe
-from compress.report.data.sensitivity import LayerRow, Sensitivity
+from compress.report.data.sensitivity import LayerRow, Sensitivity, by_change
 from compress.running.pipeline import load_reference
 
 FORMATS = ("int8-static", "int8", "int4-g128", "int2-g64")
@@ -128,6 +128,7 @@ class Measuring:
             self.model, self.tokens, self.recipe.tokens.calibration, self.recipe.seed, self.store.root / "work"
         )
         rows = [*self.quantized(context), *self.pruned(context)]
+        keep_rows(self.store, self.summary, rows)
         return Sensitivity(
             model=self.recipe.model.checkpoint,
             part=PARTS[int(self.scored.parts[0])],
@@ -138,6 +139,12 @@ class Measuring:
             environment=environment(),
             command=command,
         )
+
+    @property
+    def summary(self) -> str:
+        """The key of all rows of this model together."""
+        node = plans.reference_node(self.recipe.model, f"{self.recipe.path}: model", self.recipe.form)
+        return summary_key(node.key, self.tokens.fingerprint(), self.recipe.bench.threads)
 
     @property
     def rows(self) -> int:
@@ -254,6 +261,24 @@ class PrunedAlone:
             self.scores = scores_of(transformer, context.calibration_tokens())
         scores = self.scores[pruning.structure.noun][pruning.index]
         return {"kl": pruned_alone.kl_of(self.changes, pruning, scores).tolist()}
+
+
+def summary_key(reference: str, tokens: str, threads: int) -> str:
+    """The key of what was found of a model (its key) with these pictures (their fingerprint), on this machine."""
+    return digest("sensitivity", reference, tokens, threads, plain(environment()))
+
+
+def keep_rows(store: Store, key: str, rows: Sequence[LayerRow]) -> None:
+    """Keep rows for `compress search`, beside those of other changes that were measured before."""
+    own = {row.change for row in rows}
+    before = [row for row in (store.known(key) or {}).get("layers", []) if row["change"] not in own]
+    store.note_measurement(key, {"layers": [*before, *plain(rows)]})
+
+
+def kept_rows(store: Store, reference: str, tokens: str, threads: int) -> dict[str, list[LayerRow]]:
+    """The rows of every change that `sensitivity` measured of a model, by the change; empty where it was not run."""
+    found = store.known(summary_key(reference, tokens, threads)) or {}
+    return by_change(parse(LayerRow, row, "sensitivity") for row in found.get("layers", []))
 
 
 def command_of(recipe: str | Path, asked: Asked, model: str, tokens: str) -> str:

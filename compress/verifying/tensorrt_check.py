@@ -11,10 +11,11 @@ from typing import Literal
 import onnx_ir as ir
 
 from compress.core.settings import InputError, setting
+from compress.recipe.early import check_capabilities
 from export.building import BuildError, process
 from export.building.evidence import evidence
 from export.building.layers import LayersError, layers
-from export.building.precisions import CAPABILITIES, refusals, unknown, used
+from export.building.precisions import refusals, used
 from export.building.profiles import WHOLE, Profile, Rows, Sizes, decode_sizes, other_sizes, profiles
 from export.building.request import SECONDS
 from export.graph.graph_file import GraphFileError, load_graph
@@ -92,9 +93,7 @@ def check(path: Path, capabilities: Sequence[str], largest_rows: int = UNBOUND[2
     Raises:
         InputError: it cannot be read, or a capability is none.
     """
-    for capability in capabilities:
-        if capability not in CAPABILITIES:
-            raise InputError(f"--capability: {unknown(capability)}")
+    check_capabilities(capabilities)
     rows = Rows(1, min(2, largest_rows), largest_rows)
     found = []
     for name, (file, graph, asked) in graphs_of(path, rows).items():

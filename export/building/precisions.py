@@ -12,10 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir import DataType
 
-CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-USUAL = ("8.6", "8.9", "12.0")  # GeForce RTX 30, 40 and 50
-GPUS = {"7.5": "RTX 20", "8.0": "A100", "8.6": "RTX 30", "8.9": "RTX 40", "12.0": "RTX 50", "12.1": "GB10"}
-CLASSIC = {"9.0": "H100 and H200", "10.0": "B200", "10.3": "B300"}
+from export.building.capabilities import CAPABILITIES, USUAL, number
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,3 @@ def refusals(formats: dict[Precision, str], capabilities: Sequence[str]) -> Iter
 def usual(formats: dict[Precision, str]) -> tuple[str, ...]:
     """The capabilities that a graph is built for where nobody says: those of `USUAL` that compute its formats."""
     return tuple(each for each in USUAL if not list(refusals(formats, [each])))
-
-
-def unknown(capability: str) -> str:
-    """Why nothing can be built for a capability."""
-    known = ", ".join(CAPABILITIES)
-    classic = CLASSIC.get(capability)
-    cure = f"; the classic TensorRT builds for {classic}, on such a GPU" if classic else ""
-    return f"{capability} is no compute capability that TensorRT for RTX builds for; it knows {known}{cure}"
-
-
-def number(capability: str) -> tuple[int, ...]:
-    """A capability, to be compared."""
-    return tuple(map(int, capability.split(".")))

@@ -41,9 +41,10 @@ def check_tensorrt(path: Path, capabilities: tuple[str, ...], rows: int, as_json
     TensorRT for RTX parses and builds every graph for each compute capability; no GPU is needed. Without it only the
     rules speak. Exit code 1: a graph is refused.
     """
-    from compress.recipe.early import check_there
+    from compress.recipe.early import check_capabilities, check_there
 
     check_there(path)
+    check_capabilities(capabilities)
     from compress.verifying.tensorrt_check import check
 
     found = check(path, capabilities, rows)

@@ -182,10 +182,13 @@ def models_features(
 ) -> None:
     """Features of texts by a pipeline's own CLIP encoder, for `generate --features`; needs the transformers library."""
     from compress.core.settings import InputError
-    from compress.models import clip
+    from compress.recipe.early import check_pipeline
 
     if bool(texts) != (output is not None) or not (texts or onnx):
         raise InputError('give texts and -o FILE.npy, or --onnx FILE, or both; for example  "a cat" -o features.npy')
+    check_pipeline(pipeline, "text_encoder", *(["tokenizer"] if texts else []))
+    from compress.models import clip
+
     if output is not None:
         clip.write(clip.features(pipeline, texts), output)
     if onnx is not None:

@@ -15,8 +15,8 @@ from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 from export.runtime.counted import counted
 
 if TYPE_CHECKING:
-    from compress.search.goal import Goal
-    from compress.search.search import Found
+    from compress.searching.goal import Goal
+    from compress.searching.search import Found
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
@@ -74,38 +74,27 @@ def search(
     optional: true. The best recipe so far is always best.yaml, with its engine beside it; search.html shows the
     trade-off. The same command goes on where it was. Exits with 1 if no trial keeps every budget.
     """
-    from compress.core.settings import InputError, shown
-    from compress.search import limits as written
-    from compress.search import space as spaces
-    from compress.search.study import require
+    from compress.searching.asked import asked
+    from compress.searching.limits import pairs
 
-    read = spaces.load(space)  # all that can be said before anything heavy is imported
-    gate = read.value.get("gate") or {}
-    if not isinstance(gate, dict):
-        raise InputError(f"{space}: gate: {shown(gate)} is not a mapping of limits")
-    limits, names = written.pairs(budgets), written.objectives(minimise)
-    written.check(limits, names, gate)
-    require()
-    from compress.core.store import Store
-    from compress.search.goal import goal_of
-    from compress.search.published import write
-    from compress.search.search import search as run
+    wish = asked(space, pairs(budgets), minimise)  # all that can be said before anything heavy is imported
+    from compress import api
 
-    goal, store = goal_of(limits, names, gate), Store(store_path)
-    folder = output or Path("searches") / space.stem
-    found = run(read, goal, store, folder, Terminal(), seconds=seconds, most_trials=trials, write=write)
+    found = api.search(
+        space, budgets=wish.budgets, minimize=minimise, seconds=seconds, trials=trials, output=output, store=store_path,
+        listener=Terminal(),
+    )  # fmt: skip
     if as_json:
         print_json(found)
     else:
-        show(found, goal, folder)
+        show(found, wish.goal())
     leave(passed=found.best is not None)
 
 
-def show(found: Found, goal: Goal, folder: Path) -> None:
+def show(found: Found, goal: Goal) -> None:
     """The front, the best or the nearest trial, and where everything lies."""
-    from compress.search import published
-    from compress.search.page import columns, headline, measured, title
-    from compress.search.search import words
+    from compress.searching.page import columns, headline, measured, title
+    from compress.searching.search import words
 
     names = columns(goal)
     rows = [[str(each.number), *(measured(each, name, goal) for name in names), words(each.picked)]
@@ -116,10 +105,10 @@ def show(found: Found, goal: Goal, folder: Path) -> None:
         f"{headline(found, goal)} ({counted(len(found.trials), 'trial')}, {found.seconds:.0f} s; ended: {found.ended})"
     )
     if found.best is not None:
-        print_line(f"recipe: {folder / published.BEST}")
-        print_line(f"engine: {published.engine_folder(folder, found.best)}")
+        print_line(f"recipe: {found.recipe}")
+        print_line(f"engine: {found.engine}")
     elif found.nearest is not None:
         print_line(f"nearest: trial {found.nearest.number}: {words(found.nearest.picked)}")
         for text in found.nearest.lacks or (found.nearest.reason,):
             print_line(f"breach: {text}")
-    print_line(f"page: {folder / published.PAGE}")
+    print_line(f"page: {found.page}")

@@ -41,16 +41,18 @@ def sensitivity(
     after an interruption, and it goes on.
     """
     from compress.core.strict_yaml import read_yaml
-    from compress.recipe.early import check_recipe
+    from compress.recipe.early import check_formats, check_recipe
 
+    asked = None if formats is None else [name for name in formats.split(",") if name not in ("", "none")]
     check_recipe(read_yaml(recipe), recipe, model, tokens)  # as in `run`
+    check_formats(asked or (), "--formats")
     from compress import api
     from compress.core import durable
     from compress.report.data.sensitivity import as_csv
 
     found = api.sensitivity(
         recipe,
-        formats=None if formats is None else [name for name in formats.split(",") if name not in ("", "none")],
+        formats=asked,
         prune=prune,
         pictures=pictures,
         model=model,

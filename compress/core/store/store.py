@@ -201,6 +201,17 @@ class Store:
             self.backend.put("measurements", key, records.measurement(key, value))
         return value
 
+    def known(self, key: str) -> dict[str, Any] | None:
+        """The stored measurement of this key; None where there is none that can be read."""
+        with contextlib.suppress(OSError, Damaged):
+            return self.backend.measurement(key)
+        return None
+
+    def note_measurement(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a measurement in place of what is there of this key, where the store may be written."""
+        if self.writable:
+            self.backend.put("measurements", key, records.measurement(key, plain(value)))
+
     def begin(self, recipe: Path, keys: Sequence[str]) -> None:
         """Remember that a run of this recipe works on these artifacts, until `note_user` says that it is finished.
 

@@ -10,15 +10,13 @@ Letters: K inputs, N outputs.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from compress.core.settings import InputError, shown
 from compress.models.transformer.quantized import DEFAULT_BLOCK, LinearQuantization
+from export.graph.format_words import FLOAT, words_of
 from export.graph.number_formats import FORMATS
 
-FLOAT = "float"
-NAME = re.compile(r"(?P<weights>[a-z0-9]+)(-(?P<rounded>static|dynamic))?(-g(?P<group>[0-9]{1,6}))?(?P<zeros>-zeros)?")
 SCALE_BYTES = FLOAT_BYTES = 4
 
 
@@ -30,12 +28,10 @@ def format_called(name: str, where: str) -> LinearQuantization | None:
     """
     if name == FLOAT:
         return None
-    found = NAME.fullmatch(name)
-    if found is None or found["weights"] not in FORMATS:
-        raise InputError(
-            f"{where}: {shown(name)} is no format; write float, or {', '.join(FORMATS)} with -static or -dynamic "
-            f"(inputs of products), -g128 (a group) and -zeros (zero points) behind it where they are wanted"
-        )
+    try:
+        found = words_of(name)
+    except ValueError as error:
+        raise InputError(f"{where}: {shown(name)} {error}") from error
     weights: Any = found["weights"]
     rounded: Any = FORMATS[weights].activations if found["rounded"] else "none"
     try:

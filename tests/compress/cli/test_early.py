@@ -109,6 +109,38 @@ def test_unknown_files_and_wrong_values_import_nothing_heavy(tmp_path: Path) -> 
         assert "no-such-file" in said or "out of range" in said or "rato" in said or "x" in said
 
 
+def test_wrong_names_in_options_import_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    absent, features = f"{tmp_path}/no-such-file", ["-o", f"{tmp_path}/f.npy"]
+    expected = {
+        "--budget: unknown key 'nll_drif'; did you mean 'nll_drift'?": ["search", "digits", "--budget", "nll_drif=1%"],
+        "--budget.nll_drift: 3.0 is out of range; it must be between 0 and 1": [
+            "search", "digits", "--budget", "nll_drift=3",
+        ],
+        "--budget.size: '9XB' is not a number": ["search", "digits", "--budget", "size=9XB"],
+        "--minimize: no quantity is called 'sze'; did you mean 'size'?": ["search", "digits", "--minimize", "sze",
+                                                                           "--budget", "kl=1"],
+        "--minimize agreement: is better the higher it is": ["search", "digits", "--minimize", "agreement", "--budget",
+                                                             "kl=1"],
+        "--formats: 'int9' is no format; write float, or int8, int4, int2": [
+            "sensitivity", "quickstart", "--formats", "int8,int9",
+        ],
+        "--capability: 1.0 is no compute capability that TensorRT for RTX builds for; it knows 7.5": [
+            "check-tensorrt", f"{tmp_path}/model.onnx", "--capability", "1.0",
+        ],
+        "no-such-file: there is no such folder; a pipeline holds text_encoder and tokenizer": [
+            "models", "features", absent, "a cat", *features,
+        ],
+        "text_encoder: there is no such folder; a pipeline holds text_encoder": [
+            "models", "features", str(tmp_path), "--onnx", f"{tmp_path}/e.onnx",
+        ],
+        "give texts and -o FILE.npy, or --onnx FILE, or both": ["models", "features", absent, "a cat"],
+    }  # fmt: skip
+    for (text, line), (code, said, heavy) in zip(expected.items(), ended([*expected.values()]), strict=True):
+        assert (code, heavy) == (2, []), (line, said)
+        assert text in said, (line, said)
+
+
 def test_the_early_check_says_what_the_full_one_says(tmp_path: Path) -> None:
     from compress.recipe import recipe
 

@@ -8,7 +8,8 @@ import onnx_ir as ir
 import pytest
 import small_graphs as small
 
-from export.building.precisions import CAPABILITIES, USUAL, refusals, unknown, used, usual
+from export.building.capabilities import CAPABILITIES, USUAL, unknown
+from export.building.precisions import refusals, used, usual
 from export.building.process import build
 from export.building.profiles import Profile
 from export.graph.inference import inferred, without_weights

@@ -100,7 +100,7 @@ def test_the_help_and_light_errors_load_nothing_heavy(space: Path) -> None:
     program = (
         "import sys\nfrom compress.cli import main\n"
         "main(sys.argv[1:], standalone_mode=False) if '--help' in sys.argv else None\n"
-        "from compress.search import limits, space, study\n"
+        "from compress.searching import limits, space, study\n"
         f"space.load(__import__('pathlib').Path({str(space)!r}))\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )

@@ -16,8 +16,8 @@ from compress.passes import PassError
 from compress.passes.distill import Distill
 from compress.passes.prune_ffn import PruneFfn
 from compress.running import measurements
-from compress.search import trial as trials
-from compress.search.trial import Workshop, of_the_machine
+from compress.searching import trial as trials
+from compress.searching.trial import Workshop, of_the_machine
 
 PLAIN = {"prune-ffn.ratio": 0.25, "prune-heads used": False}
 Make = Callable[..., Workshop]

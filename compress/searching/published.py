@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from compress.measure import EngineMeasurement
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.running.pipeline import copy_engine
-from compress.search import page
-from compress.search.outcome import Outcome
-from compress.search.recipes import recipe_of
-from compress.search.search import Found
-from compress.search.trial import Workshop
+from compress.searching import page
+from compress.searching.outcome import Outcome
+from compress.searching.recipes import recipe_of
+from compress.searching.search import Found
+from compress.searching.trial import Workshop
 
 BEST, ENGINES, FRONT, PAGE = "best.yaml", "engines", "front", "search.html"
 
@@ -32,6 +33,14 @@ def write(found: Found, shop: Workshop, output: Path) -> None:
             write_best(found.best, found, shop, output)
         write_front(found, shop, output)
         durable.write_text(output / PAGE, page.html(found, shop.goal))
+
+
+def with_places(found: Found, output: Path) -> Found:
+    """The same with where the best recipe, its engine and the page lie."""
+    found = replace(found, page=str(output / PAGE))
+    if found.best is None:
+        return found
+    return replace(found, recipe=str(output / BEST), engine=str(engine_folder(output, found.best)))
 
 
 def engine_folder(output: Path, trial: Outcome) -> Path:

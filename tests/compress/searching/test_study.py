@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from compress.core.settings import InputError
-from compress.search.outcome import Number, Outcome
-from compress.search.space import Space, of_value
-from compress.search.study import Study
+from compress.searching.outcome import Number, Outcome
+from compress.searching.space import Space, of_value
+from compress.searching.study import Study
 
 pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'optuna>=5'")
 TEXT = """

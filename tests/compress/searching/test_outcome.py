@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.search.outcome import Number, Outcome, best, front, hopeless, nearest
+from compress.searching.outcome import Number, Outcome, best, front, hopeless, nearest
 
 
 def outcome(number: int, *values: float, **more: Any) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compress.core.settings import InputError
-from compress.search.limits import bytes_of, check, objectives, pairs
+from compress.searching.limits import bytes_of, check, objectives, pairs
 
 
 def test_budgets_are_read_by_their_quantity() -> None:

@@ -12,12 +12,12 @@ from compress.core.listener import Silent
 from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.recipe import recipe as recipes
-from compress.search import search as driver
-from compress.search.goal import goal_of
-from compress.search.published import BEST, FRONT, PAGE, engine_folder, write
-from compress.search.search import search
-from compress.search.space import load
-from compress.search.trial import Workshop
+from compress.searching import search as driver
+from compress.searching.goal import goal_of
+from compress.searching.published import BEST, FRONT, PAGE, engine_folder, write
+from compress.searching.search import search
+from compress.searching.space import load
+from compress.searching.trial import Workshop
 
 
 def again(searched, output: Path, *, budgets: dict[str, str] | None = None, trials: int = 4, seconds: float = 1e6):
@@ -102,7 +102,7 @@ def test_an_error_of_the_machine_ends_the_search_and_the_trial_is_tried_again(
 
 
 def test_an_onnx_graph_and_a_reference_that_shows_no_drift_are_refused(searched, tmp_path: Path, monkeypatch) -> None:
-    from compress.search import trial
+    from compress.searching import trial
 
     monkeypatch.setattr(trial.Measuring, "evidence", lambda self: unsound())
     with pytest.raises(InputError, match="the reference: this is no evidence: it guesses"):
@@ -160,3 +160,29 @@ def test_with_a_store_at_a_url_the_study_rests_on_this_machine_and_trials_share_
     assert any(": made " in line for line in said["a"])
     assert any(": reused " in line for line in said["b"])
     assert not any(": made " in line for line in said["b"])
+
+
+def test_python_searches_as_the_verb_does_and_says_where_everything_is(searched, tmp_path: Path) -> None:
+    found = compress.search(
+        searched.space, budgets={"kl": 50}, trials=4, output=tmp_path / "out", store=searched.store
+    )  # fmt: skip
+    assert found.trials == searched.found.trials
+    assert found.best == searched.found.best
+    assert recipes.load(Path(found.recipe)).engines
+    assert compress.load_engine(found.engine, threads=1).manifest
+    assert Path(found.page).is_file()
+    assert found.front == searched.found.front
+
+
+def test_python_is_refused_what_the_verb_refuses(searched) -> None:
+    for wrong, said in (
+        ({"budgets": {"kll": 1}}, "--budget: unknown key 'kll'"),
+        ({"minimize": ["size", "size"]}, "--minimize size: stands twice"),
+        ({"budgets": {"kl": 1}, "seconds": 0}, "seconds: 0 is not above 0"),
+        ({"budgets": {"kl": 1}, "trials": 0}, "trials: 0 is not 1 or more"),
+        ({}, "--minimize latency: nothing holds it back"),
+    ):
+        with pytest.raises(InputError, match=said):
+            compress.search(searched.space, **wrong)
+    with pytest.raises(InputError, match="no shipped space of this name"):
+        compress.search("digts", budgets={"kl": 1})

@@ -88,6 +88,17 @@ def bytes_of(budgets: Mapping[str, str]) -> float | None:
     return found
 
 
+def limits_of(budgets: Mapping[str, str], gate: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """All limits as a gate's mapping, and what messages call their place.
+
+    A size in bytes is a share of 1 in it, in place of the true one, which is not known yet.
+    """
+    limits = {**gate, **{name: limit_of(text) for name, text in budgets.items()}}
+    if bytes_of(budgets) is not None:
+        limits[SIZE] = 1.0
+    return limits, "--budget" if budgets else "the space's gate"
+
+
 def limit_of(text: str) -> float | str:
     """A limit as a gate's mapping holds it; what is no number the gate refuses, in its own words."""
     try:

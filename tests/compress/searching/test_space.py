@@ -10,8 +10,8 @@ import yaml
 
 from compress.core.settings import InputError
 from compress.recipe.shipped import SPACES, located_space, names
-from compress.search import recipes
-from compress.search.space import load, of_value
+from compress.searching import recipes
+from compress.searching.space import load, of_value
 
 HEAD: dict[str, Any] = {
     "model": {"checkpoint": "."},

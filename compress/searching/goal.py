@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from compress.core.settings import InputError, nearest, shown
 from compress.measure import Measurement
 from compress.measure.measure import Measure
 from compress.measure.quantity import Finding
 from compress.recipe.gates import Gate, Key, keys, read_gate
 from compress.recipe.verdict import unfavourable
-from compress.search.limits import LATENCY, SIZE, bytes_of, limit_of
+from compress.searching.limits import LATENCY, SIZE, bytes_of, limits_of
+from compress.searching.quantities import check_objective
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,10 @@ def goal_of(budgets: Mapping[str, str], minimise: Sequence[str], gate: Mapping[s
         InputError: a quantity is unknown, or a limit is out of range.
     """
     found = tuple(objective(name) for name in minimise)
-    most_bytes = bytes_of(budgets)
-    limits = {**gate, **{name: limit_of(text) for name, text in budgets.items()}}
-    if most_bytes is not None:
-        limits[SIZE] = 1.0  # in place of the share, which is not known yet
+    limits, where = limits_of(budgets, gate)
     if limits:
-        read_gate(limits, "--budget" if budgets else "the space's gate")
-    return Goal(found, limits, most_bytes)
+        read_gate(limits, where)
+    return Goal(found, limits, bytes_of(budgets))
 
 
 def objective(name: str) -> Objective:
@@ -113,10 +110,7 @@ def objective(name: str) -> Objective:
     if name == LATENCY:
         return Objective(name, known["latency_ms"])
     lower = [LATENCY, *(each for each, key in known.items() if key.quantity.better == "lower")]
-    if name not in known:
-        raise InputError(f"--minimize: no quantity is called {shown(name)}; {nearest(name, lower)}")
-    if name not in lower:
-        raise InputError(f"--minimize {name}: is better the higher it is; give it a limit with --budget {name}=...")
+    check_objective(name, [*known], lower)
     return Objective(name, known[name])
 
 

@@ -10,10 +10,10 @@ from compress.report.page.html import page
 from compress.report.page.markup import Markup, element, table
 from compress.report.page.plots import Bar, Bubble, bars, bubbles
 from compress.report.text.cells import ABSENT, size
-from compress.search.goal import Goal, Objective
-from compress.search.outcome import Outcome
-from compress.search.search import Found
-from compress.search.space import label
+from compress.searching.goal import Goal, Objective
+from compress.searching.outcome import Outcome
+from compress.searching.search import Found
+from compress.searching.space import label
 from export.runtime.counted import counted
 
 MOVED = "settings that moved"
@@ -85,6 +85,8 @@ def summary(found: Found, goal: Goal) -> Markup:
         element("li", f"Made small: {', '.join(each.title for each in goal.objectives)}; budgets: {budgets}."),
         element("li", "Study: ", element("code", found.study), " (Optuna, called search)"),
     ]
+    if found.warm:
+        lines.append(element("li", f"{found.warm[:1].upper()}{found.warm[1:]}."))
     shown, heading = found.best, "Best"
     if shown is None and found.nearest is not None:
         shown, heading = found.nearest, "Nearest"

@@ -10,7 +10,7 @@ import numpy as np
 from compress.core.settings import ContradictionError, InputError
 from compress.recipe import recipe as recipes
 from compress.recipe.recipe import Recipe
-from compress.search.space import Space
+from compress.searching.space import Space
 
 TRIES = 200  # combinations that are looked at for one that is a recipe
 

@@ -9,7 +9,7 @@ from compress.measure import EngineMeasurement
 from compress.measure.drift.fidelity import Fidelity
 from compress.measure.speed.timing import SpeedRow
 from compress.recipe.gates import Gate, gate
-from compress.search.goal import excess, goal_of, objective
+from compress.searching.goal import excess, goal_of, objective
 
 
 def row(batch: int, speedup: float) -> SpeedRow:

@@ -33,10 +33,10 @@ from compress.recipe.recipe import Recipe, describe
 from compress.recipe.verdict import judge, no_evidence, promised
 from compress.running.measurements import Measuring
 from compress.running.pipeline import Run, load_reference
-from compress.search.goal import Goal, excess, judged_value
-from compress.search.outcome import REFUSED_EXCESS, Number, Outcome, hopeless
-from compress.search.recipes import recipe_of
-from compress.search.space import Space
+from compress.searching.goal import Goal, excess, judged_value
+from compress.searching.outcome import REFUSED_EXCESS, Number, Outcome, hopeless
+from compress.searching.recipes import recipe_of
+from compress.searching.space import Space
 
 FEW = 32  # pictures of a first look at drift: as many as are scored at once
 

@@ -10,12 +10,12 @@ import pytest
 
 from compress.core.listener import Silent
 from compress.core.store import Store
-from compress.search.goal import goal_of
-from compress.search.published import write
-from compress.search.recipes import check
-from compress.search.search import Found, search
-from compress.search.space import load
-from compress.search.trial import Workshop
+from compress.searching.goal import goal_of
+from compress.searching.published import write
+from compress.searching.recipes import check
+from compress.searching.search import Found, search
+from compress.searching.space import load
+from compress.searching.trial import Workshop
 
 pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'optuna>=5'")
 SPACE = """\

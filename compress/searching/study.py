@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.locks import EXCLUSIVE, Lock
 from compress.core.settings import InputError, digest, parse, plain
-from compress.search.outcome import Number, Outcome
-from compress.search.space import BETWEEN, Choice, Space
+from compress.searching.outcome import Number, Outcome
+from compress.searching.space import BETWEEN, Choice, Space
 
 if TYPE_CHECKING:
     import optuna
@@ -20,9 +21,18 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'optuna>=5'"
 NAME = "search"
 OUTCOME = "outcome"  # the attribute of a trial
+WARM = "warm"  # the attribute of a study
 ATTEMPTS = 50  # proposals that were tried before, until a search ends
 FEWEST_MEASURED = 4  # trials; of fewer, all choices are said to decide alike
 STARTUP = 6  # trials that are drawn at random before the sampler follows what it saw; a trial takes minutes
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Combinations to begin with, behind the space's first, and what is said of them; none where nothing is known."""
+
+    picked: tuple[dict[str, Any], ...] = ()
+    said: str = ""
 
 
 def require() -> None:
@@ -40,8 +50,8 @@ def require() -> None:
 class Study:
     """A study that this process works at, until `close`. Every outcome that was told is in the file."""
 
-    def __init__(self, path: Path, space: Space, objectives: int, seed: int) -> None:
-        """Open the study in a file, or make it; what was killed in it is asked for again.
+    def __init__(self, path: Path, space: Space, objectives: int, seed: int, warm: Callable[[], Warm] = Warm) -> None:
+        """Open the study in a file, or make it with a warm start; what was killed in it is asked for again.
 
         Raises:
             InputError: another process works at it, or the file is no study.
@@ -55,12 +65,12 @@ class Study:
         if not self.lock.take(EXCLUSIVE, wait=None):
             raise InputError(f"{path}: another search works at this study; wait for it, or search in another --store")
         if not path.exists():
-            self.create(objectives)
+            self.create(objectives, warm())
         self.storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         self.study = optuna.load_study(study_name=NAME, storage=self.storage, sampler=self.sampler(0))
         self.begin_again()
 
-    def create(self, objectives: int) -> None:
+    def create(self, objectives: int, warm: Warm) -> None:
         """Make the file whole, then give it its name: a kill leaves no half one."""
         import optuna
 
@@ -68,9 +78,16 @@ class Study:
         draft.unlink(missing_ok=True)
         storage = optuna.storages.RDBStorage(f"sqlite:///{draft}")
         made = optuna.create_study(storage=storage, study_name=NAME, directions=["minimize"] * objectives)
-        made.enqueue_trial(self.parameters(self.space.first()))
+        for picked in (self.space.first(), *warm.picked):
+            made.enqueue_trial(self.parameters(picked))
+        made.set_user_attr(WARM, warm.said)
         storage.engine.dispose()
         draft.replace(self.path)
+
+    @property
+    def warm(self) -> str:
+        """What the study began with."""
+        return str(self.study.user_attrs.get(WARM, ""))
 
     def close(self) -> None:
         """Let others work at it."""

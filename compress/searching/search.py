@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from compress.core.settings import digest, plain, setting
 from compress.core.sources import source_hash
 from compress.core.store import Store, prepare_output
 from compress.measure.speed.environment import environment
-from compress.search import trial as trials
-from compress.search.goal import Goal
-from compress.search.outcome import Outcome, best, front, nearest
-from compress.search.recipes import check
-from compress.search.space import Choice, Space, label
-from compress.search.study import Study
-from compress.search.trial import Workshop
+from compress.searching import trial as trials
+from compress.searching.goal import Goal
+from compress.searching.outcome import Outcome, best, front, nearest
+from compress.searching.recipes import check
+from compress.searching.space import Choice, Space, label
+from compress.searching.study import Study
+from compress.searching.trial import Workshop
+from compress.searching.warm import warm_start
 from export.runtime.counted import counted
 
 STUDIES = "studies"  # the folder in a store
@@ -40,6 +42,10 @@ class Found:
     front: tuple[Outcome, ...] = setting(doc="measured trials that no other one beats in these, by the first of them")
     importance: dict[str, dict[str, float]] = setting(doc="of each objective: the share that each choice decides")
     trials: tuple[Outcome, ...] = setting(doc="every trial that ended")
+    recipe: str = setting("", doc="the best trial's recipe, a file for `run`; empty if there is none")
+    engine: str = setting("", doc="the best trial's engine, a folder; empty if there is none")
+    page: str = setting("", doc="the page that shows all this")
+    warm: str = setting("", doc="what it began with, where `compress sensitivity` was run for the model before")
     ended: str = setting("", doc="why no further trial was begun; empty while the search goes on")
 
 
@@ -69,6 +75,7 @@ def found_in(study: Study, shop: Workshop, ended: str = "") -> Found:
         front=tuple(front(outcomes, axes)),
         importance={each.name: study.importances(index) for index, each in enumerate(goal.objectives)},
         trials=tuple(outcomes),
+        warm=study.warm,
         ended=ended,
     )
 
@@ -122,8 +129,11 @@ def search(
     path = store.root / STUDIES / f"{space.path.stem}-{identity(space, shop.goal, shop)[:16]}.sqlite3"
     if store.is_elsewhere:
         listener.say(f"study: {path}, on this machine alone; trials' artifacts and measurements are in {store.place}")
-    study = Study(path, space, len(goal.objectives), base.seed)
+    warm = partial(warm_start, space, base, store, *shop.identity, goal.objectives[0].name)
+    study = Study(path, space, len(goal.objectives), base.seed, warm)
     try:
+        if study.warm:
+            listener.say(study.warm)
         if study.outcomes():
             write(found_in(study, shop), shop, output)
         while not (ended := reason_to_end(study, seconds, most_trials)):

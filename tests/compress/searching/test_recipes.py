@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from compress.core.settings import ContradictionError, InputError
-from compress.search.recipes import check, recipe_of
-from compress.search.space import of_value
+from compress.searching.recipes import check, recipe_of
+from compress.searching.space import of_value
 
 
 def space_of(passes: list[Any], chain: list[Any] | None = None):
