@@ -131,7 +131,8 @@ def run(
     Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
     A `model` (a checkpoint, or a shipped one's name) or a source of `tokens` takes the place of the recipe's.
     A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens. With `on`
-    ``torchrun:N`` the passes that can (``distill``) train in N processes of this machine.
+    ``torchrun:N`` the passes that can (``distill``) train in N processes of this machine; with ``local:N``, ``ray`` or
+    ``ray://HOST:PORT`` workers make the engines side by side, each with ``bench.threads``.
 
     Raises:
         InputError: the recipe or an input is wrong, or a pass cannot do what it is asked.
@@ -141,12 +142,12 @@ def run(
     from compress.recipe import recipe as recipes
     from compress.recipe.shipped import located
     from compress.running import pipeline
-    from compress.workers.place import processes_of
+    from compress.workers.place import place_of_run
 
-    processes = processes_of(on)
+    processes, place = place_of_run(on)
     loaded = recipes.load(located(recipe), model, tokens)
     folder = run_folder(recipe, model) if output is None else Path(output)
-    return pipeline.run(loaded, Store(store), folder, listener or Silent(), preflight, processes)
+    return pipeline.run(loaded, Store(store), folder, listener or Silent(), preflight, processes, place)
 
 
 def run_folder(recipe: str | Path, model: str = "") -> Path:

@@ -26,7 +26,7 @@ class Squares:
     seconds: float = 0.0
     start: str = ""
 
-    def __call__(self) -> Callable[[Any], Any]:
+    def __call__(self, say: Callable[[Any], None]) -> Callable[[Any], Any]:
         """As a worker begins."""
         if self.start == "death":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -51,7 +51,7 @@ class Squares:
 class Slept:
     """Sleeps as long as it is told; says how long that took, that it took no processor, and gives nothing."""
 
-    def __call__(self) -> Callable[[Any], Any]:
+    def __call__(self, say: Callable[[Any], None]) -> Callable[[Any], Any]:
         """As a worker begins."""
 
         def sleep(seconds: float) -> tuple[float, float, None]:

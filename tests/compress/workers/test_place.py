@@ -38,7 +38,7 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_processes_are_as_many_as_were_asked_for() -> None:
-    with opened(Place(3), lambda: lambda argument: argument) as crew:
+    with opened(Place(3), lambda say: lambda argument: argument) as crew:
         assert isinstance(crew, LocalCrew)
         assert crew.size == 3
 
