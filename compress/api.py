@@ -364,7 +364,7 @@ def generate(
 def draw_shards(
     engine: str | Path,
     output: str | Path,
-    labels: Sequence[int] | NDArray[np.int64] | None = None,
+    labels: Sequence[int | str] | NDArray[np.int64] | None = None,
     *,
     count: int = 0,
     seed: int = 0,
@@ -382,24 +382,21 @@ def draw_shards(
 ) -> Drawn:
     """Draw many pictures with an engine's folder into shards in `output`; those that it holds already stay.
 
-    Picture i has label i of `labels` (n,), or row i of `features` (n, length, width), which are gone through again
-    until there are `count`. Its bytes depend on the engine, the settings here and i, not on the workers of `on`
+    Picture i has label i of `labels` (n,), numbers or names, or row i of `features` (n, length, width), which are gone
+    through again until there are `count`. Its bytes depend on the engine, the settings here and i, not on the workers of `on`
     (``local:N``, ``ray``, ``ray://HOST:PORT``) or the size of a `shard`, a multiple of `batch`. Each worker has so many
     `threads`; the engine is opened as `load_engine` says. 0 stands for the usual number.
 
     Raises:
         InputError: something cannot be opened or drawn, the folder holds something else, or shards failed twice.
     """
-    import numpy
-
     from compress.bulk import generate as bulk
     from compress.bulk.drawing import Opening
     from compress.core.listener import Silent
     from compress.workers.place import place_of
 
     opening = Opening(threads, device, provider_options, require_plan)
-    classes = None if labels is None else numpy.asarray(labels)
-    wish = bulk.Wish(classes, features, sampling, seed, count, format, shard, batch)
+    wish = bulk.Wish(labels, features, sampling, seed, count, format, shard, batch)
     return bulk.draw_shards(Path(engine), Path(output), wish, place_of(on), opening, listener or Silent())
 
 

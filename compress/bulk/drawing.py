@@ -128,6 +128,8 @@ def members(job: Job, engine: Engine, shard: Shard) -> Iterator[Member]:
     for number, label, picture in zip(numbers, given.labels, chain.from_iterable(batches), strict=False):
         name = picture_name(number)
         facts = {"engine": job.engine, "index": number, "label": int(label), "seed": job.seed}
+        if engine.shape.class_names and label != engine.shape.null_class:
+            facts["class"] = engine.shape.class_name(int(label))
         if job.format == "webdataset":
             yield Member(f"{name}.json", json.dumps(facts).encode())
         yield Member(f"{name}.png", png(picture))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compress.core import lease
 from compress.core.listener import Silent
 from compress.core.settings import InputError
 from compress.core.store import Store
@@ -43,6 +39,12 @@ def path(checkpoint: Path, tmp_path: Path) -> Path:
     path = tmp_path / "two.yaml"
     path.write_text(RECIPE.format(checkpoint=checkpoint))
     return path
+
+
+@pytest.fixture(autouse=True)
+def own_leases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Wait for no one else who times on this machine."""
+    monkeypatch.setattr(lease, "SYSTEM", tmp_path)
 
 
 class Heard(Silent):
@@ -78,3 +80,85 @@ def test_two_workers_report_what_one_process_does(path: Path, tmp_path: Path) ->
     made = [line for line in heard.lines if ": made " in line and line.startswith("engine ")]
     assert {line.split(": ")[0] for line in made} == {"engine plain", "engine small"}
     assert not any("reused" in line for line in heard.lines), "what workers made is not told twice"
+
+
+def plan_of(path: Path) -> plans.Plan:
+    loaded = recipe.load(path)
+    return plans.make_plan(loaded, plans.load_tokens(loaded))
+
+
+def test_what_times_is_left_to_the_run_itself(path: Path) -> None:
+    path.write_text(path.read_text().replace("fuse: {}]", "fuse: {}, engine: {tune: true}]"))
+    found = chains.beside_others(plan_of(path))
+    assert [node.name for node in found["small"]] == ["small.quantize", "small.export", "small.fuse"]
+    assert [node.name for node in found["plain"]] == ["plain.export"]
+
+
+@pytest.mark.parametrize("reason", ["the recipe has one engine", "the store may only be read"])
+def test_with_nothing_to_share_one_line_says_that_this_process_does_everything(
+    reason: str, path: Path, tmp_path: Path
+) -> None:
+    if "one" in reason:
+        path.write_text("\n".join(line for line in path.read_text().splitlines() if "  small:" not in line))
+    store, said = Store(tmp_path / "store").prepare(), []
+    store.writable = "read" not in reason
+    assert chains.check_place(Place(2), recipe.load(path), store, said.append) is None
+    assert said == [f"--on: {reason}, so there is nothing to share; this process does everything"]
+    assert chains.check_place(None, recipe.load(path), store, said.append) is None
+    assert len(said) == 1
+
+
+def test_a_store_that_is_not_where_the_workers_are_is_refused(path: Path, tmp_path: Path, here) -> None:
+    said = rf"^store {tmp_path}/none: is not on the machines of the cluster; give --store a folder that every machine "
+    with pytest.raises(InputError, match=said + r"mounts at the same path, or a URL such as s3://bucket/prefix$"):
+        chains.Looking(chains.Mark(str(tmp_path / "none"), ".seen-1"))(print)
+    store = Store(tmp_path / "store").prepare()
+    with chains.seen(store) as mark:
+        chains.Looking(mark)(print)(None)
+    assert not list(store.root.glob(".seen-*"))
+    with chains.seen(Store("memory://store")) as mark:
+        assert mark == chains.Mark("memory://store")
+
+
+def test_a_worker_with_other_files_is_refused(path: Path, tmp_path: Path) -> None:
+    mark = chains.Mark(str(Store(tmp_path / "store").prepare().root))
+    work = chains.Working(recipe.load(path), mark, str(tmp_path), {"plain": ("another",)})
+    said = r"two\.yaml: its files or its packages are not those that the command has; copy them$"
+    with pytest.raises(InputError, match=said):
+        work(print)
+
+
+def test_lines_say_of_which_engine_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    telling = chains.Telling(lines.append)
+    telling.engine = "cpu"
+    telling.say("made")
+    clock = iter([0.0, 1.0, 11.0, 11.0, 12.0])
+    monkeypatch.setattr(chains.time, "monotonic", lambda: next(clock))
+    with telling.work("train") as progress:
+        progress(1, 9, {})
+        progress(2, 9, {"loss": 0.25})
+        progress(3, 9, {})
+    assert lines == ["engine cpu: made", "engine cpu:   train: 2 of 9  loss 0.25"]
+
+
+def test_engines_that_failed_twice_are_named(path: Path) -> None:
+    faults = {f"engine {name}": "no memory" for name in "abcd"}
+    assert chains.set_aside(recipe.load(path), faults, 5) == (
+        f"{path}: 4 of 5 engines failed twice and were set aside: engine a (no memory); engine b (no memory); engine c "
+        f"(no memory); and 1 more; all others are finished and in the store, the same command tries these again"
+    )
+
+
+@pytest.mark.slow
+def test_an_engine_that_cannot_be_made_is_named_when_the_others_are_done(
+    path: Path, tmp_path: Path, here, refused: Callable[..., str]
+) -> None:
+    path.write_text(path.read_text().replace("plain: [", "wrong: [prune-layers: {count: 99}, "))
+    store = tmp_path / "store"
+    line = refused("run", path, "--store", store, "-o", tmp_path / "run", "--on", "local:2", "--skip-preflight", "-q")
+    assert "1 of 2 engines failed twice and were set aside: engine wrong (" in line
+    assert "prune-layers" in line
+    nodes = plan_of(path).engines
+    assert all(Store(store).contains(node.key) for node in nodes["small"])
+    assert not (tmp_path / "run" / "report.json").exists()
