@@ -383,9 +383,9 @@ def draw_shards(
     """Draw many pictures with an engine's folder into shards in `output`; those that it holds already stay.
 
     Picture i has label i of `labels` (n,), numbers or names, or row i of `features` (n, length, width), which are gone
-    through again until there are `count`. Its bytes depend on the engine, the settings here and i, not on the workers of `on`
-    (``local:N``, ``ray``, ``ray://HOST:PORT``) or the size of a `shard`, a multiple of `batch`. Each worker has so many
-    `threads`; the engine is opened as `load_engine` says. 0 stands for the usual number.
+    through again until there are `count`. Its bytes depend on the engine, the settings here and i, not on the workers
+    of `on` (``local:N``, ``ray``, ``ray://HOST:PORT``) or the size of a `shard`, a multiple of `batch`. Each worker has
+    so many `threads`; the engine is opened as `load_engine` says. 0 stands for the usual number.
 
     Raises:
         InputError: something cannot be opened or drawn, the folder holds something else, or shards failed twice.
