@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs_of_workers import children
 
 from compress.core import lease
 from compress.core.listener import Silent
@@ -162,3 +169,73 @@ def test_an_engine_that_cannot_be_made_is_named_when_the_others_are_done(
     nodes = plan_of(path).engines
     assert all(Store(store).contains(node.key) for node in nodes["small"])
     assert not (tmp_path / "run" / "report.json").exists()
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from compress.cli import main
+from compress.core import lease
+if __name__ == "__main__":
+    lease.SYSTEM = Path(sys.argv.pop(1))
+    main(prog_name="compress")
+"""
+
+
+def started(room: Path, path: Path) -> subprocess.Popen[str]:
+    """The command, with two workers."""
+    (room / "program.py").write_text(PROGRAM)
+    options = ("--store", room / "store", "-o", room / "run", "--on", "local:2", "--skip-preflight")
+    command = [sys.executable, room / "program.py", room, "run", path, *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([str(each) for each in command], env=environment, **pipes)
+
+
+def workers_of(job: subprocess.Popen[str]) -> list[int]:
+    """The processes of a command that work, when the first engine's step was made."""
+    for line in job.stderr:
+        if " engine " in line and ": made " in line:
+            break
+    found = children(job.pid)
+    assert found
+    return found
+
+
+def wait_for_the_end(processes: list[int]) -> None:
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{each}").exists() for each in processes):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_whatever_is_killed_the_same_command_ends_with_the_same_report(path: Path, tmp_path: Path) -> None:
+    pipeline.run(recipe.load(path), Store(tmp_path / "alone"), tmp_path / "one", Silent(), preflight=False)
+    for sent, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        job = started(tmp_path, path)
+        workers = workers_of(job)
+        job.send_signal(sent)
+        assert job.wait(60) == code
+        wait_for_the_end(workers)
+        for folder in (tmp_path / "store" / "artifacts").iterdir():
+            if folder.name in {node.key for node in plan_of(path).engines["plain"]}:
+                shutil.rmtree(folder)  # so that there is something to make, and to kill
+    job = started(tmp_path, path)
+    os.kill(workers_of(job)[0], signal.SIGKILL)
+    _, lines = job.communicate()
+    assert job.returncode == 0, lines
+    assert said(tmp_path / "run") == said(tmp_path / "one")
+    path.write_text(path.read_text().replace("gate: {kl: 50}", "gate: {kl: 0.000000001}"))
+    job = started(tmp_path, path)
+    job.communicate()
+    assert job.returncode == 1, "a breached gate"
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_makes_the_same_engines(path: Path, tmp_path: Path, ray: Any) -> None:
+    loaded, heard = recipe.load(path), Heard()
+    for name, place in (("one", None), ("ray", Place())):
+        pipeline.run(loaded, Store(tmp_path / f"store-{name}"), tmp_path / name, heard, preflight=False, place=place)
+    assert said(tmp_path / "one") == said(tmp_path / "ray")
+    assert any(line.startswith("engine small: ") and ": made " in line for line in heard.lines)
