@@ -60,3 +60,16 @@ class Slept:
             return time.monotonic() - began, 0.0, None
 
         return sleep
+
+
+def children(pid: int) -> list[int]:
+    """The workers of a process, the oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in (path.parent / "cmdline").read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return sorted(found)

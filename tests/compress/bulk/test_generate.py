@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jobs_of_workers import children
 from PIL import Image
 
 import compress
@@ -285,16 +286,3 @@ def test_a_ray_cluster_draws_the_same_bytes(ray, tiny_engine, here, tmp_path, mo
     monkeypatch.setattr(drawing.Cargo, "of", lambda folder: sent.append(folder) or usual(folder))
     assert files(draw(engine, tmp_path / "cluster", on="ray")) == wanted
     assert sent == [engine]
-
-
-def children(pid: int) -> list[int]:
-    """The workers of a process, the oldest first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"spawn_main" in (path.parent / "cmdline").read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            pass
-    return sorted(found)
