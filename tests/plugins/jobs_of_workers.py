@@ -48,6 +48,21 @@ class Squares:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Says a number twice on the way, and gives it."""
+
+    def __call__(self, say: Callable[[Any], None]) -> Callable[[Any], Any]:
+        """As a worker begins."""
+
+        def tell(number: int) -> int:
+            say(number)
+            say(number)
+            return number
+
+        return tell
+
+
+@dataclass(frozen=True)
 class Slept:
     """Sleeps as long as it is told; says how long that took, that it took no processor, and gives nothing."""
 
