@@ -36,8 +36,8 @@ def test_conditions_are_gone_through_again() -> None:
     assert given.sha256 != Conditions(given.labels).sha256 != Conditions(np.array([3, 1, 5])).sha256
 
 
-NUMBERED = Shape(10, 17, (4, 4))
-NAMED = Shape(3, 17, (4, 4), class_names=("dog", "cat, wild", "3"))
+NUMBERED = Shape("causal", 17, 10, (4, 4))
+NAMED = Shape("causal", 17, 3, (4, 4), class_names=("dog", "cat, wild", "3"))
 
 
 def test_labels_stand_on_lines_or_behind_commas(tmp_path) -> None:
