@@ -27,7 +27,7 @@ import numpy as np
 from compress.bulk.drawing import Cargo, Drawing, Opening, Shard
 from compress.bulk.generate import Wish, planned
 from compress.bulk.shards import publish
-from compress.workers.crew import Crew, Done, Failed, Task, Worker
+from compress.workers.crew import Crew, Done, Failed, Say, Task, Worker, unheard
 from compress.workers.place import Place, opened
 from compress.workers.pool import mapped
 from compress.workers.versions import versions
@@ -85,11 +85,11 @@ class KeptWorker:
 class Timed:
     """Makes a function that also says how long it took, and how much of a processor: `make`'s, or one that sleeps."""
 
-    make: Callable[[], Callable[[Any], Any]] | None = None
+    make: Callable[[Say], Callable[[Any], Any]] | None = None
 
-    def __call__(self) -> Callable[[Any], tuple[float, float, Any]]:
+    def __call__(self, say: Say) -> Callable[[Any], tuple[float, float, Any]]:
         """As a worker begins."""
-        function = time.sleep if self.make is None else self.make()
+        function = time.sleep if self.make is None else self.make(unheard)
 
         def timed(argument: Any) -> tuple[float, float, Any]:
             began, worked = time.monotonic(), time.process_time()

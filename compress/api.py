@@ -125,7 +125,8 @@ def run(
     Engines, pictures, report.json, report.md and report.html are written into `output`, ``runs/<recipe>`` by default.
     A `model` (a checkpoint, or a shipped one's name) or a source of `tokens` takes the place of the recipe's.
     A breached gate raises nothing: `Report.verdict` says so. `listener` is told what happens. With `on`
-    ``torchrun:N`` the passes that can (``distill``) train in N processes of this machine.
+    ``torchrun:N`` the passes that can (``distill``) train in N processes of this machine; with ``local:N``, ``ray`` or
+    ``ray://HOST:PORT`` workers make the engines side by side, each with ``bench.threads``.
 
     Raises:
         InputError: the recipe or an input is wrong, or a pass cannot do what it is asked.
@@ -135,12 +136,12 @@ def run(
     from compress.recipe import recipe as recipes
     from compress.recipe.shipped import located
     from compress.running import pipeline
-    from compress.workers.place import processes_of
+    from compress.workers.place import place_of_run
 
-    processes = processes_of(on)
+    processes, place = place_of_run(on)
     loaded = recipes.load(located(recipe), model, tokens)
     folder = run_folder(recipe, model) if output is None else Path(output)
-    return pipeline.run(loaded, Store(store), folder, listener or Silent(), preflight, processes)
+    return pipeline.run(loaded, Store(store), folder, listener or Silent(), preflight, processes, place)
 
 
 def run_folder(recipe: str | Path, model: str = "") -> Path:
@@ -357,7 +358,7 @@ def generate(
 def draw_shards(
     engine: str | Path,
     output: str | Path,
-    labels: Sequence[int] | NDArray[np.int64] | None = None,
+    labels: Sequence[int | str] | NDArray[np.int64] | None = None,
     *,
     count: int = 0,
     seed: int = 0,
@@ -375,24 +376,21 @@ def draw_shards(
 ) -> Drawn:
     """Draw many pictures with an engine's folder into shards in `output`; those that it holds already stay.
 
-    Picture i has label i of `labels` (n,), or row i of `features` (n, length, width), which are gone through again
-    until there are `count`. Its bytes depend on the engine, the settings here and i, not on the workers of `on`
-    (``local:N``, ``ray``, ``ray://HOST:PORT``) or the size of a `shard`, a multiple of `batch`. Each worker has so many
-    `threads`; the engine is opened as `load_engine` says. 0 stands for the usual number.
+    Picture i has label i of `labels` (n,), numbers or names, or row i of `features` (n, length, width), which are gone
+    through again until there are `count`. Its bytes depend on the engine, the settings here and i, not on the workers
+    of `on` (``local:N``, ``ray``, ``ray://HOST:PORT``) or the size of a `shard`, a multiple of `batch`. Each worker has
+    so many `threads`; the engine is opened as `load_engine` says. 0 stands for the usual number.
 
     Raises:
         InputError: something cannot be opened or drawn, the folder holds something else, or shards failed twice.
     """
-    import numpy
-
     from compress.bulk import generate as bulk
     from compress.bulk.drawing import Opening
     from compress.core.listener import Silent
     from compress.workers.place import place_of
 
     opening = Opening(threads, device, provider_options, require_plan)
-    classes = None if labels is None else numpy.asarray(labels)
-    wish = bulk.Wish(classes, features, sampling, seed, count, format, shard, batch)
+    wish = bulk.Wish(labels, features, sampling, seed, count, format, shard, batch)
     return bulk.draw_shards(Path(engine), Path(output), wish, place_of(on), opening, listener or Silent())
 
 

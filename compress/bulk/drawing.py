@@ -20,6 +20,7 @@ from PIL import Image
 from compress.bulk.job import Conditions, Job, picture_name
 from compress.bulk.shards import Member, packed
 from compress.core.settings import InputError
+from compress.workers.crew import Say
 from export.runtime.engine import Engine
 from export.runtime.manifest import FILE, file_hash
 from export.runtime.throughput import draw_in_batches
@@ -92,7 +93,7 @@ class Drawing:
     opening: Opening
     source: Path | Cargo
 
-    def __call__(self) -> Callable[[Shard], bytes]:
+    def __call__(self, say: Say) -> Callable[[Shard], bytes]:
         """Open the engine."""
         if isinstance(self.source, Path):
             engine = self.opened(self.source)
@@ -127,6 +128,8 @@ def members(job: Job, engine: Engine, shard: Shard) -> Iterator[Member]:
     for number, label, picture in zip(numbers, given.labels, chain.from_iterable(batches), strict=False):
         name = picture_name(number)
         facts = {"engine": job.engine, "index": number, "label": int(label), "seed": job.seed}
+        if engine.shape.class_names and label != engine.shape.null_class:
+            facts["class"] = engine.shape.class_name(int(label))
         if job.format == "webdataset":
             yield Member(f"{name}.json", json.dumps(facts).encode())
         yield Member(f"{name}.png", png(picture))

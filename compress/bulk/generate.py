@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from compress.bulk.drawing import Cargo, Drawing, Opening, Shard
 from compress.bulk.folder import claimed
-from compress.bulk.job import Conditions, Format, Job, shard_size
+from compress.bulk.job import Conditions, Format, Job, Labels, shard_size
 from compress.bulk.shards import publish
 from compress.core.listener import Listener
 from compress.core.settings import InputError
@@ -35,9 +35,12 @@ NAMED = 3  # shards that failed are named in a message at most
 
 @dataclass(frozen=True)
 class Wish:
-    """Which pictures are drawn, of labels (n,) or features (n, P, C), and their layout; 0 is the usual number."""
+    """Which pictures are drawn, of labels (n,), numbers or names, or of features (n, P, C), and their layout.
 
-    labels: NDArray[np.int64] | None = None
+    0 is the usual number.
+    """
+
+    labels: Labels | None = None
     features: NDArray[np.float32] | None = None
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0

@@ -6,21 +6,23 @@ Letters: N pictures, n given conditions, P x C features of a text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core.settings import InputError, shown
+from compress.core.settings import InputError
 from compress.core.user_files import read_text
 from export.runtime.drawing import check_request, classes_of
+from export.runtime.request import labels_in
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
 
 Format = Literal["webdataset", "png"]
+Labels: TypeAlias = "Sequence[int | str] | NDArray[np.int64] | Written"
 SHARD = 1024  # pictures, unless that leaves fewer shards than `FEWEST`
 FEWEST = 16  # shards of a small job: work for several workers
 LABELS_BYTES = 2**30  # of a file of labels
@@ -41,7 +43,7 @@ class Conditions:
         return Conditions(self.labels[rows], None if self.features is None else self.features[rows])
 
     @classmethod
-    def given(cls, shape: Shape, labels: NDArray[np.int64] | None, features: NDArray[np.float32] | None) -> Conditions:
+    def given(cls, shape: Shape, labels: Labels | None, features: NDArray[np.float32] | None) -> Conditions:
         """What a model of this shape draws of labels (n,), or of features (n, P, C).
 
         Raises:
@@ -56,7 +58,11 @@ class Conditions:
         if shape.classes == 0 and labels is not None:
             raise ValueError("--labels: this model knows no classes; give --count alone")
         count = 1 if features is None else len(features)
-        found = cls(np.zeros(count, dtype=np.int64) if labels is None else classes_of(labels, shape), features)
+        if labels is None:
+            classes = np.zeros(count, dtype=np.int64)
+        else:
+            classes = labels.classes(shape) if isinstance(labels, Written) else classes_of(labels, shape)
+        found = cls(classes, features)
         check_request(found.labels, shape, features, None)
         return found
 
@@ -118,22 +124,50 @@ def picture_name(number: int) -> str:
     return f"{number:0{DIGITS}}"
 
 
-def read_labels(path: Path) -> NDArray[np.int64]:
-    """Labels (n,) from a text file: whole numbers on lines of their own, or several behind commas.
+@dataclass(frozen=True)
+class Written:
+    """Classes as a user wrote them, by number or name: the text of an option, or of a file with one on each line."""
+
+    text: str
+    file: Path | None = None
+
+    @classmethod
+    def of_file(cls, path: Path) -> Written:
+        """The text of a file, or of a pipe.
+
+        Raises:
+            InputError: it cannot be read, or is empty.
+        """
+        text = read_text(path, LABELS_BYTES)
+        if not text.strip(" \t\r\n,"):
+            raise InputError(f"--labels-file: {path}: holds no labels; write one on each line")
+        return cls(text, path)
+
+    def classes(self, shape: Shape) -> NDArray[np.int64]:
+        """The classes (n,) of a model.
+
+        Raises:
+            ValueError: one is none of its classes; the line of a file is named.
+        """
+        if self.file is None:
+            return labelled("--labels", self.text, shape)
+        known: dict[str, list[int]] = {}  # files repeat their lines
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if line not in known:
+                whole = line.strip()
+                asked = whole if whole in shape.class_names else whole.strip(",")
+                place = f"--labels-file: {self.file}:{number}"
+                known[line] = labelled(place, asked, shape).tolist() if asked else []
+        return np.fromiter((each for line in self.text.splitlines() for each in known[line]), dtype=np.int64)
+
+
+def labelled(place: str, text: str, shape: Shape) -> NDArray[np.int64]:
+    """The classes of a list.
 
     Raises:
-        InputError: it cannot be read, holds none, or something else; the line is named.
+        ValueError: one is none of the model's; the place is named.
     """
-    labels = np.fromiter(numbers_of(path), dtype=np.int64)
-    if not len(labels):
-        raise InputError(f"--labels-file: {path}: holds no labels; write one on each line")
-    return labels
-
-
-def numbers_of(path: Path) -> Iterator[int]:
-    """The numbers in a file."""
-    for number, line in enumerate(read_text(path, LABELS_BYTES).splitlines(), 1):
-        for word in filter(None, (part.strip() for part in line.split(","))):
-            if not (word.isascii() and word.isdecimal() and len(word) <= DIGITS):
-                raise InputError(f"--labels-file: {path}:{number}: {shown(word)} is not a class; write a whole number")
-            yield int(word)
+    try:
+        return classes_of(labels_in(text, shape), shape)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error

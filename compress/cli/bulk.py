@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from compress.cli.group import whole_numbers
 from compress.cli.paths import UserPath
 from compress.cli.terminal import Terminal
 from compress.core.settings import MOST_PICTURES, InputError
 from export.runtime.options import FORMATS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from compress.bulk.drawing import Opening
     from compress.bulk.generate import Drawn
+    from compress.bulk.job import Written
     from export.runtime.options import Sampling
 
 
@@ -81,7 +78,8 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     )(called)
     return click.option(
         "--labels-file", type=UserPath(),
-        help="Classes, one on each line; they are gone through again until there are --count pictures.",
+        help="Classes, by number or name, one on each line; they are gone through again until there are --count "
+        "pictures.",
     )(called)  # fmt: skip
 
 
@@ -131,21 +129,19 @@ def draw(
     return draw_shards(engine, output, wish, place, opening, Terminal())
 
 
-def labels_of(labels: str | None, file: Path | None) -> NDArray[np.int64] | None:
+def labels_of(labels: str | None, file: Path | None) -> Written | None:
     """The labels that were given.
 
     Raises:
-        InputError: both were given, or one is wrong.
+        InputError: both were given, or the file cannot be read.
     """
-    import numpy as np
-
-    from compress.bulk.job import read_labels
+    from compress.bulk.job import Written
 
     if labels is not None and file is not None:
         raise InputError("--labels and --labels-file: give one of both")
     if file is not None:
-        return read_labels(file)
-    return None if labels is None else np.array(whole_numbers(labels, "--labels", "3,1,4"))
+        return Written.of_file(file)
+    return None if labels is None else Written(labels)
 
 
 def closing_line(drawn: Drawn, output: Path) -> str:

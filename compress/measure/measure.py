@@ -26,7 +26,8 @@ class Measure(ABC):
     the export, or every finished engine; `verified` whether `compress verify` measures it too: always, where a gate
     limits it (``asked``: it takes long), or never. `gated` is false where the gates of its quantities belong to
     another measure. `deployed` says that it is about the runtime that an engine is for: where that is not on this
-    machine it is not measured, and its gates wait. `label` names it in messages and tables (the name in words if it
+    machine it is not measured, and its gates wait. `timed` says that it takes times, so that nothing else may work
+    beside it. `label` names it in messages and tables (the name in words if it
     has none), `title` and `caption` are those of its table in reports. `promises` names what `broken` looks at.
     """
 
@@ -36,6 +37,7 @@ class Measure(ABC):
     verified: ClassVar[Literal["always", "asked", "never"]] = "always"
     gated: ClassVar[bool] = True
     deployed: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
     label: ClassVar[str | None] = None
     title: ClassVar[str] = ""
     caption: ClassVar[str] = ""

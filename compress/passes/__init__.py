@@ -131,6 +131,11 @@ class Pass(ABC, Generic[Given, Made]):
         """Whether what the pass makes, with these settings, computes the same as what it was given."""
         return self.exact
 
+    @property
+    def takes_times(self) -> bool:
+        """Whether the pass, with these settings, times on this machine, so that nothing else may work beside it."""
+        return False
+
     def validate(self) -> None:
         """Refuse settings that contradict each other, by a ValueError."""
 

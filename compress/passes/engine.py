@@ -50,6 +50,11 @@ class Engine(GraphPass):
     exact: ClassVar[bool] = True
     uses_tokens: ClassVar[bool] = False
 
+    @property
+    def takes_times(self) -> bool:
+        """Where other ways are timed."""
+        return self.tune
+
     def validate(self) -> None:
         """Refuse options of devices that there are not.
 

@@ -75,6 +75,11 @@ class PruneTo(TorchPass):
     )
     repair: bool = setting(True, doc=REPAIR)
 
+    @property
+    def takes_times(self) -> bool:
+        """Where a share of the time is to be kept."""
+        return bool(self.latency)
+
     def validate(self) -> None:
         """Refuse both targets, and neither."""
         if bool(self.parameters) == bool(self.latency):

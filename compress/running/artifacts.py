@@ -42,6 +42,7 @@ class Making:
         self.tokens_key = digest(tokens.fingerprint(), recipe.tokens.calibration)
         self.entries: dict[str, Entry] = {}
         self.engines: dict[str, Engine] = {}
+        self.told: set[str] = set()  # keys of which others said that they were made or reused
 
     def keys(self) -> list[str]:
         """The keys of all artifacts of the plan, and of the engines that stand for its steps."""
@@ -84,7 +85,8 @@ class Making:
 
         with step(node.name):
             entry, reused = self.store.make(node.key, node.made_by, write, self.listener.say)
-        self.listener.say(f"{self.place(node)}{node.name}: {'reused' if reused else 'made'} {node.key[:12]}")
+        if not (reused and node.key in self.told):
+            self.listener.say(f"{self.place(node)}{node.name}: {'reused' if reused else 'made'} {node.key[:12]}")
         self.entries[node.key] = entry
         return entry
 

@@ -124,6 +124,12 @@ def sampler_of(making: Making, node: Node) -> Sampler:
     return replace(making.reference.sampler, cfg_scale=inside).with_guidance_inside()
 
 
+def stages_of(node: Node) -> set[Stage]:
+    """What is measured of a node as a step; of an engine there is more when it is published."""
+    stages: set[Stage] = set() if node.source is None else {"steps"}
+    return stages if node.form is Form.TORCH else stages | {"graphs"}
+
+
 class Measuring:
     """What was measured of a run so far."""
 
@@ -158,11 +164,24 @@ class Measuring:
         moved = self.measure(begun).fidelity_vs_previous if begun is not None else None
         return moved.kl if moved is not None else 0.0
 
-    def results(self, node: Node, stages: set[Stage]) -> dict[str, Any]:
-        """What the measures of these stages find, as rows hold it; a name that finds nothing is left out."""
+    def results(self, node: Node, stages: set[Stage], *, timed: bool = True) -> dict[str, Any]:
+        """What the measures of these stages find, as rows hold it; a name that finds nothing is left out.
+
+        Without `timed`, those that take times are left out too.
+        """
         subject = self.subject(node)
-        found = {measure.name: measure.measured(subject) for measure in measures() if measure.stage in stages}
+        chosen = [measure for measure in measures() if measure.stage in stages and (timed or not measure.timed)]
+        found = {measure.name: measure.measured(subject) for measure in chosen}
         return {name: result.in_row() for name, result in found.items() if result is not None}
+
+    def untimed(self, node: Node, stages: set[Stage]) -> None:
+        """Make a node and let the store have all that `measure` will look for there, but for what takes times."""
+        with step(f"measure {node.name}"):
+            self.making.make(self.making.deployed(node))
+            self.results(node, stages, timed=False)
+            if node.source is not None:
+                Fidelity.measured(self.subject(node, node.source))
+        self.forget_scores(node)
 
     def remembered(self, *key: Any, measure: Any) -> dict[str, Any]:
         """The store's measurement of this key, or a new one."""
@@ -295,10 +314,7 @@ class Measuring:
             self.parameters.setdefault(node.key, self.parameters[previous.key])
         reference_size = self.making.make(self.making.deployed(self.plan.reference)).size_bytes
         notes = dict(self.making.make(node).notes) if previous is not None else {}
-        stages: set[Stage] = {"steps"} if previous is not None else set()
-        if node.form is not Form.TORCH:
-            stages.add("graphs")
-        results = self.results(node, stages)
+        results = self.results(node, stages_of(node))
         measurement = Measurement(
             name=node.name,
             form=node.form.value,

@@ -39,8 +39,10 @@ from compress.report.data.pays import engine_pays
 from compress.report.page import html
 from compress.report.text.markdown import markdown
 from compress.running.artifacts import Making
+from compress.running.chains import Chains, check_place
 from compress.running.measurements import Measuring
 from compress.running.taught import check_processes
+from compress.workers.place import Place
 from export.graph.card import CARD, card
 from export.runtime.errors import PlanWarning
 from export.runtime.manifest import Manifest, file_hash
@@ -81,9 +83,17 @@ def adopt_reference(recipe: Recipe, tokens: TokenSet, plan: Plan, store: Store, 
 
 
 def run(
-    recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool = True, processes: int = 1
+    recipe: Recipe,
+    store: Store,
+    output: Path,
+    listener: Listener,
+    preflight: bool = True,
+    processes: int = 1,
+    place: Place | None = None,
 ) -> Report:
     """Drive a recipe from its checkpoint to judged engines in `output`; passes that train do so in `processes`.
+
+    The workers of a `place` make the engines side by side.
 
     Raises:
         InputError: an input is wrong or a pass cannot do what it is asked; what was finished is in the store.
@@ -92,12 +102,20 @@ def run(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ProcessorWarning)  # said once, of the whole recipe
             warnings.simplefilter("ignore", PlanWarning)  # the report says of each engine that it was not run
-            return run_in(recipe, store, output, listener, preflight, processes)
+            return run_in(recipe, store, output, listener, preflight, processes, place)
     finally:
         store.release()
 
 
-def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, preflight: bool, processes: int) -> Report:
+def run_in(
+    recipe: Recipe,
+    store: Store,
+    output: Path,
+    listener: Listener,
+    preflight: bool,
+    processes: int,
+    place: Place | None,
+) -> Report:
     """Drive a recipe; the store holds what was found and made."""
     if note := plans.processor_note(recipe):
         listener.say(note)
@@ -110,17 +128,19 @@ def run_in(recipe: Recipe, store: Store, output: Path, listener: Listener, prefl
         check_requirements(recipe, plan, reference)
         check_processes(recipe, plan, processes, listener.say)
         store.prepare(node.key for node in plan.nodes if node.source)
+        place = check_place(place, recipe, store, listener.say)
         prepare_output(output)
         if preflight and not all(store.contains(node.key) for node in plan.nodes if node.source):
             listener.say(rehearse(recipe, plan, reference, tokens, listener).words())
     else:  # a graph has no two-layer copy to rehearse with, and no pass on graphs takes long
         plan = plans.make_plan(recipe, tokens)
         store.prepare(node.key for node in plan.nodes)
+        place = check_place(place, recipe, store, listener.say)
         prepare_output(output)
         reference = adopt_reference(recipe, tokens, plan, store, listener)
         check_requirements(recipe, plan, reference.model)
         check_processes(recipe, plan, processes, listener.say)
-    return Run(recipe, store, output, listener, tokens, reference, plan, processes).report()
+    return Run(recipe, store, output, listener, tokens, reference, plan, processes, place).report()
 
 
 class Run:
@@ -136,7 +156,9 @@ class Run:
         reference: ImageModel | AdoptedModel,
         plan: Plan,
         processes: int = 1,
+        place: Place | None = None,
     ) -> None:
+        self.place = place
         self.recipe, self.store, self.output, self.listener = recipe, store, output, listener
         self.reference, self.plan = reference, plan
         self.making = Making(recipe, store, listener, tokens, reference, plan, processes)
@@ -149,6 +171,8 @@ class Run:
         reference, *nodes = self.plan.nodes
         self.store.begin(self.recipe.path, self.making.keys())
         own = self.measuring.measure(reference)
+        if self.place is not None:
+            Chains(self.measuring, self.place).make()  # what follows finds all but times in the store
         steps, breaches = [], []
         for node in nodes:
             steps.append(self.measuring.measure(node))

@@ -25,7 +25,7 @@ from compress.measure.subject import Given, GuidedSide, Side
 from compress.models import zoo
 from compress.models.candidate import Candidate, is_engine, open_candidate
 from compress.models.guided import Guided
-from compress.workers.crew import Task
+from compress.workers.crew import Say, Task
 from compress.workers.place import Place, opened
 from compress.workers.pool import mapped
 from export.runtime.manifest import FILE, file_hash
@@ -85,7 +85,7 @@ class Working:
     threads: int
     torch: str  # version: models in PyTorch give other last bits with another
 
-    def __call__(self) -> Callable[[Ask], NDArray[Any]]:
+    def __call__(self, say: Say) -> Callable[[Ask], NDArray[Any]]:
         """Open the models.
 
         Raises:

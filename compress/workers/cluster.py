@@ -8,12 +8,12 @@ import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
 from compress.core.settings import InputError, one_line
-from compress.workers.crew import Done, Failed, Function, LostError, Maker, Worker, attempted, said_of
+from compress.workers.crew import Done, Failed, Function, LostError, Maker, Say, Worker, attempted, said_of, unheard
 from compress.workers.versions import versions
 
 WAIT_S = 1.0
@@ -27,7 +27,7 @@ MISSING = "--on ray: Ray is not installed; pip install 'ray[client]>=2.60'"
 
 
 @contextmanager
-def cluster(address: str, make: Maker, threads: int) -> Iterator[RayCrew]:
+def cluster(address: str, make: Maker, threads: int, heard: Say = unheard) -> Iterator[RayCrew]:
     """The workers of a cluster, ``ray://HOST:PORT``, or of the one that this machine belongs to or else is alone.
 
     Raises:
@@ -52,8 +52,10 @@ def cluster(address: str, make: Maker, threads: int) -> Iterator[RayCrew]:
     finally:
         if before is not None and signal.getsignal(signal.SIGTERM) is not before:
             signal.signal(signal.SIGTERM, before)  # Ray's own would end this process without a word
+    crew = None
     try:
-        yield RayCrew(ray, make, threads)
+        crew = RayCrew(ray, make, threads, heard)
+        yield crew
     except (ConnectionError, ray.exceptions.RayError) as error:
         raise InputError(
             f"--on {address or 'ray'}: the cluster is gone ({one_line(said_of(error))}); what was finished is kept, "
@@ -62,6 +64,8 @@ def cluster(address: str, make: Maker, threads: int) -> Iterator[RayCrew]:
     finally:
         if own:
             ray.shutdown()
+        elif crew is not None:
+            crew.close()
 
 
 def check_reached(address: str) -> None:
@@ -104,17 +108,41 @@ def check_token(address: str) -> None:
         )
 
 
+class Post:
+    """Words of workers on their way, until whoever handed out the tasks asks for them."""
+
+    def __init__(self) -> None:
+        self.words: list[Any] = []
+
+    def put(self, content: Any) -> None:
+        """Keep one."""
+        self.words.append(content)
+
+    def take(self) -> list[Any]:
+        """All that came since."""
+        words, self.words = self.words, []
+        return words
+
+
 class Remote:
     """What a worker of a cluster does."""
 
-    def __init__(self) -> None:
+    def __init__(self, post: Any) -> None:
         self.function: Function | None = None
+        self.post = post
+
+    def say(self, content: Any) -> None:
+        """Put a word into the post, before the task goes on, so that no reply is ahead of it."""
+        import ray
+
+        with suppress(ray.exceptions.RayError):  # a word that is lost is no reason to fail
+            ray.get(self.post.put.remote(content))
 
     def begin(self, make: Maker) -> tuple[Done | Failed, str]:
         """Make the function; the versions of the libraries here, and which machine and process this is."""
 
         def start() -> dict[str, str]:
-            self.function = make()
+            self.function = make(self.say if self.post is not None else unheard)
             return versions()
 
         return attempted(start), f"{platform.node()}, process {os.getpid()}"
@@ -129,8 +157,11 @@ class Remote:
 class RayCrew:
     """As many actors as the cluster has processors for, also those of machines that join it later."""
 
-    def __init__(self, ray: Any, make: Maker, threads: int) -> None:
-        self.ray, self.threads = ray, threads
+    def __init__(self, ray: Any, make: Maker, threads: int, heard: Say = unheard) -> None:
+        self.ray, self.threads, self.heard = ray, threads, heard
+        self.post = None
+        if heard is not unheard:
+            self.post = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Post).remote()
         self.make = ray.put(make)  # once for each machine, not for each worker
         self.actor = ray.remote(num_cpus=threads, max_restarts=0, max_task_retries=0)(Remote)
         self.numbers = count(1)
@@ -146,14 +177,22 @@ class RayCrew:
 
     def start(self) -> Worker:
         """As `Crew` says."""
-        return RayWorker(self.ray, next(self.numbers), self.actor.remote(), self.make)
+        return RayWorker(self.ray, next(self.numbers), self.actor.remote(self.post), self.make)
 
     def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
         """As `Crew` says."""
         answers = {worker.answer: worker for worker in workers if isinstance(worker, RayWorker)}
         self.ray.wait(list(answers), num_returns=1, timeout=WAIT_S, fetch_local=False)
         there, _ = self.ray.wait(list(answers), num_returns=len(answers), timeout=0, fetch_local=False)
+        if self.post is not None:
+            for content in self.ray.get(self.post.take.remote()):
+                self.heard(content)
         return [answers[answer] for answer in there]
+
+    def close(self) -> None:
+        """End what is no worker, in a cluster that goes on."""
+        if self.post is not None:
+            self.ray.kill(self.post)
 
 
 class RayWorker:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from compress.core.settings import one_line
 
 Function = Callable[[Any], Any]  # does one task
-Maker = Callable[[], Function]  # makes it inside of a worker, once; it is pickled, with all that it holds
+Say = Callable[[Any], None]  # a word on the way to whoever handed out the tasks; pickled
+Maker = Callable[[Say], Function]  # makes it inside of a worker, once; it is pickled, with all that it holds
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,17 @@ class Failed:
     """A function that raised an error: what it says, in one line."""
 
     fault: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message on the way."""
+
+    content: Any
+
+
+def unheard(content: Any) -> None:
+    """Nobody listens."""
 
 
 class LostError(Exception):
@@ -75,7 +87,10 @@ class Crew(Protocol):
         """One worker more; it is not waited for."""
 
     def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
-        """Those of the workers that have a reply or are gone; waits a moment for the first one."""
+        """Those of the workers that have a reply or are gone; waits a moment for the first one.
+
+        What workers said in the meantime is heard here, before the replies.
+        """
 
 
 def attempted(function: Callable[[], Any]) -> Done | Failed:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.launched import LostError, SaidElsewhereError
 from compress.core.settings import InputError
-from compress.workers.crew import said_of
+from compress.workers.crew import Said, said_of
 from compress.workers.local import end_with_parent, without_interruptions
 
 if TYPE_CHECKING:
@@ -47,13 +47,6 @@ class Member:
 
 
 Work = Callable[[Member], Any]  # pickled, with all that it holds
-
-
-@dataclass(frozen=True)
-class Said:
-    """A message on the way."""
-
-    content: Any
 
 
 @dataclass(frozen=True)

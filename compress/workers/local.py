@@ -11,7 +11,7 @@ from multiprocessing import connection, resource_tracker
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from compress.workers.crew import Done, Failed, Function, LostError, Maker, Worker, attempted
+from compress.workers.crew import Done, Failed, Function, LostError, Maker, Said, Say, Worker, attempted, unheard
 from compress.workers.versions import versions
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ WAIT_S = 1.0
 class LocalCrew:
     """At most `size` processes, each with a function of its own that `make` makes."""
 
-    def __init__(self, size: int, make: Maker) -> None:
-        self.size, self.make = size, make
+    def __init__(self, size: int, make: Maker, heard: Say = unheard) -> None:
+        self.size, self.make, self.heard = size, make, heard
         self.numbers = count(1)
 
     def start(self) -> Worker:
@@ -34,7 +34,8 @@ class LocalCrew:
     def ready(self, workers: Sequence[Worker]) -> Sequence[Worker]:
         """As `Crew` says."""
         pipes = {worker.pipe: worker for worker in workers if isinstance(worker, LocalWorker)}
-        return [pipes[pipe] for pipe in connection.wait(list(pipes), WAIT_S)]  # type: ignore[index]
+        there = [pipes[pipe] for pipe in connection.wait(list(pipes), WAIT_S)]  # type: ignore[index]
+        return [worker for worker in there if worker.has_replied(self.heard)]
 
 
 class LocalWorker:
@@ -47,6 +48,7 @@ class LocalWorker:
         without_interruptions(self.process.start)
         theirs.close()
         self.name = f"worker {number} (process {self.process.pid})"
+        self.answer: Done | Failed | None = None
 
     def send(self, argument: Any) -> None:
         """As `Worker` says."""
@@ -55,13 +57,24 @@ class LocalWorker:
         except OSError as error:
             raise LostError(self.end()) from error
 
+    def has_replied(self, heard: Say) -> bool:
+        """Read what it sent: whether that is a reply, or its end, and no word on the way."""
+        try:
+            sent = self.pipe.recv()
+        except (EOFError, OSError):
+            self.answer = None
+            return True
+        if isinstance(sent, Said):
+            heard(sent.content)
+            return False
+        self.answer = sent
+        return True
+
     def reply(self) -> Done | Failed:
         """As `Worker` says."""
-        try:
-            said: Done | Failed = self.pipe.recv()
-            return said
-        except (EOFError, OSError) as error:
-            raise LostError(self.end()) from error
+        if self.answer is None:
+            raise LostError(self.end())
+        return self.answer
 
     def end(self) -> str:
         """How it ended."""
@@ -91,7 +104,7 @@ def serve(pipe: Connection, make: Maker) -> None:
     """What a worker does until it is stopped: say that it is ready, and do one task after the other."""
     Thread(target=end_with_parent, daemon=True).start()
     made: list[Function] = []
-    began = attempted(lambda: made.append(make()))
+    began = attempted(lambda: made.append(make(lambda content: pipe.send(Said(content)))))
     pipe.send(Done(versions()) if made else began)
     while made:
         argument = pipe.recv()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from compress.core.launched import launch
 from compress.core.settings import InputError, shown
-from compress.workers.crew import Crew, Maker
+from compress.workers.crew import Crew, Maker, Say, unheard
 from compress.workers.local import LocalCrew
 
 LOCAL = re.compile(r"local:([0-9]{1,9})")
@@ -65,17 +65,35 @@ def processes_of(text: str, where: str = "--on") -> int:
     )
 
 
+def place_of_run(text: str) -> tuple[int, Place | None]:
+    """Where a user wants a recipe run: how many processes its passes train in, and who makes its engines.
+
+    Without a place, this process does everything.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not text or text.startswith("torchrun"):
+        return processes_of(text), None
+    try:
+        return 1, place_of(text)
+    except InputError as error:
+        raise InputError(f"{error}; or torchrun:N, for passes that train") from None
+
+
 @contextmanager
-def opened(place: Place, make: Maker, threads: int = 1) -> Iterator[Crew]:
+def opened(place: Place, make: Maker, threads: int = 1, heard: Say = unheard) -> Iterator[Crew]:
     """The workers of a place, each with a function that `make` makes and so many processor threads.
+
+    `heard` is called with what they say on the way, while `pool.mapped` waits for them.
 
     Raises:
         InputError: the cluster cannot be reached, or Ray is not installed.
     """
     if place.is_local:
-        yield LocalCrew(place.workers, make)
+        yield LocalCrew(place.workers, make, heard)
         return
     from compress.workers.cluster import cluster
 
-    with cluster(place.address, make, threads) as crew:
+    with cluster(place.address, make, threads, heard) as crew:
         yield crew

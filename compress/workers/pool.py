@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,17 @@ class Outcome:
     fault: str = ""
 
 
-def mapped(crew: Crew, tasks: Sequence[Task]) -> Iterator[Outcome]:
+Again = Callable[[Task, str], None]
+
+
+def unsaid(task: Task, fault: str) -> None:
+    """Say nothing of a task that is done again."""
+
+
+def mapped(crew: Crew, tasks: Sequence[Task], again: Again = unsaid) -> Iterator[Outcome]:
     """The outcome of every task as soon as it is there, in any order; each task has exactly one.
+
+    `again` is called with a task that is done once more, and with what went wrong.
 
     Tasks are begun in their order. A worker has its next task before the outcome of the last one is given out. When
     the iterator is closed, and when an error ends it, every worker is stopped.
@@ -33,7 +42,7 @@ def mapped(crew: Crew, tasks: Sequence[Task]) -> Iterator[Outcome]:
     Raises:
         InputError: no worker can start, or one has other versions of the libraries; it is named.
     """
-    job = _Job(crew, tasks)
+    job = _Job(crew, tasks, again)
     try:
         yield from job.outcomes()
     finally:
@@ -44,8 +53,8 @@ def mapped(crew: Crew, tasks: Sequence[Task]) -> Iterator[Outcome]:
 class _Job:
     """Tasks that wait, and workers: those that start, those that are busy, and those without a task."""
 
-    def __init__(self, crew: Crew, tasks: Sequence[Task]) -> None:
-        self.crew = crew
+    def __init__(self, crew: Crew, tasks: Sequence[Task], again: Again) -> None:
+        self.crew, self.again = crew, again
         self.waiting = deque(tasks)
         self.attempts: Counter[str] = Counter()
         self.starting: list[Worker] = []
@@ -112,5 +121,6 @@ class _Job:
             return Outcome(task, said.value)
         if self.attempts[task.name] >= ATTEMPTS:
             return Outcome(task, fault=said.fault)
+        self.again(task, said.fault)
         self.waiting.appendleft(task)
         return None

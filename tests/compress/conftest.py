@@ -24,7 +24,7 @@ from compress.recipe import recipe
 from compress.report import Report
 from compress.running import pipeline
 from compress.workers import place
-from compress.workers.crew import Done, Failed, Function, Maker, Worker, attempted
+from compress.workers.crew import Done, Failed, Function, Maker, Say, Worker, attempted
 from compress.workers.versions import versions
 
 SMALL_RECIPE = """\
@@ -169,8 +169,8 @@ def ray() -> Iterator[ModuleType]:
 class Here:
     """Workers that do a task when they are asked what came of it; `tasks` are all that were handed out."""
 
-    def __init__(self, make: Maker, size: int) -> None:
-        self.make, self.size = make, size
+    def __init__(self, make: Maker, size: int, heard: Say) -> None:
+        self.make, self.size, self.heard = make, size, heard
         self.tasks: list[Any] = []
 
     def start(self) -> Worker:
@@ -193,7 +193,7 @@ class WorkerHere:
 
     def reply(self) -> Done | Failed:
         if self.function is None:
-            self.function = self.crew.make()
+            self.function = self.crew.make(self.crew.heard)
             return Done(versions())
         return attempted(lambda: self.function(self.task))
 
@@ -206,8 +206,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[Here]:
     """Let ``local:N`` be workers without processes; the crews that there were."""
     made: list[Here] = []
 
-    def crew(size: int, make: Maker) -> Here:
-        made.append(Here(make, size))
+    def crew(size: int, make: Maker, heard: Say) -> Here:
+        made.append(Here(make, size, heard))
         return made[-1]
 
     monkeypatch.setattr(place, "LocalCrew", crew)

@@ -26,7 +26,7 @@ class Squares:
     seconds: float = 0.0
     start: str = ""
 
-    def __call__(self) -> Callable[[Any], Any]:
+    def __call__(self, say: Callable[[Any], None]) -> Callable[[Any], Any]:
         """As a worker begins."""
         if self.start == "death":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -48,10 +48,25 @@ class Squares:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Says a number twice on the way, and gives it."""
+
+    def __call__(self, say: Callable[[Any], None]) -> Callable[[Any], Any]:
+        """As a worker begins."""
+
+        def tell(number: int) -> int:
+            say(number)
+            say(number)
+            return number
+
+        return tell
+
+
+@dataclass(frozen=True)
 class Slept:
     """Sleeps as long as it is told; says how long that took, that it took no processor, and gives nothing."""
 
-    def __call__(self) -> Callable[[Any], Any]:
+    def __call__(self, say: Callable[[Any], None]) -> Callable[[Any], Any]:
         """As a worker begins."""
 
         def sleep(seconds: float) -> tuple[float, float, None]:
@@ -60,3 +75,16 @@ class Slept:
             return time.monotonic() - began, 0.0, None
 
         return sleep
+
+
+def children(pid: int) -> list[int]:
+    """The workers of a process, the oldest first."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in (path.parent / "cmdline").read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return sorted(found)

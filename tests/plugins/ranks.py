@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from compress.training.world import World, join
 
-WAIT_S = 60
+WAIT_S = 900  # of live processes, which take turns: beside other load each turn may take a second
 
 
 def on_ranks(work: Callable[[World], Any], folder: Path, size: int = 2) -> list[Any]:
@@ -39,15 +41,25 @@ def on_ranks(work: Callable[[World], Any], folder: Path, size: int = 2) -> list[
     try:
         for process in processes:
             process.start()
-        found = []
-        for rank in range(size):
-            assert pipes[rank][0].poll(WAIT_S), f"process {rank} says nothing"
-            value, fault = pickle.loads(pipes[rank][0].recv_bytes())
-            assert not fault, f"process {rank}: {fault}"
-            found.append(value)
-        return found
+        until = time.monotonic() + WAIT_S
+        said = [word_of(process, pipes[rank][0], until) for rank, process in enumerate(processes)]
+        faults = "".join(f"process {rank}: {fault}\n" for rank, (_, fault) in enumerate(said) if fault)
+        assert not faults, faults  # of all: one that is lost is the consequence of another one's fault
+        return [value for value, _ in said]
     finally:
         torch.set_num_threads(threads)
         for process in processes:
             process.kill()
             process.join()
+
+
+def word_of(process: Any, pipe: Any, until: float) -> tuple[Any, str]:
+    """What a process gave, and its fault, as soon as it says so or is gone."""
+    while not pipe.poll():
+        if process.exitcode is not None and not pipe.poll():
+            return None, f"ended with exit code {process.exitcode}"
+        if time.monotonic() > until:
+            return None, "says nothing"
+        connection.wait([pipe, process.sentinel], timeout=1.0)
+    value, fault = pickle.loads(pipe.recv_bytes())
+    return value, fault

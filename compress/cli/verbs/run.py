@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from compress.cli.group import example, instead_options, json_option, leave, on_option, store_option
+from compress.cli.group import example, instead_options, json_option, leave, store_option
 from compress.cli.paths import RecipeFile, UserPath
 from compress.cli.saying import saying_options
 from compress.cli.terminal import Terminal, console, print_json, print_line
@@ -20,7 +20,13 @@ from compress.cli.terminal import Terminal, console, print_json, print_line
 @instead_options
 @store_option
 @click.option("--skip-preflight", is_flag=True, help="Do not rehearse the chain on a two-layer copy first.")
-@on_option
+@click.option(
+    "--on",
+    metavar="PLACE",
+    default="",
+    help="Who makes the engines, side by side: local:N (N processes), ray, or ray://HOST:PORT; or torchrun:N, N "
+    "processes that train together.  [default: this process]",
+)
 @json_option
 def run(
     recipe: Path,
@@ -40,10 +46,10 @@ def run(
     from compress.core.launched import refuse_torchrun
     from compress.core.strict_yaml import read_yaml
     from compress.recipe.early import check_recipe
-    from compress.workers.place import processes_of
+    from compress.workers.place import place_of_run
 
     refuse_torchrun("compress run --on torchrun:N")
-    processes_of(on)
+    place_of_run(on)
     check_recipe(read_yaml(recipe), recipe, model, tokens)  # said before anything heavy is imported
     from compress import api
     from compress.report.text.table import overview_table

@@ -42,6 +42,7 @@ class Decoding(Measure):
     name = "decoding"
     version = 6
     stage = "graphs"
+    timed = True
     label = "image decoder"
 
     pictures: int = setting(doc="held-out pictures that were decoded", low=2)

@@ -24,6 +24,7 @@ class LowPrecision(Measure):
     name = "low_precision_share"
     version = 5
     stage = "engines"
+    timed = True
     verified = "asked"
     deployed = True
 

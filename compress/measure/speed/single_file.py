@@ -27,6 +27,7 @@ class SingleFile(Measure):
     name = "single_file"
     version = 6
     stage = "engines"
+    timed = True
     verified = "never"
 
     median_ms: float = setting(doc="median time to draw and decode a picture, milliseconds")

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jobs_of_workers import children
 from PIL import Image
 
 import compress
 from compress.bulk import drawing, generate, shards
 from compress.bulk.generate import Progress
+from compress.bulk.job import Written
 from compress.core.settings import InputError
 
 LABELS = [3, 1, 4, 1, 5, 9, 2]
@@ -90,6 +93,21 @@ def test_an_engine_that_rounds_pictures_together_would_change_with_its_batches(t
 def test_neither_do_threads(kind, tiny_engine, here, tmp_path) -> None:
     one, three = (members(draw(tiny_engine(kind), tmp_path / f"{threads}", threads=threads)) for threads in (1, 3))
     assert one == three
+
+
+@pytest.mark.parametrize("labels", [["dog", "cat", 3], Written("dog,cat,3")])
+def test_names_of_classes_are_drawn_and_stand_beside_the_pictures(labels, tiny_engine, here, tmp_path) -> None:
+    engine, names = tmp_path / "engine", ["bird", "cat", "dog", *(f"class {number}" for number in range(3, 10))]
+    shutil.copytree(tiny_engine("causal"), engine)
+    manifest = json.loads((engine / "manifest.json").read_text())
+    manifest["shape"]["class_names"] = names
+    (engine / "manifest.json").write_text(json.dumps(manifest))
+    compress.draw_shards(engine, tmp_path / "out", labels, batch=4)
+    found = members(tmp_path / "out")
+    facts = [json.loads(found[f"{number:09}.json"]) for number in range(3)]
+    assert [(each["label"], each["class"]) for each in facts] == [(2, "dog"), (1, "cat"), (3, "class 3")]
+    compress.draw_shards(engine, tmp_path / "null", [10], batch=4)
+    assert "class" not in json.loads(members(tmp_path / "null")["000000000.json"]), "the null class has no name"
 
 
 def test_a_folder_of_pictures_holds_the_same_ones(tiny_engine, here, tmp_path) -> None:
@@ -217,6 +235,7 @@ def test_progress_says_how_fast_and_how_long(tiny_engine, monkeypatch) -> None:
 PROGRAM = """
 import json, sys
 import compress
+from compress.bulk.job import Written
 from compress.bulk import generate
 if __name__ == "__main__":
     engine, output, on = sys.argv[1:]
@@ -267,16 +286,3 @@ def test_a_ray_cluster_draws_the_same_bytes(ray, tiny_engine, here, tmp_path, mo
     monkeypatch.setattr(drawing.Cargo, "of", lambda folder: sent.append(folder) or usual(folder))
     assert files(draw(engine, tmp_path / "cluster", on="ray")) == wanted
     assert sent == [engine]
-
-
-def children(pid: int) -> list[int]:
-    """The workers of a process, the oldest first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"spawn_main" in (path.parent / "cmdline").read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            pass
-    return sorted(found)

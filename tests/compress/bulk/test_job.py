@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.bulk.job import Conditions, read_labels, shard_size
+from compress.bulk.job import Conditions, Written, shard_size
 from compress.core.settings import InputError
+from export.runtime.shape import Shape
 
 
 @pytest.mark.parametrize(
@@ -35,25 +36,36 @@ def test_conditions_are_gone_through_again() -> None:
     assert given.sha256 != Conditions(given.labels).sha256 != Conditions(np.array([3, 1, 5])).sha256
 
 
+NUMBERED = Shape("causal", 17, 10, (4, 4))
+NAMED = Shape("causal", 17, 3, (4, 4), class_names=("dog", "cat, wild", "3"))
+
+
 def test_labels_stand_on_lines_or_behind_commas(tmp_path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("3\n\n 1, 4\r\n1,\n")
-    assert read_labels(path).tolist() == [3, 1, 4, 1]
+    assert Written.of_file(path).classes(NUMBERED).tolist() == [3, 1, 4, 1]
+    assert Written("3,1").classes(NUMBERED).tolist() == [3, 1]
+
+
+def test_labels_may_be_names_as_those_of_one_sheet_are(tmp_path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text('dog\ncat, wild\n"cat, wild", dog\n3\n1\n')
+    assert Written.of_file(path).classes(NAMED).tolist() == [0, 1, 1, 0, 2, 1]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "shape", "said"),
     [
-        ("", "holds no labels; write one on each line"),
-        ("3\n1 4\n", "2: '1 4' is not a class; write a whole number"),
-        ("-1", "1: '-1' is not a class; write a whole number"),
-        ("²", "1: '²' is not a class; write a whole number"),
-        ("1" * 10, f"1: '{'1' * 10}' is not a class; write a whole number"),
+        ("", NUMBERED, "holds no labels; write one on each line"),
+        ("3\n1 4\n", NUMBERED, "2: '1 4' is not a list of whole numbers like 3,1,4"),
+        ("-1", NUMBERED, "1: label -1 is not a class; the model draws 0 to 9 (10 is unconditional)"),
+        ("dog\ndig\n", NAMED, "2: label 'dig' is not a class; did you mean 'dog'?"),
+        ('dog\n"dog\n', NAMED, "2: '\"dog' is not a list of classes separated by commas (unexpected end of data)"),
     ],
 )
-def test_what_is_no_file_of_labels_is_refused(tmp_path, text: str, said: str) -> None:
+def test_what_is_no_file_of_labels_is_refused(tmp_path, text: str, shape: Shape, said: str) -> None:
     path = tmp_path / "labels.txt"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError) as error:
-        read_labels(path)
+    with pytest.raises((InputError, ValueError)) as error:
+        Written.of_file(path).classes(shape)
     assert str(error.value).removeprefix(f"--labels-file: {path}:").strip() == said

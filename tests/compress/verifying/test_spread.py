@@ -18,6 +18,7 @@ from compress.measure import slices
 from compress.models.families import reference
 from compress.verifying import spread
 from compress.workers import place
+from compress.workers.crew import unheard
 from compress.workers.local import LocalCrew
 
 TIMES = ("ms_per_picture", "ms_per_picture_ci95", "reference_ms_per_picture", "speedup", "speedup_ci95")
@@ -145,7 +146,7 @@ def test_a_worker_with_another_pytorch_is_refused(models, here, monkeypatch) -> 
     monkeypatch.setattr(spread.torch, "__version__", "0.0")
     working = spread.Working({}, None, 1, "9.9")
     with pytest.raises(InputError, match=r"^has torch 0\.0 where the command has 9\.9; install the same"):
-        working()
+        working(unheard)
 
 
 def test_an_engine_that_is_exchanged_meanwhile_is_noticed(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs_of_workers import Squares
+from jobs_of_workers import Squares, Told
 
 from compress.core.settings import InputError
 from compress.workers import cluster as module
@@ -76,6 +76,15 @@ def test_a_worker_with_other_versions_is_named_and_refused(ray, tmp_path, monkey
     monkeypatch.setattr("compress.workers.pool.differing", lambda theirs: f"has numpy {theirs['numpy']} where")
     with cluster("", Squares(tmp_path), 1) as crew, pytest.raises(InputError, match=r"^worker \d+ \(.*\): has numpy 2"):
         list(mapped(crew, TASKS))
+
+
+@pytest.mark.slow
+def test_what_workers_say_on_the_way_is_heard_before_their_replies(ray) -> None:
+    heard: list[int] = []
+    with cluster("", Told(), 1, heard.append) as crew:
+        for outcome in mapped(crew, TASKS):
+            assert heard.count(outcome.value) == 2
+    assert sorted(heard) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs_of_workers import Squares
+from jobs_of_workers import Squares, Told
 
 from compress.core.settings import InputError
 from compress.workers.crew import Task
@@ -56,6 +56,13 @@ def test_what_cannot_start_is_said_in_one_line(tmp_path: Path, start: str, said:
         squares(Squares(tmp_path, start=start), 1, 3)
     assert str(error.value).endswith(said)
     assert multiprocessing.active_children() == []
+
+
+def test_what_workers_say_on_the_way_is_heard_before_their_replies() -> None:
+    heard: list[int] = []
+    for outcome in mapped(LocalCrew(2, Told(), heard.append), [Task(f"{number}", number) for number in range(4)]):
+        assert heard.count(outcome.value) == 2
+    assert sorted(heard) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 PROGRAM = """

@@ -8,7 +8,7 @@ from compress.core.launched import Launch
 from compress.core.settings import InputError
 from compress.workers import place as module
 from compress.workers.local import LocalCrew
-from compress.workers.place import Place, opened, place_of, processes_of
+from compress.workers.place import Place, opened, place_of, place_of_run, processes_of
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_processes_are_as_many_as_were_asked_for() -> None:
-    with opened(Place(3), lambda: lambda argument: argument) as crew:
+    with opened(Place(3), lambda say: lambda argument: argument) as crew:
         assert isinstance(crew, LocalCrew)
         assert crew.size == 3
 
@@ -57,3 +57,12 @@ def test_other_places_to_train_are_refused(text: str) -> None:
     assert str(error.value) == (
         f"--on: {text!r} is no place to train; write torchrun:N (1 to 1024 processes of this machine)"
     )
+
+
+def test_a_recipe_is_run_by_workers_or_by_processes_that_train() -> None:
+    found = [place_of_run(text) for text in ("", "torchrun:3", "local:2", "ray")]
+    assert found == [(1, None), (3, None), (1, Place(2)), (1, Place())]
+    with pytest.raises(
+        InputError, match=r"^--on: 'here' is no place to work; write local:N .*; or torchrun:N, for "
+    ):
+        place_of_run("here")

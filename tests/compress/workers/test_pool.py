@@ -144,3 +144,10 @@ def test_a_worker_with_other_versions_is_named_and_refused() -> None:
         f"worker 2: has numpy 2.0 where this machine has {own['numpy']}, has onnxruntime 1.0 where this machine has "
         f"{own['onnxruntime']}; install the same versions on every machine"
     )
+
+
+def test_a_task_that_is_done_again_is_said_with_what_went_wrong() -> None:
+    crew = Scripted(1, lambda number, attempt: Failed("no") if attempt == 1 else Done(number))
+    said: list[tuple[str, str]] = []
+    assert len(list(mapped(crew, [Task("a", 1)], lambda task, fault: said.append((task.name, fault))))) == 1
+    assert said == [("a", "no")]
