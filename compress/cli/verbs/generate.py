@@ -22,7 +22,7 @@ from export.runtime.options import OPTIONS, Sampling
 if TYPE_CHECKING:
     from compress.data.reading import Fit
     from compress.models.candidate import Candidate
-    from compress.verifying.beside import Drawer, Wish
+    from compress.data.wish import Drawer, Wish
     from export.runtime.output import Output
     from export.runtime.picture_files import Facts
 
@@ -141,7 +141,7 @@ def generate(
     from compress.data.editing import edit_of
     from compress.data.reading import Tally
     from compress.models.candidate import identity, on_device, open_candidate
-    from compress.verifying.beside import Drawer, Wish
+    from compress.data.wish import Drawer, Wish
     from export.runtime.heeded import sampler_of
     from export.runtime.picture_files import Facts
     from export.runtime.request import wanted
