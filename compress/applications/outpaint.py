@@ -15,13 +15,12 @@ from PIL import Image
 
 from compress.applications.asked import Report, pixels_in, silent
 from compress.applications.canvas import Canvas, cell, check_size, fill, free_sides, usual_blend
-from compress.core.settings import InputError, nearest, shown
+from compress.applications.sides import check_side
+from compress.core.settings import InputError
 from compress.data.wish import Wish
 from compress.models.candidate import Candidate
 from export.runtime.shape import Shape
 
-SIDES = ("left", "right", "top", "bottom")
-MOST = 16.0  # of a side of the picture, to one side
 OVERLAP = 0.5  # of neighbouring windows
 
 
@@ -69,26 +68,6 @@ def outpaint(
     return canvas.pixels, windows
 
 
-def parsed_sides(text: str) -> dict[str, float]:
-    """Shares of sides as the command line has them: ``right=0.5,top=0.25``, or ``all=0.5``.
-
-    Raises:
-        InputError: the text is not that.
-    """
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, share = (each.strip() for each in part.partition("="))
-        try:
-            number = float(share)
-        except ValueError:
-            raise InputError(f"--extend {shown(text)}: is not like right=0.5 or left=0.5,top=0.25") from None
-        for side in SIDES if name == "all" else (name,):
-            if side in found:
-                raise InputError(f"--extend {shown(text)}: says {side} twice")
-            found[side] = number
-    return found
-
-
 def check_sides(extend: Mapping[str, float], shape: Shape) -> None:
     """Refuse sides that are none, or that a model does not draw behind what it is given.
 
@@ -96,13 +75,10 @@ def check_sides(extend: Mapping[str, float], shape: Shape) -> None:
         InputError: says which it draws.
     """
     if not extend:
-        raise InputError("--extend: needed, as right=0.5 (a share of the picture's width)")
+        raise InputError("--extend: names no side; right=0.5 goes on by half of the picture's width")
     free = free_sides(shape)
     for side, share in extend.items():
-        if side not in SIDES:
-            raise InputError(f"--extend: {shown(side)} is no side; {nearest(side, (*SIDES, 'all'))}")
-        if not 0 < share <= MOST:  # also NaN
-            raise InputError(f"--extend {side}={share:g}: is out of range; it must be more than 0 and at most {MOST:g}")
+        check_side(side, share)
         if side not in free:
             raise InputError(
                 f"--extend {side}: this model draws {shape.drawing.words}, each behind those before it, so tokens there "

@@ -37,8 +37,7 @@ def staying(shape: Shape, share: float, where: Where | None, seed: int) -> NDArr
     if where == "spread":
         if shape.grid[0] == 1:
             raise InputError(
-                "--where spread: this model's tokens stand for the whole picture, not for places in it; first or "
-                "random"
+                "--where spread: this model's tokens stand for the whole picture, not for places in it; first or random"
             )
         order = halton_order(shape.grid)
     else:

@@ -105,9 +105,7 @@ def consistent(drawn: NDArray[np.uint8], small: NDArray[np.uint8]) -> NDArray[np
     return np.rint(made).astype(np.uint8)
 
 
-def resized(
-    pixels: NDArray[np.float32], size: tuple[int, ...], filtered: Image.Resampling
-) -> NDArray[np.float32]:
+def resized(pixels: NDArray[np.float32], size: tuple[int, ...], filtered: Image.Resampling) -> NDArray[np.float32]:
     """Pixels (H, W, C) at another height and width, each channel alone, not rounded."""
     height, width = size
     channels = [Image.fromarray(np.ascontiguousarray(each)) for each in np.moveaxis(pixels, 2, 0)]
