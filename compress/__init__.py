@@ -11,10 +11,13 @@ from compress.api import (
     load,
     load_engine,
     load_tokens,
+    outpaint,
     plan,
     run,
     sensitivity,
     train,
+    upscale,
+    vary,
     verify,
 )
 
@@ -32,10 +35,13 @@ __all__ = [
     "load",
     "load_engine",
     "load_tokens",
+    "outpaint",
     "plan",
     "run",
     "sensitivity",
     "train",
+    "upscale",
+    "vary",
     "verify",
 ]
 

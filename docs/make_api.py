@@ -14,7 +14,7 @@ from compress import api
 WIDTH = 100
 ORDER = (
     *("load", "load_engine", "load_tokens", "plan", "run", "apply", "sensitivity", "verify", "bisect", "bench"),
-    *("generate", "draw_shards", "train"),
+    *("generate", "vary", "outpaint", "upscale", "draw_shards", "train"),
 )
 HEAD = """\
 # Python API

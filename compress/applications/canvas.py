@@ -184,7 +184,8 @@ def check(canvas: Canvas, model: Candidate) -> None:
         raise InputError("this model's tokens stand for the whole picture, not for places in it: it draws no window")
     if height < down or width < across:
         raise InputError(
-            f"the result would have {width} x {height} pixels, fewer than the {across} x {down} of this model's pictures"
+            f"the result would have {width} x {height} pixels, and this model's pictures have {across} x {down}: one "
+            f"of them has to fit into it"
         )
     check_size(height, width, canvas.pixels.shape[3], len(canvas.pixels))
 

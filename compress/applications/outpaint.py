@@ -81,8 +81,9 @@ def check_sides(extend: Mapping[str, float], shape: Shape) -> None:
         check_side(side, share)
         if side not in free:
             raise InputError(
-                f"--extend {side}: this model draws {shape.drawing.words}, each behind those before it, so tokens there "
-                f"would not see the picture; it continues {' and '.join(sorted(free)) or 'no side'}, a masked model all"
+                f"--extend {side}: this model draws {shape.drawing.words}, each behind those before it, so tokens "
+                f"there would not see the picture; it continues {' and '.join(sorted(free)) or 'no side'}, a masked "
+                f"model all"
             )
 
 
