@@ -85,7 +85,8 @@ def save_pair(
 def captioned(sheets: Sequence[tuple[str, Image.Image]], margin: int = GAP) -> Image.Image:
     """Sheets side by side, each below its caption of one or more lines, behind a margin on the left.
 
-    A line that is wider than its sheet, and than `CAPTION_WIDTH`, goes on in the next one; a word that is wider makes room for itself.
+    A line that is wider than its sheet, and than `CAPTION_WIDTH`, goes on in the next one; a word that is wider makes
+    room for itself.
     """
     font = ImageFont.load_default(FONT_SIZE)
     captions = [wrapped(caption, max(sheet.width, CAPTION_WIDTH), font) for caption, sheet in sheets]

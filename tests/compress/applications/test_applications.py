@@ -21,9 +21,18 @@ from export.runtime.shape import Shape
 
 MASKED: dict[str, Any] = {"order": "masked", "positions": "learned", "modulation": "class"}
 SCALES: dict[str, Any] = {
-    **{"order": "next-scale", "grid": (7, 7), "scales": (1, 1, 2, 3, 7), "latent_width": 6, "positions": "learned"},
-    **{"norm": "layernorm", "norm_affine": False, "final_affine": False, "modulation": "class", "qk_norm": "l2"},
-    **{"activation": "gelu-tanh", "bias": True},
+    "order": "next-scale",
+    "grid": (7, 7),
+    "scales": (1, 1, 2, 3, 7),
+    "latent_width": 6,
+    "positions": "learned",
+    "norm": "layernorm",
+    "norm_affine": False,
+    "final_affine": False,
+    "modulation": "class",
+    "qk_norm": "l2",
+    "activation": "gelu-tanh",
+    "bias": True,
 }
 KINDS = {"causal": {}, "masked": MASKED, "next-scale": SCALES}
 SAMPLER = Sampler(cfg_scale=1.5, steps=4)
@@ -112,9 +121,8 @@ def test_a_picture_goes_on_and_its_own_pixels_stay(kind: str, tiny_model) -> Non
     given = given_to(model)
     height, width, _ = model.picture
     made = compress.outpaint(model, given, {"right": 1.0, "bottom": 0.5}, label=3, count=2, seed=5)
-    down = model.picture[0] // (model.shape.scales or model.shape.grid)[-1]
-    bottom = -(-round(height * 0.5 / down * 2) // 2)
-    assert made.shape[1:3] == (height + -(-height // (2 * down)) * down, 2 * width), bottom
+    token = height // (model.shape.scales[-1] if model.shape.scales else model.shape.grid[0])
+    assert made.shape[1:3] == (height + -(-height // (2 * token)) * token, 2 * width), "rounded up to whole tokens"
     assert all(np.array_equal(each[:height, :width], given) for each in made)
     assert np.array_equal(made[:1], compress.outpaint(model, given, {"right": 1.0, "bottom": 0.5}, label=3, seed=5))
     assert not np.array_equal(made[0], made[1])
@@ -151,7 +159,7 @@ def test_pictures_larger_than_the_grid_go_on_in_windows_that_overlap(tiny_model)
     assert scaled.shape == (1, 8, 15, 1), "8 x 12, and three to the left"
     with pytest.raises(InputError, match=r"^the result would have 6 x 4 pixels, and this model's pictures have 8 x 8"):
         compress.outpaint(model, large[:4, :4], {"left": 0.5}, own_size=True)
-    with pytest.raises(InputError, match=r"^the result would have 4120 x 8 pixels; a side has at most 4096"):
+    with pytest.raises(InputError, match=r"^the result would have 4109 x 8 pixels; a side has at most 4096"):
         compress.outpaint(model, np.zeros((8, 4104, 1), np.uint8), {"left": 0.001}, own_size=True)
 
 
@@ -249,9 +257,9 @@ def test_what_stays_of_an_enlarged_picture(tiny_model) -> None:
 def test_a_model_without_encoder_cannot_see_a_picture(tiny_model, monkeypatch) -> None:
     model = model_of("masked", tiny_model)
 
-    def encode(images: np.ndarray) -> np.ndarray:
+    def encode(self: ImageModel, images: np.ndarray) -> np.ndarray:
         raise ValueError("the checkpoint only decodes")
 
-    monkeypatch.setattr(model.tokenizer, "encode", encode)
+    monkeypatch.setattr(ImageModel, "encode_images", encode)
     with pytest.raises(InputError, match=r"^picture: cannot become tokens: the checkpoint only decodes"):
         compress.vary(model, given_to(model))
