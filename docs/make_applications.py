@@ -33,7 +33,7 @@ def resized(pixels: NDArray[np.uint8], side: int, filtered: Image.Resampling) ->
 
 
 def vary(models: dict[str, Engine], given: NDArray[np.uint8]) -> list[tuple[str, Image.Image]]:
-    """A row a share of tokens that stays, two variations as a fox by each model."""
+    """A row a share of tokens that stays, three variations as a fox by each model."""
     found = []
     for name, model in models.items():
         rows = [compress.vary(model, given, keep=keep, label="fox", count=3, threads=1) for keep in SHARES]
