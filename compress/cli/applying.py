@@ -79,11 +79,12 @@ def application(command: Callable[..., None]) -> Callable[..., None]:
     names = [option.name for option in OPTIONS]
 
     @functools.wraps(command)
-    def called(*, fit: Fit | None = None, **given: Any) -> None:
+    def gathered(*, fit: Fit | None = None, **given: Any) -> None:
         values = {name: given.pop(name) for name in own}
         sampling: Any = {name: given.pop(name) for name in names}
         command(asked=Asked(**values, fit=fit, sampling=sampling), **given)
 
+    called: Callable[..., None] = gathered
     called = json_option(device_options(called))
     called = click.option(
         "--threads", type=click.IntRange(1, MOST_THREADS), default=THREADS, show_default=True, help="Runtime threads."
