@@ -104,13 +104,10 @@ def nearest_of(done: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.i
     """Row and column (h, w) of the nearest pixel that is done; of each pixel itself where none is."""
     from scipy.ndimage import distance_transform_edt
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    if not done.any():
-        rows, columns = np.indices(done.shape, dtype=np.int64)
-        return rows, columns
-    rows, columns = distance_transform_edt(~done, return_distances=False, return_indices=True)
-    return rows, columns
+    found: NDArray[np.int64] = np.indices(done.shape, dtype=np.int64)
+    if done.any():
+        found = distance_transform_edt(~done, return_distances=False, return_indices=True)
+    return found[0], found[1]
 
 
 def cells(done: NDArray[np.bool_], shape: Shape) -> NDArray[np.bool_]:
