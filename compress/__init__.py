@@ -12,11 +12,14 @@ from compress.api import (
     load,
     load_engine,
     load_tokens,
+    outpaint,
     plan,
     run,
     search,
     sensitivity,
     train,
+    upscale,
+    vary,
     verify,
 )
 
@@ -35,11 +38,14 @@ __all__ = [
     "load",
     "load_engine",
     "load_tokens",
+    "outpaint",
     "plan",
     "run",
     "search",
     "sensitivity",
     "train",
+    "upscale",
+    "vary",
     "verify",
 ]
 

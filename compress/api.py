@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calibration.tokens import TokenSet
+    from compress.applications.staying import Where
     from compress.bulk.generate import Drawn
     from compress.core.listener import Listener
     from compress.drafting.beginning import Beginning
@@ -516,3 +517,112 @@ def search(
         write=published.write,
     )  # fmt: skip
     return published.with_places(found, folder)
+
+
+def vary(
+    model: str | Path | Candidate,
+    picture: str | Path | NDArray[np.uint8],
+    *,
+    keep: float = 0.5,
+    where: Where | None = None,
+    label: int | str | Sequence[int | str] | None = None,
+    count: int = 1,
+    seed: int = 0,
+    features: NDArray[np.float32] | None = None,
+    blend: int | None = None,
+    batch: int = 0,
+    threads: int = 0,
+    **sampling: Unpack[Sampling],
+) -> NDArray[np.uint8]:
+    """Variations (N, H, W, C) of a picture: a share `keep` of its tokens stays, the rest is drawn anew.
+
+    `picture` is a file, or pixels (h, w, 1 or 3), and is cropped and scaled to the model's size. `where` says which
+    tokens stay: the ``first`` of the drawing, some ``spread`` over the picture (the default but of next-scale models),
+    or ``random`` ones by the seed. What is drawn is of the classes of `label`, as `generate` takes them and with commas
+    between names in a text, `count` pictures of each; None draws unconditionally. A model of texts takes `features`
+    (n, length, width) instead, `count` pictures of each. The model's decoder draws all of a picture; with `blend` the
+    pixels of tokens that stay are pasted back unchanged and fade out over so many pixels. The rest is as of `generate`.
+
+    Raises:
+        InputError: the picture cannot be read or become tokens, or the model does not draw what is asked for.
+    """
+    from compress.applications.asked import picture_of, wish_of
+    from compress.applications.vary import vary as drawn
+    from compress.models.candidate import open_candidate
+
+    drawer = open_candidate(model, threads)
+    wish = wish_of(drawer, label, count, features, seed, batch, sampling)
+    return drawn(drawer, picture_of(picture), wish, keep, where, blend)
+
+
+def outpaint(
+    model: str | Path | Candidate,
+    picture: str | Path | NDArray[np.uint8],
+    extend: Mapping[str, float],
+    *,
+    overlap: float = 0.5,
+    own_size: bool = False,
+    label: int | str | Sequence[int | str] | None = None,
+    count: int = 1,
+    seed: int = 0,
+    features: NDArray[np.float32] | None = None,
+    blend: int | None = None,
+    batch: int = 0,
+    threads: int = 0,
+    **sampling: Unpack[Sampling],
+) -> NDArray[np.uint8]:
+    """Pictures (N, H, W, C) that hold a picture and go on beyond its edges, window by window.
+
+    `extend` has shares of the picture's width or height: ``{"right": 0.5}``, of ``left``, ``right``, ``top`` and
+    ``bottom``. A model that draws token by token continues right and bottom alone. The picture is scaled so that its
+    shorter side is the model's, unless it keeps its `own_size`; its pixels then stay, byte for byte. Neighbouring
+    windows share `overlap` of a side; drawn pixels are brought to the given ones over `blend` pixels, by default half
+    of a token's side. The rest is as of `vary`.
+
+    Raises:
+        InputError: as of `vary`, or a side is none or cannot be continued, or the result is too small or too large.
+    """
+    from compress.applications.asked import picture_of, wish_of
+    from compress.applications.outpaint import outpaint as drawn
+    from compress.models.candidate import open_candidate
+
+    drawer = open_candidate(model, threads)
+    wish = wish_of(drawer, label, count, features, seed, batch, sampling)
+    return drawn(drawer, picture_of(picture), wish, extend, overlap, blend, own_size=own_size)[0]
+
+
+def upscale(
+    model: str | Path | Candidate,
+    picture: str | Path | NDArray[np.uint8],
+    factor: int = 2,
+    *,
+    keep: float | None = None,
+    scales: int | None = None,
+    free: bool = False,
+    overlap: float = 0.5,
+    label: int | str | Sequence[int | str] | None = None,
+    count: int = 1,
+    seed: int = 0,
+    features: NDArray[np.float32] | None = None,
+    blend: int | None = None,
+    batch: int = 0,
+    threads: int = 0,
+    **sampling: Unpack[Sampling],
+) -> NDArray[np.uint8]:
+    """Pictures (N, H, W, C) of `factor` times a picture's sides, whose detail the model draws, window by window.
+
+    A next-scale model keeps the picture's `scales` coarsest scales (by default those that it has pixels for), a masked
+    model a share `keep` of the enlarged picture's tokens (0.5), spread over it; one that draws token by token cannot.
+    Made small again the result is the picture, but for rounding, unless it is `free`. The rest is as of `outpaint`.
+
+    Raises:
+        InputError: as of `vary`, or the model has no such setting, or the result is too small or too large.
+    """
+    from compress.applications.asked import picture_of, wish_of
+    from compress.applications.upscale import upscale as drawn
+    from compress.models.candidate import open_candidate
+
+    drawer = open_candidate(model, threads)
+    wish = wish_of(drawer, label, count, features, seed, batch, sampling)
+    image = picture_of(picture)
+    return drawn(drawer, image, wish, factor, keep, scales, overlap, blend, free=free)[0]

@@ -13,8 +13,8 @@ from compress import api
 
 WIDTH = 100
 ORDER = (
-    *("load", "load_engine", "load_tokens", "plan", "run", "apply", "search", "sensitivity", "verify", "bisect"),
-    *("bench", "generate", "draw_shards", "train"),
+    *("load", "load_engine", "load_tokens", "init", "plan", "run", "apply", "search", "sensitivity", "verify"),
+    *("bisect", "bench", "generate", "vary", "outpaint", "upscale", "draw_shards", "train"),
 )
 HEAD = """\
 # Python API

@@ -17,8 +17,8 @@ PACKAGES = ("compress", "export", "calibration")
 # From the top down; a module may import what is in its own room and in those below.
 ROOMS = {
     "compress": (
-        *("cli", "api", "drafting", "serving", "verifying", "searching", "running", "report", "recipe", "passes"),
-        *("training", "measure", "data", "models", "bulk", "workers", "core"),
+        *("cli", "api", "drafting", "serving", "applications", "verifying", "searching", "running", "report", "recipe"),
+        *("passes", "training", "measure", "data", "models", "bulk", "workers", "core"),
     ),
     "export": ("web", "foreign", "targets", "building", "tracing", "rewrites", "graph", "runtime"),
 }

@@ -18,6 +18,7 @@ from compress.cli.verbs.export_web import export_web
 from compress.cli.verbs.generate import generate
 from compress.cli.verbs.init import init
 from compress.cli.verbs.models import models
+from compress.cli.verbs.outpaint import outpaint
 from compress.cli.verbs.passes import passes
 from compress.cli.verbs.plan import plan
 from compress.cli.verbs.profile import profile
@@ -32,6 +33,8 @@ from compress.cli.verbs.store import store
 from compress.cli.verbs.to_optimum import to_optimum
 from compress.cli.verbs.tokens import tokens
 from compress.cli.verbs.train import train
+from compress.cli.verbs.upscale import upscale
+from compress.cli.verbs.vary import vary
 from compress.cli.verbs.verify import verify
 
 
@@ -52,7 +55,8 @@ def main() -> None:
 
 
 for verb in (
-    *(init, run, plan, sensitivity, search, train, tokens, generate, serve, verify, bisect, bench, profile),
+    *(init, run, plan, sensitivity, search, train, tokens, generate, vary, outpaint, upscale, serve),
+    *(verify, bisect, bench, profile),
     *(to_optimum, export_triton, export_web, check_tensorrt, report, recipes, schema, passes, models, store, doctor),
 ):
     main.add_command(verb)

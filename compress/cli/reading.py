@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from compress.data.reading import Fit, Reading
 
 
+background_option = click.option(
+    "--background", metavar="'#RRGGBB'",
+    help="Colour behind what is transparent, and of padding.  [default: '#ffffff', white]",
+)  # fmt: skip
+
+
 def reading_options(command: Callable[..., None]) -> Callable[..., None]:
     """`--fit` and `--background`."""
-    command = click.option(
-        "--background", metavar="'#RRGGBB'",
-        help="Colour behind what is transparent, and of padding.  [default: '#ffffff', white]",
-    )(command)  # fmt: skip
+    command = background_option(command)
     return click.option(
         "--fit", type=click.Choice(["crop", "pad", "stretch"]),
         help="How pictures of another aspect than the model's get it.  [default: crop, around the centre]",

@@ -65,10 +65,7 @@ def edit_of(
     height, width, _ = drawer.picture
     opened = open_picture(image, reading=reading, tally=tally)
     pixels = fitted(opened, drawer.picture, reading, tally)
-    try:
-        tokens = drawer.encode_images(pixels[None])
-    except (EngineError, ValueError) as error:
-        raise InputError(f"--image {image}: cannot become tokens: {error}") from error
+    tokens = tokens_of(drawer, pixels[None], f"--image {image}")
     kept: NDArray[np.bool_] | None
     if mask is not None:
         drawn = open_picture(mask, opaque=True)
@@ -91,6 +88,18 @@ def edit_of(
         blend = height // drawer.shape.grid[0] // 2
     share = None if kept is None else feathered(kept, blend)
     return Edit(Known(np.repeat(tokens, count, axis=0), where), pixels, share)
+
+
+def tokens_of(drawer: Candidate, pixels: NDArray[np.uint8], name: str) -> NDArray[np.int64]:
+    """Tokens (N, T) of pictures (N, H, W, C) that a user calls `name`.
+
+    Raises:
+        InputError: the model cannot encode pictures.
+    """
+    try:
+        return drawer.encode_images(pixels)
+    except (EngineError, ValueError) as error:
+        raise InputError(f"{name}: cannot become tokens: {error}") from error
 
 
 def pixels_of(where: NDArray[np.bool_], shape: Shape, size: tuple[int, int]) -> NDArray[np.bool_] | None:

@@ -53,8 +53,8 @@ def pace_of(model: ImageModel, threads: int) -> Pace:
         looks = [looked_at(copy_of(model, depth)) for depth in depths]
         tokens = np.zeros((1, model.shape.length), dtype=np.int64)
         decoded = best(lambda: model.decode_images(tokens))
-    whole = (through(depths, seconds, layers) for seconds in zip(*looks, strict=True))
-    return Pace(*whole, decoded=decoded)
+    scored, taught, drawn, alone = (through(depths, seconds, layers) for seconds in zip(*looks, strict=True))
+    return Pace(scored, taught, drawn, alone, decoded)
 
 
 def through(depths: list[int], seconds: tuple[float, ...], layers: int) -> float:

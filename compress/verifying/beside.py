@@ -18,64 +18,14 @@ from PIL import Image
 
 from compress.core.lease import timing
 from compress.core.settings import InputError
-from compress.data.editing import Edit
+from compress.data.wish import Drawer, Wish
 from compress.measure.pictures.images import captioned
 from compress.measure.speed.pinning import pinned
-from compress.models.candidate import Candidate
-from export.runtime.drawing import Known
-from export.runtime.options import Sampling
 from export.runtime.sheet import panel
-from export.runtime.throughput import batch_size, draw_pictures
 
 ROUNDS = 3  # timed of each model, in turn; their median is said
 LONGEST_CAPTION = 32  # letters
 BUDGET_S = 30.0  # after which no further round begins
-
-
-@dataclass(frozen=True)
-class Drawer:
-    """A model, what it is called, and what stays of a given picture."""
-
-    name: str
-    model: Candidate
-    edit: Edit | None = None
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What both draw: classes (N,), the seed, features (N, P, C) of texts, pictures at once, and how they sample."""
-
-    labels: NDArray[np.int64]
-    seed: int
-    features: NDArray[np.float32] | None
-    batch: int
-    sampling: Sampling
-
-    def draw(
-        self, drawer: Drawer, count: int = 0, report: Callable[[int, int], None] = lambda done, count: None
-    ) -> NDArray[np.uint8]:
-        """The pictures (N, H, W, C), or the first so many; `report` is told how many are done.
-
-        Raises:
-            InputError: the model does not draw that.
-        """
-        rows = slice(count or None)
-        edit = drawer.edit
-        known = None if edit is None else Known(edit.known.tokens[rows], edit.known.where)
-        features = None if self.features is None else self.features[rows]
-        try:
-            made = draw_pictures(
-                drawer.model, self.labels[rows], self.seed, features=features, known=known, batch=self.batch,
-                report=report, **self.sampling,
-            )  # fmt: skip
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        return made if edit is None else edit.paste(made)
-
-    def warm_up(self, drawer: Drawer) -> None:
-        """Draw one batch, so that buffers of its size are there."""
-        model = drawer.model
-        self.draw(drawer, self.batch or batch_size(model.shape, model.sampler, model.cache_bytes))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -44,7 +44,7 @@ class Facts:
     """What pictures were drawn by: labels (N,), the seed, the sampler, and what drew them.
 
     `engine` is the SHA-256 of the engine's manifest, which has the hash of each of its files, or the name of a model in
-    PyTorch. Picture i of the labels has the noise of picture i of the seed.
+    PyTorch. Picture i of the labels has the noise of picture i of the seed. `more` is what else is said of all of them.
     """
 
     shape: Shape
@@ -52,6 +52,7 @@ class Facts:
     seed: int
     labels: NDArray[np.int64]
     engine: str
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def classed(self) -> bool:
@@ -61,7 +62,7 @@ class Facts:
     @property
     def by(self) -> dict[str, Any]:
         """What is the same for all of them."""
-        return {"seed": self.seed, "engine": self.engine, "sampler": asdict(self.sampler)}
+        return {"seed": self.seed, "engine": self.engine, "sampler": asdict(self.sampler), **self.more}
 
     def of(self, index: int) -> dict[str, Any]:
         """Those of one picture."""

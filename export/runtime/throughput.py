@@ -135,12 +135,13 @@ def draw_pictures(
     known: Known | None = None,
     batch: int = 0,
     report: Callable[[int, int], None] = lambda done, count: None,
+    first: int = 0,
     **sampling: Unpack[Sampling],
 ) -> NDArray[np.uint8]:
     """New pictures (N, H, W, C) of these classes (N,), and features (N, P, C) of a text, as a caller gives them.
 
     What is not given of the sampling is the model's own. They are drawn `batch` at a time, 0 for as many as the free
-    memory holds; `report` is told how many are done.
+    memory holds; `report` is told how many are done. `first` is the number of the first among all of the seed.
 
     Raises:
         ValueError: a label is not a class, a setting is out of range, or the pictures do not fit into memory.
@@ -149,7 +150,8 @@ def draw_pictures(
     classes = classes_of(labels, drawing.shape)
     check_request(classes, drawing.shape, features, known)
     check_pictures(drawing.picture, len(classes))
-    return np.concatenate(list(draw_in_batches(drawing, classes, seed, sampler, features, known, batch, report)))
+    made = draw_in_batches(drawing, classes, seed, sampler, features, known, batch, report, first)
+    return np.concatenate(list(made))
 
 
 def draw_in_batches(

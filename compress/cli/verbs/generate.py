@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -11,35 +10,30 @@ import click
 
 from compress.cli import bulk, completing
 from compress.cli.bulk import Bulk
+from compress.cli.drawing import (
+    THREADS,
+    WIDEST_BLEND,
+    check_file,
+    places_of,
+    sampling_options,
+    seed_option,
+    sheet_options,
+    tell,
+)
 from compress.cli.group import device_options, example, json_option
-from compress.cli.paths import OutputFile, Share, UserPath
+from compress.cli.paths import Share, UserPath
 from compress.cli.reading import reading_of, reading_options
 from compress.cli.saying import saying_options
-from compress.cli.terminal import Terminal, print_json
+from compress.cli.terminal import Terminal
 from compress.core.settings import MOST_THREADS, InputError
-from export.runtime.options import OPTIONS, Sampling
+from export.runtime.options import Sampling
 
 if TYPE_CHECKING:
     from compress.data.reading import Fit
+    from compress.data.wish import Drawer, Wish
     from compress.models.candidate import Candidate
-    from compress.verifying.beside import Drawer, Wish
     from export.runtime.output import Output
     from export.runtime.picture_files import Facts
-
-LAST_SEED = 2**64 - 1  # of pictures
-THREADS = 2
-WIDEST_BLEND = 2**16
-Command = Callable[..., None]
-
-
-def sampling_options(command: Command) -> Command:
-    """The settings of sampling as options."""
-    for option in reversed(OPTIONS):
-        number = click.IntRange if option.whole else click.FloatRange
-        kind = click.Choice(option.words) if option.words else number(option.low, option.high)
-        words = f"{option.help[0].upper()}{option.help[1:]}.  [default: the engine's]"
-        command = click.option(option.flag, type=kind, help=words)(command)
-    return command
 
 
 @click.command()
@@ -57,13 +51,7 @@ def sampling_options(command: Command) -> Command:
     type=UserPath(),
     help="A sheet of all pictures: PNG, JPEG or WebP by its name. Of shards, their folder.",
 )
-@click.option("--grid", metavar="CxR", help="Columns x rows of the sheet, or its columns.  [default: 10]")
-@click.option("--out-dir", type=UserPath(), help="A folder for a file of each picture, with or without -o.")
-@click.option(
-    "--name",
-    metavar="PATTERN",
-    help="Names of these files, like {name}-{index:03}.webp; {label} and {seed} can be told too.",
-)
+@sheet_options
 @click.option("--image", type=UserPath(), help="A picture to start from; give --mask or --keep too.")
 @click.option("--mask", type=UserPath(), help="What is white in it is drawn anew (inpainting).")
 @click.option("--keep", type=Share(0, 1), help="Share of its tokens that stay, in the order of drawing.")
@@ -79,7 +67,7 @@ def sampling_options(command: Command) -> Command:
     metavar="REFERENCE",
     help="Another engine, checkpoint or model draws the same: -o shows both side by side, with their times.",
 )
-@click.option("--seed", type=click.IntRange(0, LAST_SEED), default=0, help="Seed of the pictures.  [default: 0]")
+@seed_option
 @bulk.options
 @sampling_options
 @click.option(
@@ -140,8 +128,8 @@ def generate(
     places = places_of(output, out_dir, many.format, name, grid)
     from compress.data.editing import edit_of
     from compress.data.reading import Tally
+    from compress.data.wish import Drawer, Wish
     from compress.models.candidate import identity, on_device, open_candidate
-    from compress.verifying.beside import Drawer, Wish
     from export.runtime.heeded import sampler_of
     from export.runtime.picture_files import Facts
     from export.runtime.request import wanted
@@ -175,14 +163,6 @@ def generate(
         tell(*paired(theirs, own, wish, places, facts, threads), as_json)
 
 
-def tell(text: str, value: dict[str, Any], as_json: bool) -> None:
-    """Say what was made, for a person or a program."""
-    if as_json:
-        print_json(value)
-    else:
-        click.echo(text)
-
-
 def drawn(own: Drawer, wish: Wish, places: Output, facts: Facts) -> tuple[str, dict[str, Any]]:
     """Draw and write; what is said of it."""
     with Terminal().work(f"draw with {own.name}") as progress:
@@ -205,30 +185,3 @@ def paired(
     places.write(pair.pictures[1], facts, sheet, facts.of_all() | pair.said())
     lines = [places.held(len(facts.labels)), *pair.lines()]
     return "\n".join(lines), places.said(facts, pair.medians[1]) | {"beside": pair.said()}
-
-
-def places_of(sheet: Path | None, folder: Path | None, kind: str | None, name: str | None, grid: str | None) -> Output:
-    """Where pictures go.
-
-    Raises:
-        InputError: the options do not go together.
-    """
-    from export.runtime.output import Output
-
-    if kind == "webdataset":
-        raise InputError("--format webdataset: is of shards, which -o takes; files in --out-dir are png, jpeg or webp")
-    try:
-        return Output(sheet, folder, kind, name, grid)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
-def check_file(output: Path) -> None:
-    """Refuse an `-o` that no file can be written to.
-
-    Raises:
-        click.BadParameter: says why.
-    """
-    context = click.get_current_context()
-    (option,) = (each for each in context.command.params if each.name == "output")
-    OutputFile().convert(output, option, context)

@@ -5,6 +5,7 @@ Letters: N pictures, H x W pixels, C channels (1 or 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ PANEL_GAP = 28
 FONT_SIZE = 18
 TITLE_HEIGHT = 32  # of a caption of one line
 LINE_HEIGHT = 24  # of each further one
+CAPTION_WIDTH = 240  # pixels of a line, at least, before it is wrapped: sheets of one picture are narrow
 INK, PAPER = (24, 24, 24), (255, 255, 255)
 
 
@@ -73,25 +75,47 @@ def save_pair(
     margin = GAP * 3 + max(int(font.getlength(str(label))) for label in classes)
     canvas = captioned(sheets, margin)
     draw = ImageDraw.Draw(canvas)
-    step = (sheets[0][1].height - GAP) / len(classes)
+    high = sheets[0][1].height
+    top, step = canvas.height - GAP - high, (high - GAP) / len(classes)
     for i, label in enumerate(classes):
-        draw.text((margin - GAP, TITLE_HEIGHT + GAP / 2 + step * (i + 0.5)), str(label), INK, font, anchor="rm")
+        draw.text((margin - GAP, top + GAP / 2 + step * (i + 0.5)), str(label), INK, font, anchor="rm")
     canvas.save(path, format="PNG")
 
 
 def captioned(sheets: Sequence[tuple[str, Image.Image]], margin: int = GAP) -> Image.Image:
-    """Sheets of one size side by side, each below its caption of one or more lines, behind a margin on the left."""
+    """Sheets side by side, each below its caption of one or more lines, behind a margin on the left.
+
+    A line that is wider than its sheet, and than `CAPTION_WIDTH`, goes on in the next one; a word that is wider makes
+    room for itself.
+    """
     font = ImageFont.load_default(FONT_SIZE)
-    lines = [line for caption, _ in sheets for line in caption.splitlines()]
-    title = TITLE_HEIGHT + LINE_HEIGHT * max(caption.count("\n") for caption, _ in sheets)
-    wide, high = sheets[0][1].size
-    slot = PANEL_GAP + max(wide, *(int(font.getlength(line)) for line in lines))
-    canvas = Image.new("RGB", (margin + len(sheets) * slot - PANEL_GAP + GAP, title + high + GAP), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    for i, (caption, sheet) in enumerate(sheets):
-        left = margin + i * slot
-        middle = left + (slot - PANEL_GAP) / 2
-        for number, line in enumerate(caption.splitlines()):
-            draw.text((middle, TITLE_HEIGHT / 2 + LINE_HEIGHT * number), line, INK, font, anchor="mm")
-        canvas.paste(sheet, (left + (slot - PANEL_GAP - wide) // 2, title))
+    captions = [wrapped(caption, max(sheet.width, CAPTION_WIDTH), font) for caption, sheet in sheets]
+    title = TITLE_HEIGHT + LINE_HEIGHT * (max(map(len, captions)) - 1)
+    slots = [
+        max(sheet.width, *(math.ceil(font.getlength(line)) for line in lines))
+        for lines, (_, sheet) in zip(captions, sheets, strict=True)
+    ]
+    width = margin + sum(slots) + PANEL_GAP * (len(slots) - 1) + GAP
+    canvas = Image.new("RGB", (width, title + max(sheet.height for _, sheet in sheets) + GAP), PAPER)
+    draw, left = ImageDraw.Draw(canvas), margin
+    for lines, slot, (_, sheet) in zip(captions, slots, sheets, strict=True):
+        for number, line in enumerate(lines):
+            place = (left + slot / 2, TITLE_HEIGHT / 2 + LINE_HEIGHT * number)
+            draw.text(place, line, INK, font, anchor="mm")
+        canvas.paste(sheet, (left + (slot - sheet.width) // 2, title))
+        left += slot + PANEL_GAP
     return canvas
+
+
+def wrapped(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """The lines of a caption, each of as many words as fit into so many pixels, at least one."""
+    found = []
+    for line in caption.splitlines() or [""]:
+        found.append("")
+        for word in line.split(" "):
+            longer = f"{found[-1]} {word}".strip()
+            if found[-1] and font.getlength(longer) > width:
+                found.append(word)
+            else:
+                found[-1] = longer
+    return found

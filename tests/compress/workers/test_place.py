@@ -62,7 +62,5 @@ def test_other_places_to_train_are_refused(text: str) -> None:
 def test_a_recipe_is_run_by_workers_or_by_processes_that_train() -> None:
     found = [place_of_run(text) for text in ("", "torchrun:3", "local:2", "ray")]
     assert found == [(1, None), (3, None), (1, Place(2)), (1, Place())]
-    with pytest.raises(
-        InputError, match=r"^--on: 'here' is no place to work; write local:N .*; or torchrun:N, for "
-    ):
+    with pytest.raises(InputError, match=r"^--on: 'here' is no place to work; write local:N .*; or torchrun:N, for "):
         place_of_run("here")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
-from compress.measure.pictures.images import PAPER, save_pair
+from compress.measure.pictures.images import FONT_SIZE, PAPER, captioned, save_pair, wrapped
 from export.runtime.sheet import FRAME, GAP
 
 
@@ -39,10 +39,18 @@ def test_equal_pictures_differ_by_nothing_but_white(tmp_path):
     assert {tuple(colour) for colour in last.reshape(-1, 3)} <= {PAPER, FRAME}
 
 
-def test_names_wider_than_their_panel_get_the_room_they_need(tmp_path):
-    names = ("the reference in fp32 PyTorch", "the engine in int8")
-    save_pair(pictures(2), pictures(2), np.arange(2), tmp_path / "pair.png", names=names, columns=1)
-    assert Image.open(tmp_path / "pair.png").width > 400
+def test_a_caption_wider_than_its_sheet_goes_on_in_the_next_line_and_no_letter_is_cut(tmp_path):
+    long = "the reference in fp32 PyTorch, as its authors publish it\nrunning"
+    lines = wrapped(long, 240, ImageFont.load_default(FONT_SIZE))
+    assert " ".join(lines) == long.replace("\n", " ")
+    assert len(lines) == 4
+    assert wrapped("", 240, ImageFont.load_default(FONT_SIZE)) == [""]
+    sheet = Image.new("RGB", (64, 64), FRAME)
+    for caption in (long, "a" * 60):
+        made = np.asarray(captioned([(caption, sheet), ("b", sheet), (caption, sheet)]))
+        assert (made[:, [0, -1]] == PAPER).all(), "nothing touches an edge"
+        assert (made[0] == PAPER).all()
+        assert ((made == FRAME).all(axis=2)).sum() == 3 * 64 * 64, "no line is below a sheet"
 
 
 def test_sets_that_do_not_pair_up_are_refused(tmp_path):
