@@ -82,13 +82,13 @@ def written(argument: ast.arg, default: ast.expr | None) -> str:
 
 def page() -> str:
     """The whole page."""
-    tree = ast.parse(inspect.getsource(api))
-    functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef)}
     sections = []
     for name in ORDER:
-        doc = ast.get_docstring(functions[name]) or ""
+        function = ast.parse(inspect.getsource(getattr(api, name))).body[0]
+        assert isinstance(function, ast.FunctionDef)
+        doc = ast.get_docstring(function) or ""
         text = re.sub(r"^Raises:\n((?:    .*\n?)+)", raises, doc.replace("``", "`"), flags=re.MULTILINE)
-        sections.append(f"## {name}\n\n```python\n{signature(functions[name])}\n```\n\n{text.strip()}\n")
+        sections.append(f"## {name}\n\n```python\n{signature(function)}\n```\n\n{text.strip()}\n")
     return "\n".join([HEAD, *sections])
 
 

@@ -84,7 +84,9 @@ def foresee(facts: Facts, draft: Draft, pictures: Pictures, pace: Pace) -> Cost:
 def made(steps: list[Item], pictures: Pictures, pace: Pace) -> float:
     """Seconds that the passes work on pictures."""
     looks = sum(LOOKS.get(step.name, 0) for step in steps) * pictures.calibration
-    taught: float = sum(step.settings["steps"] * step.settings.get("batch", 32) for step in steps if step.name == "distill")
+    taught: float = sum(
+        step.settings["steps"] * step.settings.get("batch", 32) for step in steps if step.name == "distill"
+    )
     return looks * pace.scored + taught * (pace.taught + pace.scored)  # the teacher scores what the student is taught
 
 
