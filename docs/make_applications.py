@@ -55,10 +55,10 @@ def upscale(masked: Engine, given: dict[str, NDArray[np.uint8]]) -> list[tuple[s
     small = {name: resized(each, SMALL, Image.Resampling.BOX) for name, each in given.items()}
     bicubic = [resized(each, 2 * SMALL, Image.Resampling.BICUBIC) for each in small.values()]
     drawn = [compress.upscale(masked, each, label=name, threads=1)[0] for name, each in small.items()]
-    sets = {"bicubic": np.stack(bicubic), "upscale": np.stack(drawn), "made small of": np.stack([*given.values()])}
+    sets = {"bicubic": np.stack(bicubic), "upscale": np.stack(drawn), "original": np.stack([*given.values()])}
     enlarged = np.stack([resized(each, 2 * SMALL, Image.Resampling.NEAREST) for each in small.values()])
     for name in ("bicubic", "upscale"):
-        apart = np.subtract(sets[name], sets["made small of"], dtype=np.float64)
+        apart = np.subtract(sets[name], sets["original"], dtype=np.float64)
         print(name, *(f"{psnr(each):.1f}" for each in apart), f"all {psnr(apart):.2f} dB")
     return [("32x32", panel(enlarged, 1)), *((name, panel(each, 1)) for name, each in sets.items())]
 

@@ -44,18 +44,25 @@ def known_width(stream: TextIO) -> int | None:
 
 
 class Terminal:
-    """Shows what the pipeline says, with the time since the verb began, and how far long work is, on standard error."""
+    """Shows what the pipeline says, with the time since the verb began, and how far long work is, on standard error.
+
+    Only progress bars need Rich, which is not installed beside a service.
+    """
 
     def __init__(self) -> None:
         self.saying = saying.current()
-        self.console = console(stderr=True)
+        self.console: Console | None = None  # while it draws a bar, lines have to go through it
 
     def say(self, text: str) -> None:
         """One line, unless the verb is to be quiet."""
         self.saying.note(text)
         if not self.saying.quiet:
             line = f"{self.saying.elapsed():>7}  {text}"
-            self.console.print("\n".join(self.wrapped(line)), markup=False, soft_wrap=True)
+            text = "\n".join(self.wrapped(line))
+            if self.console is None:
+                click.echo(text, err=True)
+            else:
+                self.console.print(text, markup=False, soft_wrap=True)
 
     def wrapped(self, line: str) -> list[str]:
         """The line between words where the width is known, whole where it goes into a file."""
@@ -69,7 +76,7 @@ class Terminal:
         """A progress bar, or a line now and then where none can be drawn."""
         began = time.monotonic()
         with step(title):
-            if self.saying.quiet or not self.console.is_terminal:
+            if self.saying.quiet or not sys.stderr.isatty():
                 yield self.lines(title)
             else:
                 with self.bar(title) as progress:
@@ -83,18 +90,23 @@ class Terminal:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
+        outer = self.console
+        self.console = outer or console(stderr=True)
         wide = self.console.width >= BAR_NEEDS
         ends = (MofNCompleteColumn(), TimeElapsedColumn())
         more = (BarColumn(), *ends, TimeRemainingColumn(), TextColumn("{task.fields[values]}")) if wide else ends
         log = self.lines(title, shown=False)
-        with Bars(TextColumn("{task.description}"), *more, console=self.console, transient=True) as bars:
-            task = bars.add_task(title, total=None, values="")
+        try:
+            with Bars(TextColumn("{task.description}"), *more, console=self.console, transient=True) as bars:
+                task = bars.add_task(title, total=None, values="")
 
-            def progress(done: int, total: int, values: dict[str, float]) -> None:
-                bars.update(task, completed=done, total=total, values=numbers(values))
-                log(done, total, values)
+                def progress(done: int, total: int, values: dict[str, float]) -> None:
+                    bars.update(task, completed=done, total=total, values=numbers(values))
+                    log(done, total, values)
 
-            yield progress
+                yield progress
+        finally:
+            self.console = outer
 
     def lines(self, title: str, shown: bool = True) -> Progress:
         """Progress as lines, at most one in `LINE_SECONDS`; those not shown go into the log file alone."""

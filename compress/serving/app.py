@@ -26,8 +26,7 @@ from compress.serving.answers import JSON, PNG, as_json, chosen, png
 from compress.serving.asked import SETTINGS, Asked, largest_body, read
 from compress.serving.metrics import Metrics
 from compress.serving.refusals import Outcome, RefusedError
-from compress.serving.server import LOG
-from compress.serving.settings import Settings
+from compress.serving.settings import LOG, Settings
 from export.runtime.batching import Batch, BatchingQueue
 from export.runtime.counted import counted
 from export.runtime.drawing import conditions

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from export.runtime.engine import Engine
 
 INSTALL = "pip install 'prometheus-client>=0.26' 'starlette>=1.10' 'uvicorn>=0.54'"
-LOG = "uvicorn.error"  # where uvicorn and the service say what went wrong
 SENDING_S = 5  # for an answer to arrive, when the service stops
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from export.runtime.batching import DEADLINE_S
 
+LOG = "uvicorn.error"  # where uvicorn and the service say what went wrong
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -65,7 +65,7 @@ def serve(
     server.require()
     with server.bound(host, port) as listener:
         from compress.models.candidate import open_engine
-        from compress.serving.settings import Settings
+        from compress.serving.settings import LOG, Settings
         from export.runtime.devices import parsed_options
 
         try:
@@ -73,21 +73,20 @@ def serve(
         except ValueError as error:
             raise InputError(str(error)) from error
         shown = Terminal()
-        with shown.work(f"open {engine}"):
-            opened = open_engine(engine, threads, device, options, require_plan=require_plan)
+        opened = open_engine(engine, threads, device, options, require_plan=require_plan)
         settings = Settings(batch or 0, deadline_ms / 1000, capacity, workers, most_pictures, timeout_s)
         address = server.url(listener)
         ready = f"{address} draws with {engine}; Ctrl-C stops it"
 
         def on_start() -> None:
-            held.enter_context(noting_log(server.LOG, shown.saying))  # uvicorn has set up its log by now
+            held.enter_context(noting_log(LOG, shown.saying))  # uvicorn has set up its log by now
             shown.saying.note(ready)
             click.echo(ready, err=as_json)
 
         on_request = shown.say if shown.saying.verbose else shown.saying.note
         with contextlib.ExitStack() as held:
             served = server.serve(opened, settings, listener, on_start, on_request)
-        shown.say("stopped; what was accepted is finished")
+        shown.saying.note("stopped; what was accepted is finished")
     if as_json:
         print_json({"requests": served.requests, "pictures": served.pictures})
         return
