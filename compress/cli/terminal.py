@@ -60,7 +60,7 @@ class Terminal:
             line = f"{self.saying.elapsed():>7}  {text}"
             text = "\n".join(self.wrapped(line))
             if self.console is None:
-                click.echo(text, err=True)
+                print(text, file=sys.stderr, flush=True)  # click would write UTF-8 into streams of ASCII
             else:
                 self.console.print(text, markup=False, soft_wrap=True)
 
