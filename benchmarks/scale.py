@@ -146,7 +146,7 @@ def drawing(engine: Path, pictures: int, shard: int, rounds: int, places: dict[s
             crew = stack.enter_context(opened(place, Timed(Drawing(job, Opening(), source))))
             crews |= {f"{name} {size}": Kept(crew, size) for size in (1, 2)}
         rows = list(interleaved(crews, tasks, rounds))
-        content = Drawing(job, Opening(), engine.absolute())()(tasks[0].argument)
+        content = Drawing(job, Opening(), engine.absolute())(lambda text: None)(tasks[0].argument)
         for crew in crews.values():
             for worker in crew.resting:  # type: ignore[attr-defined]
                 worker.stop()
