@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from compress.applications.limits import MOST_COUNT, check_count
 from compress.core.settings import InputError, shown
 from compress.data.picture_files import open_picture
 from compress.data.reading import AS_USUAL, Reading, Tally
@@ -45,6 +46,7 @@ def wish_of(
     Raises:
         InputError: the model takes something else, or would ignore a setting.
     """
+    check_count("count", count, 1, MOST_COUNT)
     shape = model.shape
     if shape.text is None:
         if features is not None:
@@ -74,7 +76,13 @@ def labels_of(label: str | int | Sequence[str | int] | None, shape: Shape) -> ND
     if not shape.classes:
         raise InputError("--label: this model knows no classes; leave it out")
     try:
-        given = labels_in(label, shape) if isinstance(label, str) else [label] if isinstance(label, int) else label
+        given = (
+            labels_in(label, shape)
+            if isinstance(label, str)
+            else [label]
+            if isinstance(label, (int, np.integer))
+            else label
+        )
         return classes_of(given, shape)
     except ValueError as error:
         raise InputError(f"--label: {error}") from error

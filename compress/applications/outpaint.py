@@ -15,6 +15,7 @@ from PIL import Image
 
 from compress.applications.asked import Report, pixels_in, silent
 from compress.applications.canvas import Canvas, cell, check_size, fill, free_sides, usual_blend
+from compress.applications.limits import MOST_OVERLAP, WIDEST_BLEND, check_count, check_share
 from compress.applications.sides import check_side
 from compress.core.settings import InputError
 from compress.data.wish import Wish
@@ -54,6 +55,8 @@ def outpaint(
     Raises:
         InputError: a side is none or cannot be continued by this model, or the result is too small or too large.
     """
+    check_share("overlap", overlap, MOST_OVERLAP)
+    check_count("blend", blend, 0, WIDEST_BLEND)
     check_sides(extend, model.shape)
     given = pixels_in(image if own_size else scaled(image, model), model.picture[2])
     height, width, channels = given.shape

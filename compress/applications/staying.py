@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core.settings import InputError
+from compress.core.settings import InputError, nearest, shown
 from compress.data.editing import first_share
 from export.runtime.sampling import halton_order
 from export.runtime.shape import Shape
@@ -30,6 +30,8 @@ def staying(shape: Shape, share: float, where: Where | None, seed: int) -> NDArr
     """
     usual: Where = "first" if shape.scales else "spread" if shape.grid[0] > 1 else "random"
     where = where or usual
+    if where not in WHERE:
+        raise InputError(f"where {shown(where)}: is none; {nearest(where, WHERE)}")
     if where == "first":
         return first_share(shape, share)
     if shape.scales:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from compress.applications.asked import Report, pixels_in, silent
 from compress.applications.canvas import Canvas, check_size, fill, usual_blend
+from compress.applications.limits import MOST_FACTOR, MOST_OVERLAP, WIDEST_BLEND, check_count, check_share
 from compress.applications.outpaint import OVERLAP
 from compress.applications.staying import staying
 from compress.core.settings import InputError
@@ -45,6 +46,10 @@ def upscale(
     Raises:
         InputError: the model has no such setting, or the result is too small or too large.
     """
+    check_count("factor", factor, 2, MOST_FACTOR)
+    check_share("keep", keep)
+    check_share("overlap", overlap, MOST_OVERLAP)
+    check_count("blend", blend, 0, WIDEST_BLEND)
     stays = tokens_that_stay(model, image, factor, keep, scales, wish.seed)
     small = pixels_in(image, model.picture[2])
     size, channels = (small.shape[0] * factor, small.shape[1] * factor), small.shape[2]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from compress.applications.asked import Report, silent
+from compress.applications.limits import WIDEST_BLEND, check_count, check_share
 from compress.applications.staying import Where, staying
 from compress.core.settings import InputError
 from compress.data.editing import Edit, feathered, pixels_of, tokens_of
@@ -40,6 +41,8 @@ def vary(
     Raises:
         InputError: the model cannot encode a picture, or cannot keep such tokens.
     """
+    check_share("keep", keep)
+    check_count("blend", blend, 0, WIDEST_BLEND)
     pixels = fitted(image, model.picture, reading, tally)
     tokens = tokens_of(model, pixels[None], "picture")
     stays = staying(model.shape, keep, where, wish.seed)

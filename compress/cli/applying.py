@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compress.applications.limits import MOST_COUNT
 from compress.cli import completing
 from compress.cli.drawing import THREADS, check_file, places_of, sampling_options, seed_option, sheet_options, tell
 from compress.cli.group import device_options, json_option
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from compress.data.wish import Wish
     from compress.models.candidate import Candidate
     from export.runtime.options import Sampling
-
-
-MOST_COUNT = 2**20
 
 
 @dataclass(frozen=True)

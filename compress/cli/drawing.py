@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 LAST_SEED = 2**64 - 1  # of pictures
 THREADS = 2
-WIDEST_BLEND = 2**16
 Command = Callable[..., None]
 seed_option = click.option(
     "--seed", type=click.IntRange(0, LAST_SEED), default=0, help="Seed of the pictures.  [default: 0]"

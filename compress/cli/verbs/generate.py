@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
+from compress.applications.limits import WIDEST_BLEND
 from compress.cli import bulk, completing
 from compress.cli.bulk import Bulk
 from compress.cli.drawing import (
     THREADS,
-    WIDEST_BLEND,
     check_file,
     places_of,
     sampling_options,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from compress.applications.limits import MOST_OVERLAP, WIDEST_BLEND
 from compress.cli.applying import Asked, Given, application, apply
-from compress.cli.drawing import WIDEST_BLEND
 from compress.cli.group import example
 from compress.cli.paths import Share
 from compress.cli.reading import background_option
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 overlap_option = click.option(
-    "--overlap", type=Share(0, 0.95), default=0.5, show_default=True,
+    "--overlap", type=Share(0, MOST_OVERLAP), default=0.5, show_default=True,
     help="Share of a side that neighbouring windows have in common, at least one token.",
 )  # fmt: skip
 blend_option = click.option(

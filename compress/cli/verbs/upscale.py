@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from compress.applications.limits import MOST_FACTOR
 from compress.cli.applying import Asked, Given, application, apply
 from compress.cli.group import example
 from compress.cli.paths import Share
@@ -15,9 +16,6 @@ from compress.cli.verbs.outpaint import blend_option, overlap_option
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-MOST_FACTOR = 64
 
 
 @click.command()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from compress.applications.limits import WIDEST_BLEND
 from compress.cli.applying import Asked, Given, application, apply
-from compress.cli.drawing import WIDEST_BLEND
 from compress.cli.group import example
 from compress.cli.paths import Share
 from compress.cli.reading import reading_options

@@ -263,3 +263,31 @@ def test_a_model_without_encoder_cannot_see_a_picture(tiny_model, monkeypatch) -
     monkeypatch.setattr(ImageModel, "encode_images", encode)
     with pytest.raises(InputError, match=r"^picture: cannot become tokens: the checkpoint only decodes"):
         compress.vary(model, given_to(model))
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "line"),
+    [
+        ("vary", {"keep": 2.0}, "keep 2.0: must be at most 1"),
+        ("vary", {"keep": float("nan")}, "keep nan: must be a number"),
+        ("vary", {"count": -1}, "count -1: must be at least 1"),
+        ("vary", {"blend": -1}, "blend -1: must be at least 0"),
+        ("vary", {"where": "middle"}, "where 'middle': is none; known: first, random, spread"),
+        ("upscale", {"factor": 0}, "factor 0: must be at least 2"),
+        ("upscale", {"keep": -1}, "keep -1: must be at least 0"),
+        ("upscale", {"overlap": 1.0}, "overlap 1.0: must be at most 0.95"),
+        ("upscale", {"blend": -3}, "blend -3: must be at least 0"),
+        ("outpaint", {"extend": {"right": 0.5}, "overlap": float("nan")}, "overlap nan: must be a number"),
+        ("outpaint", {"extend": {"right": 0.5}, "blend": 0.5}, "blend 0.5: must be a whole number"),
+    ],
+)
+def test_numbers_that_are_out_of_range_are_refused(verb: str, given: dict[str, Any], line: str, tiny_model) -> None:
+    model = model_of("masked", tiny_model)
+    with pytest.raises(InputError) as caught:
+        getattr(compress, verb)(model, given_to(model), **given)
+    assert str(caught.value) == line
+
+
+def test_a_class_may_be_a_number_of_numpy(tiny_model) -> None:
+    model = model_of("masked", tiny_model)
+    assert np.array_equal(*(compress.vary(model, given_to(model), label=label) for label in (3, np.int64(3))))
