@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from remembered_traces import Export, folder_of_now, remembering
+from tiny_shapes import next_scale
 
 from calibration.tokens import TokenSet
 from compress.core import lease
@@ -174,20 +175,7 @@ def context(tiny_tokens: TokenSet, tmp_path: Path) -> Callable[..., Context]:
 
 
 # 1 + 1 + 4 + 9 + 49 tokens are as many as those of the other kinds.
-NEXT_SCALE: dict[str, Any] = {
-    "order": "next-scale",
-    "grid": (7, 7),
-    "scales": (1, 1, 2, 3, 7),
-    "latent_width": 6,
-    "positions": "learned",
-    "norm": "layernorm",
-    "norm_affine": False,
-    "final_affine": False,
-    "modulation": "class",
-    "qk_norm": "l2",
-    "activation": "gelu-tanh",
-    "bias": True,
-}
+NEXT_SCALE = next_scale(1, 1, 2, 3, 7)
 FAMILIES: dict[str, dict[str, Any]] = {
     "multi-head": {},
     "grouped-query": {"kv_heads": 2},

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tensorrt_stand_in import ROWS, VERSION, HostGpu, Library, with_plans
+from tiny_shapes import next_scale
 
 from calibration.tokens import TokenSet
 from compress.models.image_model import ImageModel
@@ -32,20 +33,7 @@ from export.tracing.export import export_model, source_graph
 from export.tracing.trace import plain_graph
 
 # 1 + 1 + 1 + 4 + 9 tokens are as many as those of the other kinds.
-NEXT_SCALE: dict[str, Any] = {
-    "order": "next-scale",
-    "grid": (3, 3),
-    "scales": (1, 1, 1, 2, 3),
-    "latent_width": 6,
-    "positions": "learned",
-    "norm": "layernorm",
-    "norm_affine": False,
-    "final_affine": False,
-    "modulation": "class",
-    "qk_norm": "l2",
-    "activation": "gelu-tanh",
-    "bias": True,
-}
+NEXT_SCALE = next_scale(1, 1, 1, 2, 3)
 LEARNED = {"norm": "layernorm", "positions": "learned", "bias": True}
 UVIT: dict[str, Any] = {
     "order": "masked",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_shapes import next_scale
 
 import compress
 from compress.applications.asked import picture_of, wish_of
@@ -20,20 +21,7 @@ from export.runtime.sampling import Sampler, halton_order
 from export.runtime.shape import Shape
 
 MASKED: dict[str, Any] = {"order": "masked", "positions": "learned", "modulation": "class"}
-SCALES: dict[str, Any] = {
-    "order": "next-scale",
-    "grid": (7, 7),
-    "scales": (1, 1, 2, 3, 7),
-    "latent_width": 6,
-    "positions": "learned",
-    "norm": "layernorm",
-    "norm_affine": False,
-    "final_affine": False,
-    "modulation": "class",
-    "qk_norm": "l2",
-    "activation": "gelu-tanh",
-    "bias": True,
-}
+SCALES = next_scale(1, 1, 2, 3, 7)
 KINDS = {"causal": {}, "masked": MASKED, "next-scale": SCALES}
 SAMPLER = Sampler(cfg_scale=1.5, steps=4)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from heard import Heard
 from jobs_of_workers import children
 
 from compress.core import lease
@@ -52,16 +53,6 @@ def path(checkpoint: Path, tmp_path: Path) -> Path:
 def own_leases(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Wait for no one else who times on this machine."""
     monkeypatch.setattr(lease, "SYSTEM", tmp_path)
-
-
-class Heard(Silent):
-    """A listener that keeps the lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def without_times(report: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from heard import Heard
 
 import compress
 from compress.core.listener import Silent
@@ -128,17 +129,6 @@ def graph():
     return SimpleNamespace(form=Form.ONNX, seed=0)
 
 
-class Said(Silent):
-    """Keeps every line."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        """Keep it."""
-        self.lines.append(text)
-
-
 @pytest.mark.slow
 def test_with_a_store_at_a_url_the_study_rests_on_this_machine_and_trials_share_artifacts(
     searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,7 +136,7 @@ def test_with_a_store_at_a_url_the_study_rests_on_this_machine_and_trials_share_
     goal, url, said = goal_of({"kl": "50"}, ["size"], {}), f"file://{tmp_path}/shared", {}
     for name in "ab":
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
-        store, listener = Store(url), Said()
+        store, listener = Store(url), Heard()
         found = search(
             load(searched.space), goal, store, tmp_path / f"out-{name}", listener, seconds=1e6, most_trials=1,
             write=write,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from heard import Heard
 
 from compress.core.listener import Silent
 from compress.core.store import Store
@@ -100,24 +101,13 @@ def test_a_space_that_chooses_nothing_that_was_measured_has_no_combinations(spac
     assert len(list(combinations(space))) == 2 * 2 * 3
 
 
-class Said(Silent):
-    """Keeps every line."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        """Keep it."""
-        self.lines.append(text)
-
-
 @pytest.mark.slow
 def test_a_search_behind_a_sensitivity_begins_with_what_it_predicts_and_says_so(
     searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = (tmp_path / "recipe.yaml", searched.space.read_text().split("passes:")[0])
     value[0].write_text(value[1] + "engines: {cpu: [export: {target: onnxruntime}]}\n")
-    store, said = Store(tmp_path / "store"), Said()
+    store, said = Store(tmp_path / "store"), Heard()
     sensitivity(recipes.load(value[0]), store, Silent(), Asked((), 0.25, 12), "compress sensitivity")
     seen: list[dict[str, object]] = []
     real = Workshop.evaluate
