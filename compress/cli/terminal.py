@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from compress.cli import saying
-from compress.core.listener import step
+from compress.core.listener import as_lines, numbers, step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,22 +110,8 @@ class Terminal:
 
     def lines(self, title: str, shown: bool = True) -> Progress:
         """Progress as lines, at most one in `LINE_SECONDS`; those not shown go into the log file alone."""
-        said_at = time.monotonic()
-        pause = 1.0 if self.saying.verbose else LINE_SECONDS
         say = self.say if shown else self.saying.note
-
-        def progress(done: int, total: int, values: dict[str, float]) -> None:
-            nonlocal said_at
-            if time.monotonic() - said_at >= pause:
-                said_at = time.monotonic()
-                say(f"  {title}: {done} of {total}  {numbers(values)}".rstrip())
-
-        return progress
-
-
-def numbers(values: dict[str, float]) -> str:
-    """Numbers beside a progress bar."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        return as_lines(title, say, 1.0 if self.saying.verbose else LINE_SECONDS)
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -39,6 +40,24 @@ def step_of(error: BaseException) -> str:
     """The innermost step that an error was raised in; empty where it is not known."""
     notes = (note for note in getattr(error, "__notes__", ()) if note.startswith(STEP))
     return next(notes, "").removeprefix(STEP)
+
+
+def as_lines(title: str, say: Callable[[str], None], pause_s: float) -> Progress:
+    """Progress as lines of text, at most one in so many seconds."""
+    said_at = time.monotonic()
+
+    def progress(done: int, total: int, values: dict[str, float]) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= pause_s:
+            said_at = time.monotonic()
+            say(f"  {title}: {done} of {total}  {numbers(values)}".rstrip())
+
+    return progress
+
+
+def numbers(values: dict[str, float]) -> str:
+    """The numbers beside a progress bar."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 class Silent:

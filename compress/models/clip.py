@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from compress.core.settings import InputError, shown
 from compress.models.checkpoints.layouts import CONFIG, read_config
+from compress.models.text_library import check_installed
 from export.runtime.errors import first_line
 from export.runtime.shape import LONGEST
 from export.tracing.trace import EXAMPLE_BATCH, plain_graph
@@ -131,13 +132,9 @@ def library() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(
-            "the features of texts need the transformers library; pip install 'transformers>=5.24', or "
-            "give features that were computed elsewhere"
-        ) from None
+    check_installed()
+    import transformers
+
     return transformers
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,11 +159,9 @@ def check_pipeline(folder: Path, *parts: str) -> None:
     Raises:
         InputError: the library is not installed, or a folder is missing.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise InputError(
-            "the features of texts need the transformers library; pip install 'transformers>=5.24', or give features "
-            "that were computed elsewhere"
-        )
+    from compress.models.text_library import check_installed
+
+    check_installed()
     for each in (folder, *(folder / part for part in parts)):
         if not each.is_dir():
             raise InputError(f"{each}: there is no such folder; a pipeline holds {' and '.join(parts)}")

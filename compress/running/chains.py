@@ -7,7 +7,6 @@ any run does, with everything else in the store, so its report is that of one pr
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compress.core.lease import working
-from compress.core.listener import Progress
+from compress.core.listener import Progress, as_lines
 from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.models import families
@@ -125,16 +124,7 @@ class Telling:
     @contextmanager
     def work(self, title: str) -> Iterator[Progress]:
         """A line now and then."""
-        said_at = time.monotonic()
-
-        def progress(done: int, total: int, values: dict[str, float]) -> None:
-            nonlocal said_at
-            if time.monotonic() - said_at >= PAUSE_S:
-                said_at = time.monotonic()
-                numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-                self.say(f"  {title}: {done} of {total}  {numbers}".rstrip())
-
-        yield progress
+        yield as_lines(title, self.say, PAUSE_S)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pytest
 from heard import Heard
 from jobs_of_workers import children
 
-from compress.core import lease
+from compress.core import lease, listener
 from compress.core.listener import Silent
 from compress.core.settings import InputError
 from compress.core.store import Store
@@ -132,7 +132,7 @@ def test_lines_say_of_which_engine_they_are(monkeypatch: pytest.MonkeyPatch) -> 
     telling.engine = "cpu"
     telling.say("made")
     clock = iter([0.0, 1.0, 11.0, 11.0, 12.0])
-    monkeypatch.setattr(chains.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(listener.time, "monotonic", lambda: next(clock))
     with telling.work("train") as progress:
         progress(1, 9, {})
         progress(2, 9, {"loss": 0.25})
