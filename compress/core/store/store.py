@@ -185,8 +185,8 @@ class Store:
         Raises:
             InputError: it is not there, and the store may only be read.
         """
-        with contextlib.suppress(OSError, Damaged):
-            return self.backend.measurement(key)
+        if (kept := self.known(key)) is not None:
+            return kept
         with self.locked(key, say):
             try:
                 return self.backend.measurement(key)
