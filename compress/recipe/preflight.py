@@ -175,10 +175,9 @@ def memory(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, 
     beyond = weights * (1 - LAYERS / layers) if layers > LAYERS else 0.0  # of the layers that the copy lacks
     drawn = sum(2 * layer.kv_heads * config.head_width for layer in config.layers) * BYTES_PER_WEIGHT / MIB
     caches = 0.0 if shape.drawing.masks else drawn * shape.reach * PICTURES
-    # Engines stay open: those of the chains, which score, and the plain export of each step in PyTorch, which draws.
-    lowered = len(plan.trunk) + 1
-    engines = sum(needs.sessions.values()) + caches * len(needs.sessions)
-    engines += beyond * len(needs.sessions) + weights * lowered
+    # Three engines are open at once: the reference's, which draws, a step's and that of the step before.
+    open_at_once = sorted((session + caches + beyond for session in needs.sessions.values()), reverse=True)[:2]
+    engines = weights + max(sum(open_at_once), weights * min(2, len(plan.trunk)))
     logits = min(len(tokens.part("held_out")), recipe.tokens.held_out) * shape.length * shape.predicted
     scores = SCORED_SIDES * logits * BYTES_PER_WEIGHT / MIB
     kept = max(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,8 @@ class Making:
         if lowered.key not in self.engines:
             self.engines[lowered.key] = open_engine(self.make(lowered).folder, self.recipe.bench.threads)
         return self.engines[lowered.key]
+
+    def close_engines(self, but: Iterable[Node]) -> None:
+        """Close all engines but those that stand for these nodes; one that is wanted again is opened again."""
+        kept = {self.deployed(node).key for node in but}
+        self.engines = {key: engine for key, engine in self.engines.items() if key in kept}

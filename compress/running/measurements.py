@@ -181,7 +181,7 @@ class Measuring:
             self.results(node, stages, timed=False)
             if node.source is not None:
                 Fidelity.measured(self.subject(node, node.source))
-        self.forget_scores(node)
+        self.forget(node)
 
     def remembered(self, *key: Any, measure: Any) -> dict[str, Any]:
         """The store's measurement of this key, or a new one."""
@@ -291,15 +291,20 @@ class Measuring:
         if node.key not in self.measured:
             with step(f"measure {node.name}"):
                 self.measured[node.key] = self.of(node)
-            self.forget_scores(node)
+            self.forget(node)
         return replace(self.measured[node.key], name=node.name)
 
-    def forget_scores(self, node: Node) -> None:
-        """Keep scores of the reference, of this step and of the one before, which are those that the next one needs."""
-        needed = {each.key for each in (self.plan.reference, node, node.source) if each is not None}
+    def forget(self, node: Node) -> None:
+        """Keep scores and engines of the reference, of this step and of the one before, which the next one needs.
+
+        An opened engine holds its weights and the memory that it scored with, so those of a long chain add up.
+        """
+        needed = [each for each in (self.plan.reference, node, node.source) if each is not None]
+        kept = {each.key for each in needed}
         for key, side in self.sides.items():
-            if key not in needed:
+            if key not in kept:
                 side.forget()
+        self.making.close_engines(needed)
         give_back()
 
     def of(self, node: Node) -> Measurement:

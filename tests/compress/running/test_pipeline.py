@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from compress.core.listener import Silent
+from compress.core.listener import Listener, Silent
 from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.measure import Measurement
@@ -240,6 +241,15 @@ def test_a_pass_that_fails_is_named_once(finished, refused: Callable[..., str]) 
     assert line.startswith(f"{path}: prune-heads: prune-heads: layer 0 has 4 heads; ratio 0.9 would leave none")
 
 
+def begun(finished, path: Path, listener: Listener) -> pipeline.Run:
+    """A run of a recipe that finds in the store what is there, and made nothing yet."""
+    made = recipe.load(path)
+    tokens = plans.load_tokens(made)
+    store, plan = Store(finished.store).prepare(), plans.make_plan(made, tokens)
+    reference = pipeline.load_reference(made, tokens)
+    return pipeline.Run(made, store, finished.output, listener, tokens, reference, plan)
+
+
 def test_what_comes_before_is_made_before_a_step_shows_its_progress(finished) -> None:
     shutil.rmtree(finished.store / "artifacts")
     open_work: list[str] = []
@@ -252,14 +262,18 @@ def test_what_comes_before_is_made_before_a_step_shows_its_progress(finished) ->
             yield lambda done, total, values: None
             open_work.remove(title)
 
-    made = recipe.load(finished.changed(("steps: 90", "steps: 2")))
-    tokens = plans.load_tokens(made)
-    reference = pipeline.load_reference(made, tokens)
-    plan = plans.make_plan(made, tokens)
-    store = Store(finished.store).prepare()
-    run = pipeline.Run(made, store, finished.output, Strict(), tokens, reference, plan)
-    run.making.make(plan.trunk[-1])
-    assert {row["pass"] for row in store.rows()} == {"prune-heads", "distill", "quantize"}
+    run = begun(finished, finished.changed(("steps: 90", "steps: 2")), Strict())
+    run.making.make(run.plan.trunk[-1])
+    assert {row["pass"] for row in run.store.rows()} == {"prune-heads", "distill", "quantize"}
+
+
+def test_engines_that_no_further_step_needs_are_closed(finished) -> None:
+    run = begun(finished, finished.recipe, Silent())
+    opened = {}
+    for node in run.plan.nodes:
+        opened[node.name] = weakref.ref(run.making.engine(node))
+        run.measuring.measure(node)
+    assert [name for name, engine in opened.items() if engine() is not None] == ["reference", "quantize", "cpu.export"]
 
 
 DECODER = """\
