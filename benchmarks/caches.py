@@ -39,7 +39,7 @@ EXACT = "float32"
 def main() -> None:
     """Build the engines of each model, compare and time them, print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--models", default="digits,photos")
+    parser.add_argument("--models", default="digits,emoji")
     parser.add_argument("--held-out", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=12, help="rounds, at least 6")
     parser.add_argument("--threads", type=int, default=1)

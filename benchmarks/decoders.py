@@ -1,4 +1,4 @@
-"""What smaller image decoders cost and save: `python benchmarks/decoders.py --model photos`.
+"""What smaller image decoders cost and save: `python benchmarks/decoders.py --model emoji`.
 
 Each size is taught by `distill-decoder`, exported, and quantized by the pass `decoder`; both forms are compared on
 held-out tokens with the reference's decoder. The first rows are that decoder and its int8 form. All times are of one
@@ -29,7 +29,6 @@ from compress.measure.pictures.decoding import clamped, psnr, ssim
 from compress.measure.speed.environment import environment
 from compress.measure.speed.pinning import pinned
 from compress.measure.speed.timing import paired
-from compress.models.candidate import open_model
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer.model import VqTokenizer
 from compress.models.tokenizer.vq import VqAutoencoder
@@ -44,11 +43,6 @@ CALIBRATION = 16
 FEW = 2  # random grids: ranges of random weights mean nothing, but must be there
 BASE, FLOAT, INT8 = "today", "float32", "int8"
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
-    "photos": {
-        "smallest": {"width": 0.34, "blocks": 1, "low_blocks": 1, "steps": 3000},
-        "small": {"width": 0.5, "blocks": 1, "low_blocks": 2, "steps": 3000},
-        "medium": {"width": 0.67, "steps": 6000},
-    },
     "emoji": {
         "medium": {"width": 0.67, "levels": 2, "low_blocks": 2, "blocks": 3, "steps": 4000},
     },
@@ -59,13 +53,13 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
         "large": {"width": 0.5, "blocks": 2, "levels": 4},
     },
 }
-TAUGHT = ("photos", "emoji")
+TAUGHT = ("emoji",)
 
 
 def main() -> None:
     """Teach and quantize every size, compare and time them, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--model", default="photos", choices=SIZES)
+    parser.add_argument("--model", default="emoji", choices=SIZES)
     parser.add_argument("--sizes", default="", help="those with commas between; all where it is left out")
     parser.add_argument("--steps", type=int, help="of teaching, in place of each size's own")
     parser.add_argument("--held-out", type=int, default=40)
@@ -76,8 +70,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="a PNG: the reference's pictures above those of every size")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    model = open_model(args.model) if args.model in TAUGHT else shapes.build(args.model)
-    assert isinstance(model, ImageModel)
+    model = shapes.build(args.model)
     sizes = args.sizes.split(",") if args.sizes else list(SIZES[args.model])
     tokens = tokens_of(model, args)
     made = {name: smaller(model, tokens, name, args) for name in sizes}

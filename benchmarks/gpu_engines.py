@@ -34,7 +34,7 @@ from torch import Tensor
 FP32, FP16 = "fp32", "fp16"
 WEIGHTS, VALUES = "weights.bin", "values.bin"
 ALIGN = 4096
-COMPARED = {"photos": 256, "digits": 64, "llamagen-b": 32, "llamagen-xl": 8}  # positions from the first
+COMPARED = {"emoji": 256, "digits": 64, "llamagen-b": 32, "llamagen-xl": 8}  # positions from the first
 COMPARED_ROWS = 2
 PAST = 128  # cached positions of the timed step, where there are twice as many
 BASELINES = ("eager", "CUDA graph, packed")
@@ -396,7 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--shape", nargs="+", default=["photos", "llamagen-b", "llamagen-xl", "digits"])
+    parser.add_argument("--shape", nargs="+", default=["emoji", "llamagen-b", "llamagen-xl", "digits"])
     parser.add_argument("--rows", nargs="+", type=int, default=[2, 8, 1, 64], help="rows of a step")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--json", type=Path)

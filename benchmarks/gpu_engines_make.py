@@ -48,7 +48,7 @@ CHAINS: dict[str, stacks.Steps] = {
 ALL = tuple(CHAINS)
 WANTED: dict[str, tuple[str, ...]] = {
     "tiny": ALL,
-    "photos": ALL,
+    "emoji": ALL,
     "digits": ("export", "fused"),
     "llamagen-b": ALL,
     "llamagen-xl": ("fused", "int4 g128"),

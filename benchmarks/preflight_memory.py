@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-RECIPES = ("quickstart", "int8-only", "photos-masked")
+RECIPES = ("quickstart", "int8-only", "emoji-masked")
 FORESEEN = re.compile(r"the run needs about (\d+) s, (\d+) MiB of memory")
 RUN = """
 import sys

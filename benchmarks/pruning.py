@@ -25,8 +25,8 @@ from compress.models.image_model import ImageModel
 from compress.models.transformer.examples import Examples, examples
 from compress.passes import Context, find
 
-CALIBRATION = {"digits": 256, "photos": 128, "photos-masked": 64}
-TOKENS = {"photos-masked": "photos"}
+CALIBRATION = {"digits": 256, "emoji": 128, "emoji-masked": 128}
+TOKENS = {"emoji-masked": "emoji"}
 INT8 = {"weights": "int8", "activations": "int8", "down": "same", "head": "float"}
 
 Steps = Sequence[tuple[str, dict[str, Any]]]
@@ -46,8 +46,8 @@ ROWS: dict[str, dict[str, Steps]] = {
         "2 layers, 25 % of heads, 40 % of units": [("prune-layers", {"count": 2}), *uniform(0.25, 0.4)],
         **{f"prune-to {share}": [("prune-to", {"parameters": share})] for share in (0.705, 0.6, 0.5)},
     },
-    "photos": {f"prune-to {share}": [("prune-to", {"parameters": share})] for share in (0.8, 0.7)},
-    "photos-masked": {
+    "emoji": {f"prune-to {share}": [("prune-to", {"parameters": share})] for share in (0.9, 0.8)},
+    "emoji-masked": {
         "33 % of heads and units by magnitude": [
             ("prune-heads", {"ratio": 0.33, "score": "magnitude"}),
             ("prune-ffn", {"ratio": 0.33, "score": "magnitude"}),

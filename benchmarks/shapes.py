@@ -13,14 +13,14 @@ from compress.models.transformer.architecture import TransformerConfig
 from compress.models.transformer.model import TokenTransformer
 from export.runtime.sampling import Sampler
 
-SHIPPED = {"digits": "digits", "photos": "photos", "photos-masked": "photos-masked"}
+SHIPPED = ("digits", "emoji", "emoji-masked")
 NAMES = (*LLAMAGEN, "maskgit", "var-d16", *SHIPPED)
 
 
 def build(name: str) -> ImageModel:
     """The model of a shape; random weights are the same every time."""
     if name in SHIPPED:
-        model = open_model(SHIPPED[name])
+        model = open_model(name)
         assert isinstance(model, ImageModel)
         return model
     torch.manual_seed(0)

@@ -39,7 +39,7 @@ TOKENIZERS = {"var": "var-vqvae"}  # whose codebook the transformer reads
 # Formats whose golden checkpoint has heads of 8, for which there is no fused kernel; published ones have 64.
 NARROW = ("amused", "titok-bert")
 WIDE, HEAD, HEADS = " with heads of 64", 64, 2
-SHIPPED = ("digits", "photos", "photos-masked")
+SHIPPED = ("digits", "emoji", "emoji-masked")
 SHAPES = ("llamagen-b",)
 ALL = [*SHIPPED, *FAMILIES, *(f"{name}{WIDE}" for name in NARROW), *SHAPES]
 INT8: dict[str, Any] = {"weights": "int8", "activations": "int8"}

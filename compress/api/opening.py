@@ -58,7 +58,7 @@ def load_engine(
 
 
 def load_tokens(source: str | Path) -> TokenSet:
-    """The TokenSet in a file (.npz), or the shipped one called ``digits``, ``photos`` or ``emoji``.
+    """The TokenSet in a file (.npz), or the shipped one called ``digits`` or ``emoji``.
 
     Raises:
         InputError: there is none.

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.archives import FileError
-from calibration.photos import photo_crops
 from calibration.tokens import TokenSet, digits, split
 from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
     from export.runtime.shape import Shape
 
 # Shipped pictures as tokens, beside the tokenizer that made them.
-SHIPPED = {"photos": "photos-tokenizer/tokens.npz", "emoji": "emoji-tokenizer/tokens.npz"}
+SHIPPED = {"emoji": "emoji-tokenizer/tokens.npz"}
 DECODED_AT_ONCE = 64
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def open_source(source: str, where: str) -> TokenSet:
-    """The TokenSet called 'digits', 'photos' or 'emoji', or the one in a file.
+    """The TokenSet called 'digits' or 'emoji', or the one in a file.
 
     Raises:
         InputError: there is none, or the file is not a TokenSet.
@@ -43,7 +42,7 @@ def open_source(source: str, where: str) -> TokenSet:
         return digits()
     path = zoo.ROOT / SHIPPED[source] if source in SHIPPED else user_path(source, where)
     if not path.exists():
-        raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits', 'photos' or 'emoji'")
+        raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits' or 'emoji'")
     try:
         tokens = TokenSet.load(path)
     except FileError as error:
@@ -99,14 +98,6 @@ def check_features(tokens: TokenSet, shape: Shape, where: str) -> None:
         said = "no features of texts" if found is None else f"features of texts of shape {found}"
         needed = "none" if wanted is None else f"those of shape {wanted}"
         raise InputError(f"{where}: has {said}; the model reads {needed}")
-
-
-def photos(tokenizer: Tokenizer, train: int, seed: int) -> TokenSet:
-    """Crops of the shipped photographs as tokens: random ones to train on, the fixed grids of the other parts."""
-    parts = [photo_crops("train", train, seed), photo_crops("validation"), photo_crops("held_out")]
-    tokens = np.concatenate([tokenizer.encode(images) for images, _ in parts])
-    labels = np.concatenate([labels for _, labels in parts])
-    return TokenSet(tokens, labels, np.repeat(np.arange(len(parts)), [len(labels) for _, labels in parts]))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ GOALS = {
     "smallest": "smallest",
     "tensorrt": "int8-tensorrt",
 }
+# A recipe of `digits` has a palette, which nothing quantizes, and small pictures: for larger models the image decoder's
+# step with its limits, and the numbers of pictures, are those of this one.
+LARGER = "balanced"
+DECODED = ("fastest", "smallest")  # goals whose recipes are of `digits` and change the image decoder
 # What takes the place of the chain on a graph that was adopted, in front of `decoder` and `engine`.
 ADOPTED: dict[str, tuple[dict[str, Any], ...]] = {
     "lossless": ({"fuse": {}},),
@@ -73,7 +77,9 @@ def draft(goal: str, facts: Facts) -> Draft:
         InputError: the goal is not for such a model.
     """
     path = shipped.ROOT / f"{GOALS[goal]}.yaml"
-    template = read_yaml(path)
+    template, larger = read_yaml(path), read_yaml(shipped.ROOT / f"{LARGER}.yaml")
+    if goal in DECODED:
+        template = with_decoder(template, larger)
     trunk: tuple[Item, ...]
     if facts.model is None:
         trunk, engines = (), adopted(goal, template, facts)
@@ -86,11 +92,10 @@ def draft(goal: str, facts: Facts) -> Draft:
     kept = {each.name for chain in engines.values() for each in chain if not each.why}
     gate, ungated = limits(template.get("gate", {}), facts, "decoder" in kept)
     doc = " ".join(line for line in shipped.described(path).doc.split("\n"))
-    tokens = template["tokens"]
     return Draft(
         *(goal, doc, trunk, engines, gate, ungated, dict(template["bench"])),
-        calibration=tokens["calibration"],
-        held_out=tokens["held_out"],
+        calibration=larger["tokens"]["calibration"],
+        held_out=larger["tokens"]["held_out"],
     )
 
 
@@ -102,6 +107,17 @@ def step(item: Any) -> Any:
 def targets_in(template: Mapping[str, Any]) -> frozenset[str]:
     """What a recipe exports for."""
     return frozenset().union(*(targets_of(map(step, chain)) for chain in template["engines"].values()))
+
+
+def with_decoder(template: Mapping[str, Any], larger: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with the image decoder's step of another one in front of `engine`, and with its limits."""
+    decoder = next(item for chain in larger["engines"].values() for item in chain if step(item).name == "decoder")
+    engines = {}
+    for name, chain in template["engines"].items():
+        place = [step(item).name for item in chain].index("engine")
+        engines[name] = [*chain[:place], decoder, *chain[place:]]
+    limits = {key: limit for key, limit in larger["gate"].items() if key.startswith("decoder_")}
+    return {**template, "engines": engines, "gate": {**template["gate"], **limits}}
 
 
 def with_hoist(chain: list[Any], facts: Facts) -> list[Any]:

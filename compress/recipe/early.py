@@ -111,8 +111,8 @@ def check_tokens(source: str, where: str, *more: str) -> None:
     Raises:
         InputError: in the words of `open_source`.
     """
-    if source not in ("digits", "photos", "emoji", *more) and not there(source, where):
-        raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits', 'photos' or 'emoji'")
+    if source not in ("digits", "emoji", *more) and not there(source, where):
+        raise InputError(f"{where}: {shown(source)} is neither a file nor 'digits' or 'emoji'")
 
 
 def there(text: str, where: str) -> bool:

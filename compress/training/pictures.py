@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from calibration import emoji, photos
+from calibration import emoji
 from calibration.tokens import Part
 from compress.core.settings import InputError, shown
 from compress.core.user_files import user_path
@@ -46,25 +46,6 @@ class PictureSource(Protocol):
 
 
 @dataclass
-class Photos:
-    """Crops of the photographs that scikit-image and scikit-learn ship; each crop is varied as it is cut out."""
-
-    device: torch.device
-    side: int = photos.CROP
-    classes: tuple[str, ...] = photos.CLASSES
-    remarks: tuple[str, ...] = ()
-
-    def batch(
-        self, count: int, side: int, augment: AugmentSettings, generator: np.random.Generator
-    ) -> tuple[Tensor, NDArray[np.int64]]:
-        crops, labels = photos.training_crops(count, generator, side)
-        return torch.from_numpy(crops).to(self.device), labels
-
-    def part(self, part: Part, count: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        return photos.photo_crops(part, count)
-
-
-@dataclass
 class Emoji:
     """The Noto colour emoji: names come equally often, then their variants, with the class of the name or subgroup."""
 
@@ -84,20 +65,26 @@ class Emoji:
     def batch(
         self, count: int, side: int, augment: AugmentSettings, generator: np.random.Generator
     ) -> tuple[Tensor, NDArray[np.int64]]:
-        assert side == self.side, "an emoji is not cut"
         variants = [self.variants[number] for number in generator.integers(len(self.variants), size=count)]
         rows = np.array([own[int(at * len(own))] for own, at in zip(variants, generator.random(count), strict=True)])
         labels = self.labels[rows, generator.integers(2, size=count)]
         pictures = self.pictures[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2).float() / 255
-        maps = affine_maps(count, side, augment, self.mirrorable[rows], generator)
+        maps = affine_maps(count, self.side, augment, self.mirrorable[rows], generator)
         pictures = recoloured(moved(pictures, maps), augment.recolour, generator)
-        return (functional.avg_pool2d(pictures, 2) * 255).round().to(torch.uint8).permute(0, 2, 3, 1), labels
+        made = (functional.avg_pool2d(pictures, 2) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        if side < self.side:
+            corners = generator.integers(self.side - side + 1, size=(count, 2))
+            cut = [
+                image[top : top + side, left : left + side] for image, (top, left) in zip(made, corners, strict=True)
+            ]
+            made = torch.stack(cut)
+        return made, labels
 
     def part(self, part: Part, count: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         return emoji.emoji_pictures(part, count)
 
 
-SOURCES: dict[str, Callable[[torch.device], PictureSource]] = {"photos": Photos, "emoji": Emoji}
+SOURCES: dict[str, Callable[[torch.device], PictureSource]] = {"emoji": Emoji}
 
 
 def say_remarks(source: PictureSource, name: str) -> None:
@@ -106,28 +93,18 @@ def say_remarks(source: PictureSource, name: str) -> None:
         warnings.warn(f"{name}: {remark}", PicturesWarning, stacklevel=2)
 
 
-def check_augment(pictures: str, augment: AugmentSettings, where: str) -> None:
-    """Refuse settings that a source does not read.
-
-    Raises:
-        InputError: photographs are given an augmentation.
-    """
-    if pictures == "photos" and augment != AugmentSettings():
-        raise InputError(f"{where}: augment: photographs are varied as they are cut; leave it out")
-
-
 def open_pictures(
     name: str, device: torch.device, where: str, side: int = 0, reading: Reading = AS_USUAL
 ) -> PictureSource:
-    """The pictures called 'photos' or 'emoji', or those of a folder as squares of `side` pixels, read as it is said.
+    """The pictures called 'emoji', or those of a folder as squares of `side` pixels, read as it is said.
 
     Raises:
-        InputError: it is none of them, or what it is made of is not installed.
+        InputError: it is neither, or what they are made of is not installed.
     """
     if name not in SOURCES:
         folder = user_path(name, where)
         if not folder.is_dir():
-            raise InputError(f"{where}: {shown(name)} is neither a folder of pictures nor 'photos' or 'emoji'")
+            raise InputError(f"{where}: {shown(name)} is neither a folder of pictures nor 'emoji'")
         if not side:
             raise InputError(f"{where}: pictures of a folder are scaled; give  side, the pixels of one")
         return Folder(device, folder, side, reading)

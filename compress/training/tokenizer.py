@@ -48,7 +48,7 @@ from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.training.augment import AugmentSettings
 from compress.training.device import Precision, computing, find_device
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import PictureSource, check_augment, open_pictures, say_remarks
+from compress.training.pictures import PictureSource, open_pictures, say_remarks
 from compress.training.world import ALONE, World
 
 # A code chosen this much less often than the mean one is dead, and gets the place of a latent.
@@ -104,11 +104,11 @@ class TokenizerRecipe:
     """A whole training run."""
 
     name: str = setting(doc="the tokenizer's name")
+    pictures: str = setting(doc="what to train on: 'emoji', or a folder of pictures")
     tokenizer: VqConfig = setting(doc="the architecture")
     train: TokenizerTrainSettings = setting(doc="the schedule and the loss")
-    pictures: str = setting("photos", doc="what to train on: 'photos', 'emoji', or a folder of pictures")
     side: int = setting(0, doc="pixels of a side that pictures of a folder are scaled to", low=0, high=MOST_SIDE)
-    augment: AugmentSettings = setting(AugmentSettings(), doc="how pictures are varied; photographs are cut at random")
+    augment: AugmentSettings = setting(AugmentSettings(), doc="how pictures are varied")
     reading: Reading = setting(Reading(), doc="how pictures of a folder get their shape and background")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
@@ -123,7 +123,6 @@ class TokenizerRecipe:
         config = recipe.tokenizer
         if config.scales is not None or config.normalised_codes or not config.encoder_channels:
             raise InputError(f"{path}: tokenizer: only an encoder with one plain codebook is trained here")
-        check_augment(recipe.pictures, recipe.augment, str(path))
         return recipe
 
     def check(self, source: PictureSource) -> None:

@@ -53,7 +53,7 @@ from compress.training.batches import Batches, EncodedPictures, TokenBatches, on
 from compress.training.device import Precision, computing, find_device
 from compress.training.dropout import dropout_of
 from compress.training.loop import OnProgress, Schedule, fit
-from compress.training.pictures import SOURCES, check_augment, open_pictures, say_remarks
+from compress.training.pictures import SOURCES, open_pictures, say_remarks
 from compress.training.teaching import LARGE_PRIME
 from compress.training.world import ALONE, World
 from export.runtime.orders import order_called
@@ -169,10 +169,8 @@ class TrainRecipe:
     train: TrainSettings = setting(doc="the schedule")
     augment: AugmentSettings = setting(AugmentSettings(), doc="the augmentation")
     sampler: Sampler = setting(Sampler(), doc="how the model is sampled unless told otherwise")
-    tokens: str = setting("digits", doc="'digits', 'photos', 'emoji', or a TokenSet (.npz) of `compress tokens`")
-    pictures: str = setting(
-        "", doc="in place of tokens: 'photos', 'emoji' or a folder, varied anew and encoded at every step"
-    )
+    tokens: str = setting("digits", doc="'digits', 'emoji', or a TokenSet (.npz) of `compress tokens`")
+    pictures: str = setting("", doc="in place of tokens: 'emoji' or a folder, varied anew and encoded at every step")
     reading: Reading = setting(Reading(), doc="how pictures of a folder get their shape and background")
     seed: int = setting(0, doc="seed of everything random", low=0, high=MOST_SEED)
 
@@ -188,7 +186,6 @@ class TrainRecipe:
             raise InputError(f"{path}: pictures: {recipe.pictures} need model.tokenizer, which encodes them")
         if recipe.pictures and recipe.tokens != "digits":
             raise InputError(f"{path}: pictures {recipe.pictures} and tokens {recipe.tokens}: give one of the two")
-        check_augment(recipe.pictures, recipe.augment, str(path))
         if not recipe.pictures and (recipe.augment.mirror or recipe.augment.recolour):
             raise InputError(f"{path}: augment: mirror and recolour change pictures; give pictures in place of tokens")
         return recipe

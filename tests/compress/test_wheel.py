@@ -27,9 +27,7 @@ engines:
 def skipped(folder: str, names: list[str]) -> set[str]:
     """What need not be copied: what is made, and the larger of the shipped weights."""
     made = {name for name in names if name in ("build", "__pycache__") or name.endswith(".egg-info")}
-    return made | (
-        {name for name in names if name.startswith(("photos", "emoji"))} if folder.endswith("zoo") else set()
-    )
+    return made | ({name for name in names if name.startswith("emoji")} if folder.endswith("zoo") else set())
 
 
 @pytest.fixture(scope="session")

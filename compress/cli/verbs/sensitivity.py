@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @saying_options
-@example("compress sensitivity photos-mixed --formats int8,int4-g128 -o layers.csv --page layers.html")
+@example("compress sensitivity emoji-mixed --formats int8,int4-g128 -o layers.csv --page layers.html")
 @click.argument("recipe", type=RecipeFile())
 @click.option("--formats", metavar="NAMES", help="Number formats, such as int8,int4-g128; none: no quantizing.  "
                                                  "[default: int8-static,int8,int4-g128,int2-g64]")  # fmt: skip

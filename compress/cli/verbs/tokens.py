@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @saying_options
-@example("compress tokens photos/ -o tokens.npz --model digits")
+@example("compress tokens pictures/ -o tokens.npz --model digits")
 @click.argument("images", type=UserPath())
 @click.option("-o", "--output", type=UserPath(), required=True, help="The TokenSet to write (.npz).")
 @click.option(

@@ -109,8 +109,8 @@ def factors_of(reach: Tensor, weights: Tensor, alpha: float) -> Tensor:
 
     `reach` and `weights` (K,) are the largest magnitudes of each input and of the weights that read it (arXiv
     2211.10438, equation 4). An input that is always 0, or that nothing reads, keeps the factor 1. (Factors
-    rounded to powers of two would change no bit, but win half as much: KL 1.09e-4 instead of 0.98e-4 on `photos`, from
-    1.35e-4.)
+    rounded to powers of two would change no bit, but win half as much: KL 1.09e-4 instead of 0.98e-4 on a
+    model of photographs, from 1.35e-4.)
     """
     known = (reach > 0) & (weights > 0)
     wanted = torch.where(known, reach, 1.0) ** alpha / torch.where(known, weights, 1.0) ** (1 - alpha)

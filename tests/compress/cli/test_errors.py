@@ -67,7 +67,7 @@ def edit(path: Path, old: str, new: str) -> Path:
         (
             "source: digits",
             "source: digit",
-            "tokens.source: 'digit' is neither a file nor 'digits', 'photos' or 'emoji'",
+            "tokens.source: 'digit' is neither a file nor 'digits' or 'emoji'",
         ),
     ],
 )

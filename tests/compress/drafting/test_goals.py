@@ -20,6 +20,8 @@ from compress.drafting.tokens import Pictures, pictures_for
 from compress.drafting.writing import HEADER, recipe_text
 from compress.models.families import Source, reference
 from compress.models.image_model import ImageModel
+from compress.models.tokenizer.model import VqTokenizer
+from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
 from compress.models.transformer.architecture import LayerConfig
 from compress.recipe import plan, recipe
 from compress.recipe.preflight import check_requirements
@@ -81,7 +83,7 @@ def test_a_share_that_cannot_be_reached_is_raised_and_the_recipe_says_why(tiny_m
     made = draft("fastest", facts_of(tiny_model(kv_heads=2)))
     (prune, *_) = made.trunk
     assert prune.settings["parameters"] == 0.8
-    assert "parameters 0.6 cannot be reached" in prune.remark
+    assert "parameters 0.5 cannot be reached" in prune.remark
 
 
 def test_what_nothing_was_pruned_for_is_not_distilled(tiny_model) -> None:
@@ -114,6 +116,15 @@ def test_limits_of_a_decoder_without_convolutions_are_left_out(tiny_model) -> No
     made = draft("balanced", facts_of(tiny_model()))
     assert not [key for key in made.gate if key.startswith("decoder_")]
     assert "table of colours" in made.ungated["decoder_psnr"]
+
+
+@pytest.mark.parametrize("goal", ["balanced", "fastest", "smallest"])
+def test_an_image_decoder_is_quantized_and_limited_whatever_model_the_shipped_recipe_is_of(tiny_model, goal) -> None:
+    config = VqConfig(codes=17, code_width=4, latent_width=8, encoder_channels=(), decoder_channels=(8,), norm_groups=4)
+    made = draft(goal, facts_of(tiny_model(), tokenizer=VqTokenizer(VqAutoencoder(config), (8, 8))))
+    assert [each.name for each in made.kept if each.name in ("fuse", "decoder", "engine")][:2] == ["fuse", "decoder"]
+    assert (made.gate["decoder_psnr"], made.gate["decoder_ssim"]) == (36, 0.97)
+    assert (made.calibration, made.held_out) == (128, 100)
 
 
 def test_what_a_run_costs_grows_with_the_model(tiny_model) -> None:

@@ -38,10 +38,10 @@ def test_a_recipe_becomes_steps_engines_and_gates(tmp_path: Path) -> None:
 
 def test_another_model_and_other_pictures_take_the_place_of_the_recipes(tmp_path: Path) -> None:
     path = written(tmp_path, HEAD + ENGINE)
-    made = recipe.load(path, model="photos", tokens="photos")
-    assert (made.model.checkpoint, made.tokens.source) == ("photos", "photos")
+    made = recipe.load(path, model="emoji", tokens="emoji")
+    assert (made.model.checkpoint, made.tokens.source) == ("emoji", "emoji")
     assert made.tokens.held_out == recipe.load(path).tokens.held_out
-    assert made.instead == {"model": "photos", "tokens": "photos"}
+    assert made.instead == {"model": "emoji", "tokens": "emoji"}
     with pytest.raises(InputError, match="nosuch"):
         recipe.load(path, model="nosuch")
 

@@ -72,8 +72,8 @@ def test_a_batch_is_of_training_pictures_alone_whole_or_cut(folder: Path) -> Non
 def test_folders_that_cannot_be_trained_on_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give  side, the pixels of one"):
         open_pictures(str(folder), CPU, "here")
-    with pytest.raises(InputError, match="photos have a size of their own; leave  side  out"):
-        open_pictures("photos", CPU, "here", 16)
+    with pytest.raises(InputError, match="emoji have a size of their own; leave  side  out"):
+        open_pictures("emoji", CPU, "here", 16)
     (tmp_path / "few").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "few" / "1.png")
     with pytest.raises(InputError, match="holds 1 picture; at least 10 are needed to train on"):

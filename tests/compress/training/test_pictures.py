@@ -113,7 +113,7 @@ def test_recoloured_pictures_have_the_same_channels_in_another_order() -> None:
 
 
 def test_pictures_that_are_not_known_are_refused_with_those_that_are() -> None:
-    with pytest.raises(InputError, match=r"here: 'emojis' is neither a folder of pictures nor 'photos' or 'emoji'"):
+    with pytest.raises(InputError, match=r"here: 'emojis' is neither a folder of pictures nor 'emoji'"):
         open_pictures("emojis", torch.device("cpu"), "here")
 
 
@@ -154,7 +154,6 @@ def test_pictures_are_varied_until_the_share_of_the_steps_that_the_recipe_says(
             "pictures: squares\ntokens: t.npz",
             "pictures squares and tokens t.npz: give one of the two",
         ),
-        ("pictures: squares", "pictures: photos", "augment: photographs are varied as they are cut; leave it out"),
     ],
 )
 def test_settings_that_do_not_go_together_are_one_line(path: Path, before: str, after: str, said: str | None) -> None:

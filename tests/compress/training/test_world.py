@@ -11,14 +11,13 @@ import pytest
 import torch
 from ranks import on_ranks
 from safetensors.torch import load_file
+from small_pictures import SIDE, draw_pictures
 from torch import Tensor
 
-from calibration.photos import photo_crops
 from calibration.tokens import TokenSet
 from compress.core.launched import SaidElsewhereError
 from compress.core.settings import InputError
 from compress.models.tokenizer.vq import VqConfig
-from compress.training import pictures
 from compress.training import tokenizer as of_tokenizer
 from compress.training.tokenizer import TokenizerRecipe, TokenizerTraining, TokenizerTrainSettings, train_tokenizer
 from compress.training.transformer import TrainRecipe, train
@@ -53,9 +52,8 @@ def of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenizerRec
     monkeypatch.setattr(of_tokenizer, "VALIDATION_CROPS", 3)
     monkeypatch.setattr(of_tokenizer, "CLUSTER_CROPS", 16)
     monkeypatch.setattr(of_tokenizer, "RESTART_EVERY", 2)
-    few = lambda self, part, count=None: photo_crops(part, count or 10)  # noqa: E731
-    monkeypatch.setattr(pictures.Photos, "part", few)
-    (tmp_path / "t.yaml").write_text(TOKENIZER)
+    folder = draw_pictures(tmp_path / "pictures")
+    (tmp_path / "t.yaml").write_text(f"{TOKENIZER}pictures: {folder}\nside: {SIDE}\n")
     return TokenizerRecipe.load(tmp_path / "t.yaml")
 
 

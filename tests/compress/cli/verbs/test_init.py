@@ -76,7 +76,7 @@ def test_a_folder_of_pictures_gets_two_training_recipes(here: Path) -> None:
         (("emoji-tokenizer",), "give the transformer"),
         (("digits", "--tokens", "drawn"), "`compress verify` takes drawn"),
         (("digits", "--tokens", "nowhere"), "is no TokenSet (.npz), no folder of pictures"),
-        (("digits", "--tokens", "photos"), "digits reads 64"),
+        (("digits", "--tokens", "emoji"), "digits reads 64"),
     ],
 )
 def test_what_no_recipe_can_be_made_of_is_one_line(words: tuple[str, ...], said: str, here: Path) -> None:

@@ -16,7 +16,7 @@ def test_recipes_lists_all_with_the_verb_that_takes_them(invoke: Callable[..., R
     assert rows.keys() == set(shipped.names())
     assert rows["quickstart"]["verb"] == "run"
     assert rows["train-digits"]["verb"] == "train"
-    assert rows["photos-masked"]["doc"].startswith("The shipped masked model")
+    assert rows["emoji-masked"]["doc"].startswith("The shipped masked model")
     assert all(row["doc"].endswith(".") for row in rows.values())
     assert "quickstart" in invoke("recipes").stdout
 
