@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calibration import emoji
 from calibration.tokens import Part
 from compress.core.settings import InputError
 from compress.models import families
@@ -115,6 +116,21 @@ def test_recoloured_pictures_have_the_same_channels_in_another_order() -> None:
 def test_pictures_that_are_not_known_are_refused_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"here: 'emojis' is neither a folder of pictures nor 'emoji'"):
         open_pictures("emojis", torch.device("cpu"), "here")
+
+
+def test_emoji_come_whole_or_as_squares_out_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    glyphs = tuple(emoji.Glyph(name, name, "Objects", "some", "train") for name in ("dark", "bright"))
+    shades = np.stack([np.full((emoji.DOUBLE, emoji.DOUBLE, 3), level, dtype=np.uint8) for level in (10, 200)])
+    monkeypatch.setattr(emoji, "glyphs", lambda: glyphs)
+    monkeypatch.setattr(emoji, "labels", lambda: np.array([[0, 1], [0, 2]]))
+    monkeypatch.setattr(emoji, "pictures", lambda: shades)
+    source = pictures.Emoji(torch.device("cpu"), classes=("subgroup: some", "dark", "bright"))
+    for side in (64, 24):
+        images, labels = source.batch(40, side, AugmentSettings(), np.random.default_rng(0))
+        assert images.shape == (40, side, side, 3)
+        assert set(labels) == {0, 1, 2}
+        assert (images[torch.from_numpy(labels == 1)] == 10).all()
+        assert (images[torch.from_numpy(labels == 2)] == 200).all()
 
 
 @pytest.fixture

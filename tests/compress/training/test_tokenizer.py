@@ -177,6 +177,9 @@ def test_psnr_is_that_of_its_definition() -> None:
 def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
     plain_only = "tokenizer: only an encoder with one plain codebook is trained here"
     assert refusal(tmp_path, "norm_groups: 4", "norm_groups: 4, normalised_codes: true") == plain_only
+    assert refusal(tmp_path, "pictures: own\n", "") == (
+        "'pictures' is missing; it is needed (what to train on: 'emoji', or a folder of pictures)"
+    )
     assert refusal(tmp_path, "codes: 16", "codes: 0").startswith("tokenizer: codes 0: must be at least 1")
 
 
@@ -231,10 +234,12 @@ def test_the_shipped_tokenizer_makes_the_tokens_of_a_picture_that_it_decoded() -
     assert psnr(squared_errors(tokenizer, decoded).mean()) >= 26, "as near as pictures of emoji are"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (emoji.FONT.is_file() and emoji.LIST.is_file()), reason=f"{emoji.PACKAGES} are not installed")
 def test_the_shipped_tokenizer_keeps_held_out_emoji_as_its_record_says() -> None:
     folder = zoo.ROOT / "emoji-tokenizer"
     images = emoji.emoji_pictures("held_out", 100)[0]
+    emoji.pictures.cache_clear()
     record = json.loads((folder / "training.json").read_text())
     # A hundred are easier or harder than all of them by a little.
     assert psnr(squared_errors(tokenizer_folder.load(folder), images).mean()) == pytest.approx(record["psnr"], abs=2)
