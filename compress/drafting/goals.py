@@ -38,6 +38,8 @@ GRAPH_PASSES = ("decoder", "engine")  # that adopted graphs take as they are
 SHARES = (0.6, 0.7, 0.8, 0.9)  # of the parameters, that are tried where fewer cannot be reached
 REPAIRED = "prune-to"
 MENDS = "distill"
+# Settings that a pass goes without where a model has not what they change.
+UNFIT = {"quantize": ("embedding",), "distill": ("guidance",)}
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,9 @@ def alternatives(name: str, settings: Mapping[str, Any]) -> Iterator[dict[str, A
     yield dict(settings)
     if name == REPAIRED:
         yield from ({**settings, "parameters": share} for share in SHARES if share > settings["parameters"])
-    if name == "quantize" and "embedding" in settings:
-        yield {key: value for key, value in settings.items() if key != "embedding"}
+    for key in UNFIT.get(name, ()):
+        if key in settings:
+            yield {each: value for each, value in settings.items() if each != key}
 
 
 def shown_settings(settings: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from compress.models.transformer.architecture import LayerConfig
 from compress.recipe import plan, recipe
 from compress.recipe.preflight import check_requirements
 from compress.running import pipeline
+from export.runtime.sampling import Sampler
 
 PACE = Pace(scored=0.01, taught=0.03, drawn=0.1, alone=0.5, decoded=0.01)
 
@@ -84,6 +85,15 @@ def test_a_share_that_cannot_be_reached_is_raised_and_the_recipe_says_why(tiny_m
     (prune, *_) = made.trunk
     assert prune.settings["parameters"] == 0.8
     assert "parameters 0.5 cannot be reached" in prune.remark
+
+
+def test_guidance_goes_inside_where_a_model_has_some(tiny_model) -> None:
+    for scale, inside in ((1.5, True), (1.0, False)):
+        made = draft("fastest", facts_of(tiny_model(kv_heads=2, sampler=Sampler(cfg_scale=scale))))
+        (teach,) = (each for each in made.trunk if each.name == "distill")
+        assert not teach.why
+        assert ("guidance" in teach.settings) is inside
+        assert ("sampled without guidance" in teach.remark) is not inside
 
 
 def test_what_nothing_was_pruned_for_is_not_distilled(tiny_model) -> None:
