@@ -63,6 +63,10 @@ class Amused(TorchFamily):
         "null_features",
     )
     tokenizer_advice = "give the pipeline's vqvae folder"
+    text_advice = (
+        "which  compress models features PIPELINE TEXT ... -o features.npy  makes; that needs the transformers "
+        "library, and so does a run, unless null_features is stated"
+    )
     golden_arrays: ClassVar = {"tokens": GRIDS, "features": FEATURES, "greedy_cfg_scale": NUMBER, "greedy_steps": COUNT}
 
     def architecture(self, checkpoint: Checkpoint) -> TransformerConfig:
@@ -156,6 +160,15 @@ class Amused(TorchFamily):
             return None
         opened = Checkpoint.open(parts / "vqvae", {"grid": list(config.grid)})
         return formats.read(opened, opened.config, str(parts / "vqvae"))
+
+    def check_parts(self, checkpoint: Checkpoint) -> None:
+        """Refuse a transformer of which the features of no text are not known.
+
+        Raises:
+            InputError: they are not given, and there is no text encoder to ask.
+        """
+        if given_null(checkpoint) is None:
+            encoder_beside(checkpoint)
 
     def golden(self, arrays: Arrays, shape: Shape) -> Golden:
         """Texts are features; the likeliest tokens stay where they are surest, without noise."""
@@ -268,13 +281,22 @@ def null_features(checkpoint: Checkpoint, config: TransformerConfig) -> Tensor:
     given = given_null(checkpoint)
     if given is not None:
         return torch.from_numpy(given)
+    return torch.from_numpy(clip.features(encoder_beside(checkpoint), [""])[0])
+
+
+def encoder_beside(checkpoint: Checkpoint) -> Path:
+    """The pipeline's folder, whose text encoder says what the features of no text are.
+
+    Raises:
+        InputError: there is none.
+    """
     parts = pipeline_of(checkpoint.path)
     if parts is None:
         raise InputError(
             f"{checkpoint.path}: no text_encoder beside it, so the features of no text are not known; give the "
             "pipeline's folder, or state config.null_features, a .npy file (texts' tokens + 1, width)"
         )
-    return torch.from_numpy(clip.features(parts, [""])[0])
+    return parts
 
 
 def conditions(checkpoint: Checkpoint, usual: tuple[float, ...]) -> tuple[float, ...]:
