@@ -28,14 +28,14 @@ ENTRANCE = ("compress.__main__",)
 ONLY_IN = {
     "onnxruntime": {
         *(
-            "export/runtime/engine.py",
             "export/runtime/graphs.py",
+            "export/runtime/loaded.py",
             "export/runtime/profiling.py",
             "export/runtime/binding.py",
             "export/runtime/providers.py",
             "export/foreign/first_run.py",
-            "export/runtime/loops.py",
             "export/runtime/processor.py",
+            "export/runtime/sessions.py",
         ),
         *("export/rewrites/ort_quantization.py", "export/runtime/roofline.py"),
     },

@@ -45,7 +45,7 @@ class Growth:
 
 @contextmanager
 def watched() -> Iterator[Growth]:
-    """The growth while the block runs, looked at every few milliseconds; complete when the block ends."""
+    """The growth while the block runs, complete when it ends; a peak of a few milliseconds may be seen in part."""
     give_back()
     growth = Growth(resident_mib(), resident_mib())
     ended = threading.Event()

@@ -73,7 +73,7 @@ def of_checkpoint(facts: Facts, goal: str, tokens: str, output: Path | None) -> 
     first = [f"compress tokens {pictures.folder} -o {pictures.source} --model {file}"] if pictures.folder else []
     return Beginning(
         {file: recipe_text(facts, made, pictures, cost, file)},
-        (f"{facts.path}: {facts.words()}", *cost.lines()),
+        (f"{facts.path}: {facts.words()}", *cost.lines(), *([pictures.note] if pictures.note else [])),
         (
             *first,
             f"compress plan {file} --preflight   # rehearses it in seconds to minutes, and measures what it needs",

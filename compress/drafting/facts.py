@@ -11,6 +11,7 @@ from compress.core.settings import InputError
 from compress.models import families
 from compress.models.adopted import picture_config
 from compress.models.candidate import MANIFEST
+from compress.models.checkpoints.family import TorchFamily
 from compress.models.families.onnx import image_tokenizer
 from compress.models.image_model import ImageModel
 from compress.models.tokenizer import formats
@@ -69,6 +70,16 @@ class Facts:
             return f"heads are {config.head_width} wide; the kernel of a shared cache wants a multiple of {multiple}"
         return ""
 
+    @property
+    def text_needs(self) -> str:
+        """What each picture of a TokenSet needs beside its tokens, where it is drawn by a text; empty for others."""
+        if self.config is None or self.config.text is None:
+            return ""
+        shape = self.config.text.length, self.config.text.width
+        published = self.family in families.published()
+        advice = families.torch_family(self.family).text_advice if published else TorchFamily.text_advice
+        return f"`features` {shape} of its text, {advice}"
+
     def words(self) -> str:
         """The checkpoint in one line."""
         said = f"{self.family}, {self.parameters / 1e6:.2f} M parameters"
@@ -97,7 +108,7 @@ def look(source: families.Source) -> Facts:
     if graph := families.graph_family(source, path):
         count, _, _ = graph.size(path)
         config = picture_config(source.config, "init: --set")
-        return Facts(source, path, name, graph.name, count, image_tokenizer(source, config.grid, "init: -"), None)
+        return Facts(source, path, name, graph.name, count, image_tokenizer(source, config.grid, "init"), None)
     return of_published(source, path, name)
 
 
@@ -112,6 +123,7 @@ def of_published(source: families.Source, path: Path, name: str) -> Facts:
     family = families.torch_family(called)
     families.check_stated(source, family.keys, f"{path}: --set", called)
     transformer = families.plan(checkpoint, called)
-    tokenizer = families.tokenizer_of(checkpoint, source, family, transformer.config, f"{path}: -")
+    family.check_parts(checkpoint)
+    tokenizer = families.tokenizer_of(checkpoint, source, family, transformer.config, "init")
     model = ImageModel(name, called, transformer, tokenizer, families.sampler_of(checkpoint, family))
     return Facts(source, path, name, called, model.parameters(), tokenizer, model)

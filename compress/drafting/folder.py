@@ -9,15 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.settings import InputError
 from compress.data.class_labels import numbered, said_by_folders
 from compress.data.reading import AS_USUAL, FITTED
 from compress.data.tokens import PICTURES, pictures_in
-
-if TYPE_CHECKING:
-    from compress.models.tokenizer.vq import VqConfig
 
 PARTS = ("tokenizer", "model")  # of the two files, in the order of training
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx")
@@ -33,8 +30,6 @@ ENCODER, DECODER = (32, 64, 64, 128), (48, 96, 96, 160)  # channels of the level
 HEAD_WIDTH = 32
 CROP = 64
 GUIDANCE = 1.5
-TRAINED = 3  # passes through a model that forward and backward take together
-SPREAD = (0.7, 0.1)  # share of the speed of a large product that a training reaches
 
 
 def holds_pictures(path: Path) -> bool:
@@ -169,48 +164,27 @@ class Training:
         return f"{self.count:,} pictures{named} of {self.folder}"
 
     def lines(self) -> list[str]:
-        """What was chosen and what it would cost, for a person."""
-        from compress.drafting.cost import duration, speed_here
+        """What was chosen and what it would cost, for a person; a few steps of the trainings are tried for it."""
+        from compress.core.settings import parse
+        from compress.drafting.cost import NEAR, duration
+        from compress.drafting.training_pace import foresee, pace_of
+        from compress.training.tokenizer import TokenizerRecipe
+        from compress.training.transformer import TrainRecipe
 
-        speed = speed_here(2)
-        work = self.work()
-        best, worst = (speed * share for share in SPREAD)
-        times = [f"between {duration(each / best)} and {duration(each / worst)}" for each in work]
+        recipes = parse(TokenizerRecipe, self.tokenizer, "tokenizer"), parse(TrainRecipe, self.model, "model")
+        times = [
+            f"between {duration(each / NEAR)} and {duration(each * NEAR)}"
+            for each in foresee(*recipes, self.count, pace_of(*recipes))
+        ]
         fit = FITTED[AS_USUAL.fit].split(" (")[0]
         shape = f"; {1 - self.square:.0%} are not square and are {fit}" if self.square < 1 else ""
         return [
             f"{self.words()}: {self.side} x {self.side} pixels, {self.grid} x {self.grid} tokens of "
             f"{below(self.count, CODES)}{shape}",
             f"memory of the pictures: {3 * self.side**2 * self.count / 2**20:.0f} MiB",
-            f"training the tokenizer: {times[0]} on this machine's processor; the transformer: {times[1]}",
+            f"training the tokenizer: {times[0]} on this machine's processor, if nothing else works on it",
+            f"training the transformer: {times[1]}",
         ]
-
-    def work(self) -> tuple[float, float]:
-        """Operations of the two trainings, by shapes alone."""
-        import torch
-        from torch.utils.flop_counter import FlopCounterMode
-
-        from compress.core.settings import parse
-        from compress.models.tokenizer.vq import VqAutoencoder, VqConfig
-        from compress.models.transformer.model import TokenTransformer
-        from compress.models.transformer.quantized import parameter_count
-        from compress.training.transformer import ModelSettings
-
-        own, other = self.tokenizer, self.model
-        config: VqConfig = parse(VqConfig, own["tokenizer"], "tokenizer")
-        with torch.device("meta"):
-            autoencoder = VqAutoencoder(config)
-            transformer = TokenTransformer(parse(ModelSettings, other["model"], "model").config())
-            pixels = torch.zeros(1, 3, self.side, self.side)
-        with FlopCounterMode(display=False) as encoding, torch.no_grad():
-            latents = autoencoder.latents(pixels)
-        with FlopCounterMode(display=False) as decoding, torch.no_grad():
-            autoencoder.decoder(torch.zeros(1, config.latent_width, *latents.shape[2:], device="meta"))
-        once, again = encoding.get_total_flops(), decoding.get_total_flops()
-        share = own["train"]["crop"] ** 2 / self.side**2  # of a picture that a step sees of each
-        trained = TRAINED * (once + again) * own["train"]["batch"] * own["train"]["steps"] * share
-        seen = other["train"]["batch"] * other["train"]["steps"]
-        return trained, seen * (once + TRAINED * 2.0 * parameter_count(transformer) * self.grid**2)
 
     def commands(self, tokenizer: Path, model: Path) -> list[str]:
         """What to type, in order."""

@@ -41,7 +41,7 @@ class Pace:
     decoded: float  # by the image decoder
 
 
-class _Enough(Exception):  # noqa: N818 - it ends a drawing, and is no error
+class Enough(Exception):  # noqa: N818 - it ends a look, and is no error
     """So many steps say how long the others take."""
 
 
@@ -100,9 +100,9 @@ def drawing(copy: ImageModel, pictures: int) -> float:
     def on_step() -> None:
         moments.append(CLOCK() - began)
         if moments[-1] > LONG_S and len(moments) >= FEW and not copy.shape.drawing.scaled:
-            raise _Enough
+            raise Enough
 
-    with contextlib.suppress(_Enough):
+    with contextlib.suppress(Enough):
         copy.draw_tokens(labels, features=features, on_step=on_step)
     if len(moments) == steps:
         return moments[-1]

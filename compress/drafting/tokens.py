@@ -28,6 +28,7 @@ class Pictures:
     held_out: int
     folder: str = ""  # of pictures, from which `compress tokens` makes the source
     remark: str = ""
+    note: str = ""  # what else has to be in the source
 
 
 def pictures_for(facts: Facts, given: str, calibration: int, held_out: int) -> Pictures:
@@ -49,15 +50,21 @@ def pictures_for(facts: Facts, given: str, calibration: int, held_out: int) -> P
             check_fits(tokens, facts.model, "--tokens")
         parts = len(tokens.part("train")), len(tokens.part("held_out"))
         return counted(source, parts, calibration, held_out)
+    if not source and facts.text_needs:
+        note = f"{own}: beside its tokens each picture has {facts.text_needs}. docs/data.md says how to make the file."
+        return Pictures(own, calibration, held_out, remark="to be made, see above", note=note)
     if not source:
-        text = facts.config is not None and facts.config.text is not None
-        features = ", with `features` of texts (docs/data.md)" if text else ""
-        made = f"to be made: compress tokens PICTURES -o {own}{features}"
+        made = f"to be made: compress tokens PICTURES -o {own}"
         return Pictures(own, calibration, held_out, folder="PICTURES", remark=made)
     folder = user_path(source, "--tokens")
     if not folder.is_dir():
         raise InputError(f"--tokens: {source} is no TokenSet (.npz), no folder of pictures, and none of "
                          f"{', '.join(NAMED)}")  # fmt: skip
+    if facts.text_needs:
+        raise InputError(
+            f"--tokens: {source} is a folder of pictures, without texts; give a TokenSet (.npz) in which each picture "
+            f"has {facts.text_needs}"
+        )
     count = sum(1 for _ in pictures_in(folder))
     apart = round(HELD_OUT * count), round(VALIDATION * count)
     return counted(own, (count - sum(apart), apart[0]), calibration, held_out, source)

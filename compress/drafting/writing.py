@@ -40,6 +40,7 @@ def recipe_text(facts: Facts, draft: Draft, pictures: Pictures, cost: Cost, file
         *comment("What it would cost, foreseen before anything ran:"),
         *(f"#   {line}" for line in cost.lines()),
         f"model:  {flow(model)}",
+        *comment(pictures.note),
         f"tokens: {flow(tokens)}{remark}",
         f"bench:  {flow(draft.bench)}",
         "seed: 0",

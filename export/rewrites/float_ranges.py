@@ -25,7 +25,7 @@ from export.graph.onnx_model import FILES, OnnxModel
 from export.graph.weights import save_graph
 from export.rewrites.float_rules import DEQUANTIZE, MOVES, PREFIXES, Rules, Widths, limits
 from export.rewrites.floats import GRAPHS, TYPES
-from export.rewrites.hoist import unchanging_inputs
+from export.rewrites.unchanging import unchanging_inputs
 from export.runtime.engine import Engine, run_once
 from export.runtime.manifest import Floats
 

@@ -22,8 +22,8 @@ from onnx_ir import DataType
 from export.graph.builder import drop_unused_initializers
 from export.graph.onnx_model import OnnxModel
 from export.rewrites.float_rules import PREFIXES, Rules, Widths
-from export.rewrites.hoist import unchanging_inputs
 from export.rewrites.single_file import single_file
+from export.rewrites.unchanging import unchanging_inputs
 from export.runtime.manifest import Floats
 
 TYPES: dict[Floats, tuple[DataType, Any]] = {

@@ -14,7 +14,7 @@ from .manifest import Cache
 from .signature import POSITION, SEQLENS, TOTAL
 
 if TYPE_CHECKING:
-    from .loops import Loop
+    from .cached_loops import Loop
 
 
 class LoopCache:

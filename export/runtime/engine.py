@@ -6,84 +6,45 @@ length of a cache, d head width.
 
 from __future__ import annotations
 
-import os
-import tempfile
-import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any, Unpack
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from . import profiling, scoring, whole_file
 from .batching import BatchingQueue
-from .choosing import UNSOUND, unsound
-from .deployment import BuiltGraphs, BuiltPlan, ChoosingRunner, Deployment
-from .deployment import find as deployment_of
-from .devices import Device, device_of
-from .drawing import (
-    Drawer,
-    Known,
-    LogitsDrawer,
-    Runner,
-    check_request,
-    classes_of,
-    conditions,
-    draw,
-    opening,
-    score_stepwise,
-)
-from .engine_files import PLANS, Seal
-from .errors import EngineError, PlanWarning, RunnerMissingError, first_line
+from .devices import Device
+from .drawing import Drawer, Known, draw, score_stepwise
+from .engine_files import Seal
+from .errors import EngineError
+from .feeds import feeds_of_all, filled_up
 from .graph_drawers import ComparingDrawer, GraphDrawer
-from .graphs import Graphs
-from .lending import Lending
-from .loops import (
-    NOTHING_TO_CHOOSE,
-    FedLoop,
-    Loop,
-    Parts,
-    Sessions,
-    choice_feeds,
-    filled_up,
-    make_loop,
-    text_feeds,
-)
-from .manifest import FILE, Manifest, file_hash
-from .noise import NoiseOfEach, check_seed
+from .graphs import run_once
+from .loaded import Loaded
+from .loops import FedLoop, Loop
+from .manifest import Manifest
+from .noise import NoiseOfEach
 from .options import Sampling
-from .processor import ProcessorWarning, products_saturate
-from .profiling import Event, events_of
-from .providers import CPU
+from .profiling import Event
 from .row_probe import logits_depend
-from .sampling import Sampler, check_whole
+from .sampling import Sampler
 from .serving import Request
-from .shape import Shape, Shaped
-from .signature import POSITION, POSITIONS, SEQLENS, TOTAL, DecodeSignature
 from .sparing import Opened, SparingDrawer
 from .throughput import draw_pictures
 
-__all__ = ["Engine", "EngineError", "Manifest", "Sampler"]
+__all__ = ["Engine", "EngineError", "Manifest", "Sampler", "filled_up", "run_once"]
 
-SCORE_ROWS = 32  # rows scored at once at most; ONNX Runtime keeps the memory that a prefill once took
-SCORE_LOGITS = 2**26  # and logits, 256 MB
-STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
-FOR_VNNI = (
-    "made for x86 processors with VNNI (cpu: vnni, or reduce_range: false), which this one lacks; slower exact kernels "
-    "keep its pictures right; make it with  cpu: any  to be fast here"
-)
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
-MOST_THREADS = 1024
 
 
-class Engine(Shaped):
+class Engine(Loaded):
     """A loaded engine folder.
 
     Any number of threads may use one engine at once: each drawing has buffers of its own, all share the weights, and
@@ -101,160 +62,11 @@ class Engine(Shaped):
         *,
         require_plan: bool = False,
     ) -> None:
-        self.folder, self.manifest, self.seals, self.threads = folder, manifest, seals, threads
-        self.asked, self.device = device, device or Device()
-        # Not every provider runs a session for several threads at once.
-        self.alone: AbstractContextManager[object] = nullcontext() if self.device.door is None else RLock()
-        self.process = os.getpid()
-        self.signature = DecodeSignature.of(manifest)
-        self.deployment = deployment_of(manifest.target) or Deployment()
-        self.graphs = Graphs(folder, manifest, seals, threads, self.device)
-        self.plan = self._open_plan(require_plan)
-        if self.plan is not None:  # which has the same weights: no graph is opened
-            self.lending = Lending(self.plan.loop)
-        else:  # without this engine in it: a circle would keep its weights until the next garbage collection
-            self.lending = Lending(partial(new_loop, self.graphs.sessions, manifest))
-        # Its thread holds the queue as long as there is something to draw; a circle again, if this held it too.
+        super().__init__(folder, manifest, seals, threads, device, require_plan=require_plan)
+        # Its thread holds the queue as long as there is something to draw; a circle, if this held it too.
         self.queue: Callable[[], BatchingQueue | None] = lambda: None
         self.opening_queue = Lock()
         self.probed: dict[bool, bool] = {}
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        threads: int = 0,
-        *,
-        device: str | None = None,
-        provider_options: Mapping[str, str] | None = None,
-        require_plan: bool = False,
-    ) -> Engine:
-        """Open an engine folder on `threads` CPU threads (0: ONNX Runtime's choice), every file checked by its hash.
-
-        `device` is where ONNX Runtime runs it, one of `devices.NAMES`, with these `provider_options` beside those of
-        the manifest. None: a plan runs where there is one and this machine can, elsewhere ONNX Runtime on the CPU, with
-        a warning, or with `require_plan` not at all.
-
-        Raises:
-            EngineError: a file is missing, damaged, or not something ONNX Runtime can run; the file is named. Or the
-            device is not here, or would leave operators of a step to the CPU. Or the engine is for a target whose
-            engines are built, and has no plan that runs here though `require_plan` is set.
-            ValueError: there cannot be so many threads, there is no such device, or both it and a plan are asked for.
-        """
-        check_whole("threads", threads, 0, MOST_THREADS)
-        folder = Path(path)
-        manifest, seals = Manifest.read(folder)
-        if manifest.cpu == "vnni" and products_saturate():
-            warnings.warn(f"{folder}: {FOR_VNNI}", ProcessorWarning, stacklevel=2)
-        if device is None and not provider_options:
-            return cls(folder, manifest, seals, threads, require_plan=require_plan)
-        if require_plan:
-            raise ValueError(
-                "require_plan: on a device that is named ONNX Runtime runs an engine; leave one of both out"
-            )
-        asked = device_of(device, manifest.provider_options, provider_options)
-        if asked.captures and manifest.cache not in ("shared", "static"):
-            raise EngineError(
-                f"{folder}: no step of it can be captured as a graph, because its cache is {manifest.cache!r} and "
-                f"sizes change; leave the provider option out, or fuse 'attention' for the target onnxruntime"
-            )
-        return cls(folder, manifest, seals, threads, asked)
-
-    def run_variant(
-        self,
-        path: Path,
-        outputs: Sequence[str],
-        inputs: NDArray[np.int64],
-        features: NDArray[np.float32] | None,
-        stepwise: bool = False,
-    ) -> list[NDArray[Any]]:
-        """Outputs of another version of the decode graph for inputs (N, 1 + ...).
-
-        All tokens are read in one call, or step by step through the cache, as a next-scale model always runs.
-        """
-        session = self.graphs.open("decode", path=path)
-        if stepwise or self.shape.drawing.scaled:
-            loop = make_loop(replace(self.graphs.sessions, decode=session), self.manifest, len(inputs))
-            assert isinstance(loop, Loop)
-            loop.keep(list(dict.fromkeys(outputs)))
-            score_stepwise(loop, inputs, self.shape, features)
-            return [loop.whole(name) for name in outputs]
-        taken, feeds = {each.name for each in session.get_inputs()}, self.feeds(inputs, features)
-        wanted = list(dict.fromkeys(name for name in outputs if name not in feeds))
-        made = replace(self.graphs.sessions, decode=session).run(
-            wanted, {name: value for name, value in feeds.items() if name in taken}
-        )
-        found = feeds | dict(zip(wanted, made, strict=True))
-        return [found[name] for name in outputs]
-
-    def _open_plan(self, required: bool) -> BuiltPlan | None:
-        """What the target's builder made, where this machine can run it; elsewhere ONNX Runtime runs the same graphs.
-
-        Raises:
-            EngineError: it cannot, though that is `required`; or a plan is damaged.
-        """
-        opens = self.deployment.opens
-        if opens is None or self.asked is not None:
-            return None
-        if "plan" not in self.manifest.files:
-            if required:
-                raise EngineError(f"{self.folder}: holds no plan; build one with  build-engine")
-            return None
-        try:
-            plan = opens(self.folder / self.manifest.files["plan"], self.manifest)
-        except RunnerMissingError as error:
-            if required:
-                raise EngineError(f"{self.folder}: {error}") from error
-            warnings.warn(f"{self.folder}: {error}; ONNX Runtime draws instead", PlanWarning, stacklevel=3)
-            return None
-        for role in PLANS.values():
-            if role in self.seals:
-                self.seals[role].check()
-        return plan
-
-    def _built(self, graph: str) -> BuiltGraphs | None:
-        """The plans, where one of them is of this graph."""
-        plan = self.plan
-        return plan if isinstance(plan, BuiltGraphs) and plan.runs(graph) else None
-
-    @property
-    def image_decoder(self) -> onnxruntime.InferenceSession:
-        """The graph of the image decoder, in ONNX Runtime."""
-        return self.graphs.image_decoder
-
-    @property
-    def sha256(self) -> str:
-        """The hash of its manifest, which has that of each of its files."""
-        return file_hash(self.folder / FILE)
-
-    @property
-    def runtime(self) -> str:
-        """What runs the decode graph."""
-        if self.plan is not None:
-            return self.manifest.target
-        return "onnxruntime" if self.device.door is None else f"onnxruntime {self.device.name}"
-
-    @property
-    def runs_as_deployed(self) -> bool:
-        """Whether that is the runtime the engine was exported for, so that its speed means something."""
-        return self.deployment.opens is None or self.plan is not None
-
-    @property
-    def sampler(self) -> Sampler:
-        """How this engine draws unless told otherwise."""
-        return self.manifest.sampler
-
-    @property
-    def shape(self) -> Shape:
-        """Its tokens, classes and order of drawing."""
-        return self.manifest.shape
-
-    @property
-    def picture(self) -> tuple[int, int, int]:
-        """Height, width and colour channels of a picture."""
-        if (graphs := self._built("image_decoder")) is not None:
-            return tuple(graphs.sizes("image_decoder", "images")[1:])  # type: ignore[return-value]
-        return tuple(self.image_decoder.get_outputs()[0].shape[1:])
 
     def generate(
         self,
@@ -310,12 +122,6 @@ class Engine(Shaped):
             self.probed[guided] = logits_depend(self, guided)
         return self.probed[guided]
 
-    @property
-    def cache_bytes(self) -> int:
-        """What keys and values of one row take, and what is computed of its class before the steps."""
-        before = self.plan if isinstance(self.plan, BuiltGraphs) else self.graphs.sessions
-        return self.signature.cache_bytes(self.shape.reach) + 4 * before.numbers_of_a_row
-
     def draw_tokens(
         self,
         labels: NDArray[np.int64],
@@ -341,11 +147,6 @@ class Engine(Shaped):
                 loop = stack.enter_context(self._lent(len(labels) * (2 if sampler.guided else 1)))
                 drawer = self._drawer(loop, sampler)
             return draw(drawer, labels, self.shape, sampler, seed, features, known, first, on_step, noise)
-
-    @property
-    def on_host(self) -> bool:
-        """Whether caches lie in the memory of the host."""
-        return self.plan is None and self.device.door is None
 
     def _opened(self, stack: ExitStack, sampler: Sampler, rows: int) -> Opened:
         """A loop for so many rows until the stack is left, and what draws with it."""
@@ -386,18 +187,7 @@ class Engine(Shaped):
             EngineError: the folder has no such file.
             ValueError: what cannot be drawn, as `generate` says.
         """
-        classes = classes_of(labels, self.shape)
-        check_request(classes, self.shape, features, None)
-        check_seed(seed)
-        whole = self.graphs.opened("generate", "has no single file; make it with  engine: {single_file: true}")
-        feeds: dict[str, Any] = {"labels": classes, "seed": np.array(seed, dtype=np.uint64).view(np.int64)}
-        if features is not None:
-            feeds["features"] = features
-        with self._running("generate"):
-            tokens, images = whole.run(["tokens", "images"], feeds)
-        if (tokens == UNSOUND).any():
-            raise unsound("NaN")
-        return tokens, images
+        return whole_file.draw(self, labels, seed, features)
 
     def encode_images(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Tokens (N, T) of pictures (N, H, W, C).
@@ -414,39 +204,14 @@ class Engine(Shaped):
             return tokens
 
     def score(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...): all tokens in one call, where the graph can.
-
-        A plan takes one token a call, and a next-scale graph one scale. Where logits depend on what else is in a call,
-        the calls are those of drawing a few pictures.
-        """
-        if self.manifest.call_scaled and self.shape.drawing.sequential:
-            chunks = [slice(start, start + STEPWISE_ROWS) for start in range(0, len(inputs), STEPWISE_ROWS)]
-            texts = [None if features is None else features[rows] for rows in chunks]
-            parts = [self.score_stepwise(inputs[rows], text) for rows, text in zip(chunks, texts, strict=True)]
-            return np.concatenate(parts)
-        if self.plan is not None or self.shape.drawing.scaled:
-            return self.score_stepwise(inputs, features)
-        numbers = self.length * self.shape.predicted + self.graphs.sessions.numbers_of_a_row
-        size = self.manifest.fixed_batch or max(1, min(SCORE_ROWS, SCORE_LOGITS // numbers))
-        logits = []
-        for start in range(0, len(inputs), size):
-            rows = slice(start, start + size)
-            padded = filled_up(inputs[rows], self.manifest.fixed_batch or 1)
-            text = None if features is None else filled_up(features[rows], self.manifest.fixed_batch or 1)
-            with self._running("decode"):
-                made = self.graphs.sessions.run(["logits"], self.feeds(padded, text))[0]
-            logits.append(made[: len(inputs[rows])])
-        whole = np.concatenate(logits)
-        return whole[:, self.shape.prefix - 1 :] if self.shape.drawing.sequential else whole
+        """Teacher-forced logits (N, T, O) of inputs (N, 1 + ...): all tokens in one call, where the graph can."""
+        return scoring.score(self, inputs, features)
 
     def caches(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Keys and values (N, K, L, d) behind all of the inputs (N, 1 + ...), by the names `0.key`, `0.value`, ..."""
-        names = list(self.signature.caches)
-        outputs = [f"present.{name}" for name in names]
-        with self._running("decode"):
-            return dict(zip(names, self.graphs.sessions.run(outputs, self.feeds(inputs, features)), strict=True))
+        return scoring.caches(self, inputs, features)
 
     def score_stepwise(
         self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None = None
@@ -455,119 +220,25 @@ class Engine(Shaped):
         with self._lent(len(inputs)) as loop:
             return score_stepwise(loop, inputs, self.shape, features)
 
+    def run_variant(
+        self,
+        path: Path,
+        outputs: Sequence[str],
+        inputs: NDArray[np.int64],
+        features: NDArray[np.float32] | None,
+        stepwise: bool = False,
+    ) -> list[NDArray[Any]]:
+        """Outputs of another version of the decode graph for inputs (N, 1 + ...), in one call or step by step."""
+        return scoring.run_variant(self, path, outputs, inputs, features, stepwise=stepwise)
+
     def profile(self, count: int = 1) -> list[Event]:
         """Time of every operator while drawing this many pictures, from ONNX Runtime's own profiler."""
-        labels, features = conditions(self.shape, count)
-        with tempfile.TemporaryDirectory() as room:
-            watched = replace(self.graphs.sessions, decode=self.graphs.open("decode", str(Path(room) / "profile")))
-            loop = new_loop(watched, self.manifest, count * (2 if self.sampler.guided else 1))
-            draw(self._drawer(loop, self.sampler), labels, self.shape, self.sampler, 0, features)
-            return events_of(watched.decode)
+        return profiling.of_drawing(self, count)
 
     def profile_image_decoder(self, count: int = 1) -> list[Event]:
         """The same while decoding this many pictures."""
-        with tempfile.TemporaryDirectory() as room:
-            session = self.graphs.open("image_decoder", str(Path(room) / "profile"))
-            session.run(["images"], {"tokens": np.zeros((count, self.length), dtype=np.int64)})
-            return events_of(session)
-
-    @contextmanager
-    def _lent(self, rows: int) -> Iterator[Runner]:
-        """A loop for one drawing of this many rows."""
-        alone = nullcontext() if self.plan is None else self.plan.lock
-        with self._running("decode"), alone, self.lending.lent(rows) as loop:
-            if self.manifest.sampling and isinstance(loop, (Loop, FedLoop)):
-                if not self.device.captures:  # buffers of another size end a captured graph
-                    loop.take(NOTHING_TO_CHOOSE)  # what was drawn last had other positions
-                loop.choosing(False)
-            yield loop
-
-    def _loop(self, rows: int) -> Runner:
-        """A new loop."""
-        return self.lending.make(rows)
-
-    def _drawer(self, loop: Runner, sampler: Sampler) -> Drawer:
-        """What draws with a loop: the graph itself where it chooses tokens as the sampler wants."""
-        inside = self.manifest.sampling and self.sampler.serves(sampler)
-        if isinstance(loop, ChoosingRunner):
-            return loop.drawer()
-        return GraphDrawer(loop) if inside and isinstance(loop, (Loop, FedLoop)) else LogitsDrawer(loop, self.shape)
-
-    @contextmanager
-    def _running(self, file: str) -> Iterator[None]:
-        """Run one of the graphs, with one line for what ONNX Runtime has to say against it.
-
-        Raises:
-            EngineError: the graph cannot be run, or this process was forked off the one that loaded the engine.
-        """
-        if (self.threads != 1 or self.plan is not None) and os.getpid() != self.process:
-            raise EngineError(
-                f"{self.folder}: was loaded by another process, whose threads did not come along when this one was "
-                f"forked off; load the engine in each process"
-            )
-        try:
-            with self.alone:
-                yield
-        except Exception as error:
-            if out_of_memory(error):
-                raise EngineError(
-                    f"{self.folder}: the device has no room for so many pictures at once; draw fewer "
-                    f"({first_line(error)})"
-                ) from error
-            if not from_runtime(error):
-                raise
-            raise EngineError(
-                f"{self.folder / self.manifest.files[file]}: ONNX Runtime cannot run it ({first_line(error)})"
-            ) from error
+        return profiling.of_image_decoder(self, count)
 
     def feeds(self, inputs: NDArray[np.int64], features: NDArray[np.float32] | None) -> dict[str, Any]:
         """Feeds of one call for everything (N, 1 + ...) behind an empty cache."""
-        shape, count = self.shape, len(inputs)
-        labels, tokens = inputs[:, 0] - shape.first_class, inputs[:, 1:]
-        if shape.drawing.sequential and (features is None or self.manifest.cache == "static"):
-            tokens = opening(shape, labels, tokens)
-        feeds: dict[str, Any] = {"tokens": np.ascontiguousarray(tokens)}
-        if self.manifest.sampling:
-            feeds |= choice_feeds(NOTHING_TO_CHOOSE)
-        if shape.labelled:
-            feeds["labels"] = labels
-        if features is not None:
-            feeds |= text_feeds(features)
-        taken = self.graphs.sessions.taken
-        begun = self.graphs.sessions.begun(feeds)
-        feeds = {name: value for name, value in feeds.items() if name in taken} | begun
-        if POSITIONS in taken:
-            feeds[POSITIONS] = np.arange(shape.length)
-        feeds |= {f"past.{name}": port.zeros(batch=count, past=0) for name, port in self.signature.caches.items()}
-        length = tokens.shape[1]
-        if self.manifest.cache == "shared":
-            feeds[SEQLENS] = np.full(count, length - 1, dtype=np.int32)
-            feeds[TOTAL] = np.array(length, dtype=np.int32)
-        elif self.manifest.cache == "static":
-            feeds[POSITION] = np.array(0, dtype=np.int64)
-        return feeds
-
-
-def new_loop(sessions: Sessions, manifest: Manifest, rows: int) -> Runner:
-    """A loop of ONNX Runtime for this many rows."""
-    return (Parts if manifest.fixed_batch else make_loop)(sessions, manifest, rows)
-
-
-def from_runtime(error: Exception) -> bool:
-    """Whether ONNX Runtime raised it; of a failed step with bound buffers it makes a RuntimeError.
-
-    An error that quotes a node whose name is not UTF-8 arrives as a UnicodeDecodeError.
-    """
-    bound = isinstance(error, RuntimeError) and str(error).startswith("Error in execution")
-    return bound or isinstance(error, UnicodeDecodeError) or type(error).__module__.startswith("onnxruntime.")
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch found no room on a device."""
-    return type(error).__name__ == "OutOfMemoryError" and type(error).__module__.startswith("torch")
-
-
-def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """One output of a graph on disk."""
-    found: NDArray[Any] = onnxruntime.InferenceSession(str(path), providers=[CPU]).run([output], feeds)[0]
-    return found
+        return feeds_of_all(inputs, features, self.manifest, self.graphs.sessions)

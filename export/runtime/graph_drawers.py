@@ -8,12 +8,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .cached_loops import Loop
 from .choosing import Choice, Chosen, check_sound, choose
 from .drawing import LogitsDrawer
-from .loops import FedLoop, Loop
 from .sampling import Sampler
 from .shape import Shape
 from .signature import chosen_ports
+from .uncached_loops import FedLoop
 
 SURE = 1e-3  # by which logits and log-probabilities of one token may be rounded apart
 

@@ -6,17 +6,19 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from threading import RLock
+from typing import Any
 
 import onnxruntime
+from numpy.typing import NDArray
 
 from .devices import Device
 from .engine_files import WEIGHTS, Seal
 from .errors import EngineError, NoKernelsError, first_line, shown
-from .loops import Sessions
 from .manifest import Manifest
 from .processor import exact_products
 from .promises import broken
-from .providers import DeviceWarning, FallbackError, open_session
+from .providers import CPU, DeviceWarning, FallbackError, open_session
+from .sessions import Sessions
 
 NO_BFLOAT16 = "is in bfloat16, which ONNX Runtime does not compute in on CPUs; run its TensorRT plan on a GPU"
 FATAL = 4  # what is logged: an error is raised, and one line of it is enough
@@ -133,3 +135,9 @@ def check_names(session: onnxruntime.InferenceSession) -> None:
     """
     for each in (*session.get_inputs(), *session.get_outputs()):
         str((each.name, each.type, each.shape))
+
+
+def run_once(path: Path, output: str, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """One output of a graph on disk."""
+    found: NDArray[Any] = onnxruntime.InferenceSession(str(path), providers=[CPU]).run([output], feeds)[0]
+    return found

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .choosing import Choice, Chosen
 from .drawing import LogitsDrawer, opening
-from .loops import text_feeds
+from .feeds import text_feeds
 from .noise import Noise, NoiseOfEach
 from .plan import Call, parts_of
 from .signature import LOGITS, POSITION

@@ -14,11 +14,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from .cached_loops import Loop
 from .choosing import Choice, Chosen
 from .drawing import Drawer
-from .loops import FedLoop, Loop
 from .noise import Noise, NoiseOfEach, NoiseSource
 from .shape import Shape
+from .uncached_loops import FedLoop
 
 CATCH_UP = 4  # pictures: of fewer, a step waits for weights, and a second row is nearly free (docs/drawing.md)
 

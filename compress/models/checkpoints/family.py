@@ -39,6 +39,7 @@ class TorchFamily(Family, ABC):
     expected: ClassVar[tuple[str, ...]]  # names that every checkpoint of the family has
     keys: ClassVar[tuple[str, ...]] = ()  # of config.json, that are read
     tokenizer_advice: ClassVar[str]  # which image tokenizer to give, where the checkpoint brings none
+    text_advice: ClassVar[str] = "of the text encoder that it was trained with"  # what makes the features of texts
     twins: ClassVar[Mapping[str, str]] = {}  # names that files may leave out, and the tensor that they are tied to
     needs_tokenizer: ClassVar[bool] = False  # whether `from_tokenizer` gives weights
     golden_arrays: ClassVar[Mapping[str, Wanted]] = {}  # of a golden file besides the logits; without, it has none
@@ -74,6 +75,13 @@ class TorchFamily(Family, ABC):
     def read_tokenizer(self, path: Path, config: TransformerConfig) -> Tokenizer | None:
         """The image tokenizer in a file that only this family knows; None where the file is a usual one."""
         return None
+
+    def check_parts(self, checkpoint: Checkpoint) -> None:
+        """Refuse a checkpoint that needs more than its weights and an image tokenizer, where that is not there.
+
+        Raises:
+            InputError: names what is missing, and how to give it.
+        """
 
     def from_tokenizer(self, tokenizer: Tokenizer | None) -> Iterator[tuple[str, Tensor]]:
         """Weights of the transformer that lie in the tokenizer's file."""

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.archives import FileError
-from calibration.arrays import NUMBERS, Wanted, read_array
 from compress.core.settings import InputError, shown
-from compress.core.user_files import user_path
-from compress.models import clip
 from compress.models.bounds import HUGE
 from compress.models.checkpoints.checkpoint import Checkpoint
 from compress.models.checkpoints.family import TorchFamily
 from compress.models.checkpoints.golden import COUNT, FEATURES, GRIDS, NUMBER, Arrays, Golden, with_class
 from compress.models.checkpoints.layouts import CONFIG, read_config
+from compress.models.checkpoints.null_text import encoder_beside, given_null, null_features, pipeline_of, text_length
 from compress.models.checkpoints.published import grid_of, heads_of, layers_of, number, stated, truth
 from compress.models.tokenizer.model import Tokenizer
 from compress.models.transformer.architecture import LayerConfig, TransformerConfig
@@ -63,6 +60,10 @@ class Amused(TorchFamily):
         "null_features",
     )
     tokenizer_advice = "give the pipeline's vqvae folder"
+    text_advice = (
+        "which  compress models features PIPELINE TEXT ... -o features.npy  makes; that needs the transformers "
+        "library, and so does a run, unless null_features is stated"
+    )
     golden_arrays: ClassVar = {"tokens": GRIDS, "features": FEATURES, "greedy_cfg_scale": NUMBER, "greedy_steps": COUNT}
 
     def architecture(self, checkpoint: Checkpoint) -> TransformerConfig:
@@ -157,6 +158,15 @@ class Amused(TorchFamily):
         opened = Checkpoint.open(parts / "vqvae", {"grid": list(config.grid)})
         return formats.read(opened, opened.config, str(parts / "vqvae"))
 
+    def check_parts(self, checkpoint: Checkpoint) -> None:
+        """Refuse a transformer of which the features of no text are not known.
+
+        Raises:
+            InputError: they are not given, and there is no text encoder to ask.
+        """
+        if given_null(checkpoint) is None:
+            encoder_beside(checkpoint)
+
     def golden(self, arrays: Arrays, shape: Shape) -> Golden:
         """Texts are features; the likeliest tokens stay where they are surest, without noise."""
         tokens = arrays["tokens"].reshape(len(arrays["tokens"]), -1)
@@ -217,64 +227,10 @@ def flat(tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if tensor.dim() == 4 else tensor
 
 
-def pipeline_of(path: Path) -> Path | None:
-    """The folder of the whole pipeline, of which the path is that or a part."""
-    return next((each for each in (path, *path.parents[:2]) if (each / "text_encoder" / CONFIG).is_file()), None)
-
-
 def pixels_of_a_token(parts: Path | None) -> int:
     """Pixels along one side of a token's patch."""
     blocks = read_config(parts / "vqvae" / CONFIG).get("block_out_channels") if parts else None
     return int(2 ** (len(blocks) - 1)) if isinstance(blocks, list) else FACTOR
-
-
-def text_length(checkpoint: Checkpoint, parts: Path | None) -> int:
-    """Rows of a text's features: one for each of its tokens, and the pooled embedding."""
-    given = given_null(checkpoint)
-    if given is not None:
-        return len(given)
-    return 1 + (clip.length(parts) if parts else clip.LENGTH)
-
-
-def given_null(checkpoint: Checkpoint) -> np.ndarray[Any, Any] | None:
-    """The features of no text that the user gives.
-
-    Raises:
-        InputError: the file holds no array of two axes.
-    """
-    path = checkpoint.config.get("null_features")
-    if path is None:
-        return None
-    if not isinstance(path, str):
-        raise InputError(f"{checkpoint.path}: config.null_features: {shown(path)} is not a path")
-    try:
-        beside = checkpoint.weights[0].parent / path if checkpoint.weights else Path(path)
-        array = read_array(beside if beside.is_file() else user_path(path, "null_features"), Wanted(NUMBERS, (2,)))
-    except (FileError, OSError, RuntimeError) as error:  # RuntimeError: of a home folder that is nobody's
-        said = getattr(error, "strerror", None) or error
-        raise InputError(f"{checkpoint.path}: config.null_features: {said}") from error
-    return array.astype(np.float32)
-
-
-def null_features(checkpoint: Checkpoint, config: TransformerConfig) -> Tensor:
-    """The features (P, C) of no text.
-
-    Raises:
-        InputError: they are not given, and there is no text encoder to ask.
-    """
-    assert config.text is not None
-    if checkpoint.is_planned:
-        return torch.empty(config.text.length, config.text.width, device="meta")
-    given = given_null(checkpoint)
-    if given is not None:
-        return torch.from_numpy(given)
-    parts = pipeline_of(checkpoint.path)
-    if parts is None:
-        raise InputError(
-            f"{checkpoint.path}: no text_encoder beside it, so the features of no text are not known; give the "
-            "pipeline's folder, or state config.null_features, a .npy file (texts' tokens + 1, width)"
-        )
-    return torch.from_numpy(clip.features(parts, [""])[0])
 
 
 def conditions(checkpoint: Checkpoint, usual: tuple[float, ...]) -> tuple[float, ...]:

@@ -48,6 +48,7 @@ class Llamagen(TorchFamily):
         "class_dropout_prob",
     )
     tokenizer_advice = "give vq_ds16_c2i.pt or vq_ds16_t2i.pt of LlamaGen"
+    text_advice = "of FLAN-T5-XL, padded on the left with zeros, as the authors' script writes them"
     twins: ClassVar = {"output.weight": "tok_embeddings.weight"}
     golden_arrays: ClassVar = {"tokens": FLAT, "cond": CONDITIONS, "greedy_cfg_scale": NUMBER}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,9 +14,21 @@ from compress.core.memory import give_back, resident_mib, watched
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from Linux's /proc")
 
 
-def test_growth_is_the_peak_inside_of_the_block_above_what_was_there_before() -> None:
+def test_growth_is_the_peak_inside_of_the_block_above_what_was_there_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = threading.Semaphore(0)
+
+    def look() -> float:
+        found = resident_mib()
+        looks.release()
+        return found
+
+    monkeypatch.setattr(memory, "resident_mib", look)
     with watched() as growth:
         taken = np.ones(2**24)  # 128 MiB
+        while looks.acquire(blocking=False):
+            pass
+        for _ in range(2):  # the first may have begun while pages were still being filled
+            assert looks.acquire(timeout=60), "memory is not looked at while the block runs"
         del taken
     assert 120 < growth.mib < 160
     with watched() as growth:

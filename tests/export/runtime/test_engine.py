@@ -67,7 +67,7 @@ def test_scores_are_the_same_at_once_and_step_by_step(engine, model_of, inputs, 
 @pytest.mark.parametrize("form", FORMS)
 def test_more_rows_than_one_call_scores_are_cut_into_chunks(engine, inputs, form, monkeypatch) -> None:
     whole = engine(form).score(inputs)
-    monkeypatch.setattr("export.runtime.engine.SCORE_ROWS", 2)
+    monkeypatch.setattr("export.runtime.scoring.SCORE_ROWS", 2)
     np.testing.assert_allclose(engine(form).score(inputs), whole, rtol=0, atol=1e-5)
 
 

@@ -185,7 +185,7 @@ def test_more_pictures_to_draw_or_score_than_memory_holds_are_refused(
 def test_an_engine_for_another_processor_draws_with_a_warning_in_one_line(
     engine: Path, tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, saturates: bool
 ) -> None:
-    monkeypatch.setattr("export.runtime.engine.products_saturate", lambda: saturates)
+    monkeypatch.setattr("export.runtime.loaded.products_saturate", lambda: saturates)
     folder = tmp_path / "engine"
     shutil.copytree(engine, folder)
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -12,6 +12,8 @@ from PIL import Image
 import compress
 from compress.cli import main
 from compress.core.settings import InputError
+from compress.drafting import training_pace
+from compress.drafting.training_pace import TrainingPace
 from compress.recipe import recipe
 
 
@@ -55,7 +57,9 @@ def test_what_was_found_and_comes_next_is_said_as_json(here: Path) -> None:
     assert "--json: the recipe itself goes to standard output; name a file with -o" in refused.output
 
 
-def test_a_folder_of_pictures_gets_two_training_recipes(here: Path) -> None:
+def test_a_folder_of_pictures_gets_two_training_recipes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = TrainingPace(tokenizer_step=0.5, model_step=1.0, encoded=0.01, decoded=0.01, scored=0.01, read=0.0)
+    monkeypatch.setattr(training_pace, "pace_of", lambda *recipes: pace)
     (here / "mine").mkdir()
     for index in range(12):
         Image.new("RGB", (40, 30), (index, 0, 0)).save(here / "mine" / f"{index}.png")
@@ -64,6 +68,9 @@ def test_a_folder_of_pictures_gets_two_training_recipes(here: Path) -> None:
     assert (here / "mine-tokenizer.yaml").is_file()
     assert (here / "mine-model.yaml").is_file()
     assert "compress init runs/mine --tokens mine" in result.output
+    # 2,000 steps of 0.5 s, and some 2,140 pictures of 0.01 s, give or take a factor of 1.6.
+    assert "training the tokenizer: between 11 minutes and 27 minutes on this machine's processor" in result.output
+    assert "training the transformer: between 16 minutes and 40 minutes" in result.output
     refused = CliRunner().invoke(main, ["init", "mine", "--tokens", "digits", "--force"])
     assert "--tokens: goes with a checkpoint; mine is a folder of pictures" in refused.output
 

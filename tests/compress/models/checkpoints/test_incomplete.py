@@ -12,6 +12,7 @@ import torch
 from compress.core.settings import InputError
 from compress.models import families
 from compress.models.checkpoints.checkpoint import Checkpoint
+from compress.models.checkpoints.conversion import read_transformer
 from compress.models.families import Source
 from compress.models.tokenizer import formats
 from compress.models.tokenizer.layout import Tensors
@@ -70,7 +71,7 @@ def read(name: str, checkpoint: Checkpoint, *, planned: bool) -> None:
         return
     config = families.plan(checkpoint, family).config
     if not planned:
-        families.read_transformer(checkpoint, families.torch_family(family), config, None)
+        read_transformer(checkpoint, families.torch_family(family), config, None)
 
 
 @pytest.mark.parametrize(("name", "tensor"), NAMES)

@@ -16,7 +16,7 @@ from compress.models.families import Source
 
 GOLDEN = Path(__file__).parents[3] / "data" / "golden"
 CODES = 64
-LATER_LAYER = re.compile(r"(layers|blocks|\bh)\.[1-9]\d*\.")
+LATER_LAYER = re.compile(r"(layers?|blocks|\bh)\.[1-9]\d*\.")
 STATED_LAYERS = re.compile(r'("(?:n_layer|depth|num_hidden_layers)":) *\d+')
 TOKENIZERS = {
     "llamagen-c2i": "llamagen-vq",
@@ -24,6 +24,7 @@ TOKENIZERS = {
     "halton-maskgit": "llamagen-vq",
     "rar": "rar-vqgan",
     "taming-mingpt": "rar-vqgan",
+    "titok-bert": "titok",
     "var": "var-vqvae",
 }
 # Tensors that have a row for each token, and how many rows more.
@@ -36,6 +37,23 @@ TOKEN_ROWS = {
     "transformer.tok_emb.weight": 0,
     "transformer.head.weight": 0,
 }
+TITOK_TOKENS = 6  # of a picture of the golden tokenizer
+
+
+def of_titok(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """TiTok's generator with rows for the golden tokenizer's codes and positions."""
+    words, head = "model.embeddings.word_embeddings.weight", "model.lm_head"
+    codes = len(state[f"{head}.weight"])
+    again = torch.arange(CODES) % codes
+    return (
+        state
+        | {
+            words: torch.cat([state[words][again], state[words][codes:]]),  # behind the codes: mask, classes, no class
+            f"{head}.weight": state[f"{head}.weight"][again],
+            f"{head}.bias": state[f"{head}.bias"][again],
+            **{name: state[name][: TITOK_TOKENS + 1].clone() for name in state if "position_embeddings" in name},
+        }
+    )
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +62,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sourc
 
     def make(name: str) -> Source:
         folder = tmp_path_factory.mktemp(name)
+        if name == "amused":
+            from tiny_amused import write_pipeline
+
+            write_pipeline(folder / "pipeline")
+            return Source(str(folder / "pipeline"))
         (weights,) = (path for path in (GOLDEN / name).iterdir() if path.suffix in (".pt", ".safetensors"))
         config = (GOLDEN / name / "config.json").read_text()
         (folder / "config.json").write_text(STATED_LAYERS.sub(r"\1 1", config))
@@ -54,7 +77,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sourc
         wrapper = next((key for key in ("model", "state_dict") if key in whole), None)
         state = whole[wrapper] if wrapper else whole
         state = {key: value for key, value in state.items() if not LATER_LAYER.search(key)}
-        if name not in ("imagegpt", "rar", "var"):
+        if name == "titok-bert":
+            state = of_titok(state)
+        elif name not in ("imagegpt", "rar", "var"):
             cut = {key: value[: CODES + TOKEN_ROWS[key]] for key, value in state.items() if key in TOKEN_ROWS}
             state |= {key: value.clone() for key, value in cut.items()}
         if weights.suffix == ".safetensors":

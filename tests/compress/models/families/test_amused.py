@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from tiny_amused import CODES, MASK, WORDS, diffusers, write_pipeline
 
 from calibration.tokens import TokenSet
 from compress.core.settings import InputError
@@ -26,110 +24,10 @@ from compress.passes.prune_heads import PruneHeads
 from compress.passes.quantize import Quantize
 from compress.verifying.golden import exported, stand_in
 from export.runtime.drawing import LogitsDrawer, draw
-from export.runtime.engine import Engine, run_once
+from export.runtime.engine import Engine
 from export.runtime.noise import Noise
 from export.runtime.sampling import Sampler
 from export.runtime.shape import Shape
-
-diffusers = pytest.importorskip("diffusers", reason="the original is in diffusers, which is not installed")
-transformers = pytest.importorskip("transformers", reason="the text encoder is in transformers, which is not installed")
-
-CODES, MASK = 20, 23  # three rows of the embedding stand for nothing, as the published one's 63 do
-WORDS = 8  # tokens of a text
-TINY = {
-    "hidden_size": 32,
-    "cond_embed_dim": 12,
-    "micro_cond_encode_dim": 4,
-    "micro_cond_embed_dim": 20,
-    "encoder_hidden_size": 16,
-    "vocab_size": MASK + 1,
-    "codebook_size": CODES,
-    "in_channels": 24,
-    "block_out_channels": 24,
-    "num_res_blocks": 2,
-    "block_num_heads": 3,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 40,
-    "sample_size": 4,
-}
-
-
-def opinionated(module: nn.Module, seed: int) -> nn.Module:
-    """Random weights, also where they begin with 0."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in module.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        around = 1.0 if "norm" in name and name.endswith(("weight", "gamma")) else 0.0
-        parameter.data = around + (0.1 if parameter.dim() < 2 else 0.2) * noise
-    return module.eval()
-
-
-def make_uvit(halved: bool = False, **changes) -> nn.Module:
-    """A small original; of 512 pixels it halves the grid, of 256 it does not."""
-    return opinionated(diffusers.UVit2DModel(**{**TINY, "downsample": halved, "upsample": halved, **changes}), 1)
-
-
-def write_tokenizer(folder: Path) -> None:
-    """A CLIP tokenizer whose words are single letters."""
-    folder.mkdir()
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    config = {
-        "tokenizer_class": "CLIPTokenizer",
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-        "model_max_length": WORDS,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-def write_pipeline(folder: Path, halved: bool = False) -> None:
-    """A small pipeline in the published layout."""
-    folder.mkdir()
-    make_uvit(halved).save_pretrained(folder / "transformer")
-    codes = diffusers.VQModel(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(4, 8, 8),
-        layers_per_block=1,
-        latent_channels=4,
-        num_vq_embeddings=CODES,
-        norm_num_groups=2,
-        mid_block_add_attention=False,
-        lookup_from_codebook=True,
-        force_upcast=True,
-    )
-    opinionated(codes, 2).save_pretrained(folder / "vqvae")
-    text = transformers.CLIPTextConfig(
-        vocab_size=54,
-        hidden_size=16,
-        intermediate_size=24,
-        projection_dim=12,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        max_position_embeddings=WORDS,
-        bos_token_id=52,
-        eos_token_id=53,
-        pad_token_id=53,
-    )
-    opinionated(transformers.CLIPTextModelWithProjection(text), 3).save_pretrained(folder / "text_encoder")
-    write_tokenizer(folder / "tokenizer")
-    diffusers.AmusedScheduler(mask_token_id=MASK).save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "AmusedPipeline",
-        "_diffusers_version": "0.42.1",
-        "vqvae": ["diffusers", "VQModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
-        "transformer": ["diffusers", "UVit2DModel"],
-        "scheduler": ["diffusers", "AmusedScheduler"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["256", "512"])
@@ -184,18 +82,6 @@ def test_logits_are_the_originals_in_torch_and_in_an_engine(model, original, eng
     assert wanted.std() > 0.3
     for score in (model.score, model.score_stepwise, engine.score, engine.score_stepwise):
         np.testing.assert_allclose(score(batch.inputs, batch.features), wanted, atol=1e-4)
-
-
-def test_features_of_a_text_are_those_that_the_original_pipeline_reads(pipeline, original):
-    texts = ["a cat", "", "a text that is far longer than the encoder takes"]
-    found = clip.features(pipeline, texts)
-    ids = original.tokenizer(texts, padding="max_length", truncation=True, max_length=WORDS, return_tensors="pt")
-    with torch.no_grad():
-        wanted = original.text_encoder(ids.input_ids, output_hidden_states=True)
-    assert found.shape == (3, WORDS + 1, 16)
-    np.testing.assert_allclose(found[:, :-1], wanted.hidden_states[-2], atol=1e-6)
-    np.testing.assert_allclose(found[:, -1, :12], wanted.text_embeds, atol=1e-6)
-    assert not found[:, -1, 12:].any()
 
 
 def test_a_dropped_text_is_the_empty_one(pipeline, model, engine, pictures):
@@ -378,54 +264,8 @@ def test_every_kind_of_pass_works_on_it(model, pictures, tmp_path):
     assert images.shape == (2, 16, 16, 3)
 
 
-@pytest.mark.slow
-def test_the_text_encoder_is_a_graph_too(pipeline, tmp_path, invoke):
-    texts = ["a cat", "", "a text that is far longer than the encoder takes"]
-    result = invoke(
-        "models", "features", pipeline, *texts, "-o", tmp_path / "made.npy", "--onnx", tmp_path / "clip.onnx"
-    )
-    assert result.exit_code == 0, result.output
-    found = np.load(tmp_path / "made.npy")
-    np.testing.assert_array_equal(found, clip.features(pipeline, texts))
-    made = run_once(tmp_path / "clip.onnx", "features", {"ids": clip.tokens(pipeline, texts)})
-    np.testing.assert_allclose(made, found, atol=1e-4)
-
-
 def test_an_engine_draws_what_is_written(pipeline, engine, tmp_path, invoke):
     clip.write(clip.features(pipeline, ["a cat", "dog"]), tmp_path / "made.npy")
     result = invoke("generate", engine.folder, "--features", tmp_path / "made.npy", "-o", tmp_path / "out.png")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out.png").is_file()
-
-
-def test_texts_without_a_file_for_their_features_are_refused(pipeline, refused):
-    assert refused("models", "features", pipeline, "a cat") == (
-        'give texts and -o FILE.npy, or --onnx FILE, or both; for example  "a cat" -o features.npy'
-    )
-
-
-def test_a_file_that_cannot_be_written_is_named(pipeline, tmp_path):
-    with pytest.raises(InputError) as caught:
-        clip.write(np.zeros((1, 2, 3), dtype=np.float32), tmp_path / "nowhere" / "made.npy")
-    assert str(caught.value) == f"{tmp_path / 'nowhere' / 'made.npy'}: cannot be written (No such file or directory)"
-
-
-def test_a_folder_without_an_encoder_or_tokenizer_is_refused(tmp_path):
-    for part, read in (
-        ("text_encoder", lambda: clip.load(tmp_path)),
-        ("tokenizer", lambda: clip.tokens(tmp_path, [""])),
-    ):
-        with pytest.raises(InputError) as caught:
-            read()
-        kind = "encoder" if part == "text_encoder" else "tokenizer"
-        assert str(caught.value).startswith(f"{tmp_path / part}: holds no CLIP {kind} that transformers can read (")
-
-
-def test_without_transformers_a_person_is_told_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError) as caught:
-        clip.load(tmp_path)
-    assert str(caught.value) == (
-        "the features of texts need the transformers library; pip install 'transformers>=5.24', or give "
-        "features that were computed elsewhere"
-    )

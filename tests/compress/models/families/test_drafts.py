@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 import compress
 from calibration.tokens import TokenSet
 from compress.core.listener import Silent
+from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.models import families
 from compress.models.families import Source
@@ -22,12 +24,14 @@ from export.runtime.drawing import conditions
 from export.runtime.engine import Engine
 
 GOALS = {
+    "amused": "smallest",
     "llamagen-c2i": "smallest",
     "llamagen-t2i": "balanced",
     "halton-maskgit": "fastest",
     "imagegpt": "lossless",
     "rar": "balanced",
     "taming-mingpt": "fastest",
+    "titok-bert": "balanced",
     "var": "smallest",
 }
 PICTURES = {"train": 6, "validation": 2, "held_out": 4}
@@ -61,3 +65,36 @@ def test_the_drafted_recipe_runs_to_the_end(name: str, published: Callable[[str]
     labels, features = conditions(model.shape, 2)
     drawn = Engine.load(tmp_path / "run" / "engines" / "cpu").generate(labels, 0, features=features)
     assert drawn.shape == (2, *model.picture)
+
+
+@pytest.fixture(scope="module")
+def texts(published: Callable[[str], Source]) -> Source:
+    """A model that draws by texts, whose folder brings the text encoder."""
+    return published("amused")
+
+
+def test_a_draft_says_what_a_picture_needs_besides_its_tokens(texts: Source, tmp_path: Path) -> None:
+    made = compress.init(texts.checkpoint, output=tmp_path / "r.yaml")
+    (text,) = made.recipes.values()
+    said = " ".join(line.removeprefix("# ") for line in text.splitlines())
+    assert "beside its tokens each picture has `features` (9, 16) of its text, which compress models features" in said
+    assert "needs the transformers library, and so does a run" in said
+    assert "tokens: {source: pipeline-tokens.npz, calibration: 128, held_out: 100}  # to be made, see above" in text
+    assert not [each for each in made.commands if each.startswith("compress tokens")], "it would leave features out"
+
+
+def test_pictures_without_texts_are_refused(texts: Source, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder of pictures, without texts; give a TokenSet .* \(9, 16\)"):
+        compress.init(texts.checkpoint, tokens=tmp_path)
+
+
+def test_a_transformer_without_its_text_encoder_is_refused(texts: Source, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(Path(texts.checkpoint) / "transformer", alone)
+    with pytest.raises(InputError, match=r"alone: no text_encoder beside it, .* or state config.null_features"):
+        compress.init(alone)
+
+
+def test_a_generator_without_its_image_tokenizer_is_refused(published: Callable[[str], Source]) -> None:
+    with pytest.raises(InputError, match=r"init.tokenizer: this checkpoint brings no .*; give tokenizer_titok_\*"):
+        compress.init(published("titok-bert").checkpoint)

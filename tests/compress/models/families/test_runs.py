@@ -21,7 +21,9 @@ from compress.running import pipeline
 from export.runtime.drawing import conditions
 from export.runtime.engine import Engine
 
-PUBLISHED = ("llamagen-c2i", "llamagen-t2i", "halton-maskgit", "imagegpt", "rar", "taming-mingpt", "var")
+PUBLISHED = (
+    "amused", "llamagen-c2i", "llamagen-t2i", "halton-maskgit", "imagegpt", "rar", "taming-mingpt", "titok-bert", "var"
+)  # fmt: skip
 PICTURES = {"train": 6, "validation": 2, "held_out": 4}
 
 

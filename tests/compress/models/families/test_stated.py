@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from compress.core.settings import InputError
 from compress.models import families
 from compress.models.checkpoints.checkpoint import Checkpoint, Planned
+from compress.models.checkpoints.conversion import read_transformer
 from compress.models.families import Source
 from compress.models.tokenizer import formats
 from compress.verifying.inspection import inspect
@@ -177,7 +178,7 @@ def test_llamagen_without_a_null_class_has_all_its_classes(tmp_path: Path) -> No
     assert found.notes[-1].startswith("no null class, so guidance leads nowhere")
     checkpoint = Checkpoint.open(folder)
     config = families.plan(checkpoint, "llamagen").config
-    transformer = families.read_transformer(checkpoint, families.torch_family("llamagen"), config, None)
+    transformer = read_transformer(checkpoint, families.torch_family("llamagen"), config, None)
     table = checkpoint["cls_embedding.embedding_table.weight"]
     torch.testing.assert_close(transformer.embedding.weight[-11:], torch.cat([table, table.mean(0, keepdim=True)]))
     assert families.torch_family("llamagen").sampler(checkpoint).cfg_scale == 1.0
