@@ -82,7 +82,7 @@ class Needs:
     """Memory that a rehearsal saw, MiB: how far each step of the chain rose, on copies of so many layers."""
 
     rises: dict[int, dict[str, float]]
-    sessions: dict[str, float]  # what scoring with an engine left behind
+    sessions: dict[str, float]  # what opening an engine and scoring with it took
     held: float = 0.0  # by the process itself, with all its libraries
 
     def rise(self, layers: int) -> float:
@@ -175,9 +175,9 @@ def memory(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, 
     beyond = weights * (1 - LAYERS / layers) if layers > LAYERS else 0.0  # of the layers that the copy lacks
     drawn = sum(2 * layer.kv_heads * config.head_width for layer in config.layers) * BYTES_PER_WEIGHT / MIB
     caches = 0.0 if shape.drawing.masks else drawn * shape.reach * PICTURES
-    # Three engines are open at once: the reference's, which draws, a step's and that of the step before.
-    open_at_once = sorted((session + caches + beyond for session in needs.sessions.values()), reverse=True)[:2]
-    engines = weights + max(sum(open_at_once), weights * min(2, len(plan.trunk)))
+    # Three engines are open at once: the reference's, a step's and that of the step before. One of them scores.
+    engines = weights * min(3, len(plan.nodes))
+    scoring = max(needs.sessions.values(), default=0.0) + beyond + caches
     logits = min(len(tokens.part("held_out")), recipe.tokens.held_out) * shape.length * shape.predicted
     scores = SCORED_SIDES * logits * BYTES_PER_WEIGHT / MIB
     kept = max(
@@ -185,7 +185,7 @@ def memory(recipe: Recipe, plan: Plan, reference: ImageModel, tokens: TokenSet, 
         default=0.0,
     )
     # Eager drawing: guidance doubles the rows, and a step's cache is made beside the one before it.
-    passing = max(needs.rise(layers) + kept, GRAPH_COPIES * weights, 2 * 2 * caches)
+    passing = max(needs.rise(layers) + kept, GRAPH_COPIES * weights, 2 * 2 * caches, scoring)
     return needs.held + engines + scores + passing
 
 

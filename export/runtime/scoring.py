@@ -22,7 +22,7 @@ from .loops import make_loop
 if TYPE_CHECKING:
     from .engine import Engine
 
-SCORE_ROWS = 32  # rows scored at once at most; ONNX Runtime keeps the memory that a prefill once took
+SCORE_ROWS = 32  # rows scored at once at most
 SCORE_LOGITS = 2**26  # and logits, 256 MB
 STEPWISE_ROWS = 8  # rows that share a call where logits depend on all of it
 
@@ -48,7 +48,8 @@ def score(engine: Engine, inputs: NDArray[np.int64], features: NDArray[np.float3
         padded = filled_up(inputs[rows], engine.manifest.fixed_batch or 1)
         text = None if features is None else filled_up(features[rows], engine.manifest.fixed_batch or 1)
         with engine._running("decode"):
-            made = engine.graphs.sessions.run(["logits"], engine.feeds(padded, text))[0]
+            last = rows.stop >= len(inputs)
+            made = engine.graphs.sessions.run(["logits"], engine.feeds(padded, text), last=last)[0]
         logits.append(made[: len(inputs[rows])])
     whole = np.concatenate(logits)
     return whole[:, engine.shape.prefix - 1 :] if engine.shape.drawing.sequential else whole
