@@ -9,6 +9,7 @@ then writes.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ PACKAGES = {
     **dict.fromkeys(server_errors.GOOGLE, "gcsfs>=2026.10"),
     **dict.fromkeys(server_errors.AZURE, "adlfs>=2026.8"),
 }
+LOGGERS = ("gcsfs", "adlfs", "azure", "s3fs", "asyncio")  # they write tracebacks of what is said in one line
 TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")  # what file systems call it
 SHOWN = 200  # characters of a library's message
 Value = TypeVar("Value")
@@ -73,7 +75,7 @@ class Objects:
         if scheme not in fsspec.available_protocols():
             raise InputError(f"store {self.url}: no file system is called '{scheme}'; use a path or s3://bucket/prefix")
         try:
-            return server_errors.opened(scheme)
+            return opened(scheme)
         except ValueError as error:
             raise self.said(error) from error
         except ImportError as error:
@@ -239,6 +241,26 @@ class Objects:
         return StoreError(
             f"store {self.url}: there is no bucket '{self.bucket}'; make it, or choose another with --store"
         )
+
+
+def opened(scheme: str) -> Any:
+    """The file system of a URL's scheme, without caches of listings, and without messages of its own.
+
+    Raises:
+        ImportError: its package is not installed.
+        ValueError: it lacks credentials.
+    """
+    import fsspec
+
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    kind = fsspec.get_filesystem_class(scheme)
+    if scheme in server_errors.GOOGLE:
+        with contextlib.suppress(ImportError):  # the plain one: the other asks before each request what bucket it is
+            from gcsfs.core import GCSFileSystem
+
+            kind = GCSFileSystem
+    return kind(skip_instance_cache=True, use_listings_cache=False)
 
 
 def info_of(info: dict[str, Any]) -> Info:

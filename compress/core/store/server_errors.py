@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import warnings
 from typing import Any
 
@@ -33,7 +31,6 @@ CREDENTIALS = {
     ),
 }
 CREDENTIALS_S3 = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them into ~/.aws/credentials"
-LOGGERS = ("gcsfs", "adlfs", "azure", "s3fs", "asyncio")  # they write tracebacks of what is said in one line
 
 
 def code_of(error: BaseException) -> str:
@@ -88,23 +85,3 @@ def is_bucket_missing(fs: Any, scheme: str, bucket: str) -> bool:
             warnings.simplefilter("ignore")  # where it may not look, it says so and takes the container to be there
             return not fs.exists(bucket)
     return False
-
-
-def opened(scheme: str) -> Any:
-    """The file system of a URL's scheme, without caches of listings, and without messages of its own.
-
-    Raises:
-        ImportError: its package is not installed.
-        ValueError: it lacks credentials.
-    """
-    import fsspec
-
-    for name in LOGGERS:
-        logging.getLogger(name).addHandler(logging.NullHandler())
-    kind = fsspec.get_filesystem_class(scheme)
-    if scheme in GOOGLE:
-        with contextlib.suppress(ImportError):  # the plain one: the other asks before each request what bucket it is
-            from gcsfs.core import GCSFileSystem
-
-            kind = GCSFileSystem
-    return kind(skip_instance_cache=True, use_listings_cache=False)
