@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from composite import EXPRESSION, Runner
 
 from compress.models.families import reference
 
 ROOT = Path(__file__).parents[1]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]
-EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
 PROJECT = """\
 [build-system]
 requires = ["setuptools"]
@@ -183,3 +184,62 @@ def test_a_breached_gate_is_exit_code_1_and_a_kept_one_0(run, tiny_model, tiny_e
         assert done.outputs["exit-code"] == str(code)
         assert done.summary == Path(done.outputs["markdown"]).read_text(encoding="utf-8") != ""
         assert ("<failure" in Path(done.outputs["junit"]).read_text(encoding="utf-8")) == bool(code)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What GitHub puts at the action's path: this repository, as far as it is installed."""
+    folder = tmp_path_factory.mktemp("action")
+    for name in ("compress", "export", "calibration", "recipes"):
+        left = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", "photos*", "emoji*")
+        shutil.copytree(ROOT / name, folder / name, ignore=left)
+    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "action.yml"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.mark.slow
+def test_another_repository_uses_the_whole_action(checkout: Path, tiny_model, tiny_engine: Path, tmp_path) -> None:
+    """Every step in order, in a folder that has nothing of this repository; compress is what the action installed."""
+    pytest.importorskip("setuptools", reason="setuptools is not installed, and nothing is downloaded here")
+    workspace, target = tmp_path / "theirs", tmp_path / "installed"
+    (workspace / "ci" / "model").mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", str(workspace)], check=True)
+    shutil.copytree(tiny_engine, workspace / "ci" / "engine")
+    (workspace / "ci" / "gates.yaml").write_text("kl: 0.001\n")
+    environment = {
+        "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_TARGET": str(target), "PYTHONPATH": str(target),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }  # fmt: skip
+    inputs = {
+        "reference": "model", "candidate": "engine", "gates": "gates.yaml", "tokens": "digits", "samples": "4",
+        "options": "--held-out 8 --threads 1", "pip-options": "--no-deps --upgrade", "working-directory": "ci",
+    }  # fmt: skip
+    action = yaml.safe_load((checkout / "action.yml").read_text(encoding="utf-8"))
+    for seed, given, code in ((0, {}, 0), (1, {}, 1), (0, {"candidate": "no-such-engine", "gates": ""}, 2)):
+        reference.save(tiny_model(seed=seed), workspace / "ci" / "model")
+        (tmp_path / "runner").mkdir(exist_ok=True)
+        ran = Runner(workspace, checkout, tmp_path / "runner").run(action, {**inputs, **given}, environment)
+        assert ran.code == code, ran.said
+        assert ran.outputs["exit-code"] == str(code)
+        assert (target / "compress" / "__main__.py").is_file(), "the action's own version was not installed"
+        assert ran.used["Set up Python"] == {"python-version": "3.11"}
+        assert Path(ran.used["Keep pip's downloads"]["path"]).is_absolute()
+        assert ran.outputs["junit"] == str(workspace / "ci" / "drift.xml")
+        assert ran.used["Upload the reports"]["name"] == "drift", "reports are uploaded of a job that failed too"
+        assert ran.used["Upload the reports"]["path"].split() == [
+            path for path in (ran.outputs["junit"], ran.outputs["markdown"]) if path
+        ]
+        if code == 2:
+            assert (ran.outputs["markdown"], ran.summary) == ("", "")
+            assert len([line for line in ran.said.splitlines() if "no-such-engine" in line]) == 1
+        else:
+            assert ran.summary == (workspace / "ci" / "drift.md").read_text(encoding="utf-8") != ""
+        inputs["pip-options"] = "--no-deps --upgrade --quiet"
+    assert {path.name for path in workspace.iterdir()} == {".git", "ci"}
+    without = {**inputs, "package": str(tmp_path / "none"), "python-version": "", "cache": "false", "artifact": ""}
+    ran = Runner(workspace, checkout, tmp_path / "runner").run(action, without, environment)
+    assert ran.code != 0
+    assert ran.used == {}
+    assert "Measure and judge" in ran.skipped
+    assert ran.outputs == {"exit-code": "", "junit": "", "markdown": ""}

@@ -51,6 +51,7 @@ ONLY_IN = {
         *("compress/serving/app.py", "compress/serving/metrics.py", "compress/serving/server.py"),
     },
     "fsspec": {"compress/core/store/objects.py"},
+    "gcsfs": {"compress/core/store/objects.py"},
 }
 
 

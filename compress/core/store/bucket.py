@@ -23,7 +23,8 @@ from compress.core.records import Damaged, EntryRecord, User
 from compress.core.settings import InputError, shown
 from compress.core.store.backend import DAMAGED, ENTRY, Backend, Damage, Entry, Holding, Say, Stored, Write, file_hash
 from compress.core.store.leases import Lease, Session, owner_of
-from compress.core.store.objects import Info, Refused, objects_at
+from compress.core.store.object_files import objects_at
+from compress.core.store.objects import Info, Refused
 
 if TYPE_CHECKING:
     from compress.core.store.store import Store
@@ -46,6 +47,7 @@ class Bucket(Backend):
         data = self.objects.first(FORMAT_OBJECT)
         if data is None:
             self.objects.listed("users")  # what answers to everything that there is no such thing, is no store
+            self.objects.check_bucket()
         words = [LAYOUT, str(FORMAT)] if data is None else data[:100].decode(errors="replace").split()
         if len(words) != 2 or words[0] != LAYOUT or not words[1].isdecimal():
             raise InputError(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -144,7 +145,7 @@ class Lease:
         while not self.announced(kind, wait):
             if wait is None:
                 return False
-            while self.others(kind):
+            while self.others(kind, self.listed()):
                 time.sleep(pause)
                 pause = min(1.5 * pause, POLL_S[1])
         self.held = kind
@@ -154,11 +155,15 @@ class Lease:
         """Announce the lease and look who else did; whether it is held. Else nothing of it is left."""
         self.write(kind)
         try:
-            while others := self.others(kind):
+            while others := self.others(kind, found := self.listed()):
                 if wait is not None:
                     wait()
-                mine = self.session.objects.info(self.name(kind)).modified, self.name(kind)
-                if wait is None or min((info.modified, name) for name, info in others.items()) < mine:
+                # Times of one listing alone: some servers round them in the answer about a single object.
+                mine = found[self.name(kind)].modified if self.name(kind) in found else math.inf
+                if wait is None or min((info.modified, name) for name, info in others.items()) < (
+                    mine,
+                    self.name(kind),
+                ):
                     self.remove(kind)
                     return False
                 time.sleep(POLL_S[0])
@@ -167,9 +172,12 @@ class Lease:
             raise
         return True
 
-    def others(self, kind: int) -> dict[str, Info]:
-        """The leases of this key that live and do not go with this kind, without this one."""
-        found = self.session.objects.listed(f"leases/{self.key}")
+    def listed(self) -> dict[str, Info]:
+        """Every lease of this key."""
+        return self.session.objects.listed(f"leases/{self.key}")
+
+    def others(self, kind: int, found: dict[str, Info]) -> dict[str, Info]:
+        """Those that live and do not go with this kind, without this one."""
         return {
             name: info
             for name, info in found.items()

@@ -9,9 +9,9 @@ then writes.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,18 +19,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from compress.core import durable
 from compress.core.settings import InputError, cut
-from compress.core.store.failures import StoreError, is_full
+from compress.core.store import server_errors
+from compress.core.store.failures import StoreError
 
 REACH_S = 6.0  # a server that does not answer within this time is out of reach
+CONFLICTS = 5  # attempts to write what another one writes at the same time
 PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "s3fs>=2026.9"),
-    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
-    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    **dict.fromkeys(server_errors.GOOGLE, "gcsfs>=2026.10"),
+    **dict.fromkeys(server_errors.AZURE, "adlfs>=2026.8"),
 }
-FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "(507)")
-NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError")
+LOGGERS = ("gcsfs", "adlfs", "azure", "s3fs", "asyncio")  # they write tracebacks of what is said in one line
 TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")  # what file systems call it
 SHOWN = 200  # characters of a library's message
 Value = TypeVar("Value")
@@ -48,11 +48,6 @@ class Refused(StoreError):  # noqa: N818 - named as the other findings are
     """What was asked for is not permitted."""
 
 
-def objects_at(url: str, kept: Path) -> Objects:
-    """The objects below a URL; `kept` is where this machine keeps what could not be uploaded."""
-    return (Files if url.startswith("file://") else Objects)(url, kept)
-
-
 class Objects:
     """The objects below a URL, by names with slashes.
 
@@ -62,6 +57,8 @@ class Objects:
 
     def __init__(self, url: str, kept: Path) -> None:
         self.url, self.kept = url, kept
+        self.scheme, _, rest = url.partition("://")
+        self.bucket = rest.partition("/")[0]
 
     @cached_property
     def fs(self) -> Any:
@@ -74,11 +71,13 @@ class Objects:
             import fsspec
         except ImportError as error:
             raise InputError(f"store {self.url}: needs fsspec; pip install fsspec") from error
-        scheme = self.url.partition("://")[0]
+        scheme = self.scheme
         if scheme not in fsspec.available_protocols():
             raise InputError(f"store {self.url}: no file system is called '{scheme}'; use a path or s3://bucket/prefix")
         try:
-            return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
+            return opened(scheme)
+        except ValueError as error:
+            raise self.said(error) from error
         except ImportError as error:
             package = f"pip install '{PACKAGES[scheme]}'" if scheme in PACKAGES else str(error)
             raise InputError(f"store {self.url}: needs a package that is not installed; {package}") from error
@@ -148,29 +147,51 @@ class Objects:
             try:
                 found = self.fs.find(self.path(folder), detail=True)
             except FileNotFoundError as error:
-                if code_of(error):  # an empty listing is no error of S3: the bucket is missing, or this is no S3
+                if server_errors.code_of(
+                    error
+                ):  # an empty listing is no error of S3: the bucket is missing, or this is no S3
                     raise self.said(error) from error
                 return {}
             start = len(self.path(""))
             return {path[start:]: info_of(each) for path, each in found.items() if each.get("type") == "file"}
 
+    def check_bucket(self) -> None:
+        """Look for the bucket, where an object that is missing and an empty listing do not tell.
+
+        Raises:
+            StoreError: there is none.
+        """
+        with self.errors():
+            if server_errors.is_bucket_missing(self.fs, self.scheme, self.bucket):
+                raise self.no_bucket()
+
     def write(self, name: str, data: bytes) -> None:
         """Write an object, in place of the one before."""
-        with self.errors():
+        with self.errors(writing=True):
             self.fs.pipe_file(self.path(name), data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object where there is none; whether there was none."""
-        with self.errors():
-            try:
-                self.fs.pipe_file(self.path(name), data, mode="create")
-            except FileExistsError:
-                return False
+        with self.errors(writing=True):
+            for attempt in range(CONFLICTS):
+                try:
+                    self.fs.pipe_file(self.path(name), data, mode="create")
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    code = server_errors.code_of(error)
+                    if code in server_errors.THERE_ALREADY:
+                        return False
+                    if code not in server_errors.CONFLICT or attempt == CONFLICTS - 1:
+                        raise
+                    time.sleep(0.1 * 2**attempt)
+                else:
+                    break
             return True
 
     def upload(self, source: Path, name: str) -> None:
         """Write an object from a file."""
-        with self.errors():
+        with self.errors(writing=True):
             self.fs.put_file(str(source), self.path(name))
 
     def download(self, name: str, target: Path) -> None:
@@ -184,82 +205,62 @@ class Objects:
             self.fs.rm_file(self.path(name))
 
     @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turn what a file system raises into one line; that there is no such object passes."""
+    def errors(self, *, writing: bool = False) -> Iterator[None]:
+        """Turn what a file system raises into one line; that there is no such object passes, unless it is written."""
         try:
             yield
         except InputError:
             raise
         except Exception as error:
-            if isinstance(error, FileNotFoundError) and code_of(error) != "NoSuchBucket":
+            missing = (
+                isinstance(error, FileNotFoundError) and server_errors.code_of(error) not in server_errors.NO_BUCKET
+            )
+            if missing and not writing:
                 raise
             raise self.said(error) from error
 
     def said(self, error: Exception) -> StoreError:
         """The line for an error."""
-        code, text = code_of(error), f"{type(error).__name__}: {error}"
-        reason, choose = cut(" ".join(text.split()), SHOWN), "choose another with --store"
+        reason = cut(" ".join(f"{type(error).__name__}: {error}".split()), SHOWN)
         kept = f"what was finished is kept in {self.kept}, and the next run uploads it"
-        if code == "NoSuchBucket":
-            bucket = self.url.partition("://")[2].partition("/")[0]
-            return StoreError(f"store {self.url}: there is no bucket '{bucket}'; make it, or {choose}")
-        if is_full(error) or any(each in text or each in code for each in FULL):
+        if server_errors.says_no_bucket(error, self.scheme):
+            return self.no_bucket()
+        if server_errors.says_full(error):
             return StoreError(f"store {self.url}: is full ({reason}); {kept}")
-        if type(error).__name__ in NO_CREDENTIALS:
-            return StoreError(
-                f"store {self.url}: no credentials were found ({reason}); set AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or write them into ~/.aws/credentials"
+        if server_errors.says_no_credentials(error):
+            hint = server_errors.CREDENTIALS.get(self.scheme, server_errors.CREDENTIALS_S3)
+            return StoreError(f"store {self.url}: no credentials were found ({reason}); {hint}")
+        if server_errors.says_refused(error):
+            return Refused(
+                f"store {self.url}: access denied ({reason}); look at the credentials, or choose another with --store"
             )
-        if isinstance(error, PermissionError):
-            return Refused(f"store {self.url}: access denied ({reason}); look at the credentials, or {choose}")
         return StoreError(f"store {self.url}: cannot be reached or used ({reason}); {kept}")
 
+    def no_bucket(self) -> StoreError:
+        """The line for a bucket that is missing."""
+        return StoreError(
+            f"store {self.url}: there is no bucket '{self.bucket}'; make it, or choose another with --store"
+        )
 
-class Files(Objects):
-    """Objects that are files of a mounted file system: written beside their places, synced, and then named."""
 
-    def draft(self) -> Path:
-        """A new name for what is being written; listings of other folders do not show it."""
-        folder = Path(self.path("drafts"))
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+def opened(scheme: str) -> Any:
+    """The file system of a URL's scheme, without caches of listings, and without messages of its own.
 
-    def place(self, name: str) -> Path:
-        """The file of an object, whose folder is made if it is not there."""
-        path = Path(self.path(name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    Raises:
+        ImportError: its package is not installed.
+        ValueError: it lacks credentials.
+    """
+    import fsspec
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file by one rename."""
-        with self.errors():
-            durable.write_bytes(self.place(name), data, self.draft())
+    for name in LOGGERS:
+        logging.getLogger(name).addHandler(logging.NullHandler())
+    kind = fsspec.get_filesystem_class(scheme)
+    if scheme in server_errors.GOOGLE:
+        with contextlib.suppress(ImportError):  # the plain one: the other asks before each request what bucket it is
+            from gcsfs.core import GCSFileSystem
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file by one hard link, which fails where there is a file."""
-        with self.errors():
-            draft, path = self.draft(), self.place(name)
-            try:
-                draft.write_bytes(data)
-                durable.sync(draft)
-                os.link(draft, path)
-            except FileExistsError:
-                return False
-            finally:
-                draft.unlink(missing_ok=True)
-            durable.sync(path.parent)
-            return True
-
-    def upload(self, source: Path, name: str) -> None:
-        """Write a file by one rename."""
-        with self.errors():
-            draft = self.draft()
-            try:
-                self.fs.put_file(str(source), str(draft))
-                durable.sync(draft)
-                durable.move(draft, self.place(name))
-            finally:
-                draft.unlink(missing_ok=True)
+            kind = GCSFileSystem
+    return kind(skip_instance_cache=True, use_listings_cache=False)
 
 
 def info_of(info: dict[str, Any]) -> Info:
@@ -277,17 +278,6 @@ def info_of(info: dict[str, Any]) -> Info:
             case str() as text:
                 return Info(info["size"], datetime.fromisoformat(text).timestamp())
     raise ValueError("this file system does not say when an object was written, so leases could not expire")
-
-
-def code_of(error: BaseException) -> str:
-    """What S3 calls an error; empty for all others."""
-    each: BaseException | None = error
-    while each is not None:
-        response = getattr(each, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-        each = each.__cause__
-    return ""
 
 
 def within(seconds: float, call: Callable[[], Value], late: str) -> Value:

@@ -15,7 +15,8 @@ from compress.core.locks import EXCLUSIVE, SHARED
 from compress.core.store import Store, leases
 from compress.core.store.failures import StoreError
 from compress.core.store.leases import Lease, Session
-from compress.core.store.objects import Objects, objects_at
+from compress.core.store.object_files import objects_at
+from compress.core.store.objects import Info, Objects
 
 Sessions = Callable[[], Session]
 
@@ -110,6 +111,34 @@ def test_equal_times_are_told_apart_by_the_owner(session: Sessions, monkeypatch:
     waiting.join(20)
     assert not waiting.is_alive()
     assert [name.rsplit("/", 1)[1] for name in listed(early.session)] == [early.name(EXCLUSIVE).rsplit("/", 1)[1]]
+
+
+def test_times_that_a_server_rounds_for_single_objects_hold_nobody_up(
+    session: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a listing with milliseconds and single objects with seconds, both would be the earlier one, and wait."""
+    early, late = Lease(session(), "k"), Lease(session(), "k")
+    times = {early.name(EXCLUSIVE): 10.2, late.name(EXCLUSIVE): 10.5}
+    info, listing = Objects.info, Objects.listed
+
+    def timed(of: Objects, name: str) -> dict[str, Info]:
+        return {name: replace(found, modified=times[name]) for name, found in listing(of, name).items()}
+
+    for each in (early, late):
+        each.session.begin()
+        monkeypatch.setattr(each.session, "lives", lambda owner: True)
+        each.write(EXCLUSIVE)
+    monkeypatch.setattr(Objects, "info", lambda of, name: replace(info(of, name), modified=10.0))
+    monkeypatch.setattr(Objects, "listed", timed)
+    waiting = threading.Thread(target=early.announced, args=(EXCLUSIVE, lambda: None), daemon=True)
+    waiting.start()
+    withdrawn: list[bool] = []
+    other = threading.Thread(target=lambda: withdrawn.append(not late.announced(EXCLUSIVE, lambda: None)), daemon=True)
+    other.start()
+    for thread in (other, waiting):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert withdrawn == [True]
 
 
 def test_a_lease_is_over_when_its_session_was_not_renewed(session: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A store in S3, against a server of its protocol; two processes that share it, one of them killed."""
+"""A store on servers of objects, each where it is installed; two processes that share it, one of them killed."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
+from object_servers import SERVERS, ObjectServer
 
-from compress.core.store import Store
+from compress.core.settings import InputError
+from compress.core.store import Store, objects
 
-pytest.importorskip("s3fs", reason="needs the extra s3")
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("STORE_KILLS", "4"))
 REQUESTS = 130  # that the worker makes for six artifacts, about
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 WORKER = """
 import itertools, os, random, signal, sys, time, uuid
 from pathlib import Path
-from compress.core.store import Store, leases, objects
-leases.EXPIRY_S, leases.RENEW_S, leases.POLL_S = 2.0, 0.3, (0.02, 0.1)
+from compress.core.store import Store, leases, object_files, objects
+leases.EXPIRY_S, leases.RENEW_S, leases.POLL_S, objects.REACH_S = 2.0, 0.3, (0.02, 0.1), 60.0
 url, log, seed, last = sys.argv[1:]
 count = itertools.count()
 
@@ -42,7 +40,7 @@ def counted(real):
         return real(*given)
     return request
 
-for kind in (objects.Objects, objects.Files):
+for kind in (objects.Objects, object_files.Files):
     for name in ("read", "info", "listed", "write", "create", "upload", "download", "remove"):
         if name in vars(kind):
             setattr(kind, name, counted(vars(kind)[name]))
@@ -71,28 +69,18 @@ print("done", flush=True)
 """
 
 
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """A server of S3's protocol; its address."""
-    pytest.importorskip("flask_cors", reason="needs moto[s3], flask and flask-cors")
-    moto_server = pytest.importorskip("moto.server", reason="needs moto[s3], flask and flask-cors")
-    server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, started: Callable[[str], ObjectServer]) -> ObjectServer:
+    """Each server that is installed here."""
+    if why := SERVERS[request.param].missing():
+        pytest.skip(why)
+    return started(request.param)
 
 
 @pytest.fixture
-def url(s3: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """The URL of a store in an empty bucket."""
-    import botocore.session
-
-    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3}.items():
-        monkeypatch.setenv(name, value)
-    bucket = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-") + f"-{random.randrange(10**6)}"
-    botocore.session.Session().create_client("s3").create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/prefix"
+def url(server: ObjectServer, on_server: Callable[[str], str]) -> str:
+    """The URL of a store that is empty."""
+    return on_server(server.name)
 
 
 def write_seven(folder: Path) -> dict[str, Any]:
@@ -119,104 +107,72 @@ def test_two_machines_share_a_bucket(machine: Callable[..., Store], tmp_path: Pa
     assert {name.partition("/")[0] for name in first.backend.objects.listed("")} == {"format", "measurements"}
 
 
-def test_the_first_index_stays(machine: Callable[..., Store]) -> None:
-    objects = machine("a").backend.objects
-    assert objects.create("x", b"first")
-    assert not objects.create("x", b"second")
-    assert objects.read("x") == b"first"
+def test_the_first_index_stays(server: ObjectServer, machine: Callable[..., Store]) -> None:
+    if not server.conditions:
+        pytest.skip(f"{server.name} ignores conditions of writes")
+    there = machine("a").backend.objects
+    assert there.create("x", b"first")
+    assert not there.create("x", b"second")
+    assert there.read("x") == b"first"
 
 
-def test_a_missing_bucket_is_one_line(url: str, refused: Callable[..., str], tmp_path: Path) -> None:
+def test_a_missing_bucket_is_one_line(server: ObjectServer, url: str, refused: Callable[..., str]) -> None:
+    place = f"{server.scheme}://no-such-bucket/prefix"
     for verb in (("list",), ("gc", "--max-size", 0)):
-        line = refused("store", *verb, "--store", "s3://no-such-bucket/prefix")
-        assert line == (
-            "store s3://no-such-bucket/prefix: there is no bucket 'no-such-bucket'; make it, or choose another "
-            "with --store"
-        )
+        line = refused("store", *verb, "--store", place)
+        assert line == (f"store {place}: there is no bucket 'no-such-bucket'; make it, or choose another with --store")
 
 
 def test_a_server_out_of_reach_is_one_line_within_10_s(
-    url: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    server: ObjectServer, url: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value.replace(f":{server.port}", ":9"))
+    monkeypatch.setattr(objects, "REACH_S", 6.0)
     before = time.monotonic()
     line = refused("store", "list", "--store", url)
     assert re.search("does not answer within|cannot be reached or used", line)
     assert time.monotonic() - before < 10
 
 
-def test_without_credentials_one_line_says_which(
-    url: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_wrong_key_is_one_line(
+    server: ObjectServer, url: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in CREDENTIALS:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    line = refused("store", "list", "--store", url)
-    assert "no credentials were found" in line
-    assert "AWS_ACCESS_KEY_ID" in line
+    if not server.wrong_key:
+        pytest.skip(f"{server.name} lets everybody in")
+    for name, value in server.wrong_key.items():
+        monkeypatch.setenv(name, value)
+    for verb in (("list",), ("gc", "--max-size", 0)):
+        line = refused("store", *verb, "--store", url)
+        assert line.startswith(f"store {url}: access denied (")
+        assert line.endswith("; look at the credentials, or choose another with --store")
 
 
-class Refusing(BaseHTTPRequestHandler):
-    """A server on which nothing is, and that refuses every write with `code`."""
-
-    protocol_version = "HTTP/1.1"  # which says that a body may come
-    code, status = "", 403
-
-    def answer(self, status: int, body: str) -> None:
-        """Send a response of S3."""
-        data = body.encode()
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.send_response(status)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_HEAD(self) -> None:
-        """Say that there is no such object."""
-        self.send_response(404)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        """Say that there is none, or list none."""
-        if "list-type" in self.path:
-            self.answer(200, "<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
-        else:
-            self.answer(404, "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>")
-
-    def do_PUT(self) -> None:
-        """Refuse."""
-        self.answer(self.status, f"<Error><Code>{self.code}</Code><Message>no more</Message></Error>")
-
-    def log_message(self, *given: object) -> None:
-        """Be quiet."""
-
-
-@pytest.mark.parametrize(
-    ("code", "status", "said"),
-    [
-        ("AccessDenied", 403, "access denied (PermissionError: no more); look at the credentials, or choose another"),
-        ("QuotaExceeded", 403, "is full ("),
-        ("XMinioStorageFull", 507, "is full ("),
-    ],
-)
-def test_a_bucket_that_is_full_or_refuses_is_one_line(
-    url: str, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    code: str, status: int, said: str,
+def test_who_may_only_read_takes_what_is_there_and_writes_nothing(
+    server: ObjectServer, url: str, machine: Callable[..., Store], refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    handler = type("Handler", (Refusing,), {"code": code, "status": status})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        line = refused("store", "gc", "--max-size", 0, "--store", "s3://bucket/prefix")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert line.startswith(f"store s3://bucket/prefix: {said}")
+    if not server.reader:
+        pytest.skip(f"{server.name} has no users with fewer rights")
+    machine("a").prepare().make("k", {"pass": "test"}, write_seven, print)
+    for name, value in server.reader.items():
+        monkeypatch.setenv(name, value)
+    entry, reused = machine("b").prepare(["k"]).make("k", {"pass": "test"}, never, print)
+    assert reused
+    assert (entry.folder / "data").read_text() == "seven"
+    with pytest.raises(InputError, match="access denied"):
+        machine("c").prepare(["k", "another"])
+    assert "access denied" in refused("store", "gc", "--max-size", 0, "--store", url)
+
+
+def test_a_process_says_nothing_but_its_line(server: ObjectServer, url: str, tmp_path: Path) -> None:
+    """Libraries of servers log tracebacks, and warn of clients that were not closed."""
+    for place, code, lines in ((url, 0, 0), (f"{server.scheme}://no-such-bucket/prefix", 2, 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "compress", "store", "list", "--store", place], capture_output=True, text=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, lines), done.stderr
 
 
 def start(url: str, folder: Path, name: str, seed: int, last: int = -1) -> subprocess.Popen[str]:
@@ -263,22 +219,32 @@ def nothing_is_lost_or_doubled(at: str, folder: Path, monkeypatch: pytest.Monkey
     third.release()
 
 
-@pytest.mark.parametrize("place", ["file", "s3"])
-def test_a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing(
-    place: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def killed_at_a_random_moment(
+    place: Callable[[Path], str], within_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two processes share a store, one is killed and begins again; hold all that they saw to what is there."""
     chance = random.Random(int(os.environ.get("STORE_SEED", "0")))
     for number in range(ROUNDS):
         folder = tmp_path / str(number)
         folder.mkdir()
-        at = f"{url}-{number}" if place == "s3" else f"file://{folder}/store"
+        at = place(folder)
         killed, other = (ready(start(at, folder, name, chance.randrange(99))) for name in "ab")
-        time.sleep(chance.uniform(0, 3.0 if place == "s3" else 0.7))
+        time.sleep(chance.uniform(0, within_s))
         killed.kill()
         killed.communicate()
         ended(other, ready(start(at, folder, "a", chance.randrange(99))))
         nothing_is_lost_or_doubled(at, folder, monkeypatch)
         shutil.rmtree(folder)
+
+
+def test_a_process_that_is_killed_at_any_moment_loses_and_doubles_nothing(
+    server: ObjectServer, on_server: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at_a_random_moment(lambda folder: on_server(server.name), 3.0, tmp_path, monkeypatch)
+
+
+def test_the_same_in_a_mounted_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_at_a_random_moment(lambda folder: f"file://{folder}/store", 0.7, tmp_path, monkeypatch)
 
 
 def test_a_process_that_is_killed_in_front_of_any_request_loses_and_doubles_nothing(
