@@ -10,12 +10,13 @@ import pytest
 
 from compress.core.listener import Silent
 from compress.core.store import Store
+from compress.searching.found import Found
 from compress.searching.goal import goal_of
 from compress.searching.published import write
 from compress.searching.recipes import check
-from compress.searching.search import Found, search
+from compress.searching.search import search
 from compress.searching.space import load
-from compress.searching.trial import Workshop
+from compress.searching.workshop import Workshop
 
 pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'optuna>=5'")
 SPACE = """\
