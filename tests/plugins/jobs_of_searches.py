@@ -17,7 +17,7 @@ class Quiet(Trying):
 
     def __call__(self, say: Callable[[Any], None]) -> Callable[[Ask], Any]:
         """As a worker begins."""
-        lease.SYSTEM = Path(self.mark.place)
+        lease.SYSTEM = Path(self.mark.place).parent
         return super().__call__(say)
 
 

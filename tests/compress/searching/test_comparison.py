@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,13 +15,21 @@ from compress.core.store import Store
 from compress.measure.speed.timing import Timings, paired
 from compress.searching import comparison
 from compress.searching import search as driver
-from compress.searching.comparison import REFERENCE, Comparison, applied, candidates, compare, fastest, undecided
+from compress.searching.comparison import (
+    REFERENCE,
+    applied,
+    candidates,
+    compare,
+    fastest,
+    share,
+    timed_together,
+    undecided,
+)
 from compress.searching.goal import goal_of
 from compress.searching.outcome import Number, Outcome
 from compress.searching.published import BEST, PAGE, write
 from compress.searching.search import search
 from compress.searching.space import load
-from compress.searching.study import Study
 
 
 def trial(number: int, latency: float, spread: float = 0.01, **more: Any) -> Outcome:
@@ -128,19 +135,15 @@ def test_nothing_is_compared_where_time_does_not_decide_or_one_trial_is_left(rou
     assert asked == []
 
 
-def test_a_search_compares_real_engines_in_one_process_and_keeps_what_it_found(searched) -> None:
-    found = searched.found.compared
-    assert found is not None
-    assert [each.beside.value for each in found.rows] == sorted(each.beside.value for each in found.rows)
-    assert searched.found.best.number == found.rows[0].trial
-    assert searched.found.best.found["latency"] == found.rows[0].beside
-    assert found.rounds >= 6
-    assert "The best beside each other" in (searched.output / PAGE).read_text()
-    space = load(searched.space)
-    (path,) = (searched.store / "studies").glob("*.sqlite3")
-    study = Study(path, space, 1, 0)
-    assert comparison.kept_comparison(study) == found
-    study.close()
+def test_engines_of_trials_and_of_the_reference_draw_in_the_same_rounds(workshop, searched) -> None:
+    shop, kept = workshop({"kl": "50"}), [each for each in searched.found.trials if each.kept][:2]
+    timings, batch = timed_together(shop, kept)
+    assert [*timings.seconds] == [*(str(each.number) for each in kept), REFERENCE]
+    assert {len(each) for each in timings.seconds.values()} >= {len(timings.seconds[REFERENCE])}
+    assert len(timings.seconds[REFERENCE]) >= 6
+    assert batch == 1
+    low, high = share(timings, str(kept[0].number)).ci95
+    assert 0 < low <= high
 
 
 def test_best_yaml_is_the_trial_that_is_faster_beside_the_other_not_the_one_that_was_timed_faster(
@@ -155,7 +158,9 @@ def test_best_yaml_is_the_trial_that_is_faster_beside_the_other_not_the_one_that
 
     def slept(runners: Any, folders: Any, repeats: int, *rest: Any) -> Timings:
         seconds = {name: 0.02 if name == REFERENCE else 0.012 - 0.004 * int(name) for name in runners}
-        return paired({name: partial(time.sleep, each) for name, each in seconds.items()}, repeats)
+        now = [0.0]
+        calls = {name: partial(lambda took: now.append(now[-1] + took), took) for name, took in seconds.items()}
+        return paired(calls, repeats, clock=lambda: now[-1])
 
     monkeypatch.setattr(driver, "evaluate", wrongly_timed)
     monkeypatch.setattr(comparison, "interleaved", slept)
@@ -168,10 +173,13 @@ def test_best_yaml_is_the_trial_that_is_faster_beside_the_other_not_the_one_that
     assert found.best.number == 1
     assert (tmp_path / "out" / BEST).read_text().startswith(f"# Trial 1 of {searched.space}: ")
     assert any("trial 1 is the fastest" in line for line in heard.lines)
+    page = (tmp_path / "out" / PAGE).read_text()
+    assert "The best beside each other" in page
+    assert "0.67x (0.67 to 0.67) against the fastest" in page
     monkeypatch.setattr(comparison, "interleaved", lambda *args: pytest.fail("timed again"))
     again = search(
         load(searched.space), goal, Store(searched.store), tmp_path / "out", heard, seconds=1e6, most_trials=2,
         write=write,
     )  # fmt: skip
     assert again.best == found.best
-    assert isinstance(again.compared, Comparison)
+    assert again.compared == found.compared

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,7 +116,7 @@ def test_what_is_in_work_counts_as_a_trial(searching) -> None:
 
 def test_time_counts_once_where_two_work_at_once(searching, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr("compress.searching.search.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("compress.searching.search.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     found, _crew = searching(measured, seconds=6.0)
     side_by_side(found, Place(2))
     assert found.ended.endswith("s of trials")
