@@ -136,7 +136,8 @@ def side_by_side(search: Search, place: Place) -> None:
     Raises:
         InputError: no worker can work, a disk is full, or the first combinations all failed.
     """
-    shop, study, handles = search.shop, search.study, dict[str, tuple[Trial, dict[str, Any]]]()
+    shop, study = search.shop, search.study
+    handles: dict[str, tuple[Trial, dict[str, Any]]] = {}
 
     def more() -> Task | None:
         if (asked := search.ask()) is None:
