@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.lease import working
 from compress.core.listener import Listener
@@ -27,9 +27,6 @@ from compress.searching.warm import warm_start
 from compress.searching.workshop import Workshop
 from compress.workers.place import Place
 from export.runtime.counted import counted
-
-if TYPE_CHECKING:
-    from optuna.trial import Trial
 
 STUDIES = "studies"  # the folder in a store
 Write = Callable[[Found, Workshop, Path], None]
@@ -111,8 +108,8 @@ class Search:
     def one_by_one(self) -> None:
         """Try in this process."""
         while (asked := self.ask()) is not None:
-            handle, picked = asked
-            self.tell(handle, evaluate(self.shop, picked, self.study.outcomes()))
+            number, picked = asked
+            self.tell(number, evaluate(self.shop, picked, self.study.outcomes()))
 
     @property
     def spent(self) -> float:
@@ -132,8 +129,8 @@ class Search:
         most = self.shop.space.size if self.most_trials is None else min(self.shop.space.size, self.most_trials)
         return most - begun
 
-    def ask(self) -> tuple[Trial, dict[str, Any]] | None:
-        """What is tried next; None where nothing is."""
+    def ask(self) -> tuple[int, dict[str, Any]] | None:
+        """What is tried next, and the trial's number; None where nothing is."""
         self.ended = self.reason_to_end()
         if self.ended:
             return None
@@ -146,19 +143,19 @@ class Search:
             if idle:
                 self.began = time.monotonic()
             self.shop.claim(asked[1])
-        self.say(f"trial {asked[0].number}: {words(asked[1])}")
+        self.say(f"trial {asked[0]}: {words(asked[1])}")
         return asked
 
-    def tell(self, handle: Trial, outcome: Outcome) -> None:
+    def tell(self, number: int, outcome: Outcome) -> None:
         """Keep what came of a trial, and write what was found by now."""
-        outcome = replace(outcome, number=handle.number)
+        outcome = replace(outcome, number=number)
         spent = self.spent
         with working():
-            self.study.tell(handle, outcome)
+            self.study.tell(number, outcome)
             self.study.spent(spent)
         if not self.study.in_work:
             self.before = spent
-        self.say(f"trial {handle.number}: {said(outcome, self.shop.goal)}, {outcome.seconds:.0f} s")
+        self.say(f"trial {number}: {said(outcome, self.shop.goal)}, {outcome.seconds:.0f} s")
         self.publish()
 
     def publish(self) -> Found:

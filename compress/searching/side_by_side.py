@@ -26,8 +26,6 @@ from compress.workers.crew import Say, Task, said_of
 from compress.workers.place import Place, opened
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
-
     from compress.searching.search import Search
     from compress.searching.workshop import Workshop
 
@@ -137,15 +135,12 @@ def side_by_side(search: Search, place: Place) -> None:
         InputError: no worker can work, a disk is full, or the first combinations all failed.
     """
     shop, study = search.shop, search.study
-    handles: dict[str, tuple[Trial, dict[str, Any]]] = {}
 
     def more() -> Task | None:
         if (asked := search.ask()) is None:
             return None
-        handle, picked = asked
-        task = Task(f"trial {handle.number}", Ask(handle.number, picked, tuple(study.outcomes())))
-        handles[task.name] = asked
-        return task
+        number, picked = asked
+        return Task(f"trial {number}", Ask(number, picked, tuple(study.outcomes())))
 
     def again(task: Task, fault: str) -> None:
         search.say(f"{task.name}: {fault}; begun again")
@@ -168,10 +163,10 @@ def side_by_side(search: Search, place: Place) -> None:
         ):
             failed = 0
             for each in outcomes:
-                handle, picked = handles.pop(each.task.name)
                 if isinstance(each.value, Unfit):
                     raise InputError(each.value.fault)
-                search.tell(handle, set_aside(picked, each.fault) if each.fault else each.value)
+                ask: Ask = each.task.argument
+                search.tell(ask.number, set_aside(ask.picked, each.fault) if each.fault else each.value)
                 failed += bool(each.fault)
                 if failed == FIRST_FAILURES and all(told.state == "refused" for told in study.outcomes()):
                     raise InputError(

@@ -64,7 +64,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.seed, self.path = space, seed, path
-        self.in_work: dict[int, dict[str, Any]] = {}  # combinations that were asked for, by the number of their trial
+        self.in_work: dict[int, tuple[optuna.trial.Trial, dict[str, Any]]] = {}  # what was asked for, by its number
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = Lock(path.with_suffix(".lock"))
         if not self.lock.take(EXCLUSIVE, wait=None):
@@ -141,11 +141,11 @@ class Study:
                 found.append(parse(Outcome, json.loads(each.user_attrs[OUTCOME]), f"{self.path}: trial {each.number}"))
         return found
 
-    def ask(self) -> tuple[optuna.trial.Trial, dict[str, Any]] | None:
-        """A combination that was not tried and is not in work; None if there is none."""
+    def ask(self) -> tuple[int, dict[str, Any]] | None:
+        """A combination that was not tried and is not in work, and its trial's number; None if there is none."""
         from optuna.trial import TrialState
 
-        known = {digest(each.picked) for each in self.outcomes()} | {digest(each) for each in self.in_work.values()}
+        known = {digest(each.picked) for each in self.outcomes()} | {digest(each) for _, each in self.in_work.values()}
         if len(known) >= self.space.size:
             return None
         for attempt in range(ATTEMPTS):
@@ -156,8 +156,8 @@ class Study:
             except ValueError:  # of BruteForceSampler, where a trial was killed before it had all its parameters
                 picked = {}
             if picked and digest(picked) not in known:
-                self.in_work[trial.number] = picked
-                return trial, picked
+                self.in_work[trial.number] = trial, picked
+                return trial.number, picked
             self.study.sampler = self.sampler(0)
             self.study.tell(trial, state=TrialState.FAIL)
         return None
@@ -169,10 +169,11 @@ class Study:
             picked[each.name] = each.value(suggestion(trial, each))
         return picked
 
-    def tell(self, trial: optuna.trial.Trial, outcome: Outcome) -> None:
-        """Keep an outcome; a trial that was stopped or refused is pruned."""
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Keep the outcome of a trial in work; one that was stopped or refused is pruned."""
         from optuna.trial import TrialState
 
+        trial, _ = self.in_work[number]
         self.study.sampler = self.sampler(0)  # another one may want to stop a loop that this is not
         trial.set_user_attr(OUTCOME, json.dumps(plain(outcome)))
         trial.set_constraint("budget", outcome.excess)
@@ -180,7 +181,7 @@ class Study:
             self.study.tell(trial, values=outcome.values)
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
-        self.in_work.pop(trial.number, None)
+        del self.in_work[number]
 
     def sampler(self, trials: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
         """What proposes the next combination.
