@@ -180,6 +180,10 @@ def search(
     path, names = located_space(space), [minimize] if isinstance(minimize, str) else minimize
     wish = asked(path, {name: str(limit) for name, limit in (budgets or {}).items()}, names)
     from compress.core.store import Store
+    from compress.running.meeting import check_store
+
+    if place is not None:  # said before anything heavy is imported
+        check_store(place, Store(store).prepare())
     from compress.searching import published
     from compress.searching.search import search as run
 

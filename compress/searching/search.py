@@ -12,7 +12,6 @@ from typing import Any
 from compress.core.lease import working
 from compress.core.listener import Listener
 from compress.core.store import Store, prepare_output
-from compress.running.meeting import check_store
 from compress.searching.comparison import compare
 from compress.searching.found import Found, found_in
 from compress.searching.goal import Goal
@@ -29,6 +28,7 @@ from compress.workers.place import Place
 from export.runtime.counted import counted
 
 STUDIES = "studies"  # the folder in a store
+ALL_TRIED = "every combination was tried"
 Write = Callable[[Found, Workshop, Path], None]
 
 
@@ -56,8 +56,6 @@ def search(
     """
     base = check(space)
     store.prepare()
-    if place is not None:
-        check_store(place, store)
     prepare_output(output)
     try:
         with working():
@@ -95,12 +93,11 @@ class Search:
             self.publish()
         if place is None:
             self.one_by_one()
-        elif not self.reason_to_end():
+        elif self.trials_left() > 0 and not self.reason_to_end():
             side_by_side(self, place)
-        self.ended = self.ended or self.reason_to_end()
+        self.ended = self.ended or self.reason_to_end() or ALL_TRIED
         if (compared := compare(self.shop, study)) is not None:
-            for line in compared.lines():
-                self.say(line)
+            self.say(compared.lines()[0])
         found = self.publish()
         store.note_user(self.shop.space.path, [])
         return found
@@ -138,7 +135,7 @@ class Search:
             idle = not self.study.in_work
             asked = self.study.ask()
             if asked is None:
-                self.ended = "every combination was tried"
+                self.ended = ALL_TRIED
                 return None
             if idle:
                 self.began = time.monotonic()

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from compress.core.lease import working
 from compress.core.listener import Silent
 from compress.core.settings import InputError
-from compress.measure.speed.environment import environment
 from compress.running.meeting import Mark, Telling, seen
 from compress.searching.outcome import Outcome
 from compress.searching.space import Space
@@ -58,6 +57,8 @@ class Processor:
     @classmethod
     def here(cls) -> Processor:
         """This machine's."""
+        from compress.measure.speed.environment import environment
+
         own = environment()
         return cls(own.cpu, own.flags)
 
@@ -84,14 +85,14 @@ class Trying:
         Raises:
             InputError: this machine has other files, not the store, or another processor where trials are timed.
         """
-        if self.processor is not None and (own := Processor.here()) != self.processor:
-            raise InputError(
-                f"its processor is {own}, that of the command {self.processor}; a time on one is no time on the other, "
-                "so use machines of one kind, or search for what is no time, as --minimize size --minimize kl"
-            )
         with suppress(OSError):
             os.chdir(self.folder)
         with working():
+            if self.processor is not None and (own := Processor.here()) != self.processor:
+                raise InputError(
+                    f"its processor is {own}, that of the command {self.processor}; a time on one is no time on the "
+                    "other, so use machines of one kind, or search for what is no time, as --minimize size"
+                )
             shop = self.opened()
             from compress.searching.row import of_the_machine
             from compress.searching.trial import evaluate

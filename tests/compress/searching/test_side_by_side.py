@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -280,3 +282,12 @@ def test_a_ray_cluster_finds_what_one_process_does(
     one = searched_by(space_file, tmp_path / "one", None, Heard())
     two = searched_by(space_file, tmp_path / "two", Place(), Heard())
     assert without_times(one.trials) == without_times(two.trials)
+
+
+def test_a_worker_imports_nothing_heavy_before_it_has_the_lease_for_work() -> None:
+    program = (
+        "import sys, compress.searching.side_by_side\n"
+        "print({'torch', 'numpy', 'onnxruntime', 'optuna'} & {name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
