@@ -52,6 +52,15 @@ def space_file(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Pa
 
 
 @pytest.fixture(scope="session")
+def small_space(tmp_path_factory: pytest.TempPathFactory, space_file: Path) -> Path:
+    """The file of a space of four combinations, all of which make an engine."""
+    path = tmp_path_factory.mktemp("space") / "small.yaml"
+    text = space_file.read_text().replace("[0.25, 0.5, 1.0]", "[0.25, 0.5]")
+    path.write_text(text.replace("{choose: [magnitude, taylor]}", "magnitude"))
+    return path
+
+
+@pytest.fixture(scope="session")
 def searched(tmp_path_factory: pytest.TempPathFactory, space_file: Path) -> Searched:
     """One search of four trials; tests must not write into its folders."""
     room = tmp_path_factory.mktemp("searched")

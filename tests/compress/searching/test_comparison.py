@@ -147,7 +147,7 @@ def test_engines_of_trials_and_of_the_reference_draw_in_the_same_rounds(workshop
 
 
 def test_best_yaml_is_the_trial_that_is_faster_beside_the_other_not_the_one_that_was_timed_faster(
-    searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_space: Path, searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = driver.evaluate
 
@@ -166,19 +166,19 @@ def test_best_yaml_is_the_trial_that_is_faster_beside_the_other_not_the_one_that
     monkeypatch.setattr(comparison, "interleaved", slept)
     heard, goal = Heard(), goal_of({"kl": "47"}, ["latency"], {})
     found = search(
-        load(searched.space), goal, Store(searched.store), tmp_path / "out", heard, seconds=1e6, most_trials=2,
+        load(small_space), goal, Store(searched.store), tmp_path / "out", heard, seconds=1e6, most_trials=2,
         write=write,
     )  # fmt: skip
     assert [each.alone.value for each in found.compared.rows] == [0.25, 0.2], "alone the slower one was timed faster"
     assert found.best.number == 1
-    assert (tmp_path / "out" / BEST).read_text().startswith(f"# Trial 1 of {searched.space}: ")
+    assert (tmp_path / "out" / BEST).read_text().startswith(f"# Trial 1 of {small_space}: ")
     assert any("trial 1 is the fastest" in line for line in heard.lines)
     page = (tmp_path / "out" / PAGE).read_text()
     assert "The best beside each other" in page
     assert "0.67x (0.67 to 0.67) against the fastest" in page
     monkeypatch.setattr(comparison, "interleaved", lambda *args: pytest.fail("timed again"))
     again = search(
-        load(searched.space), goal, Store(searched.store), tmp_path / "out", heard, seconds=1e6, most_trials=2,
+        load(small_space), goal, Store(searched.store), tmp_path / "out", heard, seconds=1e6, most_trials=2,
         write=write,
     )  # fmt: skip
     assert again.best == found.best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from collections import Counter, deque
@@ -184,7 +185,8 @@ def trying(workshop, tmp_path: Path) -> Callable[..., Trying]:
 
 def test_a_worker_tries_what_one_process_does(trying, searched) -> None:
     first, said = searched.found.trials[0], list[str]()
-    made = trying()(said.append)(Ask(7, first.picked, ()))
+    sent = pickle.loads(pickle.dumps((trying(), Ask(7, first.picked, tuple(searched.found.trials)))))
+    made = sent[0](said.append)(sent[1])
     assert (made.state, made.artifact, made.found["kl"]) == (first.state, first.artifact, first.found["kl"])
     assert said
     assert all(line.startswith("trial 7: ") for line in said)
@@ -242,16 +244,21 @@ def without_times(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def alone(small_space: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What one process finds."""
+    return searched_by(small_space, tmp_path_factory.mktemp("alone"), None, Heard())
+
+
 @pytest.mark.slow
 def test_two_workers_find_what_one_process_does_and_make_nothing_twice(
-    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_space: Path, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "Trying", Quiet)
     heard = Heard()
-    one = searched_by(space_file, tmp_path / "one", None, Heard())
-    two = searched_by(space_file, tmp_path / "two", Place(2), heard)
-    assert len(one.trials) == len(two.trials) == 9
-    assert without_times(one.trials) == without_times(two.trials)
+    two = searched_by(small_space, tmp_path / "two", Place(2), heard)
+    assert len(alone.trials) == len(two.trials) == 4
+    assert without_times(alone.trials) == without_times(two.trials)
     assert two.ended == "every combination was tried"
     assert (tmp_path / "two" / "out" / BEST).exists()
     made = [line.rpartition("made ")[2] for line in heard.lines if ": made " in line]
@@ -260,12 +267,12 @@ def test_two_workers_find_what_one_process_does_and_make_nothing_twice(
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_a_poison_combination_is_set_aside(
-    space_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "Trying", Accident)
     heard = Heard()
-    found = searched_by(space_file, tmp_path, Place(2), heard)
-    assert len(found.trials) == 9
+    found = searched_by(small_space, tmp_path, Place(2), heard)
+    assert len(found.trials) == 4
     poison = [each for each in found.trials if "it failed twice and was set aside" in each.reason]
     assert [each.picked for each in poison] == [{"prune-ffn.ratio": 0.5, "prune-heads used": False}]
     assert "was killed by SIGKILL" in poison[0].reason
@@ -276,12 +283,11 @@ def test_a_killed_worker_is_replaced_and_a_poison_combination_is_set_aside(
 
 @pytest.mark.slow
 def test_a_ray_cluster_finds_what_one_process_does(
-    space_file: Path, tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
+    small_space: Path, alone: Any, tmp_path: Path, ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "Trying", Quiet)
-    one = searched_by(space_file, tmp_path / "one", None, Heard())
-    two = searched_by(space_file, tmp_path / "two", Place(), Heard())
-    assert without_times(one.trials) == without_times(two.trials)
+    two = searched_by(small_space, tmp_path / "two", Place(), Heard())
+    assert without_times(alone.trials) == without_times(two.trials)
 
 
 def test_a_worker_imports_nothing_heavy_before_it_has_the_lease_for_work() -> None:
