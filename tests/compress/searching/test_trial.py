@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,17 @@ def test_a_trial_is_timed_alone_and_works_under_the_shared_lease(
     before = seen[: seen.index("timed")]
     assert before[-3:] == [f"{lease.WANTED} alone", f"{lease.WORK} alone", f"{lease.TIMING} alone"]
     assert f"{lease.WORK} shared" in before
+
+
+def test_a_pass_that_times_has_the_machine_alone(workshop: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    shop = workshop({"kl": "50"})
+    monkeypatch.setattr(PruneFfn, "takes_times", property(lambda self: True))
+    monkeypatch.setattr(trials, "alone", lambda say: nullcontext(seen.append("alone")))
+    monkeypatch.setattr(trials, "working", lambda: nullcontext(seen.append("shared")))
+    assert evaluate(shop, PLAIN, []).kept
+    assert seen[:2] == ["alone", "shared"], "the pass, then the export"
+    assert seen[-1] == "alone", "the time"
 
 
 def test_several_objectives_are_measured_in_their_order(workshop: Make, untimed: None) -> None:
