@@ -163,7 +163,7 @@ def search(
     which decides between them (`compared`).
 
     Raises:
-        InputError: the space, a limit or an input is wrong, Optuna is missing, the disk is full, or no worker can work.
+        InputError: the space, a limit or an input is wrong, Optuna is missing, a disk is full, or no worker works.
     """
     from compress.core.listener import Silent
     from compress.core.settings import InputError, shown
