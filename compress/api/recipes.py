@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from compress.recipe.plan import Plan
     from compress.report import Report
     from compress.report.data.sensitivity import Sensitivity
-    from compress.searching.search import Found
+    from compress.searching.found import Found
 
 STORE = ".compress"  # the store that a program uses unless it names another, as the command line does
 
@@ -149,6 +149,7 @@ def search(
     output: str | Path | None = None,
     store: str | Path = STORE,
     listener: Listener | None = None,
+    on: str = "",
 ) -> Found:
     """Search a space of recipes (a file, or a shipped one's name) for the best one under budgets.
 
@@ -157,30 +158,38 @@ def search(
     `trials`, those of earlier calls included; the same call goes on where it was. Everything is written into `output`,
     ``searches/<space>`` by default. The result has the `best` trial with its `recipe` (a file for `run`) and `engine`
     (a folder for `load_engine`), the `front`, and all `trials`. That no trial keeps every budget raises nothing: `best`
-    is None, and `nearest` says what it `lacks`.
+    is None, and `nearest` says what it `lacks`. With `on` ``local:N``, ``ray`` or ``ray://HOST:PORT`` workers try
+    side by side, each with ``bench.threads``. At the end the trials that could be fastest are timed beside each other,
+    which decides between them (`compared`).
 
     Raises:
-        InputError: the space, a limit or an input is wrong, Optuna is not installed, or the disk is full.
+        InputError: the space, a limit or an input is wrong, Optuna is missing, a disk is full, or no worker works.
     """
     from compress.core.listener import Silent
     from compress.core.settings import InputError, shown
     from compress.recipe.shipped import located_space
     from compress.searching.asked import asked
+    from compress.workers.place import place_of
 
     if not seconds > 0:
         raise InputError(f"seconds: {shown(seconds)} is not above 0")
     if trials is not None and trials < 1:
         raise InputError(f"trials: {shown(trials)} is not 1 or more")
+    place = place_of(on) if on else None
     path, names = located_space(space), [minimize] if isinstance(minimize, str) else minimize
     wish = asked(path, {name: str(limit) for name, limit in (budgets or {}).items()}, names)
     from compress.core.store import Store
+    from compress.running.meeting import check_store
+
+    if place is not None:  # said before anything heavy is imported
+        check_store(place, Store(store).prepare())
     from compress.searching import published
     from compress.searching.search import search as run
 
     folder = Path("searches") / path.stem if output is None else Path(output)
     found = run(
         wish.space, wish.goal(), Store(store), folder, listener or Silent(), seconds=seconds, most_trials=trials,
-        write=published.write,
+        write=published.write, place=place,
     )  # fmt: skip
     return published.with_places(found, folder)
 

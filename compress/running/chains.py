@@ -7,17 +7,15 @@ any run does, with everything else in the store, so its report is that of one pr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import torch
 
 from compress.core.lease import working
-from compress.core.listener import Progress, as_lines
 from compress.core.settings import InputError
 from compress.core.store import Store
 from compress.models import families
@@ -29,6 +27,7 @@ from compress.recipe.plan import Node, Plan
 from compress.recipe.recipe import Recipe, Step
 from compress.running.artifacts import Making
 from compress.running.measurements import Measuring, stages_of
+from compress.running.meeting import Mark, Telling, check_store, seen
 from compress.workers import place as places
 from compress.workers.crew import Say, Task
 from compress.workers.place import Place
@@ -38,9 +37,7 @@ from export.runtime.counted import counted
 if TYPE_CHECKING:
     from compress.core.store import Entry
 
-PAUSE_S = 10.0  # between two lines of progress of one chain
 NAMED = 3  # chains that failed are named in a message at most
-SHARED = "give --store a folder that every machine mounts at the same path, or a URL such as s3://bucket/prefix"
 
 
 def beside_others(plan: Plan) -> dict[str, tuple[Node, ...]]:
@@ -63,68 +60,8 @@ def check_place(place: Place | None, recipe: Recipe, store: Store, say: Callable
             why = "the store may only be read" if len(recipe.engines) > 1 else "the recipe has one engine"
             say(f"--on: {why}, so there is nothing to share; this process does everything")
         return None
-    if not place.is_local:
-        with seen(store) as mark, places.opened(place, Looking(mark)) as crew:
-            for outcome in mapped(crew, [Task("store", None)]):
-                if outcome.fault:
-                    raise InputError(f"--on {place.address or 'ray'}: {outcome.fault}")
+    check_store(place, store)
     return place
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How another machine knows a store: by a file that its folder holds just now, or by its URL."""
-
-    place: str
-    file: str = ""
-
-    def look(self) -> Store:
-        """The store.
-
-        Raises:
-            InputError: it is not here.
-        """
-        if self.file and not Path(self.place, self.file).is_file():
-            raise InputError(f"store {self.place}: is not on the machines of the cluster; {SHARED}")
-        return Store(self.place)
-
-
-@contextmanager
-def seen(store: Store) -> Iterator[Mark]:
-    """A mark in a store, as long as it is looked for."""
-    if store.is_elsewhere:
-        yield Mark(store.place)
-        return
-    with NamedTemporaryFile(dir=store.root, prefix=".seen-") as file:
-        yield Mark(str(store.root.absolute()), Path(file.name).name)
-
-
-@dataclass(frozen=True)
-class Looking:
-    """Makes a function that does nothing, where the store is within reach."""
-
-    mark: Mark
-
-    def __call__(self, say: Say) -> Callable[[None], None]:
-        """Look."""
-        self.mark.look().check()
-        return lambda nothing: None
-
-
-class Telling:
-    """A worker's listener: it says on which engine it works, and how far that is, in lines."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell, self.engine = tell, ""
-
-    def say(self, text: str) -> None:
-        """One line."""
-        self.tell(f"engine {self.engine}: {text}")
-
-    @contextmanager
-    def work(self, title: str) -> Iterator[Progress]:
-        """A line now and then."""
-        yield as_lines(title, self.say, PAUSE_S)
 
 
 @dataclass(frozen=True)
@@ -162,7 +99,7 @@ class Working:
         measuring = Measuring(making)
 
         def made(engine: str) -> None:
-            listener.engine = engine
+            listener.task = f"engine {engine}"
             chain = beside_others(plan)[engine]
             try:
                 for node in chain:

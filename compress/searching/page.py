@@ -10,9 +10,10 @@ from compress.report.page.html import page
 from compress.report.page.markup import Markup, element, table
 from compress.report.page.plots import Bar, Bubble, bars, bubbles
 from compress.report.text.cells import ABSENT, size
+from compress.searching.comparison import Comparison
+from compress.searching.found import Found
 from compress.searching.goal import Goal, Objective
-from compress.searching.outcome import Outcome
-from compress.searching.search import Found
+from compress.searching.outcome import Number, Outcome
 from compress.searching.space import label
 from export.runtime.counted import counted
 
@@ -36,6 +37,8 @@ def html(found: Found, goal: Goal) -> str:
     sections = [("found", "Summary", summary(found, goal))]
     if (plot := trade(found, goal)) is not None:
         sections.append(("trade", "Trade-off", plot))
+    if found.compared is not None:
+        sections.append(("compared", "The best beside each other", compared(found.compared)))
     sections.append(("importance", "What decides", importance(found, goal)))
     sections.append(("trials", "Trials", trials(found, goal)))
     return page(f"search of {found.space}: {said}", head, sections)
@@ -132,6 +135,23 @@ def trade(found: Found, goal: Goal) -> Markup | None:
         None,
         alone=True,
     )
+
+
+def compared(found: Comparison) -> Markup:
+    """What could be the best, timed in the same rounds."""
+    rows = [(str(each.trial), interval(each.beside), interval(each.alone), each.words()) for each in found.rows]
+    said = (
+        f"Timed interleaved in one process, {counted(found.rounds, 'round')} at batch {found.batch}, as trials may be "
+        "timed hours apart: these times decide which is best, and stand in place of those of single trials."
+    )
+    heads = ("trial", "time / reference's", "in its trial", "speed")
+    return element("div", element("p", said), table(heads, rows, caption="The fastest first", words=("speed",)))
+
+
+def interval(number: Number) -> str:
+    """A share of the reference's time, with its interval."""
+    low, high = number.ci95 or (number.value, number.value)
+    return f"{number.value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def percent(name: str, goal: Goal) -> float:

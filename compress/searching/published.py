@@ -10,24 +10,24 @@ from typing import Any
 import yaml
 
 from compress.core import durable
-from compress.core.lease import working
-from compress.core.listener import Silent
 from compress.core.store import errors_said
 from compress.measure import EngineMeasurement
 from compress.models.artifact import Form
 from compress.models.image_model import ImageModel
 from compress.running.pipeline import copy_engine
 from compress.searching import page
+from compress.searching.found import Found
 from compress.searching.outcome import Outcome
-from compress.searching.recipes import recipe_of
-from compress.searching.search import Found
-from compress.searching.trial import Workshop
+from compress.searching.workshop import Workshop
 
 BEST, ENGINES, FRONT, PAGE = "best.yaml", "engines", "front", "search.html"
 
 
 def write(found: Found, shop: Workshop, output: Path) -> None:
-    """Write what was found into the search's folder; at any moment best.yaml names an engine that is there."""
+    """Write what was found into the search's folder; at any moment best.yaml names an engine that is there.
+
+    Under `working`: an engine is copied, or made again.
+    """
     with errors_said(output):
         if found.best is not None:
             write_best(found.best, found, shop, output)
@@ -64,12 +64,10 @@ def write_best(trial: Outcome, found: Found, shop: Workshop, output: Path) -> No
 
 def publish(trial: Outcome, shop: Workshop, folder: Path, recipe: Path) -> None:
     """Copy a trial's engine out of the store, where it is made again if it is gone."""
-    run = shop.run(recipe_of(shop.space, trial.picked), Silent())
+    run, entry = shop.engine_of(trial.picked)
     ((name, chain),) = run.plan.engines.items()
-    with working():
-        entry = run.making.make(chain[-1])
-        torch_nodes = [node for node in run.plan.nodes if node.form is Form.TORCH]
-        model = run.making.model(torch_nodes[-1])
+    torch_nodes = [node for node in run.plan.nodes if node.form is Form.TORCH]
+    model = run.making.model(torch_nodes[-1])
     assert isinstance(model, ImageModel)
     engine = EngineMeasurement(
         name=name, form=chain[-1].form.value, parameters=model.parameters(), size_bytes=entry.size_bytes,
@@ -77,7 +75,6 @@ def publish(trial: Outcome, shop: Workshop, folder: Path, recipe: Path) -> None:
     )  # fmt: skip
     copy_engine(entry.folder, folder, engine, run.provenance(chain))
     shop.store.note_user(recipe, [node.key for node in run.plan.nodes if node.source])
-    shop.store.release()
 
 
 def write_front(found: Found, shop: Workshop, output: Path) -> None:

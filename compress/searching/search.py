@@ -1,106 +1,35 @@
-"""Drive a study: trials one after another until the time is over, with the best recipe and the page always written."""
+"""Drive a study: trials until the time is over, then the best ones beside each other; best recipe and page always."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compress.core.lease import working
 from compress.core.listener import Listener
-from compress.core.settings import digest, plain, setting
-from compress.core.sources import source_hash
 from compress.core.store import Store, prepare_output
-from compress.measure.speed.environment import environment
-from compress.searching import trial as trials
+from compress.searching.comparison import compare
+from compress.searching.found import Found, found_in
 from compress.searching.goal import Goal
-from compress.searching.outcome import Outcome, best, front, nearest
+from compress.searching.identity import identity
+from compress.searching.outcome import Outcome
 from compress.searching.recipes import check
-from compress.searching.space import Choice, Space, label
+from compress.searching.side_by_side import side_by_side
+from compress.searching.space import Space, label
 from compress.searching.study import Study
-from compress.searching.trial import Workshop
+from compress.searching.trial import evaluate
 from compress.searching.warm import warm_start
+from compress.searching.workshop import Workshop
+from compress.workers.place import Place
 from export.runtime.counted import counted
 
 STUDIES = "studies"  # the folder in a store
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a study found so far; the keys of `--json`."""
-
-    space: str = setting(doc="the space's file")
-    study: str = setting(doc="the file of Optuna's study, called 'search' in it")
-    objectives: tuple[str, ...] = setting(doc="what is made small; the first decides what is best")
-    budgets: dict[str, Any] = setting(doc="limits, as a recipe's gate has them")
-    combinations: int = setting(doc="how many the space has")
-    seconds: float = setting(doc="time that all trials took")
-    best: Outcome | None = setting(doc="the best trial that keeps every budget; null if none does")
-    nearest: Outcome | None = setting(doc="where none does: the trial that lacks least")
-    axes: tuple[str, ...] = setting(doc="the quantities that the front is of")
-    front: tuple[Outcome, ...] = setting(doc="measured trials that no other one beats in these, by the first of them")
-    importance: dict[str, dict[str, float]] = setting(doc="of each objective: the share that each choice decides")
-    trials: tuple[Outcome, ...] = setting(doc="every trial that ended")
-    recipe: str = setting("", doc="the best trial's recipe, a file for `run`; empty if there is none")
-    engine: str = setting("", doc="the best trial's engine, a folder; empty if there is none")
-    page: str = setting("", doc="the page that shows all this")
-    warm: str = setting("", doc="what it began with, where `compress sensitivity` was run for the model before")
-    ended: str = setting("", doc="why no further trial was begun; empty while the search goes on")
-
-
-def axes_of(goal: Goal, outcomes: list[Outcome]) -> tuple[str, ...]:
-    """What a front is of: the objectives, and of one alone also the first budget that is better the lower it is."""
-    names = tuple(each.name for each in goal.objectives)
-    if len(names) > 1:
-        return names
-    lower = [key.limit.key for key, _ in goal.judged() if key.quantity.better == "lower"]
-    return *names, *(key for key in lower[:1] if any(key in each.found for each in outcomes))
-
-
-def found_in(study: Study, shop: Workshop, ended: str = "") -> Found:
-    """What a study found so far."""
-    outcomes, goal = study.outcomes(), shop.goal
-    axes, winner = axes_of(goal, outcomes), best(outcomes)
-    return Found(
-        space=str(shop.space.path),
-        study=str(study.path),
-        objectives=tuple(each.name for each in goal.objectives),
-        budgets=dict(goal.limits),
-        combinations=shop.space.size,
-        seconds=round(sum(each.seconds for each in outcomes), 3),
-        best=winner,
-        nearest=None if winner else nearest(outcomes),
-        axes=axes,
-        front=tuple(front(outcomes, axes)),
-        importance={each.name: study.importances(index) for index, each in enumerate(goal.objectives)},
-        trials=tuple(outcomes),
-        warm=study.warm,
-        ended=ended,
-    )
-
-
-def identity(space: Space, goal: Goal, shop: Workshop) -> str:
-    """The hash of everything that outcomes depend on: the same command goes on with the same study."""
-    return digest(
-        "search",
-        described({**space.value, "gate": None}),
-        [(each.name, each.kind, each.values) for each in space.choices],
-        [each.name for each in goal.objectives],
-        goal.limits,
-        shop.identity,
-        plain(environment()),
-        source_hash(trials.__name__),
-    )
-
-
-def described(value: Any) -> Any:
-    """A space's content with the names of its choices in their places."""
-    if isinstance(value, dict):
-        return {key: described(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [described(each) for each in value]
-    return f"choice {value.name}" if isinstance(value, Choice) else value
+ALL_TRIED = "every combination was tried"
+Write = Callable[[Found, Workshop, Path], None]
 
 
 def search(
@@ -112,57 +41,126 @@ def search(
     *,
     seconds: float,
     most_trials: int | None = None,
-    write: Callable[[Found, Workshop, Path], None],
+    write: Write,
+    place: Place | None = None,
 ) -> Found:
-    """Try combinations until the study took so many seconds in all, or has so many trials, or all were tried.
+    """Try combinations until trials worked so many seconds in all, or there are so many, or all were tried.
 
     Trials of earlier calls count, so the same call again goes on or has nothing to do, and a larger budget extends it.
-    A trial that began in time is finished. `write` is called with what was found after every trial, and first of all.
+    A trial that began in time is finished. The workers of a `place` try side by side. At the end the trials that could
+    be best are timed beside each other. `write` is called with what was found after every trial, and first of all.
 
     Raises:
-        InputError: an input is wrong, another process works at the study, or the disk is full.
+        InputError: an input is wrong, another process works at the study, the disk is full, no worker can work, or the
+            first combinations all failed.
     """
     base = check(space)
     store.prepare()
     prepare_output(output)
-    shop = Workshop(space, base, goal, store, output, listener)
-    path = store.root / STUDIES / f"{space.path.stem}-{identity(space, shop.goal, shop)[:16]}.sqlite3"
-    if store.is_elsewhere:
-        listener.say(f"study: {path}, on this machine alone; trials' artifacts and measurements are in {store.place}")
-    warm = partial(warm_start, space, base, store, *shop.identity, goal.objectives[0].name)
-    study = Study(path, space, len(goal.objectives), base.seed, warm)
     try:
-        if study.warm:
-            listener.say(study.warm)
-        if study.outcomes():
-            write(found_in(study, shop), shop, output)
-        while not (ended := reason_to_end(study, seconds, most_trials)):
-            asked = study.ask()
-            if asked is None:
-                ended = "every combination was tried"
-                break
-            handle, picked = asked
-            listener.say(f"trial {handle.number}: {words(picked)}")
-            outcome = replace(shop.evaluate(picked, study.outcomes()), number=handle.number)
-            study.tell(handle, outcome)
-            listener.say(f"trial {handle.number}: {said(outcome, goal)}, {outcome.seconds:.0f} s")
-            write(found_in(study, shop), shop, output)
-        found = found_in(study, shop, ended)
-        write(found, shop, output)
-        store.note_user(space.path, [])
-        return found
+        with working():
+            shop = Workshop(space, base, goal, store, output, listener)
+            path = store.root / STUDIES / f"{space.path.stem}-{identity(space, shop.goal, shop)[:16]}.sqlite3"
+            warm = partial(warm_start, space, base, store, *shop.identity, goal.objectives[0].name)
+            study = Study(path, space, len(goal.objectives), base.seed, warm)
+        if store.is_elsewhere:
+            listener.say(
+                f"study: {path}, on this machine alone; trials' artifacts and measurements are in {store.place}"
+            )
+        try:
+            return Search(shop, study, write, seconds, most_trials).run(place)
+        finally:
+            study.close()
     finally:
-        study.close()
         store.release()
 
 
-def reason_to_end(study: Study, seconds: float, most_trials: int | None) -> str:
-    """Why no further trial begins; empty if one does."""
-    outcomes = study.outcomes()
-    if most_trials is not None and len(outcomes) >= most_trials:
-        return counted(len(outcomes), "trial")
-    spent = sum(each.seconds for each in outcomes)
-    return f"{spent:.0f} s of trials" if spent >= seconds else ""
+class Search:
+    """A study at work: it says what is tried next, and keeps what came of it."""
+
+    def __init__(self, shop: Workshop, study: Study, write: Write, seconds: float, most_trials: int | None) -> None:
+        self.shop, self.study, self.write, self.say = shop, study, write, shop.listener.say
+        self.seconds, self.most_trials = seconds, most_trials
+        self.ended = ""
+        self.before, self.began = study.seconds, 0.0  # seconds until a trial began while none was in work, and when
+
+    def run(self, place: Place | None) -> Found:
+        """Try until the end, compare the best ones, and write what was found."""
+        study, store = self.study, self.shop.store
+        if study.warm:
+            self.say(study.warm)
+        if study.outcomes():
+            self.publish()
+        if place is None:
+            self.one_by_one()
+        elif self.trials_left() > 0 and not self.reason_to_end():
+            side_by_side(self, place)
+        self.ended = self.ended or self.reason_to_end() or ALL_TRIED
+        if (compared := compare(self.shop, study)) is not None:
+            self.say(compared.lines()[0])
+        found = self.publish()
+        store.note_user(self.shop.space.path, [])
+        return found
+
+    def one_by_one(self) -> None:
+        """Try in this process."""
+        while (asked := self.ask()) is not None:
+            number, picked = asked
+            self.tell(number, evaluate(self.shop, picked, self.study.outcomes()))
+
+    @property
+    def spent(self) -> float:
+        """Seconds in which trials worked, by the clock: where several worked at once, they count once."""
+        return self.before + (time.monotonic() - self.began if self.study.in_work else 0.0)
+
+    def reason_to_end(self) -> str:
+        """Why no further trial begins; empty if one does."""
+        begun = len(self.study.outcomes()) + len(self.study.in_work)
+        if self.most_trials is not None and begun >= self.most_trials:
+            return counted(begun, "trial")
+        return f"{self.spent:.0f} s of trials" if self.spent >= self.seconds else ""
+
+    def trials_left(self) -> int:
+        """How many trials may still begin."""
+        begun = len(self.study.outcomes()) + len(self.study.in_work)
+        most = self.shop.space.size if self.most_trials is None else min(self.shop.space.size, self.most_trials)
+        return most - begun
+
+    def ask(self) -> tuple[int, dict[str, Any]] | None:
+        """What is tried next, and the trial's number; None where nothing is."""
+        self.ended = self.reason_to_end()
+        if self.ended:
+            return None
+        with working():
+            idle = not self.study.in_work
+            asked = self.study.ask()
+            if asked is None:
+                self.ended = ALL_TRIED
+                return None
+            if idle:
+                self.began = time.monotonic()
+            self.shop.claim(asked[1])
+        self.say(f"trial {asked[0]}: {words(asked[1])}")
+        return asked
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Keep what came of a trial, and write what was found by now."""
+        outcome = replace(outcome, number=number)
+        spent = self.spent
+        with working():
+            self.study.tell(number, outcome)
+            self.study.spent(spent)
+        if not self.study.in_work:
+            self.before = spent
+        self.say(f"trial {number}: {said(outcome, self.shop.goal)}, {outcome.seconds:.0f} s")
+        self.publish()
+
+    def publish(self) -> Found:
+        """Write what was found by now."""
+        with working():
+            found = found_in(self.study, self.shop, self.ended)
+            self.write(found, self.shop, self.shop.output)
+        return found
 
 
 def words(picked: dict[str, Any]) -> str:

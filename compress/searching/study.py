@@ -1,4 +1,8 @@
-"""The study: Optuna's, in an SQLite file beside the store's artifacts; it proposes combinations and keeps outcomes."""
+"""The study: Optuna's, in an SQLite file beside the store's artifacts; it proposes combinations and keeps outcomes.
+
+Several trials may be in work at once. One process asks and tells; what is in work is proposed to nobody else, and the
+sampler takes it for no better than what is known (Optuna's constant liar).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.locks import EXCLUSIVE, Lock
 from compress.core.settings import InputError, digest, parse, plain
-from compress.searching.outcome import Number, Outcome
+from compress.searching.outcome import Outcome
 from compress.searching.space import BETWEEN, Choice, Space
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'optuna>=5'"
 NAME = "search"
 OUTCOME = "outcome"  # the attribute of a trial
-WARM = "warm"  # the attribute of a study
+WARM, SECONDS, COMPARED = "warm", "seconds", "compared"  # attributes of a study
 ATTEMPTS = 50  # proposals that were tried before, until a search ends
 FEWEST_MEASURED = 4  # trials; of fewer, all choices are said to decide alike
 STARTUP = 6  # trials that are drawn at random before the sampler follows what it saw; a trial takes minutes
@@ -60,6 +64,7 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.seed, self.path = space, seed, path
+        self.in_work: dict[int, tuple[optuna.trial.Trial, dict[str, Any]]] = {}  # what was asked for, by its number
         path.parent.mkdir(parents=True, exist_ok=True)
         self.lock = Lock(path.with_suffix(".lock"))
         if not self.lock.take(EXCLUSIVE, wait=None):
@@ -83,6 +88,24 @@ class Study:
         made.set_user_attr(WARM, warm.said)
         storage.engine.dispose()
         draft.replace(self.path)
+
+    @property
+    def seconds(self) -> float:
+        """Time that trials took so far, as it was `spent`."""
+        return float(self.study.user_attrs.get(SECONDS, 0.0))
+
+    def spent(self, seconds: float) -> None:
+        """Keep the time that trials took so far."""
+        self.study.set_user_attr(SECONDS, round(seconds, 3))
+
+    @property
+    def compared(self) -> Any:
+        """What was kept last of how the best trials compare; None before that."""
+        return self.study.user_attrs.get(COMPARED)
+
+    def compare(self, found: Any) -> None:
+        """Keep how the best trials compare, as plain data."""
+        self.study.set_user_attr(COMPARED, found)
 
     @property
     def warm(self) -> str:
@@ -115,17 +138,14 @@ class Study:
         found = []
         for each in self.study.get_trials(deepcopy=False):
             if each.state.is_finished() and each.state.name != "FAIL" and OUTCOME in each.user_attrs:
-                told = json.loads(each.user_attrs[OUTCOME])
-                made = parse(Outcome, told, f"{self.path}: trial {each.number}")
-                numbers = {name: parse(Number, one, "number") for name, one in told["found"].items()}
-                found.append(Outcome(**{**vars(made), "found": numbers}))
+                found.append(parse(Outcome, json.loads(each.user_attrs[OUTCOME]), f"{self.path}: trial {each.number}"))
         return found
 
-    def ask(self) -> tuple[optuna.trial.Trial, dict[str, Any]] | None:
-        """A combination that was not tried; None if all were."""
+    def ask(self) -> tuple[int, dict[str, Any]] | None:
+        """A combination that was not tried and is not in work, and its trial's number; None if there is none."""
         from optuna.trial import TrialState
 
-        known = {digest(each.picked) for each in self.outcomes()}
+        known = {digest(each.picked) for each in self.outcomes()} | {digest(each) for _, each in self.in_work.values()}
         if len(known) >= self.space.size:
             return None
         for attempt in range(ATTEMPTS):
@@ -136,7 +156,8 @@ class Study:
             except ValueError:  # of BruteForceSampler, where a trial was killed before it had all its parameters
                 picked = {}
             if picked and digest(picked) not in known:
-                return trial, picked
+                self.in_work[trial.number] = trial, picked
+                return trial.number, picked
             self.study.sampler = self.sampler(0)
             self.study.tell(trial, state=TrialState.FAIL)
         return None
@@ -148,10 +169,11 @@ class Study:
             picked[each.name] = each.value(suggestion(trial, each))
         return picked
 
-    def tell(self, trial: optuna.trial.Trial, outcome: Outcome) -> None:
-        """Keep an outcome; a trial that was stopped or refused is pruned."""
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Keep the outcome of a trial in work; one that was stopped or refused is pruned."""
         from optuna.trial import TrialState
 
+        trial, _ = self.in_work[number]
         self.study.sampler = self.sampler(0)  # another one may want to stop a loop that this is not
         trial.set_user_attr(OUTCOME, json.dumps(plain(outcome)))
         trial.set_constraint("budget", outcome.excess)
@@ -159,6 +181,7 @@ class Study:
             self.study.tell(trial, values=outcome.values)
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
+        del self.in_work[number]
 
     def sampler(self, trials: int, attempt: int = 0) -> optuna.samplers.BaseSampler:
         """What proposes the next combination.

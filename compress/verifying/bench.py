@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from compress.core.lease import timing
 from compress.core.settings import InputError, setting
 from compress.measure.speed.drawing import Drawing
-from compress.measure.speed.pinning import pinned
-from compress.measure.speed.timing import PATIENCE, REST_S, SpeedRow, paired
+from compress.measure.speed.interleaved import interleaved
+from compress.measure.speed.timing import SpeedRow
 from compress.models.candidate import Candidate, name_of, open_candidate
 from export.runtime.drawing import conditions
 from export.runtime.throughput import check_batch
@@ -58,16 +55,7 @@ def bench(
     rows = []
     for batch in batches:
         runners = {name: Drawing(drawer, *conditions(drawer.shape, batch)) for name, drawer in drawers.items()}
-        with timing(), pinned(threads):
-            mixed = any(not hasattr(drawer, "manifest") for drawer in drawers.values())
-            timings = paired(
-                runners,
-                repeats,
-                rest_s=REST_S if mixed else 0.0,
-                budget_s=BUDGET_S,
-                patience=PATIENCE,
-                renew=partial(reopen, runners, named, threads),
-            )
+        timings = interleaved(runners, named, repeats, threads, BUDGET_S)
         for name, drawer in drawers.items():
             first = next(iter(drawers))
             runtime = "onnxruntime" if hasattr(drawer, "manifest") else "torch eager"
@@ -81,12 +69,3 @@ def bench(
             )
             rows.append(BenchRow(name, row))
     return rows
-
-
-def reopen(runners: Mapping[str, Drawing], named: Mapping[str, str | Path | Candidate], threads: int) -> None:
-    """Open anew, in any order, the engines that are named by their folders, and let each draw once."""
-    for name in random.sample(list(runners), len(runners)):
-        runner, given = runners[name], named[name]
-        if isinstance(given, (str, Path)) and hasattr(runner.drawer, "manifest"):
-            runner.drawer = open_candidate(given, threads)
-        runner.drawer.decode_images(runner.drawer.draw_tokens(runner.labels, features=runner.features))

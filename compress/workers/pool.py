@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,22 @@ def mapped(crew: Crew, tasks: Sequence[Task], again: Again = unsaid) -> Iterator
     Raises:
         InputError: no worker can start, or one has other versions of the libraries; it is named.
     """
-    job = _Job(crew, tasks, again)
+    return _worked(_Job(crew, tasks, None, again))
+
+
+def asked(crew: Crew, more: Callable[[], Task | None], again: Again = unsaid) -> Generator[Outcome, None, None]:
+    """As `mapped`, of tasks that depend on the outcomes before: `more` is called when a worker has nothing to do.
+
+    It gives the next task, or None when there are no more; outcomes are given out before it is called.
+
+    Raises:
+        InputError: no worker can start, or one has other versions of the libraries; it is named.
+    """
+    return _worked(_Job(crew, (), more, again))
+
+
+def _worked(job: _Job) -> Generator[Outcome, None, None]:
+    """The outcomes of a job, whose workers are stopped at its end."""
     try:
         yield from job.outcomes()
     finally:
@@ -53,8 +68,8 @@ def mapped(crew: Crew, tasks: Sequence[Task], again: Again = unsaid) -> Iterator
 class _Job:
     """Tasks that wait, and workers: those that start, those that are busy, and those without a task."""
 
-    def __init__(self, crew: Crew, tasks: Sequence[Task], again: Again) -> None:
-        self.crew, self.again = crew, again
+    def __init__(self, crew: Crew, tasks: Sequence[Task], more: Callable[[], Task | None] | None, again: Again) -> None:
+        self.crew, self.again, self.more = crew, again, more
         self.waiting = deque(tasks)
         self.attempts: Counter[str] = Counter()
         self.starting: list[Worker] = []
@@ -64,30 +79,40 @@ class _Job:
 
     def outcomes(self) -> Iterator[Outcome]:
         """As `mapped`."""
-        while self.waiting or self.busy:
-            self.hand_out()
+        self.hand_out()
+        while self.waiting or self.busy or self.more:
             for worker in self.crew.ready([*self.starting, *self.busy]):
                 if worker in self.busy:
                     outcome = self.answered(worker, self.busy.pop(worker))
-                    self.hand_out()
+                    if self.more is None:
+                        self.hand_out()
                     if outcome is not None:
                         yield outcome
                 else:
                     self.joined(worker)
+            self.hand_out()
 
     def hand_out(self) -> None:
         """Give every worker a task, and start workers while there are more tasks than these."""
-        while self.waiting and self.idle:
-            worker, task = self.idle.pop(), self.waiting.popleft()
+        while self.idle and (task := self.next_task()) is not None:
+            worker = self.idle.pop()
             try:
                 worker.send(task.argument)
                 self.busy[worker] = task
             except LostError:  # before it began
                 worker.stop()
                 self.waiting.appendleft(task)
-        wanted = min(self.crew.size, len(self.waiting) + len(self.busy))
+        wanted = self.crew.size if self.more else min(self.crew.size, len(self.waiting) + len(self.busy))
         while len(self.starting) + len(self.busy) + len(self.idle) < wanted:
             self.starting.append(self.crew.start())
+
+    def next_task(self) -> Task | None:
+        """The next task; None where there is none."""
+        if not self.waiting and self.more is not None:
+            if (task := self.more()) is None:
+                self.more = None
+            return task
+        return self.waiting.popleft() if self.waiting else None
 
     def joined(self, worker: Worker) -> None:
         """A worker is ready, or did not start."""

@@ -15,8 +15,8 @@ from compress.cli.terminal import Terminal, print_json, print_line, print_rows
 from export.runtime.counted import counted
 
 if TYPE_CHECKING:
+    from compress.searching.found import Found
     from compress.searching.goal import Goal
-    from compress.searching.search import Found
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
@@ -52,11 +52,17 @@ class Duration(click.ParamType[float]):
 )  # fmt: skip
 @click.option(
     "--time", "seconds", type=Duration(), default="30m", show_default=True, metavar="TIME",
-    help="Time of all trials together, those of earlier calls too; the last one is finished.",
+    help="Time in which trials work, those of earlier calls too; what began is finished.",
 )  # fmt: skip
 @click.option("--trials", type=click.IntRange(1), help="Most trials, those of earlier calls too.")
 @click.option("-o", "--output", type=UserPath(), help="The search's folder.  [default: searches/<space>]")
 @store_option
+@click.option(
+    "--on",
+    metavar="PLACE",
+    default="",
+    help="Who tries, side by side: local:N (N processes), ray, or ray://HOST:PORT.  [default: this process]",
+)
 @json_option
 def search(
     space: Path,
@@ -66,23 +72,28 @@ def search(
     trials: int | None,
     output: Path | None,
     store_path: Path | str,
+    on: str,
     as_json: bool,
 ) -> None:
     """Search a space of recipes for the best one under a budget.
 
     A space is a recipe in which settings are {choose: [...]} or {between: [low, high], step: s}, and steps may be
     optional: true. The best recipe so far is always best.yaml, with its engine beside it; search.html shows the
-    trade-off. The same command goes on where it was. Exits with 1 if no trial keeps every budget.
+    trade-off. At the end the trials that could be best are timed beside each other. The same command goes on where it
+    was. Exits with 1 if no trial keeps every budget.
     """
     from compress.searching.asked import asked
     from compress.searching.limits import pairs
+    from compress.workers.place import place_of
 
+    if on:
+        place_of(on)
     wish = asked(space, pairs(budgets), minimise)  # all that can be said before anything heavy is imported
     from compress import api
 
     found = api.search(
         space, budgets=wish.budgets, minimize=minimise, seconds=seconds, trials=trials, output=output, store=store_path,
-        listener=Terminal(),
+        listener=Terminal(), on=on,
     )  # fmt: skip
     if as_json:
         print_json(found)
@@ -101,6 +112,9 @@ def show(found: Found, goal: Goal) -> None:
             for each in found.front]  # fmt: skip
     if rows:
         print_rows("trials that no other one beats", ["trial", *(title(name, goal) for name in names), ""], rows)
+    if found.compared is not None:
+        for line in found.compared.lines():
+            print_line(line)
     print_line(
         f"{headline(found, goal)} ({counted(len(found.trials), 'trial')}, {found.seconds:.0f} s; ended: {found.ended})"
     )

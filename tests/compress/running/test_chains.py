@@ -17,7 +17,7 @@ import pytest
 from heard import Heard
 from jobs_of_workers import children
 
-from compress.core import lease, listener
+from compress.core import lease
 from compress.core.listener import Silent
 from compress.core.settings import InputError
 from compress.core.store import Store
@@ -25,6 +25,7 @@ from compress.measure.speed.timing import SpeedRow
 from compress.recipe import plan as plans
 from compress.recipe import recipe
 from compress.running import chains, pipeline
+from compress.running.meeting import Mark
 from compress.workers.place import Place
 
 RECIPE = """\
@@ -106,38 +107,12 @@ def test_with_nothing_to_share_one_line_says_that_this_process_does_everything(
     assert len(said) == 1
 
 
-def test_a_store_that_is_not_where_the_workers_are_is_refused(path: Path, tmp_path: Path, here) -> None:
-    said = rf"^store {tmp_path}/none: is not on the machines of the cluster; give --store a folder that every machine "
-    with pytest.raises(InputError, match=said + r"mounts at the same path, or a URL such as s3://bucket/prefix$"):
-        chains.Looking(chains.Mark(str(tmp_path / "none"), ".seen-1"))(print)
-    store = Store(tmp_path / "store").prepare()
-    with chains.seen(store) as mark:
-        chains.Looking(mark)(print)(None)
-    assert not list(store.root.glob(".seen-*"))
-    with chains.seen(Store("memory://store")) as mark:
-        assert mark == chains.Mark("memory://store")
-
-
 def test_a_worker_with_other_files_is_refused(path: Path, tmp_path: Path) -> None:
-    mark = chains.Mark(str(Store(tmp_path / "store").prepare().root))
+    mark = Mark(str(Store(tmp_path / "store").prepare().root))
     work = chains.Working(recipe.load(path), mark, str(tmp_path), {"plain": ("another",)})
     said = r"two\.yaml: its files or its packages are not those that the command has; copy them$"
     with pytest.raises(InputError, match=said):
         work(print)
-
-
-def test_lines_say_of_which_engine_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    telling = chains.Telling(lines.append)
-    telling.engine = "cpu"
-    telling.say("made")
-    clock = iter([0.0, 1.0, 11.0, 11.0, 12.0])
-    monkeypatch.setattr(listener.time, "monotonic", lambda: next(clock))
-    with telling.work("train") as progress:
-        progress(1, 9, {})
-        progress(2, 9, {"loss": 0.25})
-        progress(3, 9, {})
-    assert lines == ["engine cpu: made", "engine cpu:   train: 2 of 9  loss 0.25"]
 
 
 def test_engines_that_failed_twice_are_named(path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from compress.core.listener import Silent
 from compress.core.store import Store
+from compress.searching.found import Found
 from compress.searching.goal import goal_of
 from compress.searching.published import write
 from compress.searching.recipes import check
-from compress.searching.search import Found, search
+from compress.searching.search import search
 from compress.searching.space import load
-from compress.searching.trial import Workshop
+from compress.searching.workshop import Workshop
 
 pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'optuna>=5'")
 SPACE = """\
@@ -47,6 +48,15 @@ def space_file(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Pa
     """The file of the tiny space."""
     path = tmp_path_factory.mktemp("space") / "tiny.yaml"
     path.write_text(SPACE.format(checkpoint=checkpoint))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_space(tmp_path_factory: pytest.TempPathFactory, space_file: Path) -> Path:
+    """The file of a space of four combinations, all of which make an engine."""
+    path = tmp_path_factory.mktemp("space") / "small.yaml"
+    text = space_file.read_text().replace("[0.25, 0.5, 1.0]", "[0.25, 0.5]")
+    path.write_text(text.replace("{choose: [magnitude, taylor]}", "magnitude"))
     return path
 
 

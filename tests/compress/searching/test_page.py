@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from compress.searching.found import Found
 from compress.searching.goal import goal_of
 from compress.searching.outcome import Number, Outcome
 from compress.searching.page import html
-from compress.searching.search import Found
 
 
 def outcome(number: int, latency: float, kl: float, **more: object) -> Outcome:

@@ -18,7 +18,6 @@ from compress.searching.goal import goal_of
 from compress.searching.published import BEST, FRONT, PAGE, engine_folder, write
 from compress.searching.search import search
 from compress.searching.space import load
-from compress.searching.trial import Workshop
 
 
 def again(searched, output: Path, *, budgets: dict[str, str] | None = None, trials: int = 4, seconds: float = 1e6):
@@ -39,7 +38,8 @@ def test_a_search_ends_with_its_best_trial_and_the_first_one_took_the_first_choi
     }  # fmt: skip
     kept = [each for each in found.trials if each.kept]
     assert found.best in kept
-    assert found.best.values[0] == min(each.values[0] for each in kept)
+    compared = [each.trial for each in found.compared.rows] if found.compared else [each.number for each in kept]
+    assert found.best.values[0] == min(each.values[0] for each in kept if each.number in compared)
     assert found.nearest is None
     assert found.best in found.front
     assert found.axes == ("latency", "kl")
@@ -67,7 +67,7 @@ def test_there_is_a_recipe_for_every_trial_of_the_front_and_a_page(searched) -> 
 
 
 def test_the_same_search_again_tries_nothing_and_writes_what_is_missing(searched, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(Workshop, "evaluate", lambda *args: pytest.fail("tried again"))
+    monkeypatch.setattr(driver, "evaluate", lambda *args: pytest.fail("tried again"))
     found = again(searched, tmp_path / "out")
     assert found.trials == searched.found.trials
     assert (tmp_path / "out" / BEST).exists()
@@ -89,23 +89,23 @@ def test_budgets_that_nothing_reaches_end_with_the_nearest_trial_and_what_it_lac
 def test_an_error_of_the_machine_ends_the_search_and_the_trial_is_tried_again(
     searched, tmp_path: Path, monkeypatch
 ) -> None:
-    real = Workshop.evaluate
+    real = driver.evaluate
 
     def full(*args):
         raise InputError("store: the disk is full")
 
-    monkeypatch.setattr(Workshop, "evaluate", full)
+    monkeypatch.setattr(driver, "evaluate", full)
     with pytest.raises(InputError, match="the disk is full"):
         again(searched, tmp_path / "out", budgets={"kl": "49"}, trials=1)
-    monkeypatch.setattr(Workshop, "evaluate", real)
+    monkeypatch.setattr(driver, "evaluate", real)
     found = again(searched, tmp_path / "out", budgets={"kl": "49"}, trials=1)
     assert found.trials[0].picked == searched.found.trials[0].picked
 
 
 def test_an_onnx_graph_and_a_reference_that_shows_no_drift_are_refused(searched, tmp_path: Path, monkeypatch) -> None:
-    from compress.searching import trial
+    from compress.searching import workshop
 
-    monkeypatch.setattr(trial.Measuring, "evidence", lambda self: unsound())
+    monkeypatch.setattr(workshop.Measuring, "evidence", lambda self: unsound())
     with pytest.raises(InputError, match="the reference: this is no evidence: it guesses"):
         again(searched, tmp_path / "out", budgets={"kl": "48"})
     monkeypatch.setattr(driver, "check", lambda space: graph())

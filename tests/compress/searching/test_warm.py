@@ -17,7 +17,6 @@ from compress.searching.published import write
 from compress.searching.recipes import check
 from compress.searching.search import search
 from compress.searching.space import of_value
-from compress.searching.trial import Workshop
 from compress.searching.warm import Cost, combinations, cost_of_pruning, warm_start
 
 QUARTER = {"layer": "blocks.0", "kind": "prune", "kl_ci95": (0.0, 1.0), "saved_ms": 1.0, "saved_ms_ci95": (0.0, 2.0)}
@@ -110,9 +109,11 @@ def test_a_search_behind_a_sensitivity_begins_with_what_it_predicts_and_says_so(
     store, said = Store(tmp_path / "store"), Heard()
     sensitivity(recipes.load(value[0]), store, Silent(), Asked((), 0.25, 12), "compress sensitivity")
     seen: list[dict[str, object]] = []
-    real = Workshop.evaluate
-    monkeypatch.setattr(Workshop, "evaluate", lambda self, picked, before: (seen.append(picked),
-                                                                            real(self, picked, before))[1])  # fmt: skip
+    from compress.searching import search as driver
+
+    real = driver.evaluate
+    monkeypatch.setattr(driver, "evaluate", lambda shop, picked, before: (seen.append(picked),
+                                                                            real(shop, picked, before))[1])  # fmt: skip
     from compress.searching.space import load
 
     found = search(

@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.settings import InputError
 from compress.workers.crew import Done, Failed, LostError, Task, Worker
-from compress.workers.pool import mapped
+from compress.workers.pool import asked, mapped
 from compress.workers.versions import versions
 
 Answer = Done | Failed | LostError
@@ -151,3 +151,39 @@ def test_a_task_that_is_done_again_is_said_with_what_went_wrong() -> None:
     said: list[tuple[str, str]] = []
     assert len(list(mapped(crew, [Task("a", 1)], lambda task, fault: said.append((task.name, fault))))) == 1
     assert said == [("a", "no")]
+
+
+def test_tasks_that_depend_on_outcomes_are_asked_for_when_a_worker_is_free_and_outcomes_were_given_out() -> None:
+    seen: list[str] = []
+    crew = Scripted(2, lambda argument, times: Done(argument))
+
+    def more() -> Task | None:
+        number = sum(each.startswith("asked") for each in seen)
+        seen.append(f"asked {number}" if number < 4 else "no more")
+        return Task(f"task {number}", number) if number < 4 else None
+
+    for outcome in asked(crew, more):
+        seen.append(f"got {outcome.value}")
+    assert seen.count("no more") == 1
+    assert [each for each in seen if each.startswith("got")] == ["got 0", "got 1", "got 2", "got 3"]
+    assert seen.index("asked 2") > seen.index("got 0"), "not before its worker's outcome was given out"
+    assert all(worker.stopped for worker in crew.workers)
+
+
+def test_a_task_that_was_asked_for_is_done_again_before_another_one_is() -> None:
+    order: list[Any] = []
+    crew = Scripted(1, lambda argument, times: LostError("is gone") if (argument, times) == (0, 1) else Done(argument))
+
+    def more() -> Task | None:
+        order.append("asked")
+        return Task(f"task {len(order)}", order.count("asked") - 1) if order.count("asked") < 3 else None
+
+    found = [outcome.value for outcome in asked(crew, more, lambda task, fault: order.append(fault))]
+    assert found == [0, 1]
+    assert order[:2] == ["asked", "worker 1 is gone"]
+
+
+def test_nothing_is_begun_where_nothing_is_asked_for() -> None:
+    crew = Scripted(2, lambda argument, times: Done(argument))
+    assert list(asked(crew, lambda: None)) == []
+    assert all(worker.stopped for worker in crew.workers)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from jobs_of_workers import children
 
 from compress.recipe import recipe as recipes
 
@@ -57,6 +58,20 @@ def test_wrong_goals_are_one_line(
     space: Path, refused: Callable[..., str], options: tuple[str, ...], said: str
 ) -> None:
     assert refused("search", space, *options).startswith(said)
+
+
+def test_a_place_that_is_none_and_a_cluster_that_does_not_answer_are_one_line(
+    space: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    goal = ("--budget", "kl=1", "--store", tmp_path / "store", "-o", tmp_path / "out")
+    said = "--on: 'torchrun:2' is no place to work; write local:N (1 to 1024 processes), ray, or ray://HOST:PORT"
+    assert refused("search", space, *goal, "--on", "torchrun:2") == said
+    pytest.importorskip("ray")
+    began = time.monotonic()
+    said = refused("search", space, *goal, "--on", "ray://127.0.0.1:9")
+    assert said.startswith("--on ray://127.0.0.1:9: no cluster answers within 5 s; start one with  ray start --head")
+    assert time.monotonic() - began < 10
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["", "5", "0m", "5 minutes", "-1m", "m"])
@@ -168,3 +183,58 @@ def test_a_search_prints_its_front_and_exits_with_1_where_nothing_keeps_the_budg
     assert lines[0].startswith("No trial keeps every budget (1 trial")
     assert lines[1].startswith("nearest: trial 0: prune-ffn.ratio 0.25")
     assert lines[2].startswith("breach: cpu: size ")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from jobs_of_searches import Quiet
+from compress.cli import main
+from compress.core import lease
+from compress.searching import side_by_side
+if __name__ == "__main__":
+    lease.SYSTEM = Path(sys.argv.pop(1))
+    side_by_side.Trying = Quiet
+    main(prog_name="compress")
+"""
+
+
+def side_by_side(space: Path, room: Path, *options: str) -> subprocess.Popen[str]:
+    """A search with two workers, whose leases are of the test's own."""
+    (room / "program.py").write_text(PROGRAM)
+    arguments = [str(room), *command(space, room, "--on", "local:2", *options)[3:]]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, str(room / "program.py"), *arguments],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_whatever_is_killed_the_same_command_with_workers_tries_every_combination_once(
+    space: Path, tmp_path: Path
+) -> None:
+    begun: list[str] = []
+    for sent, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        job = side_by_side(space, tmp_path)
+        for line in job.stderr:
+            if ": made " in line and " trial " in line:
+                break
+        workers = children(job.pid)
+        assert workers
+        job.send_signal(sent)
+        assert job.wait(60) == code
+        until = time.monotonic() + 30
+        while any(Path(f"/proc/{each}").exists() for each in workers):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        begun.append(line)
+    job = side_by_side(space, tmp_path, "--json")
+    output, lines = job.communicate()
+    assert job.returncode == 0, lines
+    found = json.loads(output)
+    assert (len(found["trials"]), found["ended"]) == (4, "every combination was tried")
+    assert len({json.dumps(each["picked"], sort_keys=True) for each in found["trials"]}) == 4
+    assert {each["state"] for each in found["trials"]} == {"measured"}
+    assert found["best"]["number"] == found["compared"]["rows"][0]["trial"]
+    assert recipes.load(tmp_path / "out" / "best.yaml").engines
