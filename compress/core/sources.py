@@ -83,8 +83,8 @@ def imported(name: str, path: Path) -> Iterator[str]:
 
 
 def named_at_run_time(name: str, path: Path) -> list[str]:
-    """The modules of a package that imports them by name."""
-    if path.name != "__init__.py" or not BY_NAME.search(text_of(path)):
+    """The modules of a package that imports them by name; of one of `APART` another module may do that."""
+    if path.name != "__init__.py" or not (name in APART or BY_NAME.search(text_of(path))):
         return []
     return [f"{name}.{each.stem}" for each in path.parent.glob("*.py") if each != path]
 
