@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -21,6 +22,8 @@ from .errors import EngineError
 from .options import FORMATS, OPTIONS, Sampling
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 70, 130
+# ONNX Runtime's own builds report to their maker how they are used, unless this is set before it is imported.
+NO_REPORTS = ("ORT_DISABLE_TELEMETRY", "1")
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,6 +88,7 @@ def parser() -> Parser:
 def main(words: Sequence[str] | None = None) -> int:
     """Draw what the arguments say; the exit code, with one line on standard error for every error."""
     arguments = parser().parse_args(words)
+    os.environ.setdefault(*NO_REPORTS)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *place, **more: say(f"warning: {message}", sys.stderr)
