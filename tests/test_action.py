@@ -191,7 +191,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What GitHub puts at the action's path: this repository, as far as it is installed."""
     folder = tmp_path_factory.mktemp("action")
     for name in ("compress", "export", "calibration", "recipes"):
-        left = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", "photos*", "emoji*")
+        left = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", "emoji*")
         shutil.copytree(ROOT / name, folder / name, ignore=left)
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "action.yml"):
         shutil.copy(ROOT / name, folder / name)

@@ -181,14 +181,19 @@ def search(
     from compress.core.store import Store
     from compress.running.meeting import check_store
 
+    opened = Store(store)
     if place is not None:  # said before anything heavy is imported
-        check_store(place, Store(store).prepare())
+        try:
+            check_store(place, opened.prepare())
+        except BaseException:
+            opened.release()
+            raise
     from compress.searching import published
     from compress.searching.search import search as run
 
     folder = Path("searches") / path.stem if output is None else Path(output)
     found = run(
-        wish.space, wish.goal(), Store(store), folder, listener or Silent(), seconds=seconds, most_trials=trials,
+        wish.space, wish.goal(), opened, folder, listener or Silent(), seconds=seconds, most_trials=trials,
         write=published.write, place=place,
     )  # fmt: skip
     return published.with_places(found, folder)

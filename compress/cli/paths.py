@@ -56,8 +56,12 @@ class StorePlace(UserPath):
         """The path or the URL."""
         if "://" not in os.fsdecode(value):
             return super().convert(value, param, ctx)
+        import logging
+
         from compress.core.store.places import store_place
 
+        # File systems run in asyncio, which writes tracebacks of what is said in one line here.
+        logging.getLogger("asyncio").addHandler(logging.NullHandler())
         return store_place(os.fsdecode(value))
 
 

@@ -38,6 +38,8 @@ GRAPH_PASSES = ("decoder", "engine")  # that adopted graphs take as they are
 SHARES = (0.6, 0.7, 0.8, 0.9)  # of the parameters, that are tried where fewer cannot be reached
 REPAIRED = "prune-to"
 MENDS = "distill"
+# What is said of a pass whose settings another model may not stand.
+OTHERS = {REPAIRED: "what the shipped digits can lose; some models lose far less, and the gate tells"}
 # Settings that a pass goes without where a model has not what they change.
 UNFIT = {"quantize": ("embedding",), "distill": ("guidance",)}
 
@@ -165,7 +167,7 @@ def choice(name: str, settings: Mapping[str, Any], facts: Facts, targets: frozen
         except InputError as error:
             why = why or str(error)
             continue
-        remark = f"the shipped recipe's {shown_settings(settings)}: {why}" if why else ""
+        remark = f"the shipped recipe's {shown_settings(settings)}: {why}" if why else OTHERS.get(name, "")
         return Item(name, tried, remark=remark)
     return Item(name, settings, why=why)
 

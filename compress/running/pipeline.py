@@ -247,6 +247,7 @@ class Run:
         copy_engine(self.making.make(last).folder, folder, engine, self.provenance(chain))
         if not not_built:
             self.save_pictures(last, name)
+        self.measuring.forget(last)
         return engine
 
     def provenance(self, chain: tuple[Node, ...]) -> dict[str, Any]:

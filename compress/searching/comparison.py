@@ -94,6 +94,11 @@ def fastest(outcomes: Sequence[Outcome], compared: Comparison | None) -> Outcome
     return best([each for each in outcomes if each.number in rows or each.number >= compared.known])
 
 
+def deciding(compared: Comparison | None, winner: Outcome | None) -> Comparison | None:
+    """The comparison, unless a later trial is faster than all of it by so much that none was made anew."""
+    return None if compared and winner and winner.number not in compared.numbers else compared
+
+
 def candidates(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Those that could be the fastest that keep every budget, by their times: at most `MOST`, the likeliest first.
 

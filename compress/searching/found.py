@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.core.settings import setting
-from compress.searching.comparison import Comparison, applied, fastest, kept_comparison
+from compress.searching.comparison import Comparison, applied, deciding, fastest, kept_comparison
 from compress.searching.goal import Goal
 from compress.searching.outcome import Outcome, front, nearest
 from compress.searching.study import Study
@@ -34,7 +34,9 @@ class Found:
     page: str = setting("", doc="the page that shows all this")
     warm: str = setting("", doc="what it began with, where `compress sensitivity` was run for the model before")
     compared: Comparison | None = setting(
-        None, doc="the best trials timed beside each other at the end, whose numbers replace those of their trials"
+        None,
+        doc="the best trials timed beside each other, whose numbers replace those of their trials; null if a later trial "
+        "is faster than all of them by far",
     )
     ended: str = setting("", doc="why no further trial was begun; empty while the search goes on")
 
@@ -67,6 +69,6 @@ def found_in(study: Study, shop: Workshop, ended: str = "") -> Found:
         importance={each.name: study.importances(index) for index, each in enumerate(goal.objectives)},
         trials=tuple(outcomes),
         warm=study.warm,
-        compared=compared,
+        compared=deciding(compared, winner),
         ended=ended,
     )

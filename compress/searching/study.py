@@ -118,7 +118,7 @@ class Study:
         self.lock.release()
 
     def begin_again(self) -> None:
-        """Trials that a process left unfinished when it was killed: the same combinations come first now."""
+        """Begin again what a process left unfinished when it was killed, before anything new is proposed."""
         from optuna.trial import TrialState
 
         for each in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -104,11 +105,22 @@ def serve(pipe: Connection, make: Maker) -> None:
     """What a worker does until it is stopped: say that it is ready, and do one task after the other."""
     Thread(target=end_with_parent, daemon=True).start()
     made: list[Function] = []
-    began = attempted(lambda: made.append(make(lambda content: pipe.send(Said(content)))))
+
+    def say(content: str) -> None:
+        # A line that nobody reads is left out: whoever hands out tasks may wait for what this task holds.
+        if connection_is_free(pipe):
+            pipe.send(Said(content))
+
+    began = attempted(lambda: made.append(make(say)))
     pipe.send(Done(versions()) if made else began)
     while made:
         argument = pipe.recv()
         pipe.send(attempted(lambda: made[0](argument)))  # noqa: B023  called before the next one comes
+
+
+def connection_is_free(pipe: Connection) -> bool:
+    """Whether a line can be sent now; of a pipe of Windows that is not known."""
+    return os.name != "posix" or bool(select.select([], [pipe], [], 0)[1])
 
 
 def end_with_parent() -> None:

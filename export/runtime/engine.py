@@ -24,7 +24,7 @@ from .devices import Device
 from .drawing import Drawer, Known, draw, score_stepwise
 from .engine_files import Seal
 from .errors import EngineError
-from .feeds import feeds_of_all, filled_up
+from .feeds import feeds_of_all
 from .graph_drawers import ComparingDrawer, GraphDrawer
 from .graphs import run_once
 from .loaded import Loaded
@@ -39,7 +39,7 @@ from .serving import Request
 from .sparing import Opened, SparingDrawer
 from .throughput import draw_pictures
 
-__all__ = ["Engine", "EngineError", "Manifest", "Sampler", "filled_up", "run_once"]
+__all__ = ["Engine", "EngineError", "Manifest", "Sampler", "run_once"]
 
 DECODE_PIXELS = 2**16  # decoded at once: a picture of 256x256 takes 0.6 GB inside a VQ decoder, four 2 GB and as long
 

@@ -43,8 +43,8 @@ class Sessions:
     def run(self, names: Sequence[str], feeds: dict[str, NDArray[Any]], *, last: bool = False) -> list[NDArray[Any]]:
         """Outputs of one call of the decode graph, from and to the host.
 
-        Behind the last one of many rows the session gives back the memory that they took. It would keep it otherwise,
-        and to take it again for every call costs a tenth of the time.
+        Behind the last call of a scoring the session gives back the memory that it took, which it would keep. To take
+        it again costs about a tenth of a call's time.
         """
         options = run_options(NO_GRAPH) if self.device.captures else None
         if last and self.device.name == CPU:

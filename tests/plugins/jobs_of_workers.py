@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.workers.crew import Say
+
 
 @dataclass(frozen=True)
 class Squares:
@@ -88,3 +90,15 @@ def children(pid: int) -> list[int]:
         except OSError:
             pass
     return sorted(found)
+
+
+class Talkative:
+    """Says far more than a pipe holds, then makes a file."""
+
+    def __call__(self, say: Say) -> Callable[[Path], None]:
+        def told(path: Path) -> None:
+            for _ in range(2000):
+                say("x" * 1000)
+            path.touch()
+
+        return told

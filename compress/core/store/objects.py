@@ -30,7 +30,7 @@ PACKAGES = {
     **dict.fromkeys(server_errors.GOOGLE, "gcsfs>=2026.10"),
     **dict.fromkeys(server_errors.AZURE, "adlfs>=2026.8"),
 }
-LOGGERS = ("gcsfs", "adlfs", "azure", "s3fs", "asyncio")  # they write tracebacks of what is said in one line
+LOGGERS = ("gcsfs", "adlfs", "azure", "s3fs")  # they write tracebacks of what is said in one line
 TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")  # what file systems call it
 SHOWN = 200  # characters of a library's message
 Value = TypeVar("Value")
@@ -147,9 +147,8 @@ class Objects:
             try:
                 found = self.fs.find(self.path(folder), detail=True)
             except FileNotFoundError as error:
-                if server_errors.code_of(
-                    error
-                ):  # an empty listing is no error of S3: the bucket is missing, or this is no S3
+                # An empty listing is no error of S3: the bucket is missing, or this is no S3.
+                if server_errors.code_of(error):
                     raise self.said(error) from error
                 return {}
             start = len(self.path(""))
@@ -191,6 +190,7 @@ class Objects:
 
     def upload(self, source: Path, name: str) -> None:
         """Write an object from a file."""
+        source.stat()  # a file that is gone here is no missing bucket
         with self.errors(writing=True):
             self.fs.put_file(str(source), self.path(name))
 
@@ -252,8 +252,9 @@ def opened(scheme: str) -> Any:
     """
     import fsspec
 
-    for name in LOGGERS:
-        logging.getLogger(name).addHandler(logging.NullHandler())
+    for logger in map(logging.getLogger, LOGGERS):
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
     kind = fsspec.get_filesystem_class(scheme)
     if scheme in server_errors.GOOGLE:
         with contextlib.suppress(ImportError):  # the plain one: the other asks before each request what bucket it is

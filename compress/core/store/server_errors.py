@@ -14,7 +14,7 @@ FULL = ("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "(507)")
 REFUSED = ("AccessDenied", "Forbidden", "InsufficientAccountPermissions", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 NO_CREDENTIALS = (
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",  # botocore
-    "DefaultCredentialsError", "RefreshError",  # google.auth
+    "DefaultCredentialsError",  # google.auth
     "CredentialUnavailableError",  # azure.identity
 )  # fmt: skip
 AZURE_NEEDS = "Must provide either a connection_string or account_name with credentials"  # adlfs
@@ -70,7 +70,8 @@ def says_no_credentials(error: BaseException) -> bool:
 def says_refused(error: BaseException) -> bool:
     """Whether what was asked for is not permitted."""
     code = code_of(error)
-    return isinstance(error, PermissionError) or code in REFUSED or code.startswith(("Auth", "Unauthorized"))
+    expired = type(error).__name__ == "RefreshError"  # google.auth: a key that is too old or was taken back
+    return isinstance(error, PermissionError) or expired or code in REFUSED or code.startswith(("Auth", "Unauthorized"))
 
 
 def is_bucket_missing(fs: Any, scheme: str, bucket: str) -> bool:

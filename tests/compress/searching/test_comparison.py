@@ -20,6 +20,7 @@ from compress.searching.comparison import (
     applied,
     candidates,
     compare,
+    deciding,
     fastest,
     share,
     timed_together,
@@ -124,6 +125,18 @@ def test_a_later_trial_that_could_be_best_is_compared_and_a_slow_one_is_not(roun
     made = compare(Shop(), study)  # type: ignore[arg-type]
     assert asked == [[0, 1], [1, 0, 3]]
     assert fastest(applied(study.outcomes(), made), made).number == 3
+
+
+def test_a_comparison_is_shown_until_a_later_trial_is_faster_by_far(rounds) -> None:
+    study = Kept(trial(0, 0.20), trial(1, 0.25))
+    rounds({0: 0.40, 1: 0.32})
+    made = compare(Shop(), study)  # type: ignore[arg-type]
+    assert deciding(made, fastest(applied(study.outcomes(), made), made)) is made
+    assert deciding(made, None) is made
+    study.told.append(trial(2, 0.10))
+    assert compare(Shop(), study) is None  # type: ignore[arg-type]
+    winner = fastest(applied(study.outcomes(), made), made)
+    assert (winner.number, deciding(made, winner)) == (2, None)
 
 
 def test_nothing_is_compared_where_time_does_not_decide_or_one_trial_is_left(rounds) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from jobs_of_workers import Squares, Told
+from jobs_of_workers import Squares, Talkative, Told
 
 from compress.core.settings import InputError
 from compress.workers.crew import Task
@@ -63,6 +63,22 @@ def test_what_workers_say_on_the_way_is_heard_before_their_replies() -> None:
     for outcome in mapped(LocalCrew(2, Told(), heard.append), [Task(f"{number}", number) for number in range(4)]):
         assert heard.count(outcome.value) == 2
     assert sorted(heard) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_worker_whose_lines_nobody_reads_goes_on(tmp_path: Path) -> None:
+    crew, done = LocalCrew(1, Talkative()), tmp_path / "done"
+    worker = crew.start()
+    try:
+        while not crew.ready([worker]):
+            pass
+        worker.reply()
+        worker.send(done)
+        ends = time.monotonic() + 20
+        while not done.exists() and time.monotonic() < ends:
+            time.sleep(0.02)
+        assert done.exists()
+    finally:
+        worker.stop()
 
 
 PROGRAM = """

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from compress.passes.export import Export
-from export.runtime.engine import Engine, filled_up
+from export.runtime.engine import Engine
+from export.runtime.feeds import filled_up
 
 
 def test_rows_are_filled_up_with_the_last_one() -> None:
