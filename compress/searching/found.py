@@ -35,8 +35,8 @@ class Found:
     warm: str = setting("", doc="what it began with, where `compress sensitivity` was run for the model before")
     compared: Comparison | None = setting(
         None,
-        doc="the best trials timed beside each other, whose numbers replace those of their trials; null if a later trial "
-        "is faster than all of them by far",
+        doc="the best trials timed beside each other, whose numbers replace those of their trials; null if a later "
+        "trial is faster than all of them by far",
     )
     ended: str = setting("", doc="why no further trial was begun; empty while the search goes on")
 
