@@ -42,3 +42,13 @@ def complaint(path: Path, **options: str) -> str:
         Checkpoint.open(path, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_checkpoints import Trap
 
 from compress.core.settings import InputError
 from compress.models.checkpoints.checkpoint import read_state
@@ -90,16 +91,6 @@ def test_whatever_bytes_are_damaged_the_answer_is_one_line(tmp_path, zipped):
             except InputError:
                 refused += 1
     assert refused > 100
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
 
 
 @pytest.mark.parametrize("zipped", [True, False])

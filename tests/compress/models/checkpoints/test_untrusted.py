@@ -10,20 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_checkpoints import OTHER, STATE, check, complaint, write
+from small_checkpoints import OTHER, STATE, Trap, check, complaint, write
 
 from compress.core.settings import InputError
 from compress.models.checkpoints.checkpoint import Checkpoint
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
 
 
 @pytest.mark.parametrize("zipped", [True, False])
